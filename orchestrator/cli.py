@@ -173,6 +173,7 @@ def _start(
     console.print(
         f"{sweep.name}: {sweep.search.trials} trials, {sweep.resources.workers_per_trial} ZeRO-3 workers each. {sweep.description}",
         highlight=False,
+        soft_wrap=True,
     )
     _load_data(sweep, file)
     from orchestrator.sweep_folder import SweepFolder, storage_root

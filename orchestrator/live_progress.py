@@ -79,8 +79,8 @@ class LiveProgress:
         if changed:
             self.say(f"{name} ...")
 
-    def resumed(self, records: Sequence[TrialRecord]) -> None:
-        """Count trials of an earlier start."""
+    def trials_known(self, records: Sequence[TrialRecord]) -> None:
+        """Take the trials as they are now: those of an earlier start, or with one that has just begun."""
         with self._lock:
             self._records = records
 
@@ -97,16 +97,15 @@ class LiveProgress:
         done = sum(other.status != "running" for other in records)
         volume = build_front(records, self.objectives).hypervolume
         took = f"{record.duration_s or 0:.1f} s"
-        self.say(
-            f"{record.trial_id} [{done}/{self.trials}] {_settings(record)}: {result} ({took}) | hypervolume {volume:.4f}{self._left()}"
-        )
+        state = ", ".join(part for part in (f"hypervolume {volume:.4f}", self._left()) if part)
+        self.say(f"{record.trial_id} [{done}/{self.trials}] {_settings(record)}: {result} ({took}) | {state}")
 
     def _values(self, metrics: Mapping[str, float], part: str) -> str:
         return ", ".join(f"{o.name} {metrics[f'{part}/{o.name}']:.3f}" for o in self.objectives if f"{part}/{o.name}" in metrics)
 
     def _left(self) -> str:
         seconds = seconds_left(self._records, self.trials, self.lanes)
-        return "" if seconds is None else f", about {duration(seconds)} left"
+        return "" if seconds is None else f"about {duration(seconds)} left"
 
     def _loop(self) -> None:
         next_line = time.monotonic() + PLAIN_EVERY_S
@@ -122,15 +121,22 @@ class LiveProgress:
     def _heartbeat(self) -> str:
         running = self._seen.get("running", {})
         if running:
-            return "  " + "; ".join(f"{name} {_steps(state)}" for name, state in running.items())
-        return f"  {self._stage}: {_steps(self._stage_progress)}{duration(time.monotonic() - self._stage_since)}"
+            return "  " + "; ".join(f"{name} {_steps(state) or 'is being set up'}" for name, state in running.items())
+        return f"  {self._what_now()}"
+
+    def _what_now(self) -> str:
+        # The first lane takes a while to come up, and nothing else tells so when no model has to be prepared on it.
+        name = self._stage if self._seen.get("lanes", True) else "waiting for the first lane's workers"
+        parts = (f"{name}: {duration(time.monotonic() - self._stage_since)}", _steps(self._stage_progress), self._left())
+        return ", ".join(part for part in parts if part)
 
     def _render(self) -> Group:
         with self._lock:
-            table = Table(title=f"{self._stage}{self._left()}", expand=False)
+            table = Table(expand=False)
             for column in ("trial", "settings", "progress", *(objective.name for objective in self.objectives), "time"):
                 table.add_column(column, overflow="fold")
             front = build_front(self._records, self.objectives)
+            started = {record.trial_id: record for record in self._records if record.status == "running"}
             ended = [record for record in self._records if record.status != "running"]
             for record in sorted(ended, key=lambda r: r.finished_at or 0)[-SHOWN_ENDED:]:
                 mark = (
@@ -144,10 +150,16 @@ class LiveProgress:
                 ]
                 table.add_row(record.trial_id, _settings(record), mark, *values, f"{record.duration_s or 0:.0f} s")
             for name, state in self._seen.get("running", {}).items():
-                bar = ProgressBar(total=max(1, state.get("steps", 1)), completed=state.get("step", 0), width=20)
-                table.add_row(name, "", bar, *("" for _ in self.objectives), f"{time.time() - (state.get('started') or time.time()):.0f} s")
-        done = sum(record.status != "running" for record in self._records)
-        return Group(table, Text(f"{done} of {self.trials} trials, {len(front.members)} on the front, hypervolume {front.hypervolume:.4f}"))
+                waited = f"{time.time() - (state.get('started') or time.time()):.0f} s"
+                settings = _settings(started[name]) if name in started else ""
+                table.add_row(name, settings, _bar(state), *("" for _ in self.objectives), waited)
+            stage = Text(self._what_now())
+        if not ended and not self._seen.get("running"):
+            line = Table.grid(padding=(0, 1))
+            line.add_row(*([_bar(self._stage_progress)] if self._stage_progress else []), stage)
+            return Group(line)
+        count = f"{len(ended)} of {self.trials} trials, {len(front.members)} on the front, hypervolume {front.hypervolume:.4f}"
+        return Group(table, Text(count), stage)
 
 
 def seconds_left(records: Sequence[TrialRecord], trials: int, lanes: int) -> float | None:
@@ -170,7 +182,11 @@ def duration(seconds: float) -> str:
 
 
 def _steps(state: Mapping[str, Any]) -> str:
-    return f"step {state['step']}/{state['steps']}, loss {state['loss']:.3f} " if "step" in state else ""
+    return f"step {state['step']}/{state['steps']}, loss {state['loss']:.3f}" if "step" in state else ""
+
+
+def _bar(state: Mapping[str, Any]) -> ProgressBar:
+    return ProgressBar(total=max(1, state.get("steps", 1)), completed=state.get("step", 0), width=20)
 
 
 def _settings(record: TrialRecord) -> str:

@@ -30,6 +30,10 @@ class Recorder(tune.Callback):
         self.lost: str | None = None
         """Why the lanes are gone, when they are."""
 
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Show what the trial is about to try."""
+        self.progress.trials_known(self.study.records())
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
         """Take a rung, or the end of a trial."""
         if "number" not in result:

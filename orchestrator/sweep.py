@@ -65,7 +65,7 @@ class SweepRun:
                 running = len(records) - ended
                 total = self.sweep.search.trials
                 self.progress.say(f"resuming {self.sweep.name}: {ended} of {total} trials are done, {running} were running and start again")
-                self.progress.resumed(records)
+                self.progress.trials_known(records)
             publisher = Publisher(self.sweep, self.folder, study, self.tracking_uri, plan.data_digest, self.progress.say)
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking") as tracking:
                 try:

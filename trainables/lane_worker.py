@@ -70,10 +70,11 @@ class Reporter:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Send one event without waiting for it."""
-        now = time.monotonic()
-        if event["event"] == "progress" and event["step"] < event["steps"] and now - self._last < PROGRESS_EVERY_S:
-            return
-        self._last = now
+        if event["event"] == "progress":
+            now = time.monotonic()
+            if event["step"] < event["steps"] and now - self._last < PROGRESS_EVERY_S:
+                return
+            self._last = now
         self._mailbox.report.remote(self._ticket, event)
 
 

@@ -98,9 +98,9 @@ def test_plain_output_is_never_silent_for_long(plain, quick):
     progress, said = plain
     with progress:
         progress.stage("preparing the target model", {"step": 3, "steps": 9, "loss": 0.25})
-        until(said, "  preparing the target model: step 3/9, loss 0.250 0 s\n")
+        until(said, "  preparing the target model: 0 s, step 3/9, loss 0.250\n")
         progress.snapshot = lambda: {"running": {"t0000": {"step": 1, "steps": 2, "loss": 0.5}, "t0001": {}}}
-        until(said, "  t0000 step 1/2, loss 0.500 ; t0001")
+        until(said, "  t0000 step 1/2, loss 0.500; t0001 is being set up\n")
         progress.snapshot = None
         progress.stage("writing the report")
         until(said, "  writing the report: 0 s\n")
@@ -112,32 +112,45 @@ def test_plain_output_is_never_silent_for_long(plain, quick):
 def test_live_table_comes_and_goes_with_the_context(quick):
     console = Console(file=StringIO(), force_terminal=True, width=140)
     with LiveProgress(console, OBJECTIVES, 4) as progress:
-        progress.resumed([record(0)])
+        progress.trials_known([record(0)])
         until(console.file.getvalue, "1 of 4 trials, 1 on the front, hypervolume 0.3500")
 
 
 def test_live_table_marks_the_front_and_shows_running_trials(plain):
     progress, _ = plain
-    progress.resumed([record(0, (0.5, 0.7)), record(1, (0.6, 0.6)), failed(2), started(3)])
+    progress.trials_known([record(0, (0.5, 0.7)), record(1, (0.6, 0.6)), failed(2), started(3)])
     progress._seen = {"running": {"t0003": {"lane": "lane0", "step": 1, "steps": 2, "loss": 0.5, "started": time.time() - 7}}}
     rows = {line.split("│")[1].strip(): line for line in drawn(progress).splitlines() if line.startswith("│")}
     assert "on the front" in rows["t0000"] and "0.500" in rows["t0000"] and "10 s" in rows["t0000"]
     assert "finished" in rows["t0001"]
     assert "failed" in rows["t0002"] and "0." not in rows["t0002"]
-    assert "7 s" in rows["t0003"]
+    assert "7 s" in rows["t0003"] and "npo + token" in rows["t0003"]
     assert "3 of 4 trials, 1 on the front, hypervolume 0.3500" in drawn(progress)
 
 
 def test_live_table_keeps_to_the_trials_that_ended_last(plain):
     progress, _ = plain
-    progress.resumed([record(number, finished_at=100.0 - number) for number in range(module.SHOWN_ENDED + 3)])
+    progress.trials_known([record(number, finished_at=100.0 - number) for number in range(module.SHOWN_ENDED + 3)])
     shown = drawn(progress)
     assert "t0000" in shown and trial_id(module.SHOWN_ENDED + 1) not in shown
 
 
 def test_live_table_is_drawn_before_anything_is_known(plain):
     progress, _ = plain
-    assert "0 of 4 trials, 0 on the front, hypervolume 0.0000" in drawn(progress)
+    assert drawn(progress) == "starting: 0 s\n"
+
+
+def test_live_view_shows_how_far_preparation_is_before_there_are_trials(plain):
+    progress, _ = plain
+    progress.stage("preparing the target model", {"step": 3, "steps": 9, "loss": 0.25})
+    assert drawn(progress) == "━━━━━━╸              preparing the target model: 0 s, step 3/9, loss 0.250\n"
+
+
+def test_waiting_for_workers_is_told_although_the_stage_is_named_already(plain):
+    progress, _ = plain
+    progress.stage("running 4 trials")
+    progress._seen = {"running": {}, "lanes": []}
+    assert drawn(progress).startswith("waiting for the first lane's workers: 0 s")
 
 
 @pytest.mark.parametrize(
@@ -167,5 +180,5 @@ def test_duration_is_written_for_people(seconds, expected):
 
 def test_records_without_an_end_time_do_not_hinder_the_table(plain):
     progress, _ = plain
-    progress.resumed([replace(record(0), finished_at=None), record(1)])
+    progress.trials_known([replace(record(0), finished_at=None), record(1)])
     assert "t0000" in drawn(progress)
