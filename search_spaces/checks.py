@@ -5,25 +5,18 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from search_spaces.catalogue import METRICS, MetricInfo, available_metrics, given, is_local
+from search_spaces.catalogue import is_local
+from search_spaces.criteria_checks import check_criteria
 from search_spaces.data_settings import LocalFilesData, TofuData
 from search_spaces.pydantic_problems import WHOLE_NUMBER
-from search_spaces.space import KEYS_ARE, Domain, Scalar, apply, dead_condition, ordered, same_value, trial_keys, trial_value
-from search_spaces.sweep_settings import ObjectiveSettings, SweepSettings
+from search_spaces.recipes import RECIPES
+from search_spaces.space import KEYS_ARE, Domain, Scalar, active, apply, dead_condition, ordered, same_value, trial_keys, trial_value
+from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean, shown
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 LANE_KEYS = ("deepspeed", "engine.")
 """Decided when a lane starts, or without influence on results: nothing to search."""
-
-WHY_MISSING = {
-    "retrained": "a retrained model: give model.retrained or model.base",
-    "paraphrases": "other wordings of the forget answers",
-    "retain_paraphrases": "other wordings of the retain answers",
-    "perturbed": "wrong answers to compare with",
-    "utility_sets": "real authors and world facts, which come with the whole of TOFU only",
-    "holdout": "a holdout set: give data.holdout",
-}
 
 
 def check_sweep(sweep: SweepSettings, file: object, pinned: Sequence[str] = ()) -> None:
@@ -39,9 +32,10 @@ def check_sweep(sweep: SweepSettings, file: object, pinned: Sequence[str] = ()) 
     """
     problems = list(_paths(sweep))
     # Which metrics there are depends on the files.
-    problems += [] if problems else list(_objectives(sweep))
+    problems += [] if problems else list(check_criteria(sweep))
     in_space = list(_space(sweep))
-    problems += in_space or [*_enqueue(sweep), *_pinned(sweep, pinned)]
+    problems += in_space or [*_recipes(sweep), *_enqueue(sweep), *_pinned(sweep, pinned), *_early_stopping(sweep)]
+    problems += _warm_start(sweep)
     if problems:
         raise UserError.joined(problems, file)
 
@@ -125,6 +119,25 @@ def _pinned(sweep: SweepSettings, pinned: Sequence[str]) -> Iterator[UserError]:
             )
 
 
+def _recipes(sweep: SweepSettings) -> Iterator[UserError]:
+    for index, name in enumerate(sweep.search.recipes):
+        place = f"search.recipes[{index}]"
+        if name not in RECIPES:
+            yield UserError(f"no such recipe.{did_you_mean(name, RECIPES)}", key=place, value=name, allowed=", ".join(RECIPES))
+            continue
+        settings = RECIPES[name].settings
+        for key, value in settings.items():
+            if key in sweep.space and active(key, sweep.space, settings, sweep.trial):
+                mend = f"widen space.{key}" if not sweep.space[key].contains(value) else None
+                found = f"and it is searched {sweep.space[key].text()}"
+            else:
+                own = trial_value(sweep.trial, key)
+                mend = f"set trial.{key}" if not same_value(own, value) else None
+                found = f"and trial.{key} is {shown(own)}"
+            if mend is not None:
+                yield UserError(f"{key} is {shown(value)} in this recipe, {found}", key=place, value=name, remedy=f"{mend}, or take it out")
+
+
 def _enqueue(sweep: SweepSettings) -> Iterator[UserError]:
     remedy = "mend the entry, or start without any: --set search.enqueue=[]"
     for index, entry in enumerate(sweep.search.enqueue):
@@ -142,42 +155,32 @@ def _enqueue(sweep: SweepSettings) -> Iterator[UserError]:
                 yield UserError("is outside its domain", key=place, value=value, allowed=sweep.space[key].text(), remedy=remedy)
 
 
-def _objectives(sweep: SweepSettings) -> Iterator[UserError]:
-    available = available_metrics(sweep)
-    if len(sweep.objectives) < 2:
-        yield UserError("a front needs at least two objectives", key="objectives", value=list(sweep.objectives), allowed=_names(available))
-    for name, objective in sweep.objectives.items():
-        place, metric = f"objectives.{name}", METRICS.get(name)
-        if metric is None:
-            yield UserError(f"no such metric.{did_you_mean(name, available)}", key=place, allowed=_names(available))
-        elif name not in available:
-            yield UserError(f"this sweep cannot give this metric: {_why_not(sweep, metric)}", key=place)
-        elif metric.direction not in (None, objective.direction):
-            better = "lower" if metric.direction == "minimize" else "higher"
-            yield UserError(f"{better} is better", key=f"{place}.direction", value=objective.direction, allowed=metric.direction)
-        elif _is_best(metric, objective):
-            remedy = f"the worst value is {metric.worst:g}"
-            yield UserError(
-                "no trial can be better than this, so every hypervolume is 0",
-                key=f"{place}.reference",
-                value=objective.reference,
-                remedy=remedy,
-            )
+def _early_stopping(sweep: SweepSettings) -> Iterator[UserError]:
+    if sweep.early_stopping is None:
+        return
+    grace, rungs = sweep.early_stopping.grace_rungs, sweep.trial.rungs
+    place = "trial.rungs"
+    if "rungs" in sweep.space:
+        domain, place = sweep.space["rungs"], "space.rungs"
+        rungs = int(max([choice for choice in domain.choices if isinstance(choice, int)], default=domain.high))
+    if rungs < 2:
+        yield UserError(
+            "nobody can be stopped early where the only rung is the last one",
+            key="early_stopping",
+            remedy=f"set {place} to 2 or more, or take early_stopping out",
+        )
+    elif grace >= rungs:
+        yield UserError(
+            f"must be below the number of rungs ({place} is {rungs}): nobody is stopped at the last one",
+            key="early_stopping.grace_rungs",
+            value=grace,
+            allowed=f"1 to {rungs - 1}",
+        )
 
 
-def _is_best(metric: MetricInfo, objective: ObjectiveSettings) -> bool:
-    low, high = metric.range
-    return objective.reference <= low if objective.direction == "minimize" else objective.reference >= high
-
-
-def _why_not(sweep: SweepSettings, metric: MetricInfo) -> str:
-    if sweep.data.benchmark not in metric.benchmarks:
-        return f"it belongs to {' and '.join(sorted(metric.benchmarks))}, and data.benchmark is {sweep.data.benchmark}"
-    return f"it needs {' and '.join(WHY_MISSING[need] for need in sorted(metric.needs - given(sweep)))}"
-
-
-def _names(metrics: set[str]) -> str:
-    return ", ".join(sorted(metrics))
+def _warm_start(sweep: SweepSettings) -> Iterator[UserError]:
+    if sweep.name in sweep.search.warm_start:
+        yield UserError("a sweep cannot learn from itself", key="search.warm_start", value=sweep.name, remedy="give another --name")
 
 
 def _paths(sweep: SweepSettings) -> Iterator[UserError]:

@@ -146,4 +146,7 @@ def _absolute(sweep: SweepSettings) -> SweepSettings:
         data = absolute(data, "path")
     models = {"base": sweep.model.base, "target": sweep.model.target, "retrained": sweep.model.retrained}
     local = [name for name, model in models.items() if model is not None and model != "scratch" and is_local(model)]
-    return sweep.model_copy(update={"data": data, "model": absolute(sweep.model, *local)})
+    # Names of sweeps have no slash in them.
+    earlier = tuple(str(Path(source).expanduser().resolve()) if "/" in source else source for source in sweep.search.warm_start)
+    search = sweep.search.model_copy(update={"warm_start": earlier})
+    return sweep.model_copy(update={"data": data, "model": absolute(sweep.model, *local), "search": search})

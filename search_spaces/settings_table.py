@@ -12,8 +12,10 @@ from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import shown
 
 BOUNDS = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
-SKIPPED = frozenset({"space", "objectives"})
+SKIPPED = frozenset({"space"})
 """Described in words, not in rows."""
+NAMED = "METRIC."
+"""Stands for the names in a mapping of blocks."""
 
 
 def settings_table() -> str:
@@ -35,10 +37,11 @@ def _rows(settings: type[BaseModel], prefix: str, title: str = "Top level") -> I
         if not members:
             meaning = (field.description or "").replace("|", "\\|")
             yield title, f"| `{prefix}{name}` | {_allowed(field)} | {_default(field)} | {meaning} |"
+        inner = f"{prefix}{name}.{NAMED if get_origin(field.annotation) is dict else ''}"
         for member in members:
             # Members of a union are told apart by their benchmark.
             which = f" with `benchmark: {member.model_fields['benchmark'].default}`" if len(members) > 1 else ""
-            yield from _rows(member, f"{prefix}{name}.", title if prefix else f"`{name}`{which}")
+            yield from _rows(member, inner, title if prefix else f"`{name}`{which}")
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
@@ -58,8 +61,10 @@ def _type(annotation: Any) -> str:
         inner, *metadata = get_args(annotation)
         bounds = [datum for item in metadata for datum in getattr(item, "metadata", [item])]
         return " ".join(filter(None, [_type(inner), _bounds(bounds)]))
-    if get_origin(annotation) in (tuple, dict):
-        return "list" if get_origin(annotation) is tuple else "mapping"
+    if get_origin(annotation) is dict:
+        return "mapping"
+    if get_origin(annotation) is tuple:
+        return "list" if ... in get_args(annotation) else f"list of {len(get_args(annotation))} numbers"
     if isinstance(annotation, type):
         return {"int": "whole number", "float": "number", "str": "text", "bool": "true, false"}[annotation.__name__]
     return " or ".join(filter(None, map(_type, get_args(annotation))))

@@ -75,6 +75,13 @@ class Domain(Settings):
             return False
         return self.low <= value <= self.high and not (self.is_int and value != int(value))
 
+    def as_drawn(self, value: Scalar) -> Scalar:
+        """A value that the domain contains, in the type in which it would be drawn: `2` becomes `2.0` where reals are."""
+        if self.kind == "choice":
+            return next(choice for choice in self.choices if same_value(choice, value))
+        assert isinstance(value, int | float), value
+        return int(value) if self.is_int else float(value)
+
     def text(self) -> str:
         """For people: `one of "npo", "wga"` or `from 1 to 256, whole, on a log scale`."""
         if self.kind == "choice":

@@ -1,24 +1,54 @@
 """A whole sweep file: model, data, trial defaults, space, objectives, search and resources."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from search_spaces.data_settings import DataSettings
 from search_spaces.model_settings import ModelSettings
-from search_spaces.settings import Positive, PositiveInt, Settings
+from search_spaces.settings import Positive, PositiveInt, Settings, Share
 from search_spaces.space import Domain
 from search_spaces.trial_settings import TrialSettings
 
 
-class ObjectiveSettings(Settings):
+class BoundSettings(Settings):
+    """Limits of one metric; a value outside makes a trial infeasible."""
+
+    at_least: float | None = None
+    """Smallest feasible value."""
+    at_most: float | None = None
+    """Largest feasible value."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError(f"at_least ({self.at_least:g}) must not be above at_most ({self.at_most:g})")
+        return self
+
+
+class ObjectiveSettings(BoundSettings):
     """One objective: a metric, the direction that is better, and its coordinate of the reference point."""
 
     direction: Literal["minimize", "maximize"]
     """Which way is better."""
     reference: float
     """Worst value that still counts: its coordinate of the hypervolume's reference point."""
+    transform: Literal["none", "log"] = "none"
+    """Scale on which the search, early stopping and hypervolumes see it; `log` is the natural logarithm."""
+    clip: tuple[float, float] | None = None
+    """Values outside these two are moved to the nearer one before the transform, so that no outlier rules the search."""
+
+    @model_validator(mode="after")
+    def _fits_its_scale(self) -> Self:
+        low, high = self.clip or (None, None)
+        if low is not None and high is not None and not low < high:
+            raise ValueError(f"clip ([{low:g}, {high:g}]) must name the lower bound first")
+        if self.transform == "log" and (self.reference <= 0 or (low is not None and low <= 0)):
+            raise ValueError("a log transform needs a reference point, and a clip, above 0")
+        if self.transform == "log" and low is None:
+            raise ValueError("a log transform needs a clip above 0, such as [1.0e-4, 1.0]: the logarithm of 0 is no number")
+        return self
 
 
 class SearchSettings(Settings):
@@ -30,8 +60,50 @@ class SearchSettings(Settings):
     """Trials in the sweep."""
     seed: int = 0
     """Seed of the sampler."""
+    recipes: tuple[str, ...] = ()
+    """Published settings that are tried first, by name, so that baselines are in every table."""
     enqueue: tuple[dict[str, Any], ...] = ()
-    """Settings that are tried first, as space keys and values; what is left out is sampled."""
+    """Settings that are tried next, as space keys and values; what is left out is sampled."""
+    warm_start: tuple[str, ...] = ()
+    """Earlier sweeps whose trials the sampler learns from: names in the same storage, sweep folders, or `mlflow:SWEEP`."""
+    select: Literal["best_rung", "last"] = "best_rung"
+    """What the sampler is told of a trial, and what may join the front: every rung, or the last one only."""
+    newest_trials: Annotated[int, Field(ge=20)] | None = None
+    """The sampler learns from so many newest trials and the front: bounds its time in very long sweeps. All when left out."""
+
+
+class EarlyStoppingSettings(Settings):
+    """Asynchronous successive halving on several objectives: a trial that ranks low at a rung ends there."""
+
+    reduction: Annotated[float, Field(gt=1)] = 2.0
+    """At each rung the best 1/reduction of the trials seen there goes on."""
+    grace_rungs: PositiveInt = 1
+    """Rungs at which nobody is stopped."""
+    ties: Literal["hypervolume", "crowding", "epsilon_net"] = "hypervolume"
+    """How trials that do not dominate each other are told apart."""
+    shield_frac: Share = 0.01
+    """A trial whose rung adds more than this share of the front's hypervolume is never stopped there."""
+    newest_trials: Annotated[int, Field(ge=10)] = 512
+    """A trial is compared with so many newest ones at its rung: bounds the time of a decision."""
+    floors: dict[str, BoundSettings] = Field(default_factory=dict)
+    """Metrics and limits: a trial outside ends at once, at any rung."""
+
+
+class BudgetSettings(Settings):
+    """When a sweep ends before its trials are used up. Running trials end at their next rung; `lethe extend` lifts a budget."""
+
+    wall_time_s: Positive | None = None
+    """Wall time of the sweep over all its starts, in seconds."""
+    worker_hours: Positive | None = None
+    """Hours times workers (GPU-hours where each has a GPU); failed and repeated work counts."""
+    trial_time_s: Positive | None = None
+    """Wall time of one trial, in seconds."""
+    failures: PositiveInt | None = None
+    """Failed trials."""
+    stagnant_trials: PositiveInt | None = None
+    """Trials with a result in a row without growth of the hypervolume."""
+    stagnation_frac: Share = 0.001
+    """Share of the hypervolume that counts as growth."""
 
 
 class ResourceSettings(Settings):
@@ -70,7 +142,12 @@ class SweepSettings(Settings):
     """Dotted trial keys and the domains they are searched over."""
     objectives: dict[str, ObjectiveSettings] = Field(default_factory=dict)
     """Metrics to optimise; the benchmark's two when left out."""
+    constraints: dict[str, BoundSettings] = Field(default_factory=dict)
+    """Metrics and limits that a trial must keep to on the validation part to join the front; the sampler learns them."""
     search: SearchSettings = SearchSettings()
+    early_stopping: EarlyStoppingSettings | None = None
+    """Stops bad trials at their rungs; nobody is stopped when left out."""
+    budget: BudgetSettings = BudgetSettings()
     resources: ResourceSettings = ResourceSettings()
 
     @field_validator("name")

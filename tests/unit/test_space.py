@@ -79,6 +79,11 @@ def test_domain_choice_tells_true_from_one():
     assert not Domain.model_validate({"choice": [True, False]}).contains(1)
 
 
+def test_domain_turns_a_value_into_the_type_in_which_it_draws():
+    drawn = [Domain.model_validate(domain).as_drawn(2) for domain in ({"uniform": [1, 4]}, {"int": [1, 4]}, {"choice": ["a", 2]})]
+    assert [(value, type(value)) for value in drawn] == [(2.0, float), (2, int), (2, int)]
+
+
 def test_trial_keys_are_dotted_leaves():
     keys = trial_keys()
     assert {"epochs", "beliefs", "forget.npo.beta", "sequence_belief.top_p"} <= keys.keys()

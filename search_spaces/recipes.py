@@ -1,0 +1,41 @@
+"""Published settings of the methods, by name: baselines that a sweep tries first (`search.recipes`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from search_spaces.space import Domain, Scalar
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a publication fixes about a method. Not the learning rate and the epochs: they depend on model and data."""
+
+    settings: Mapping[str, Scalar]
+    """Dotted trial keys and values."""
+    source: str
+    """Where they were published."""
+
+
+_RETAIN: dict[str, Scalar] = {"retain.loss": "nll", "retain.weight": 1.0}
+_PLAIN: dict[str, Scalar] = {"forget.weight": 1.0, **_RETAIN, "beliefs": "none"}
+_NPO: dict[str, Scalar] = {"forget.method": "npo", "forget.weight": 1.0, "forget.npo.beta": 0.1, **_RETAIN}
+_BS_T: dict[str, Scalar] = {"token_belief.weight": 0.2, "token_belief.top_k": 20, "token_belief.temperature": 1.0}
+_BS_S: dict[str, Scalar] = {"sequence_belief.weight": 0.5, "sequence_belief.num_samples": 3, "sequence_belief.temperature": 1.0}
+
+RECIPES: dict[str, Recipe] = {
+    "ga": Recipe({"forget.method": "ga", "forget.weight": 1.0, "beliefs": "none"}, "arXiv 2510.19422 eq. 1"),
+    "graddiff": Recipe({"forget.method": "graddiff", **_PLAIN}, "arXiv 2510.19422 eq. 2"),
+    "npo": Recipe({**_NPO, "beliefs": "none"}, "arXiv 2404.05868; beta as in arXiv 2510.19422"),
+    "simnpo": Recipe(
+        {"forget.method": "simnpo", **_PLAIN, "forget.weight": 0.125, "forget.simnpo.beta": 4.5, "forget.simnpo.delta": 0.0},
+        "arXiv 2410.07163, as set in OpenUnlearning, arXiv 2506.12618",
+    ),
+    "wga": Recipe({"forget.method": "wga", **_PLAIN, "forget.wga.alpha": 1.0}, "arXiv 2502.19301"),
+    "bs_t": Recipe({**_NPO, "beliefs": "token", **_BS_T}, "arXiv 2510.19422: NPO with token beliefs"),
+    "bs_s": Recipe({**_NPO, "beliefs": "token+sequence", **_BS_T, **_BS_S}, "arXiv 2510.19422: NPO with token and sequence beliefs"),
+}
+
+
+def searched_part(name: str, space: Mapping[str, Domain]) -> dict[str, Scalar]:
+    """The settings of a recipe that a space searches over; the others must be those of every trial, which `check_sweep` sees to."""
+    return {key: value for key, value in RECIPES[name].settings.items() if key in space}
