@@ -15,6 +15,7 @@ from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
     from orchestrator.search import Study
+    from orchestrator.sweep import SweepRun
     from orchestrator.sweep_folder import SweepFolder
     from search_spaces.sweep_settings import SweepSettings
     from trainables.data.examples import Benchmark
@@ -69,14 +70,107 @@ def plan(file: File, overrides: Overrides = None, name: Name = None, storage: St
 def prepare(file: File, overrides: Overrides = None, name: Name = None, storage: Storage = None) -> None:
     """Train and measure the models that a sweep stands on, and keep them for its runs."""
     with _user_errors():
-        _start(file, overrides, name, storage, None, only_prepare=True)
+        _start(_load(file, overrides, name), file, storage, None, only_prepare=True)
 
 
 @app.command()
 def run(file: File, overrides: Overrides = None, name: Name = None, storage: Storage = None, tracking_uri: TrackingUri = None) -> None:
     """Run a sweep, or go on with one that was interrupted."""
     with _user_errors():
-        _start(file, overrides, name, storage, tracking_uri, only_prepare=False)
+        _start(_load(file, overrides, name), file, storage, tracking_uri, only_prepare=False)
+
+
+@app.command()
+def extend(
+    sweep: Sweep,
+    trials: Annotated[str | None, typer.Option("--trials", metavar="+N", help="More trials (+20), or a new total (64).")] = None,
+    wall_time_s: Annotated[str | None, typer.Option("--wall-time-s", metavar="+S", help="More wall time, or a new total.")] = None,
+    worker_hours: Annotated[str | None, typer.Option("--worker-hours", metavar="+H", help="More worker-hours, or a new total.")] = None,
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Raise a sweep's number of trials or its budget, and go on with it."""
+    with _user_errors():
+        from orchestrator.extension import extended
+
+        folder, settings, _ = _open(sweep, storage)
+        wished = {"search.trials": trials, "budget.wall_time_s": wall_time_s, "budget.worker_hours": worker_hours}
+        longer = extended(settings, {key: text for key, text in wished.items() if text is not None})
+        _start(longer, str(folder.settings), storage, tracking_uri, only_prepare=False)
+
+
+@app.command()
+def stop(sweep: Sweep, storage: Storage = None) -> None:
+    """Ask a running sweep to end: its trials stop at their next rung, and nothing is lost."""
+    with _user_errors():
+        folder, settings, _ = _open(sweep, storage)
+        if not folder.is_locked():
+            raise UserError("no driver is running this sweep", key="SWEEP", value=sweep, remedy=f"see `lethe status {sweep}`")
+        folder.stop_request.touch()
+        _out().print(
+            f"asked {settings.name} to stop: running trials end at their next rung; the same command goes on later", highlight=False
+        )
+
+
+@app.command()
+def confirm(
+    sweep: Sweep,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="New seeds for each member.")] = 5,
+    picked: Annotated[str, typer.Option("--pick", help='front, knee, t0007, t0007@2, or conditions such as "utility>=0.5".')] = "front",
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Run members of the front again under new seeds: how much of it was luck?"""
+    with _user_errors():
+        folder, settings, _ = _open(sweep, storage)
+        with _sweep_run(settings, str(folder.settings), storage, tracking_uri) as run:
+            confirmations = run.confirm(picked, seeds)
+        failed = sum(confirmation.reason is not None for confirmation in confirmations)
+        _out().print(
+            f"{len(confirmations)} repetitions, {failed} failed\nreport: {folder.path / 'report.html'}", highlight=False, soft_wrap=True
+        )
+
+
+@app.command()
+def compare(
+    sweeps: Annotated[list[str], typer.Argument(metavar="SWEEP SWEEP...", help="Names of sweeps; the first one's reference point counts.")],
+    storage: Storage = None,
+    as_json: AsJson = False,
+    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Also draw all fronts into one picture.")] = None,
+) -> None:
+    """Set sweeps side by side: hypervolumes with intervals, best values, worker-hours."""
+    with _user_errors():
+        from orchestrator.comparison import compare as compare_views
+        from orchestrator.comparison import data_digest, read_view
+        from orchestrator.comparison_view import comparison_json, draw_comparison, show_comparison
+
+        opened = [_open(name, storage) for name in sweeps]
+        views = [read_view(folder, settings, study.records()) for folder, settings, study in opened]
+        comparison = compare_views(views, [data_digest(settings) for _, settings, _ in opened])
+        if png is not None:
+            draw_comparison(png, comparison)
+        if as_json:
+            _print_json(comparison_json(comparison))
+        else:
+            show_comparison(comparison, _out())
+            if png is not None:
+                _out().print(f"picture: {png}", highlight=False, soft_wrap=True)
+
+
+@app.command(name="simulate")
+def simulate_sweep(
+    file: File,
+    overrides: Overrides = None,
+    name: Name = None,
+    lanes: Annotated[int, typer.Option("--lanes", min=1, help="Trials at a time.")] = 1,
+    storage: Storage = None,
+) -> None:
+    """Run a closed-world sweep on recorded learning curves and a virtual clock: seconds in place of hours."""
+    with _user_errors():
+        from orchestrator.simulation.simulate import simulate
+        from orchestrator.sweep_folder import storage_root
+
+        simulate(_load(file, overrides, name), file, storage_root(storage), lanes, _out())
 
 
 @app.command()
@@ -165,45 +259,48 @@ def main() -> None:
     app()
 
 
-def _start(
-    file: str, overrides: list[str] | None, name: str | None, storage: Path | None, tracking_uri: str | None, *, only_prepare: bool
-) -> None:
+def _start(sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri: str | None, *, only_prepare: bool) -> None:
     console = _out()
-    sweep = _load(file, overrides, name)
     console.print(
         f"{sweep.name}: {sweep.search.trials} trials, {sweep.resources.workers_per_trial} ZeRO-3 workers each. {sweep.description}",
         highlight=False,
         soft_wrap=True,
     )
     _load_data(sweep, file)
+    with _sweep_run(sweep, file, storage, tracking_uri) as run:
+        if only_prepare:
+            plan = run.prepare()
+        else:
+            records = run.run()
+    if only_prepare:
+        retrained = plan.retrained.folder if plan.retrained else "none"
+        console.print(f"original: {plan.original.folder}\nretrained: {retrained}", highlight=False, soft_wrap=True)
+        return
+    from orchestrator.publishing import closing_lines
+
+    for line in closing_lines(sweep, run.folder, records, run.tracking_uri):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _sweep_run(sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri: str | None) -> "Iterator[SweepRun]":
+    """A start of a sweep, its progress shown meanwhile."""
+    from orchestrator.ledger import Ledger
+    from orchestrator.live_progress import LiveProgress
+    from orchestrator.objectives import criteria_of
     from orchestrator.sweep_folder import SweepFolder, storage_root
 
     root = storage_root(storage)
-    folder = SweepFolder(root, sweep.name)
+    folder, console = SweepFolder(root, sweep.name), _out()
     console.print(f"sweep folder: {folder.path}", highlight=False, soft_wrap=True)
-    from orchestrator.live_progress import LiveProgress
-    from orchestrator.objectives import objectives_of
-    from orchestrator.publishing import closing_lines, default_tracking_uri
-
-    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(root)
-    with LiveProgress(console, objectives_of(sweep), sweep.search.trials) as progress:
+    ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial)
+    with LiveProgress(console, ledger, sweep.search.trials) as progress:
         progress.stage("loading Ray, Optuna and MLflow")
+        from orchestrator.publishing import default_tracking_uri
         from orchestrator.sweep import SweepRun
 
-        sweep_run = SweepRun(sweep, file, folder, uri, progress)
-        if only_prepare:
-            plan = sweep_run.prepare()
-        else:
-            records = sweep_run.run()
-    if only_prepare:
-        console.print(
-            f"original: {plan.original.folder}\nretrained: {plan.retrained.folder if plan.retrained else 'none'}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        return
-    for line in closing_lines(sweep, folder, records, uri):
-        console.print(line, highlight=False, soft_wrap=True)
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(root)
+        yield SweepRun(sweep, file, folder, uri, progress)
 
 
 def _load(file: str, overrides: list[str] | None, name: str | None) -> "SweepSettings":

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from orchestrator.front import Front, hypervolume_history
-from orchestrator.objectives import Objective
+from orchestrator.objectives import Objective, criteria_of
 from orchestrator.parallel_axes import ParallelAxis, parallel_axes
 from orchestrator.records import SweepView, TrialRecord
 from orchestrator.report_series import (
@@ -22,6 +22,7 @@ from orchestrator.report_series import (
     baseline_points,
     group_name,
     method_names,
+    names_with_room,
     points_of,
     progress_title,
     squeeze_level,
@@ -31,12 +32,12 @@ from orchestrator.report_series import (
 )
 
 _SYMBOLS = {"none": "circle", "token": "square", "sequence": "triangle-up", "token+sequence": "diamond"}
-_BASELINE_SYMBOLS = {"original": "x", "retrained": "star"}
+BASELINE_SYMBOLS = {"original": "x", "retrained": "star"}
 _INK, _GREY = "#222222", "#8a8a8a"
 
 
 def front_figure(view: SweepView, objectives: Sequence[Objective], front: Front) -> go.Figure:
-    """Every finished trial on the test part, the front's edge, and the original and retrained models.
+    """Every trial on the test part, the front's edge, and the original and retrained models.
 
     Args:
         view: The sweep.
@@ -58,21 +59,21 @@ def front_figure(view: SweepView, objectives: Sequence[Objective], front: Front)
             figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title=axis_title(objectives[0]) if other else "trial", row=1, col=column)
         figure.update_yaxes(title=axis_title(other or objectives[0]), row=1, col=column)
-    return _styled(figure, 580)
+    return styled(figure, 580)
 
 
 def hypervolume_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figure:
-    """Hypervolume of the front after each finished trial, beside what the retrained model alone would have."""
-    history = hypervolume_history(view.records, objectives)
+    """Hypervolume of the front after each trial with a result, beside what the retrained model alone would have."""
+    history = hypervolume_history(view.records, criteria_of(view.sweep))
     figure = go.Figure(go.Scatter(x=list(range(1, len(history) + 1)), y=history, mode="lines+markers", line={"color": _INK, "shape": "hv"}))
     level = yardstick(view, objectives)
     if level is not None:
         figure.add_hline(
             level, line={"dash": "dash", "color": _GREY}, annotation_text="retrained model alone", annotation_position="bottom right"
         )
-    figure.update_xaxes(title="finished trials", rangemode="tozero")
+    figure.update_xaxes(title="trials with a result", rangemode="tozero")
     figure.update_yaxes(title="hypervolume (higher is better)", rangemode="tozero")
-    return _styled(figure, 380).update_layout(showlegend=False)
+    return styled(figure, 380).update_layout(showlegend=False)
 
 
 def importance_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figure:
@@ -84,7 +85,7 @@ def importance_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Fi
         shares = view.importances.get(objective.name, {})
         figure.add_bar(y=keys, x=[shares.get(key, 0.0) for key in keys], orientation="h", name=objective.name, marker_color=colour)
     figure.update_xaxes(title="share of importance (adds up to 1 per objective)", rangemode="tozero")
-    return _styled(figure, 160 + 34 * len(keys)).update_layout(barmode="group", legend={"traceorder": "reversed"}, margin={"l": 220})
+    return styled(figure, 160 + 34 * len(keys)).update_layout(barmode="group", legend={"traceorder": "reversed"}, margin={"l": 220})
 
 
 def parallel_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figure:
@@ -101,7 +102,7 @@ def parallel_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figu
         "colorbar": {"title": {"text": f"{first.name}<br>(dark is better)"}, "thickness": 14},
     }
     figure = go.Figure(go.Parcoords(line=line, dimensions=dimensions, labelangle=-22, labelside="top", tickfont={"size": 11}))
-    return _styled(figure, 560).update_layout(margin={"t": 150, "l": 70, "r": 60})
+    return styled(figure, 560).update_layout(margin={"t": 150, "l": 70, "r": 60})
 
 
 def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure:
@@ -131,10 +132,11 @@ def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure
     figure.update_yaxes(range=[0, 1.02])
     figure.update_yaxes(title="mass on forget questions", row=1, col=1)
     figure.update_yaxes(title="rephrased mass", row=2, col=1)
-    return _styled(figure, 760)
+    return styled(figure, 760)
 
 
-def _styled(figure: go.Figure, height: int) -> go.Figure:
+def styled(figure: go.Figure, height: int) -> go.Figure:
+    """The look of all figures of the report; height in pixels."""
     figure.update_layout(
         template="plotly_white",
         height=height,
@@ -153,6 +155,9 @@ def _edge(front: Front) -> go.Scatter:
 
 def _point_traces(points: Sequence[Point], first: Objective, other: Objective | None) -> list[go.Scatter]:
     """One trace per method and beliefs, so that the legend can hide each."""
+    members = [point for point in points if point.on_front]
+    places = [_place(point, first, other) for point in members]
+    shown = dict(zip([point.name for point in members], names_with_room([point.name for point in members], places), strict=True))
     traces = []
     for method in method_names(points):
         for beliefs, symbol in _SYMBOLS.items():
@@ -168,10 +173,10 @@ def _point_traces(points: Sequence[Point], first: Objective, other: Objective | 
             }
             traces.append(
                 go.Scatter(
-                    x=[point.values[first.name] if other else point.record.number for point in group],
-                    y=[point.values[(other or first).name] for point in group],
+                    x=[_place(point, first, other)[0] for point in group],
+                    y=[_place(point, first, other)[1] for point in group],
                     mode="markers+text",
-                    text=[point.record.trial_id if point.on_front else "" for point in group],
+                    text=[shown.get(point.name, "") for point in group],
                     textposition="top right",
                     textfont={"size": 11},
                     marker=marker,
@@ -184,6 +189,10 @@ def _point_traces(points: Sequence[Point], first: Objective, other: Objective | 
     return traces
 
 
+def _place(point: Point, first: Objective, other: Objective | None) -> tuple[float, float]:
+    return (point.values[first.name], point.values[other.name]) if other else (point.record.number, point.values[first.name])
+
+
 def _baseline(name: str, values: dict[str, float], first: Objective, other: Objective | None, place: int) -> go.Scatter:
     return go.Scatter(
         x=[values[first.name] if other else place],
@@ -191,7 +200,7 @@ def _baseline(name: str, values: dict[str, float], first: Objective, other: Obje
         mode="markers+text",
         text=[name],
         textposition="bottom center",
-        marker={"symbol": _BASELINE_SYMBOLS.get(name, "cross"), "size": 15, "color": _INK},
+        marker={"symbol": BASELINE_SYMBOLS.get(name, "cross"), "size": 15, "color": _INK},
         name=f"{name} model",
         legendgroup=name,
         hovertext=[f"<b>{name} model</b><br>" + "<br>".join(f"{key}: {value:.4f}" for key, value in values.items())],
@@ -200,9 +209,10 @@ def _baseline(name: str, values: dict[str, float], first: Objective, other: Obje
 
 
 def _hover(point: Point) -> str:
-    lines = [f"<b>{point.record.trial_id}</b>{', on the front' if point.on_front else ''}"]
+    ended = f", {point.record.status}" if point.record.status != "finished" else ""
+    lines = [f"<b>{point.name}</b>{', on the front' if point.on_front else ''}{ended}"]
     for name, value in point.values.items():
-        lines.append(f"{name}: {value:.4f} (validation {point.record.metrics[f'validation/{name}']:.4f})")
+        lines.append(f"{name}: {value:.4f} (validation {point.record.rungs[point.rung - 1][f'validation/{name}']:.4f})")
     return "<br>".join([*lines, *_params(point.record)])
 
 

@@ -1,30 +1,50 @@
-"""The Pareto front of a sweep: chosen on the validation part, reported on the test part.
+"""The Pareto front of a sweep over all trials and rungs: chosen on the validation part, reported on the test part.
 
 A sweep that chose and reported on the same items would overfit its yardstick: the best of many noisy numbers looks better than it is.
+Every rung is a candidate, because the best moment to stop unlearning is often not the last.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from orchestrator.objectives import Objective, minimised_reference, objective_values, objectives_of, to_minimised
-from orchestrator.pareto import hypervolume, non_dominated
+from orchestrator.objectives import Criteria, Objective, criteria_of, objective_values, to_minimised
+from orchestrator.pareto import NonDominated, hypervolume, non_dominated
 from orchestrator.records import TrialRecord
 from search_spaces.sweep_settings import SweepSettings
+
+Key = tuple[str, int]
+"""A trial's name and a rung, from 1."""
+
+
+def rung_name(record: TrialRecord, rung: int) -> str:
+    """`t0007` for a trial's last rung, `t0007@2` for an earlier one."""
+    return record.trial_id if rung == len(record.rungs) else f"{record.trial_id}@{rung}"
 
 
 @dataclass(frozen=True)
 class FrontMember:
-    """A trial on the front."""
+    """A trial at one of its rungs, on the front."""
 
     record: TrialRecord
+    rung: int
+    """From 1."""
     objectives: Mapping[str, float]
     """Objective name -> value on the test part: what is reported."""
     validation: Mapping[str, float]
     """Objective name -> value on the validation part: what the search saw."""
+
+    @property
+    def key(self) -> Key:
+        """Trial and rung."""
+        return self.record.trial_id, self.rung
+
+    @property
+    def name(self) -> str:
+        """`t0007` at its end, `t0007@2` at an earlier rung."""
+        return rung_name(self.record, self.rung)
 
 
 @dataclass(frozen=True)
@@ -38,61 +58,132 @@ class Front:
     """Of the members' test values, against the objectives' reference point."""
 
     @property
+    def keys(self) -> frozenset[Key]:
+        """Trials and rungs of the members."""
+        return frozenset(member.key for member in self.members)
+
+    @property
     def trial_ids(self) -> frozenset[str]:
-        """Names of the members."""
+        """Names of the trials with a member."""
         return frozenset(member.record.trial_id for member in self.members)
 
 
-def build_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> Front:
-    """The front among the finished trials.
+class GrowingFront:
+    """The front while trials end: each adds its rungs, and nothing that came before is looked at again.
 
-    A trial is a member when no finished trial dominates it on the validation part and, among those that pass, none dominates it on
-    the test part. Failed and running trials, and trials without finite objectives on both parts, are left out.
+    Args:
+        criteria: What is better.
+    """
+
+    def __init__(self, criteria: Criteria) -> None:
+        self.criteria = criteria
+        self._chosen: NonDominated[FrontMember] = NonDominated(criteria.reference)
+
+    def add(self, record: TrialRecord) -> None:
+        """Take the rungs of a trial that has ended with a result; others have no candidates."""
+        for member in candidates(record, self.criteria):
+            self._chosen.add(to_minimised(self.criteria.objectives, member.validation), member)
+
+    def would_join(self, record: TrialRecord, rung: int) -> bool:
+        """Whether a rung that was just measured on the validation part may end up on the front, if its trial ends well.
+
+        What is refused here is dominated for good, so nobody needs its weights or its test part.
+
+        Args:
+            record: A running trial with its rungs up to this one.
+            rung: From 1.
+        """
+        metrics = record.rungs[rung - 1]
+        point = self.criteria.point(metrics)
+        if point is None or not self.criteria.feasible(metrics):
+            return False
+        # Where the last rung alone counts, no earlier one can drive it out.
+        before = record.rungs[: rung - 1] if self.criteria.every_rung else []
+        earlier = [self.criteria.point(other) for other in before if self.criteria.feasible(other)]
+        dominated = any(other is not None and _dominates(other, point) for other in earlier)
+        return not dominated and self._chosen.would_join(point)
+
+    def gain(self, metrics: Mapping[str, float]) -> float:
+        """Hypervolume on the validation part that a measurement would add."""
+        point = self.criteria.point(metrics)
+        return 0.0 if point is None or not self.criteria.feasible(metrics) else self._chosen.gain(point)
+
+    @property
+    def validation_hypervolume(self) -> float:
+        """Hypervolume of what was chosen, on the validation part."""
+        return self._chosen.hypervolume
+
+    @property
+    def chosen(self) -> frozenset[Key]:
+        """Trials and rungs that none dominates on the validation part: whoever is or may still become a member."""
+        return frozenset(member.key for member in self._chosen.items)
+
+    def reported(self) -> Front:
+        """The front as people see it: of what was chosen on the validation part, what none dominates on the test part."""
+        chosen, objectives = list(self._chosen.items), self.criteria.objectives
+        points = np.array([to_minimised(objectives, member.objectives) for member in chosen]).reshape(len(chosen), len(objectives))
+        mask = non_dominated(points)
+        members = [member for member, is_member in zip(chosen, mask, strict=True) if is_member]
+        members.sort(key=lambda member: (to_minimised(objectives, member.objectives), member.record.number, member.rung))
+        return Front(objectives, tuple(members), hypervolume(points[mask], self.criteria.reference))
+
+
+def candidates(record: TrialRecord, criteria: Criteria) -> list[FrontMember]:
+    """The rungs of a finished or stopped trial that have finite objectives on both parts and keep to all limits."""
+    if record.status not in ("finished", "stopped"):
+        return []
+    last = len(record.rungs)
+    # The schedule's own end: a trial that was stopped has none.
+    rungs = range(1, last + 1) if criteria.every_rung else ([last] if last and record.status == "finished" else [])
+    found = []
+    for rung in rungs:
+        metrics = record.rungs[rung - 1]
+        test = objective_values(metrics, criteria.objectives, "test")
+        validation = objective_values(metrics, criteria.objectives, "validation")
+        if test is not None and validation is not None and criteria.feasible(metrics):
+            found.append(FrontMember(record, rung, test, validation))
+    return found
+
+
+def build_front(records: Iterable[TrialRecord], criteria: Criteria) -> Front:
+    """The front among the trials that ended with a result.
+
+    A rung is a member when no rung of any trial dominates it on the validation part and, among those that pass, none dominates it on
+    the test part. Failed and running trials, and rungs without finite objectives on both parts, are left out.
 
     Args:
         records: All trials of the sweep, in any order.
-        objectives: Coordinates of the front.
+        criteria: What is better.
 
     Returns:
         Members with their test and validation values in the metrics' own signs.
     """
-    candidates = _candidates(records, objectives)
-    mask = _membership(_points(candidates, objectives, "validation"), _points(candidates, objectives, "test"))
-    members = [candidate for candidate, is_member in zip(candidates, mask, strict=True) if is_member]
-    members.sort(key=lambda member: (to_minimised(objectives, member.objectives), member.record.number))
-    points = _points(members, objectives, "test")
-    return Front(tuple(objectives), tuple(members), hypervolume(points, minimised_reference(objectives)))
+    front = GrowingFront(criteria)
+    for record in records:
+        front.add(record)
+    return front.reported()
 
 
-def validation_front(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> frozenset[str]:
-    """Names of the finished trials that none dominates on the validation part: whoever may still become a member is among them."""
-    candidates = _candidates(records, objectives)
-    mask = non_dominated(_points(candidates, objectives, "validation"))
-    return frozenset(candidate.record.trial_id for candidate, chosen in zip(candidates, mask, strict=True) if chosen)
-
-
-def hypervolume_history(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[float]:
-    """Hypervolume of the reported front after each finished trial, in the order in which they finished.
+def hypervolume_history(records: Sequence[TrialRecord], criteria: Criteria) -> list[float]:
+    """Hypervolume of the reported front after each trial with a result, in the order in which they ended.
 
     The last entry is the hypervolume of `build_front`. The curve can fall a little: a trial that wins on the validation part may be
     worse than the one it drives out on the test part, which is what the curve measures.
 
     Args:
         records: All trials of the sweep.
-        objectives: Coordinates of the front.
+        criteria: What is better.
 
     Returns:
-        One value per finished trial, starting with the first.
+        One value per finished or stopped trial, starting with the first.
     """
-    finished = sorted(
-        (record for record in records if record.status == "finished"), key=lambda record: (record.finished_at or 0.0, record.number)
-    )
-    candidates = _candidates(finished, objectives)
-    validation, test = _points(candidates, objectives, "validation"), _points(candidates, objectives, "test")
-    reference = minimised_reference(objectives)
-    numbers = {candidate.record.number for candidate in candidates}
-    counts = np.cumsum([record.number in numbers for record in finished], dtype=int)
-    return [hypervolume(test[:count][_membership(validation[:count], test[:count])], reference) for count in counts]
+    front = GrowingFront(criteria)
+    volumes = []
+    ended = [record for record in records if record.status in ("finished", "stopped")]
+    for record in sorted(ended, key=lambda record: (record.finished_at or 0.0, record.number)):
+        front.add(record)
+        volumes.append(front.reported().hypervolume)
+    return volumes
 
 
 def front_json(sweep: SweepSettings, records: Sequence[TrialRecord], baselines: Mapping[str, Mapping[str, float] | None]) -> dict[str, Any]:
@@ -106,45 +197,30 @@ def front_json(sweep: SweepSettings, records: Sequence[TrialRecord], baselines: 
     Returns:
         Plain data for JSON; objective values are those of the test part in the metrics' own signs, and a baseline without them is null.
     """
-    objectives = objectives_of(sweep)
-    front = build_front(records, objectives)
+    criteria = criteria_of(sweep)
+    front = build_front(records, criteria)
     return {
         "sweep": sweep.name,
-        "objectives": [{"name": objective.name, "direction": objective.direction} for objective in objectives],
-        "reference_point": {objective.name: objective.reference for objective in objectives},
+        "objectives": [{"name": objective.name, "direction": objective.direction} for objective in criteria.objectives],
+        "reference_point": {objective.name: objective.reference for objective in criteria.objectives},
         "hypervolume": front.hypervolume,
         "trials": len(records),
         "failed": sum(record.status == "failed" for record in records),
+        "stopped": sum(record.status == "stopped" for record in records),
         "front": [
             {
+                "name": member.name,
                 "trial_id": member.record.trial_id,
+                "rung": member.rung,
                 "objectives": dict(member.objectives),
                 "params": dict(member.record.params),
                 "mlflow_run_id": member.record.mlflow_run_id,
             }
             for member in front.members
         ],
-        "baselines": {name: objective_values(baselines.get(name) or {}, objectives, "test") for name in ("original", "retrained")},
+        "baselines": {name: objective_values(baselines.get(name) or {}, criteria.objectives, "test") for name in ("original", "retrained")},
     }
 
 
-def _candidates(records: Sequence[TrialRecord], objectives: Sequence[Objective]) -> list[FrontMember]:
-    candidates = []
-    for record in records:
-        test = objective_values(record.metrics, objectives, "test")
-        validation = objective_values(record.metrics, objectives, "validation")
-        if record.status == "finished" and test is not None and validation is not None:
-            candidates.append(FrontMember(record, test, validation))
-    return candidates
-
-
-def _points(candidates: Sequence[FrontMember], objectives: Sequence[Objective], part: str) -> NDArray[np.float64]:
-    values = [to_minimised(objectives, member.objectives if part == "test" else member.validation) for member in candidates]
-    return np.array(values, dtype=np.float64).reshape(len(values), len(objectives))
-
-
-def _membership(validation: NDArray[np.float64], test: NDArray[np.float64]) -> NDArray[np.bool_]:
-    chosen = non_dominated(validation)
-    members = chosen.copy()
-    members[chosen] = non_dominated(test[chosen])
-    return members
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a <= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)

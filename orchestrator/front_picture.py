@@ -9,7 +9,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
 from orchestrator.front import Front, hypervolume_history
-from orchestrator.objectives import Objective
+from orchestrator.objectives import Objective, criteria_of
 from orchestrator.parallel_axes import parallel_axes
 from orchestrator.records import SweepView
 from orchestrator.report_series import (
@@ -34,7 +34,7 @@ from orchestrator.report_series import (
 )
 
 _MARKERS = {"none": "o", "token": "s", "sequence": "^", "token+sequence": "D"}
-_BASELINE_MARKERS = {"original": "X", "retrained": "*"}
+BASELINE_MARKERS = {"original": "X", "retrained": "*"}
 _INK, _GREY = "#222222", "#8a8a8a"
 _TEXT = 12
 
@@ -77,7 +77,7 @@ def _front(axes: Axes, view: SweepView, objectives: Sequence[Objective], front: 
         axes.scatter(x, y, s=size, alpha=alpha, color=colour, marker=marker, edgecolors=edge, zorder=4 if point.on_front else 3)
     for place, (name, values) in enumerate(baseline_points(view, objectives).items()):
         x, y = (values[first.name], values[other.name]) if other else (len(view.records) + 2 * place, values[first.name])
-        axes.scatter(x, y, s=230, color=_INK, marker=_BASELINE_MARKERS.get(name, "P"), edgecolors="white", zorder=6)
+        axes.scatter(x, y, s=230, color=_INK, marker=BASELINE_MARKERS.get(name, "P"), edgecolors="white", zorder=6)
         axes.annotate(
             f"{name} model",
             (x, y),
@@ -89,10 +89,11 @@ def _front(axes: Axes, view: SweepView, objectives: Sequence[Objective], front: 
             zorder=6,
         )
     axes.margins(0.09)
-    _label_members(axes, [(point.record.trial_id, _place(point, first, other)) for point in points if point.on_front])
+    _label_members(axes, [(point.name, _place(point, first, other)) for point in points if point.on_front])
     axes.set_xlabel(axis_title(first) if other else "trial", fontsize=_TEXT)
     axes.set_ylabel(axis_title(other or first), fontsize=_TEXT)
-    _title(axes, f"{view.sweep.name}: Pareto front of {len(points)} trials, hypervolume {front.hypervolume:.3f}")
+    trials = len({point.record.number for point in points})
+    titled(axes, f"{view.sweep.name}: Pareto front of {trials} trials, hypervolume {front.hypervolume:.3f}")
     beliefs = [name for name in BELIEF_NAMES if any(point.beliefs == name for point in points)]
     handles = [
         Line2D([], [], color=METHOD_COLOURS[name], marker="o", linestyle="none", label=METHOD_NAMES[name]) for name in method_names(points)
@@ -109,19 +110,20 @@ def _place(point: Point, first: Objective, other: Objective | None) -> tuple[flo
 def _label_members(axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]]) -> None:
     """Name the marks, each beside it where no name is yet; a name without a free place is left to the HTML report."""
     axes.autoscale_view()
-    taken: list[tuple[float, float]] = []
+    taken: list[tuple[float, float, float]] = []
     for name, place in labels:
         x, y = axes.transData.transform(place)
-        for right, up in ((6, 6), (9, -13), (-38, 6), (-38, -13)):
-            spot = (x + right, y + up)
-            if all(abs(spot[0] - other[0]) > 40 or abs(spot[1] - other[1]) > 13 for other in taken):
+        width = 8 * len(name)
+        for right, up in ((6, 6), (9, -13), (2 - width, 6), (2 - width, -13)):
+            left, low = x + right, y + up
+            if all(left + width < other or left > other + wide or abs(low - lower) > 13 for other, lower, wide in taken):
                 axes.annotate(name, place, (right, up), textcoords="offset points", fontsize=9, color=_INK, zorder=5)
-                taken.append(spot)
+                taken.append((left, low, width))
                 break
 
 
 def _hypervolume(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -> None:
-    history = hypervolume_history(view.records, objectives)
+    history = hypervolume_history(view.records, criteria_of(view.sweep))
     axes.plot(range(1, len(history) + 1), history, drawstyle="steps-post", color=_INK, marker="o", markersize=4)
     level = yardstick(view, objectives)
     if level is not None:
@@ -139,14 +141,14 @@ def _hypervolume(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -
         )
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
-    axes.set_xlabel("finished trials", fontsize=_TEXT)
+    axes.set_xlabel("trials with a result", fontsize=_TEXT)
     axes.set_ylabel("hypervolume\n(higher is better)", fontsize=_TEXT)
-    _title(axes, "Hypervolume over trials")
+    titled(axes, "Hypervolume over trials")
 
 
 def _importance(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -> None:
     keys = top_importances(view, 9)
-    _title(axes, "Importance per objective")
+    titled(axes, "Importance per objective")
     if not keys:
         axes.set_axis_off()
         axes.text(0.5, 0.5, "too few finished trials to tell", ha="center", va="center", transform=axes.transAxes, fontsize=_TEXT)
@@ -178,7 +180,7 @@ def _squeeze(figure: SubFigure, view: SweepView, groups: Sequence[SqueezeGroup])
             axes.axhline(level, color=REPHRASED_COLOUR, linestyle=":", label="rephrasings before")
         axes.set_ylim(0, 1.02)
         axes.set_xlabel(progress_title(view.sweep), fontsize=_TEXT)
-        _title(axes, f"{BELIEF_NAMES[group.beliefs]}: {len(group.lines)} trial{'s' * (len(group.lines) != 1)}")
+        titled(axes, f"{BELIEF_NAMES[group.beliefs]}: {len(group.lines)} trial{'s' * (len(group.lines) != 1)}")
     panels[0].set_ylabel("mass on forget questions,\nvalidation part", fontsize=_TEXT)
     panels[0].legend(fontsize=10, loc="upper right")
 
@@ -208,7 +210,8 @@ def _parallel(axes: Axes, view: SweepView, objectives: Sequence[Objective], fron
     )
 
 
-def _title(axes: Axes, text: str) -> None:
+def titled(axes: Axes, text: str) -> None:
+    """Give axes the picture's look, and a title."""
     axes.set_title(text, loc="left", fontsize=13, color=_INK, weight="bold")
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)

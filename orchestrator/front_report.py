@@ -8,14 +8,18 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from orchestrator.confirmation_section import EXPLANATION as CONFIRMATION
+from orchestrator.confirmation_section import confirmation_section
 from orchestrator.figures import front_figure, hypervolume_figure, importance_figure, parallel_figure, squeeze_figure
 from orchestrator.front import Front, build_front
 from orchestrator.front_picture import draw_picture
-from orchestrator.objectives import Objective, objectives_of
+from orchestrator.objectives import Objective, criteria_of, objectives_of
 from orchestrator.provenance import redacted
 from orchestrator.records import SweepView
 from orchestrator.report_series import points_of, squeeze_groups
 from orchestrator.report_tables import failed_table, front_table
+from orchestrator.stopping_section import EXPLANATION as EARLY_STOPPING
+from orchestrator.stopping_section import stopping_section
 from search_spaces.catalogue import METRICS
 
 HTML_NAME, PICTURE_NAME = "report.html", "front.png"
@@ -45,7 +49,7 @@ def write_report(folder: Path, view: SweepView) -> tuple[Path, Path]:
         The HTML file and the picture.
     """
     objectives = objectives_of(view.sweep)
-    front = build_front(view.records, objectives)
+    front = build_front(view.records, criteria_of(view.sweep))
     folder.mkdir(parents=True, exist_ok=True)
     html, picture = folder / HTML_NAME, folder / PICTURE_NAME
     partial = html.with_name(f"{html.name}.{os.getpid()}.partial")
@@ -82,8 +86,10 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
     return [
         (
             "Pareto front",
-            "Every finished trial on the test part of the evaluation items. Large, outlined marks are the front: chosen on the validation "
-            f"part, which the search sees, and reported on the test part, which it does not. {what}.",
+            "Every trial at its end, on the test part of the evaluation items; one that was stopped at a dominated rung was not measured "
+            "there. Large, outlined marks are the front: chosen on the validation part, which the search sees, and reported on the test "
+            "part, which it does not. Every rung is a candidate: t0007@2 is trial t0007 at its second rung, t0007 its end. "
+            f"{what}.",
             _drawing("front", front_figure(view, objectives, front)) if drawn or view.baselines else "",
         ),
         ("Members of the front", "Original and retrained models stand below for comparison.", front_table(view, front) if drawn else ""),
@@ -94,12 +100,13 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
         ),
         (
             "Hypervolume over trials",
-            "Volume between the front and the reference point after each finished trial. It may dip: the front is chosen on other items.",
+            "Volume between the front and the reference point after each trial with a result. It may dip: the front is chosen on other "
+            "items.",
             _drawing("hypervolume", hypervolume_figure(view, objectives)) if drawn else "",
         ),
         (
             "Parallel coordinates",
-            "One line per finished trial through everything that was searched. Drag along an axis to select trials. A line at 'off' means "
+            "One line per trial through everything that was searched. Drag along an axis to select trials. A line at 'off' means "
             "that the trial does not have this setting.",
             _drawing("parallel", parallel_figure(view, objectives)) if drawn else "",
         ),
@@ -108,6 +115,8 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
             "How much of each objective's variation over the trials goes with each setting. A lead, not a proof, with few trials.",
             _drawing("importance", importance_figure(view, objectives)) if any(view.importances.values()) else "",
         ),
+        ("Confirmation", CONFIRMATION, confirmation_section(view, front, _drawing)),
+        ("Early stopping", EARLY_STOPPING, stopping_section(view, front, _drawing)),
         ("Failed trials", "They never reach the front.", failed_table(view)),
     ]
 
@@ -123,7 +132,7 @@ def _drawing(name: str, figure: go.Figure) -> str:
 
 
 def _summary(view: SweepView, objectives: tuple[Objective, ...], front: Front) -> str:
-    counts = {status: sum(record.status == status for record in view.records) for status in ("finished", "failed", "running")}
+    counts = {status: sum(record.status == status for record in view.records) for status in ("finished", "stopped", "failed", "running")}
     reference = ", ".join(f"{objective.name} {objective.reference:g}" for objective in objectives)
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trial yet"
     return f"{told}. {len(front.members)} on the front, hypervolume {front.hypervolume:.4f} against the reference point {reference}."

@@ -13,7 +13,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import FailureConfig
 
-from orchestrator.mailbox import Mailbox
+from orchestrator.mailbox import LostError, Mailbox
 from search_spaces.sweep_settings import ResourceSettings
 from search_spaces.user_errors import UserError
 from trainables.jobs import Job
@@ -21,7 +21,7 @@ from trainables.jobs import Job
 logger = logging.getLogger(__name__)
 
 MOST_RESTARTS = 8
-"""Times one lane's workers are started again after they died."""
+"""Times one lane's workers are started again after they died, beside once for every job, which may have been the cause."""
 
 WATCH_EVERY_S = 1.0
 """Seconds between looks for the first lane."""
@@ -37,10 +37,12 @@ class LanePool:
         lanes: How many worker groups.
         resources: What each holds.
         storage: Folder for Ray Train's own bookkeeping.
+        jobs: How many jobs there will be: each may break the workers that run it, as one that runs out of memory does.
     """
 
-    def __init__(self, lanes: int, resources: ResourceSettings, storage: Path) -> None:
+    def __init__(self, lanes: int, resources: ResourceSettings, storage: Path, jobs: int = 0) -> None:
         self.lanes, self.resources, self.storage = lanes, resources, storage
+        self._restarts = MOST_RESTARTS + jobs
         self.mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000).remote()
         self._threads: list[threading.Thread] = []
         self._alive = 0
@@ -80,6 +82,7 @@ class LanePool:
 
         Raises:
             UserError: The job failed; the message is its reason.
+            LostError: No lane was left to run it.
         """
         seen = 0
         while True:
@@ -88,7 +91,9 @@ class LanePool:
             on_tick(progress)
             if outcome is None:
                 continue
-            if outcome["status"] != "finished":
+            if outcome["status"] == "lost":
+                raise LostError(f"{ticket} was not run: {outcome['reason']}")
+            if outcome["status"] == "failed":
                 raise UserError(f"{ticket} failed: {outcome['reason']}")
             return outcome
 
@@ -119,13 +124,14 @@ class LanePool:
                 name=f"{name}-{int(time.time())}",
                 storage_path=str(self.storage),
                 # Left alone, the controller tries for ever to place workers that never fit.
-                failure_config=FailureConfig(max_failures=MOST_RESTARTS, controller_failure_limit=MOST_RESTARTS),
+                failure_config=FailureConfig(max_failures=self._restarts, controller_failure_limit=MOST_RESTARTS),
             ),
         )
         reason = "the lanes were sent home"
         try:
             trainer.fit()
-        except Exception as error:  # noqa: BLE001 - whatever ended the lane is told to the jobs that waited for it
+        # Whatever ended the lane is told to the jobs that waited for it; Ray ends a waiting thread by SystemExit when its session goes.
+        except (Exception, SystemExit) as error:  # noqa: BLE001
             reason = f"{name} could not go on: {str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__}"
             logger.warning("%s", reason)
         if self._closed.is_set():

@@ -1,4 +1,4 @@
-"""Tune's side of a trial: a thin actor that hands the job to a lane and passes its rungs on."""
+"""Tune's side of a trial: a thin actor that hands the job to a lane and passes on what the lane says."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from ray import tune
 
 
 class Lease(tune.Trainable):
-    """Holds no weights and no CPU: one step of it is one rung of the trial that runs in a lane.
+    """Holds no weights and no CPU. One step of it is whatever the lane said since the last one: Tune's scheduler reads it.
 
-    A failed trial is a result with `failed`, not an exception: an exception would throw this actor away and tell the log nothing new.
+    A failed trial is an outcome, not an exception: an exception would throw this actor away and tell the log nothing new.
     """
 
     def setup(self, config: dict[str, Any], mailbox: Any = None) -> None:
@@ -23,18 +23,18 @@ class Lease(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Wait for the next rung or the end."""
+        """Wait for something new.
+
+        Returns:
+            `number` of the trial, `events` in order, the outcome last, and Tune's own `done`.
+        """
         while True:
             events, _, outcome = ray.get(self._mailbox.follow.remote(self._ticket, self._seen))
-            lines: list[str] = []
-            for event in events:
-                self._seen += 1
-                if event["event"] == "log":
-                    lines.append(event["line"])
-                else:
-                    return {"number": self._number, "rung": event["rung"], "metrics": event["metrics"], "log": lines, "done": False}
+            self._seen += len(events)
             if outcome is not None:
-                return {"number": self._number, "outcome": outcome, "log": lines, "done": True}
+                events = [*events, {"event": "outcome"} | outcome]
+            if events:
+                return {"number": self._number, "events": events, "done": outcome is not None}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: the study is the only truth, and weights are written by the lane."""

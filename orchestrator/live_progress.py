@@ -12,7 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.front import build_front
+from orchestrator.front import Front
+from orchestrator.ledger import Ledger
 from orchestrator.objectives import Objective
 from orchestrator.records import TrialRecord
 
@@ -34,18 +35,17 @@ class LiveProgress:
 
     Args:
         console: Where to show it.
-        objectives: Columns of the table.
+        ledger: The sweep's trials; another one may take its place once the study has been opened.
         trials: Trials of the whole sweep.
     """
 
-    def __init__(self, console: Console, objectives: Sequence[Objective], trials: int) -> None:
-        self.console, self.objectives, self.trials = console, objectives, trials
+    def __init__(self, console: Console, ledger: Ledger, trials: int) -> None:
+        self.console, self.ledger, self.trials = console, ledger, trials
         self.snapshot: Snapshot | None = None
         self.lanes = 1
         self._stage = "starting"
         self._stage_since = time.monotonic()
         self._stage_progress: Mapping[str, Any] = {}
-        self._records: Sequence[TrialRecord] = ()
         self._seen: Mapping[str, Any] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -79,33 +79,28 @@ class LiveProgress:
         if changed:
             self.say(f"{name} ...")
 
-    def trials_known(self, records: Sequence[TrialRecord]) -> None:
-        """Take the trials as they are now: those of an earlier start, or with one that has just begun."""
-        with self._lock:
-            self._records = records
-
-    def rung(self, trial: str, rung: int, metrics: Mapping[str, float]) -> None:
+    def rung(self, record: TrialRecord, rung: int) -> None:
         """A running trial was evaluated."""
         if not self._live:
-            self.say(f"  {trial} rung {rung}: {self._values(metrics, 'validation')}")
+            self.say(f"  {record.trial_id} rung {rung}: {self._values(record.rungs[rung - 1], 'validation')}")
 
-    def trial_ended(self, record: TrialRecord, records: Sequence[TrialRecord]) -> None:
-        """A trial finished or failed."""
-        with self._lock:
-            self._records = records
-        result = self._values(record.metrics, "test") if record.status == "finished" else f"failed: {record.reason}"
-        done = sum(other.status != "running" for other in records)
-        volume = build_front(records, self.objectives).hypervolume
+    def trial_ended(self, record: TrialRecord) -> None:
+        """A trial has ended; the ledger knows it already."""
+        front = self.ledger.reported_front
+        result = self._values(record.metrics, "test") if record.status == "finished" else f"{record.status}: {record.reason}"
+        rungs = _rungs_on(front, record)
+        place = f", on the front at rung {', '.join(map(str, rungs))}" if rungs else ""
         took = f"{record.duration_s or 0:.1f} s"
-        state = ", ".join(part for part in (f"hypervolume {volume:.4f}", self._left()) if part)
-        self.say(f"{record.trial_id} [{done}/{self.trials}] {_settings(record)}: {result} ({took}) | {state}")
+        state = ", ".join(part for part in (f"hypervolume {front.hypervolume:.4f}", self._left()) if part)
+        self.say(f"{record.trial_id} [{self.ledger.ended}/{self.trials}] {_settings(record)}: {result}{place} ({took}) | {state}")
 
     def _values(self, metrics: Mapping[str, float], part: str) -> str:
-        return ", ".join(f"{o.name} {metrics[f'{part}/{o.name}']:.3f}" for o in self.objectives if f"{part}/{o.name}" in metrics)
+        names = [objective.name for objective in self.ledger.criteria.objectives]
+        return ", ".join(f"{name} {metrics[f'{part}/{name}']:.3f}" for name in names if f"{part}/{name}" in metrics)
 
     def _left(self) -> str:
-        seconds = seconds_left(self._records, self.trials, self.lanes)
-        return "" if seconds is None else f"about {duration(seconds)} left"
+        seconds = seconds_left(self.ledger, self.trials, self.lanes)
+        return f"about {duration(seconds)} left" if seconds else ""
 
     def _loop(self) -> None:
         next_line = time.monotonic() + PLAIN_EVERY_S
@@ -131,44 +126,34 @@ class LiveProgress:
         return ", ".join(part for part in parts if part)
 
     def _render(self) -> Group:
-        with self._lock:
-            table = Table(expand=False)
-            for column in ("trial", "settings", "progress", *(objective.name for objective in self.objectives), "time"):
-                table.add_column(column, overflow="fold")
-            front = build_front(self._records, self.objectives)
-            started = {record.trial_id: record for record in self._records if record.status == "running"}
-            ended = [record for record in self._records if record.status != "running"]
-            for record in sorted(ended, key=lambda r: r.finished_at or 0)[-SHOWN_ENDED:]:
-                mark = (
-                    Text("on the front", style="green")
-                    if record.trial_id in front.trial_ids
-                    else Text(record.status, style="red" if record.status == "failed" else "")
-                )
-                values = [
-                    f"{record.metrics.get(f'test/{o.name}', float('nan')):.3f}" if record.status == "finished" else ""
-                    for o in self.objectives
-                ]
-                table.add_row(record.trial_id, _settings(record), mark, *values, f"{record.duration_s or 0:.0f} s")
-            for name, state in self._seen.get("running", {}).items():
-                waited = f"{time.time() - (state.get('started') or time.time()):.0f} s"
-                settings = _settings(started[name]) if name in started else ""
-                table.add_row(name, settings, _bar(state), *("" for _ in self.objectives), waited)
-            stage = Text(self._what_now())
-        if not ended and not self._seen.get("running"):
+        ledger, objectives = self.ledger, self.ledger.criteria.objectives
+        running = self._seen.get("running", {})
+        stage = Text(self._what_now())
+        if not ledger.ended and not running:
             line = Table.grid(padding=(0, 1))
             line.add_row(*([_bar(self._stage_progress)] if self._stage_progress else []), stage)
             return Group(line)
-        count = f"{len(ended)} of {self.trials} trials, {len(front.members)} on the front, hypervolume {front.hypervolume:.4f}"
+        front = ledger.reported_front
+        table = Table(expand=False)
+        for column in ("trial", "settings", "progress", *(objective.name for objective in objectives), "time"):
+            table.add_column(column, overflow="fold")
+        for record in list(ledger.newest_ended)[-SHOWN_ENDED:]:
+            values = _shown_values(record, objectives)
+            table.add_row(record.trial_id, _settings(record), _mark(record, front), *values, f"{record.duration_s or 0:.0f} s")
+        started = {record.trial_id: record for record in list(ledger.running.values())}
+        for name, state in running.items():
+            waited = f"{time.time() - (state.get('started') or time.time()):.0f} s"
+            settings = _settings(started[name]) if name in started else ""
+            table.add_row(name, settings, _bar(state), *("" for _ in objectives), waited)
+        count = f"{ledger.ended} of {self.trials} trials, {len(front.members)} on the front, hypervolume {front.hypervolume:.4f}"
         return Group(table, Text(count), stage)
 
 
-def seconds_left(records: Sequence[TrialRecord], trials: int, lanes: int) -> float | None:
+def seconds_left(ledger: Ledger, trials: int, lanes: int) -> float | None:
     """Time for the trials that remain, from the mean time of those that ended; None before the first."""
-    times = [record.duration_s for record in records if record.status != "running" and record.duration_s is not None]
-    if not times:
+    if not ledger.ended:
         return None
-    remaining = trials - sum(record.status != "running" for record in records)
-    return max(0, remaining) * sum(times) / len(times) / max(1, lanes)
+    return max(0, trials - ledger.ended) * ledger.spent_s / ledger.ended / max(1, lanes)
 
 
 def duration(seconds: float) -> str:
@@ -187,6 +172,23 @@ def _steps(state: Mapping[str, Any]) -> str:
 
 def _bar(state: Mapping[str, Any]) -> ProgressBar:
     return ProgressBar(total=max(1, state.get("steps", 1)), completed=state.get("step", 0), width=20)
+
+
+def _mark(record: TrialRecord, front: Front) -> Text:
+    rungs = _rungs_on(front, record)
+    if rungs:
+        return Text(f"on the front at rung {', '.join(map(str, rungs))}", style="green")
+    return Text(record.status, style="red" if record.status == "failed" else "")
+
+
+def _rungs_on(front: Front, record: TrialRecord) -> list[int]:
+    return sorted(member.rung for member in front.members if member.record.trial_id == record.trial_id)
+
+
+def _shown_values(record: TrialRecord, objectives: Sequence[Objective]) -> list[str]:
+    """Of the test part at the last rung, where it was measured."""
+    values = (record.metrics.get(f"test/{objective.name}") for objective in objectives)
+    return ["" if value is None or record.status == "failed" else f"{value:.3f}" for value in values]
 
 
 def _settings(record: TrialRecord) -> str:

@@ -6,11 +6,18 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from search_spaces.user_errors import UserError
+from trainables.jobs import Verdict
+
 POLL_S = 2.0
 """A waiting call returns at least this often, so that a dead caller leaves nothing behind."""
 
 MOST_ATTEMPTS = 2
 """Times a job is handed out when the worker group that ran it died."""
+
+
+class LostError(UserError):
+    """A job ended without a result through no fault of its own: no lane was left to run it."""
 
 
 @dataclass
@@ -23,6 +30,7 @@ class Ticket:
     attempts: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
     progress: dict[str, Any] = field(default_factory=dict)
+    verdicts: dict[int, Verdict] = field(default_factory=dict)
     outcome: dict[str, Any] | None = None
     started: float | None = None
 
@@ -92,6 +100,20 @@ class Mailbox:
             ticket.events.append(event)
         await self._notify()
 
+    async def judge(self, name: str, rung: int, verdict: Verdict) -> None:
+        """Give the verdict on a rung; the first one counts, also for a group that runs the job again."""
+        self._tickets[name].verdicts.setdefault(rung, verdict)
+        await self._notify()
+
+    async def verdict(self, name: str, rung: int) -> Verdict:
+        """Wait for the verdict on a rung. A job that nobody waits for any more is told to end."""
+        ticket = self._tickets[name]
+        while rung not in ticket.verdicts:
+            if self._closed or ticket.outcome is not None:
+                return Verdict(go_on=False, reason="the sweep ended")
+            await self._wait()
+        return ticket.verdicts[rung]
+
     async def finish(self, name: str, outcome: dict[str, Any]) -> None:
         """Take a job's outcome; the first one counts."""
         ticket = self._tickets[name]
@@ -101,6 +123,11 @@ class Mailbox:
             ticket.outcome, ticket.state = outcome, outcome["status"]
             ticket.job = {}
             await self._notify()
+
+    async def give_up(self, name: str, reason: str) -> None:
+        """Fail a job that nobody waits for any more, queued or not yet: a lane that runs it is told so at its next rung."""
+        self._tickets.setdefault(name, Ticket({}, state="given up"))
+        await self.finish(name, {"status": "failed", "reason": reason})
 
     async def follow(self, name: str, seen: int) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any] | None]:
         """Events after the first `seen`, the latest progress, and the outcome; waits a little for something new."""

@@ -1,20 +1,23 @@
 """Makes what people look at out of the study: MLflow runs, the report, the closing lines. Never the reason that a sweep fails."""
 
 import logging
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from shlex import quote
 
 from orchestrator.baselines import read_baselines
-from orchestrator.front import build_front, front_json, hypervolume_history
+from orchestrator.confirmation import read_confirmations
+from orchestrator.front import Front, build_front, front_json
 from orchestrator.front_report import write_report
-from orchestrator.objectives import objective_values, objectives_of
+from orchestrator.ledger import Ledger
+from orchestrator.objectives import criteria_of, objective_values, objectives_of
 from orchestrator.provenance import provenance, redacted, sweep_identity
 from orchestrator.records import SweepView, TrialRecord
 from orchestrator.report_tables import leaderboard
 from orchestrator.search import Study
 from orchestrator.sweep_folder import SweepFolder, write_json
-from orchestrator.tracking import SweepInfo, SweepSummary, Tracker, TrackingError
+from orchestrator.tracking.tracker import SweepInfo, SweepSummary, Tracker, TrackingError
 from search_spaces.space import apply
 from search_spaces.sweep_settings import SweepSettings
 
@@ -22,6 +25,12 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENT = "lethe"
 """MLflow experiment of all sweeps, so that they can be compared."""
+
+QUIET_S = 60.0
+"""Seconds for which MLflow is left alone after it was away: one that hangs would hold up every event, and the end of the sweep."""
+
+MOST_MEMBERS_SHOWN = 12
+"""Lines of the front at the end of a run; `lethe front` shows all."""
 
 
 def default_tracking_uri(root: Path) -> str:
@@ -36,23 +45,36 @@ class Publisher:
         sweep: Resolved settings.
         folder: The sweep's files.
         study: The truth.
+        ledger: What the driver knows of it; only read here.
         uri: Tracking server or store.
         data_digest: Hash of the benchmark's contents.
         warn: Told once when MLflow is away.
     """
 
     def __init__(
-        self, sweep: SweepSettings, folder: SweepFolder, study: Study, uri: str, data_digest: str, warn: Callable[[str], None]
+        self,
+        sweep: SweepSettings,
+        folder: SweepFolder,
+        study: Study,
+        ledger: Ledger,
+        uri: str,
+        data_digest: str,
+        warn: Callable[[str], None],
     ) -> None:
-        self.sweep, self.folder, self.study, self.warn = sweep, folder, study, warn
+        self.sweep, self.folder, self.study, self.ledger, self.warn = sweep, folder, study, ledger, warn
         self.info = SweepInfo(sweep, data_digest, provenance())
         self.tracker = Tracker(uri, EXPERIMENT, sweep.name, folder.root / "mlflow-artifacts", sweep_identity(folder.path))
+        self._unsent: set[int] = set()
+        self._volumes_sent = 0
         self._started = False
         self._warned = False
+        self._quiet_until = 0.0
 
-    def trials_changed(self) -> None:
-        """Send what is new; what could not be sent is sent at the end, or by the next start."""
-        self._deliver(self._send_trials)
+    def trials_changed(self, numbers: Iterable[int]) -> None:
+        """Send what is new of these trials; what could not be sent goes along with the next one, or at the end."""
+        self._unsent.update(numbers)
+        if time.monotonic() >= self._quiet_until:
+            self._deliver(self._send_trials)
 
     def sweep_ended(self, *, complete: bool) -> None:
         """Write the report, and send everything that MLflow lacks.
@@ -64,11 +86,14 @@ class Publisher:
         files = write_sweep_report(self.sweep, self.folder, self.study)
         front = sweep_front(self.sweep, self.folder, records)
         write_json(self.folder.path / "front.json", front)
-        volumes = hypervolume_history(records, objectives_of(self.sweep))
-        summary = SweepSummary(volumes, front, leaderboard(front), files, "FINISHED" if complete else "KILLED")
+        summary = SweepSummary({**self.ledger.counts}, front, leaderboard(front), files, "FINISHED" if complete else "KILLED")
+        # Trials of earlier starts too: MLflow may have been away at their end, or the driver dead.
+        self._unsent.update(self.ledger.records)
 
         def send() -> None:
             self._send_trials()
+            for confirmation in read_confirmations(self.folder):
+                self.tracker.sync_confirmation(confirmation)
             self.tracker.sync_summary(summary)
 
         self._deliver(send)
@@ -77,19 +102,32 @@ class Publisher:
         if not self._started:
             self.tracker.sync_parent(self.info)
             self._started = True
-        records = self.study.records()
-        members = build_front(records, objectives_of(self.sweep)).trial_ids
-        for record in records:
+        members = self.ledger.reported_front.members
+        for number in sorted(self._unsent):
+            record = self.ledger.records[number]
             trial = apply(self.sweep.trial, record.params)
-            run_id = self.tracker.sync_trial(record, record.trial_id in members, trial.forget.method, trial.beliefs)
-            if record.mlflow_run_id != run_id:
-                self.study.annotate(record.number, "mlflow_run_id", run_id)
+            run_id = self.tracker.sync_trial(
+                record,
+                sorted(member.rung for member in members if member.record.number == number),
+                trial.forget.method,
+                trial.beliefs,
+                record.spent_s * self.sweep.resources.workers_per_trial,
+            )
+            # The ledger's record of a trial that has ended stays as it was then.
+            if self.study.annotations(number).get("mlflow_run_id") != run_id:
+                self.study.annotate(number, "mlflow_run_id", run_id)
+            self._unsent.discard(number)
+        new = self.ledger.hypervolumes[self._volumes_sent :]
+        if new:
+            self.tracker.sync_hypervolumes(self._volumes_sent + 1, new)
+            self._volumes_sent += len(new)
 
     def _deliver(self, send: Callable[[], None]) -> None:
         try:
             send()
         except TrackingError as error:
             logger.warning("%s", error)
+            self._quiet_until = time.monotonic() + QUIET_S
             if not self._warned:
                 self._warned = True
                 self.warn(f"warning: {error}. The sweep goes on; MLflow gets the rest at the end, or at the next `lethe run`.")
@@ -104,19 +142,24 @@ def write_sweep_report(sweep: SweepSettings, folder: SweepFolder, study: Study) 
     """Write the report from the study. Returns: the HTML file and the picture."""
     baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
     importances = {objective.name: study.importances(objective.name) for objective in objectives_of(sweep)}
-    return write_report(folder.path, SweepView(sweep, study.records(), baselines, importances))
+    return write_report(folder.path, SweepView(sweep, study.records(), baselines, importances, read_confirmations(folder)))
 
 
 def closing_lines(sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord], uri: str) -> list[str]:
     """What the last lines of a run say: the front, what failed, where the report is, how to open MLflow."""
     objectives = objectives_of(sweep)
-    front = build_front(records, objectives)
+    front = build_front(records, criteria_of(sweep))
     failed = [record for record in records if record.status == "failed"]
-    lines = [f"Pareto front on the test part: {len(front.members)} of {len(records)} trials, hypervolume {front.hypervolume:.4f}"]
-    lines += [f"  {member.record.trial_id}: {_values(dict(member.objectives))}" for member in front.members]
+    stopped = sum(record.status == "stopped" for record in records)
+    lines = [f"Pareto front on the test part: {_members(front)} of {len(records)} trials, hypervolume {front.hypervolume:.4f}"]
+    lines += [f"  {member.name}: {_values(dict(member.objectives))}" for member in front.members[:MOST_MEMBERS_SHOWN]]
+    if len(front.members) > MOST_MEMBERS_SHOWN:
+        lines.append(f"  and {len(front.members) - MOST_MEMBERS_SHOWN} more")
     for name, baseline in read_baselines(folder).items():
         values = objective_values(baseline.metrics(), objectives, "test")
         lines += [f"  {name} model: {_values(values)}"] if values else []
+    if stopped:
+        lines.append(f"{stopped} trial{'s' * (stopped > 1)} stopped at a rung before the last: see `lethe status {sweep.name}`")
     if failed:
         lines.append(f"{len(failed)} trial{'s' * (len(failed) > 1)} failed; the first, {failed[0].trial_id}: {failed[0].reason}")
     storage = "" if folder.root == Path("lethe-runs").resolve() else f" --storage {quote(str(folder.root))}"
@@ -127,6 +170,12 @@ def closing_lines(sweep: SweepSettings, folder: SweepFolder, records: Sequence[T
     else:
         lines.append(f"MLflow: mlflow ui --backend-store-uri {quote(redacted(uri))}, then open http://127.0.0.1:5000")
     return lines
+
+
+def _members(front: Front) -> str:
+    trials = len(front.trial_ids)
+    rungs = f" ({len(front.members)} rungs)" if len(front.members) != trials else ""
+    return f"{trials}{rungs}"
 
 
 def _values(values: dict[str, float]) -> str:

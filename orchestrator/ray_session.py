@@ -14,6 +14,8 @@ def ray_session() -> Iterator[None]:
     # Rungs carry metrics in a nested form, so Tune's own check for a metric would end the sweep.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Tune's CSV, JSON and TensorBoard files of every event: the study and MLflow have it all.
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS")
     ray.init(

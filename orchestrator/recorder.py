@@ -1,100 +1,135 @@
-"""Writes what happens to trials into the study, the logs and the tracker, as Tune tells it."""
+"""Takes what happens to trials into the study, the ledger and the logs, and gives the verdicts on rungs. Knows no framework."""
 
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
-from ray import tune
-
-from orchestrator.front import validation_front
-from orchestrator.live_progress import LiveProgress
-from orchestrator.objectives import objectives_of
+from orchestrator.early_stopping import RungJudge
+from orchestrator.ending import Ending
+from orchestrator.ledger import Ledger
 from orchestrator.records import TrialRecord, trial_id
 from orchestrator.search import Study
 from orchestrator.sweep_folder import SweepFolder
-from search_spaces.sweep_settings import SweepSettings
+from trainables.jobs import Verdict
 
 logger = logging.getLogger(__name__)
 
 
-class Recorder(tune.Callback):
-    """Tune's callback. An exception here ends the sweep: right for the study, which alone holds the truth, and for nothing else."""
+class Witness(Protocol):
+    """Shows people what happens."""
+
+    def rung(self, record: TrialRecord, rung: int) -> None:
+        """A trial has reached a rung."""
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """A trial has ended; the ledger knows it already."""
+
+
+class Recorder:
+    """One per start of a sweep.
+
+    Args:
+        study: The truth, written first.
+        ledger: What follows from it.
+        folder: Where logs and weights lie.
+        judge: Decides who is kept, and who is stopped.
+        ending: Why the sweep is ending, where it is.
+        witness: Shown every rung and end.
+        on_change: Told the numbers of trials that changed; must return at once.
+    """
 
     def __init__(
-        self, sweep: SweepSettings, study: Study, folder: SweepFolder, progress: LiveProgress, on_change: Callable[[], object]
+        self,
+        study: Study,
+        ledger: Ledger,
+        folder: SweepFolder,
+        judge: RungJudge,
+        ending: Ending,
+        witness: Witness,
+        on_change: Callable[[Iterable[int]], object] = lambda numbers: None,
     ) -> None:
-        self.sweep, self.study, self.folder, self.progress, self.on_change = sweep, study, folder, progress, on_change
-        self.objectives = objectives_of(sweep)
+        self.study, self.ledger, self.folder, self.judge, self.ending = study, ledger, folder, judge, ending
+        self.witness, self.on_change = witness, on_change
         self.lost: str | None = None
         """Why the lanes are gone, when they are."""
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Show what the trial is about to try."""
-        self.progress.trials_known(self.study.records())
+    def tidy(self) -> None:
+        """Drop dominated weights that an earlier driver left, killed between a trial's end and this."""
+        self._drop_dominated_weights(record.trial_id for record in self.ledger.records.values() if record.ended)
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
-        """Take a rung, or the end of a trial."""
-        if "number" not in result:
-            return
-        number = result["number"]
-        self._log(number, result.get("log", []))
-        if "rung" in result:
-            self._rung(number, result["rung"], result["metrics"])
-        if "outcome" in result:
-            self._end(number, result["outcome"])
+    def started(self, number: int) -> None:
+        """A trial is handed out."""
+        self.ledger.update(self.study.record(number))
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A lease died: the trial itself did nothing wrong, but nobody waits for it any more."""
-        number = trial.config.get("number")
-        if number is not None:
-            self._end(number, {"status": "failed", "reason": "the Tune actor that waited for this trial died"})
+    def take(self, number: int, event: Mapping[str, Any]) -> Verdict | None:
+        """Take one event of a trial: `log`, `rung`, `test` or `outcome`.
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks beside the trials; nothing is ever restored from there.
-        return {}
+        Returns:
+            The verdict on a rung; None for all other events.
+        """
+        match event["event"]:
+            case "log":
+                self._log(number, event["line"])
+            case "rung":
+                return self._rung(number, event["rung"], event["rungs"], event["metrics"])
+            case "test":
+                self.study.tell_test(number, event["rung"], event["metrics"])
+                self.ledger.update(self.study.record(number))
+            case "outcome":
+                self._end(number, event)
+        return None
 
-    def _rung(self, number: int, rung: int, metrics: Mapping[str, float]) -> None:
-        self.study.tell_rung(number, rung, dict(metrics))
-        shown = ", ".join(
-            f"{objective.name} {metrics[f'validation/{objective.name}']:.4g}"
-            for objective in self.objectives
-            if f"validation/{objective.name}" in metrics
-        )
-        self._log(number, [f"rung {rung}: {shown}"])
-        self.progress.rung(trial_id(number), rung, metrics)
-        self.on_change()
+    def _rung(self, number: int, rung: int, rungs: int, metrics: Mapping[str, float]) -> Verdict:
+        self.study.tell_rung(number, rung, metrics)
+        record = self.study.record(number)
+        self.ledger.update(record)
+        verdict = self.judge.judge(record, rung, rungs)
+        reason = self.ending.reason() or self.ending.out_of_time(record)
+        if reason is not None:
+            verdict = Verdict(go_on=False, keep=verdict.keep, reason=reason)
+        criteria = self.ledger.criteria
+        shown = ", ".join(f"{o.name} {metrics[key]:.4g}" for o in criteria.objectives if (key := f"validation/{o.name}") in metrics)
+        stops = "" if verdict.go_on or rung == rungs else f"; stopped: {verdict.reason}"
+        self._log(number, f"rung {rung} of {rungs}: {shown}{'; kept' * verdict.keep}{stops}")
+        self.witness.rung(record, rung)
+        self.on_change([number])
+        return verdict
 
     def _end(self, number: int, outcome: Mapping[str, Any]) -> None:
         if outcome["status"] == "lost":
             # Left running in the study: the next start runs it again, as the same trial.
             self.lost = outcome["reason"]
             return
-        if outcome["status"] == "finished":
+        if "seconds" in outcome:
             self.study.annotate(number, "seconds", dict(outcome["seconds"]))
-            self.study.finish(number, dict(outcome["metrics"]))
-        else:
-            self.study.fail(number, outcome["reason"])
-        records = self.study.records()
-        record = records[number]
-        self._log(number, [f"{record.status}{': ' + record.reason if record.reason else ''}"])
-        self._drop_dominated_weights(records)
-        self.progress.trial_ended(record, records)
-        self.on_change()
+        match outcome["status"]:
+            case "finished":
+                self.study.finish(number)
+            case "stopped":
+                self.study.stop(number, outcome["reason"])
+            case _:
+                self.study.fail(number, outcome["reason"])
+        record = self.study.record(number)
+        chosen, members = self.ledger.front.chosen, self.ledger.reported_front.keys
+        self.ledger.update(record)
+        self._log(number, f"{record.status}{f': {record.reason}' if record.reason else ''}")
+        # A trial that runs may still need what it has kept, and is looked at when it ends.
+        moved = {name for name, _ in (chosen ^ self.ledger.front.chosen) | (members ^ self.ledger.reported_front.keys)}
+        self._drop_dominated_weights({record.trial_id, *moved})
+        self.witness.trial_ended(record)
+        self.on_change({number, *(int(name[1:]) for name in moved)})
 
-    def _drop_dominated_weights(self, records: list[TrialRecord]) -> None:
-        keep = validation_front(records, self.objectives)
-        for record in records:
-            weights = self.folder.weights(record.trial_id)
-            if record.status != "running" and record.trial_id not in keep and weights.is_dir():
-                shutil.rmtree(weights)
+    def _drop_dominated_weights(self, trials: Iterable[str]) -> None:
+        chosen = self.ledger.front.chosen
+        for name in trials:
+            for weights in self.folder.kept_weights(name):
+                if (name, int(weights.name.removeprefix("rung"))) not in chosen:
+                    shutil.rmtree(weights)
 
-    def _log(self, number: int, lines: list[str]) -> None:
-        if not lines:
-            return
+    def _log(self, number: int, line: str) -> None:
         path = self.folder.trial_log(trial_id(number))
         path.parent.mkdir(parents=True, exist_ok=True)
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         with path.open("a") as file:
-            file.writelines(f"{stamp} {line}\n" for line in lines)
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")

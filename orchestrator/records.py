@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from search_spaces.sweep_settings import SweepSettings
 
-Status = Literal["running", "finished", "failed"]
+Status = Literal["running", "finished", "stopped", "failed"]
+"""`stopped` trials ended at a rung before their last, with results up to there; `failed` ones have none."""
 
 
 def trial_id(number: int) -> str:
@@ -38,15 +39,15 @@ class TrialRecord:
     number: int
     """Position in the study, from 0."""
     status: Status
-    """`failed` trials have a `reason` and never reach the front."""
+    """`failed` trials have a `reason` and never reach the front; `stopped` ones may."""
     params: Mapping[str, Any]
     """Space keys that were active in this trial, and their values."""
     metrics: Mapping[str, float]
     """Metrics of the last rung, with keys such as `validation/forget_true_mass` and `test/utility`; empty before the first rung."""
     rungs: Sequence[Mapping[str, float]]
-    """Metrics of every rung reported so far, in order; same keys as `metrics`."""
+    """Metrics of every rung reported so far, in order; keys of the test part only where it was measured."""
     reason: str | None = None
-    """Why the trial failed."""
+    """Why the trial failed, or was stopped."""
     duration_s: float | None = None
     """Wall time from hand-out to the end in seconds; of a repeated trial, the last attempt's. None while it runs."""
     mlflow_run_id: str | None = None
@@ -55,6 +56,43 @@ class TrialRecord:
     """Unix time of the (last) hand-out in seconds."""
     finished_at: float | None = None
     """Unix time of the end in seconds; None while it runs."""
+    spent_s: float = 0.0
+    """Wall time in seconds of all its attempts that have ended, those that a dead driver cut off up to their last rung."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self.status != "running"
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """One repetition of a trial under another seed, up to a rung. No trial of the search: the study does not know it."""
+
+    trial_id: str
+    """The trial whose settings it has."""
+    rung: int
+    """Where it ended, from 1, on the path of the full schedule."""
+    seed: int
+    """Seed of the repetition, never one that the search has used."""
+    member: str
+    """The front member that it repeats: `t0007@2`."""
+    metrics: Mapping[str, float]
+    """Metrics at the rung, of both parts; keys as in `TrialRecord.metrics`. Empty when it failed."""
+    reason: str | None = None
+    """Why it failed; None when it did not."""
+    spent_s: float | None = None
+    """Time of its steps, beliefs and evaluation in seconds; None when it failed."""
+
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """Trial, rung and seed: a sweep has one repetition of each."""
+        return self.trial_id, self.rung, self.seed
+
+    @property
+    def name(self) -> str:
+        """For people and MLflow: `t0007@2 seed 1`."""
+        return f"{self.member} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -67,3 +105,5 @@ class SweepView:
     """Metrics of the `original` and, where there is one, the `retrained` model; same keys as `TrialRecord.metrics`."""
     importances: Mapping[str, Mapping[str, float]]
     """Per objective: space key -> importance; the shares of one objective add up to 1. Empty with few trials."""
+    confirmations: Sequence[Confirmation] = ()
+    """Repetitions of front members under new seeds, as far as `lethe confirm` was called."""

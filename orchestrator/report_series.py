@@ -2,11 +2,11 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.front import Front
+from orchestrator.front import Front, rung_name
 from orchestrator.objectives import Objective, minimised_reference, objective_values, to_minimised
 from orchestrator.pareto import hypervolume
 from orchestrator.records import SweepView, TrialRecord
@@ -20,19 +20,28 @@ OBJECTIVE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 BELIEF_NAMES = {"none": "plain", "token": "BS-T", "sequence": "BS-S", "token+sequence": "BS-T + BS-S"}
 METHOD_NAMES = {"ga": "GA", "graddiff": "GradDiff", "npo": "NPO", "simnpo": "SimNPO", "wga": "WGA"}
 CANONICAL, REPHRASED = "validation/forget_canonical_mass", "validation/forget_rephrased_mass"
+LABEL_ROOM = (0.09, 0.04)
+"""Width and height of a mark's name, as shares of the spread of all marks."""
 _SCHEDULE_KEYS = frozenset({"epochs", "steps", "rungs", "optimizer.global_batch"})
 
 
 @dataclass(frozen=True)
 class Point:
-    """A finished trial in the plane of its objectives."""
+    """A trial at one of its rungs, in the plane of its objectives."""
 
     record: TrialRecord
+    rung: int
+    """From 1."""
     method: str
     beliefs: str
     values: Mapping[str, float]
     """Objective name -> value on the test part."""
     on_front: bool
+
+    @property
+    def name(self) -> str:
+        """`t0007` at its end, `t0007@2` at an earlier rung."""
+        return rung_name(self.record, self.rung)
 
 
 @dataclass(frozen=True)
@@ -66,12 +75,15 @@ def group_name(method: str, beliefs: str) -> str:
 
 
 def points_of(view: SweepView, objectives: Sequence[Objective], front: Front) -> list[Point]:
-    """Finished trials with finite test objectives, in the order of the study."""
-    points = []
+    """The last rung of every trial whose test part was measured there, and the front's members, in the order of the study."""
+    points, members = [], front.keys
     for record in view.records:
-        values = objective_values(record.metrics, objectives, "test")
-        if record.status == "finished" and values is not None:
-            points.append(Point(record, *method_and_beliefs(view.sweep, record), values, record.trial_id in front.trial_ids))
+        if record.status not in ("finished", "stopped"):
+            continue
+        for rung, metrics in enumerate(record.rungs, start=1):
+            values, on_front = objective_values(metrics, objectives, "test"), (record.trial_id, rung) in members
+            if values is not None and (on_front or rung == len(record.rungs)):
+                points.append(Point(record, rung, *method_and_beliefs(view.sweep, record), values, on_front))
     return points
 
 
@@ -87,16 +99,28 @@ def staircase(front: Front) -> tuple[list[float], list[float]]:
     Returns:
         Corners to be joined by straight lines; empty without members better than the reference point.
     """
-    first, second = front.objectives
-    reference = minimised_reference(front.objectives)
-    points = sorted(to_minimised(front.objectives, member.objectives) for member in front.members)
-    inside = [(point[0], point[1]) for point in points if point[0] < reference[0] and point[1] < reference[1]]
+    return edge(front.objectives, [to_minimised(front.objectives, member.objectives) for member in front.members])
+
+
+def edge(objectives: Sequence[Objective], points: Iterable[Sequence[float]]) -> tuple[list[float], list[float]]:
+    """Edge of the area that points dominate, for two objectives, from the reference point round to it again.
+
+    Args:
+        objectives: Two.
+        points: Minimised, as of `to_minimised`; none dominates another.
+
+    Returns:
+        Corners in the metrics' own signs, to be joined by straight lines; empty without points better than the reference point.
+    """
+    first, second = objectives
+    reference = minimised_reference(objectives)
+    inside = [(x, y) for x, y in sorted(map(tuple, points)) if x < reference[0] and y < reference[1]]
     if not inside:
         return [], []
     corners = [(inside[0][0], reference[1])]
     for point, following in zip(inside, [*inside[1:], (reference[0], 0.0)], strict=True):
         corners += [point, (following[0], point[1])]
-    return [first.to_minimised(x) for x, _ in corners], [second.to_minimised(y) for _, y in corners]
+    return [first.from_minimised(x) for x, _ in corners], [second.from_minimised(y) for _, y in corners]
 
 
 def better(objective: Objective) -> str:
@@ -127,7 +151,7 @@ def squeeze_groups(view: SweepView) -> list[SqueezeGroup]:
         lines = []
         for record in view.records:
             measured = [rung for rung in record.rungs if CANONICAL in rung and REPHRASED in rung]
-            if record.status == "finished" and measured and method_and_beliefs(view.sweep, record)[1] == beliefs:
+            if record.status in ("finished", "stopped") and measured and method_and_beliefs(view.sweep, record)[1] == beliefs:
                 lines.append(_squeeze_line(view.sweep, record, measured, original))
         if lines:
             groups.append(SqueezeGroup(beliefs, tuple(lines), _median(lines)))
@@ -151,6 +175,21 @@ def top_importances(view: SweepView, most: int = 12) -> list[str]:
 def progress_title(sweep: SweepSettings) -> str:
     """What the squeeze picture counts along: epochs where all trials have the same schedule, else rungs."""
     return "rung of evaluation" if _schedule_varies(sweep) else "optimizer step" if sweep.trial.steps else "epoch"
+
+
+def names_with_room(names: Sequence[str], places: Sequence[tuple[float, float]]) -> list[str]:
+    """The names, but an empty one where it would cover another: those are told when the pointer is on their mark."""
+    spreads = [max(axis) - min(axis) for axis in zip(*places, strict=True)]
+    shown: list[tuple[float, float]] = []
+    found = []
+    for name, place in zip(names, places, strict=True):
+        hidden = any(
+            all(abs(a - b) < room * spread for a, b, room, spread in zip(place, other, LABEL_ROOM, spreads, strict=True)) for other in shown
+        )
+        if not hidden:
+            shown.append(place)
+        found.append("" if hidden else name)
+    return found
 
 
 def method_names(points: Sequence[Point]) -> list[str]:

@@ -19,10 +19,11 @@ def leaderboard(front: Mapping[str, Any]) -> str:
         Markdown; a sentence in place of the table while the front is empty.
     """
     head = (
-        f"**Hypervolume {front['hypervolume']:.4f}** over {front['trials']} trials, {front['failed']} failed. Values are of the test part."
+        f"**Hypervolume {front['hypervolume']:.4f}** over {front['trials']} trials, {front['stopped']} stopped, "
+        f"{front['failed']} failed. Values are of the test part."
     )
     names = [objective["name"] for objective in front["objectives"]]
-    rows = [[member["trial_id"], *_numbers(member["objectives"], names), _params(member["params"])] for member in front["front"]]
+    rows = [[member["name"], *_numbers(member["objectives"], names), _params(member["params"])] for member in front["front"]]
     rows += [[f"*{name}*", *_numbers(values, names), ""] for name, values in front["baselines"].items() if values]
     if not rows:
         return f"{head}\n\nNo trial is on the front yet."
@@ -44,20 +45,21 @@ def front_table(view: SweepView, front: Front) -> str:
         time = "" if record.duration_s is None else f"{record.duration_s:.0f} s"
         group = group_name(*method_and_beliefs(view.sweep, record))
         values = [*_numbers(member.objectives, names), *_numbers(member.validation, names)]
-        rows.append([record.trial_id, group, *values, time, _params(record.params)])
+        rows.append([member.name, group, *values, time, _params(record.params)])
     for name, baseline in baseline_points(view, front.objectives).items():
         rows.append([f"{name} model", "", *_numbers(baseline, names), *("" for _ in names), "", ""])
-    return _table(titles, rows)
+    return html_table(titles, rows)
 
 
 def failed_table(view: SweepView) -> str:
     """Failed trials with their reasons; empty when none failed."""
     failed = [record for record in view.records if record.status == "failed"]
     rows = [[record.trial_id, record.reason or "", _params(record.params)] for record in failed]
-    return _table(["trial", "reason", "parameters"], rows) if rows else ""
+    return html_table(["trial", "reason", "parameters"], rows) if rows else ""
 
 
-def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def html_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of plain text cells."""
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'

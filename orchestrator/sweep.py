@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,16 +16,25 @@ from ray import tune
 
 from cluster.capacity import require_lanes
 from orchestrator.baselines import Plan, ensure_baselines, plan_baselines
+from orchestrator.confirmation import confirmation_seeds, plan_repetitions, read_confirmations, run_repetitions
+from orchestrator.early_stopping import RungJudge
+from orchestrator.ending import Ending, busy_s
 from orchestrator.lane_pool import LanePool
 from orchestrator.lease import Lease
+from orchestrator.ledger import Ledger
 from orchestrator.live_progress import LiveProgress
-from orchestrator.publishing import Publisher
+from orchestrator.objectives import criteria_of
+from orchestrator.picks import pick
+from orchestrator.publishing import EXPERIMENT, Publisher
 from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
-from orchestrator.records import Asked, TrialRecord
+from orchestrator.records import Asked, Confirmation, TrialRecord
 from orchestrator.search import Study
 from orchestrator.sweep_folder import SweepFolder
+from orchestrator.tracking.tracked_trials import read_tracked_trials
+from orchestrator.tune_scheduler import RungScheduler
 from orchestrator.tune_searcher import StudySearcher
+from orchestrator.warm_start import warm_trials
 from search_spaces.space import apply
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -58,23 +67,43 @@ class SweepRun:
         """
         with self.folder.opened(self.sweep, self.file) as resumed, _library_logs(self.folder.driver_log):
             plan = plan_baselines(self.sweep, self.folder.models)
-            study = Study.open(self.folder.journal, self.sweep)
-            records = study.records()
+            study = self._open_study()
+            ledger = self._ledger(study)
+            self.folder.stop_request.unlink(missing_ok=True)
+            ending = Ending(self.sweep.budget, ledger, self.folder.stop_request, busy_s(ledger.records.values()))
             if resumed:
-                ended = sum(record.status != "running" for record in records)
-                running = len(records) - ended
-                total = self.sweep.search.trials
-                self.progress.say(f"resuming {self.sweep.name}: {ended} of {total} trials are done, {running} were running and start again")
-                self.progress.trials_known(records)
-            publisher = Publisher(self.sweep, self.folder, study, self.tracking_uri, plan.data_digest, self.progress.say)
+                running, total = len(ledger.running), self.sweep.search.trials
+                self.progress.say(
+                    f"resuming {self.sweep.name}: {ledger.ended} of {total} trials are done, {running} were running and start again"
+                )
+            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.progress.say)
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking") as tracking:
+
+                def on_change(numbers: Iterable[int]) -> None:
+                    tracking.submit(publisher.trials_changed, tuple(numbers)).add_done_callback(_log_failure)
+
+                recorder = Recorder(study, ledger, self.folder, RungJudge(self.sweep, ledger), ending, self.progress, on_change)
+                recorder.tidy()
                 try:
-                    if study.remaining():
-                        self._run_trials(plan, study, lambda: tracking.submit(publisher.trials_changed).add_done_callback(_log_failure))
+                    if study.remaining() and ending.reason() is None:
+                        self._run_trials(plan, study, recorder)
                 finally:
                     self.progress.stage("writing the report")
-                    tracking.submit(publisher.sweep_ended, complete=study.exhausted or not study.remaining()).result()
+                    tracking.submit(publisher.sweep_ended, complete=_complete(study, ledger)).result()
+            self._say_why_it_ended(study, ending)
             return study.records()
+
+    def _open_study(self) -> Study:
+        warm = warm_trials(self.folder, self.sweep, partial(read_tracked_trials, self.tracking_uri, EXPERIMENT))
+        if warm:
+            self.progress.say(f"warm start: the sampler learns from {len(warm)} trials of {', '.join(self.sweep.search.warm_start)}")
+        return Study.open(self.folder.journal, self.sweep, warm)
+
+    def _say_why_it_ended(self, study: Study, ending: Ending) -> None:
+        reason = ending.reason()
+        if reason is not None and study.remaining():
+            more = f"lift it and run again, or `lethe extend {self.sweep.name}`" if reason.startswith("budget.") else "`lethe run` goes on"
+            self.progress.say(f"the sweep ended with {study.remaining()} trials left: {reason}. To go on: {more}.")
 
     def prepare(self) -> Plan:
         """Prepare and measure the models that the sweep stands on, and start no trial.
@@ -93,25 +122,58 @@ class SweepRun:
                     ensure_baselines(plan, pool, self.folder, self.progress.stage)
             return plan
 
+    def confirm(self, picked: str, seeds: int) -> list[Confirmation]:
+        """Run members of the front again under new seeds; those that have run already are kept.
+
+        Args:
+            picked: Which members: see `orchestrator.picks`.
+            seeds: How many new seeds for each.
+
+        Returns:
+            All confirmations of the sweep.
+
+        Raises:
+            UserError: No such member, the cluster does not allow it, or the lanes were lost on the way.
+        """
+        with self.folder.opened(self.sweep, self.file), _library_logs(self.folder.driver_log):
+            plan = plan_baselines(self.sweep, self.folder.models)
+            study = self._open_study()
+            ledger = self._ledger(study)
+            members = pick(ledger.reported_front, picked)
+            repetitions = plan_repetitions(members, confirmation_seeds(self.sweep, seeds), read_confirmations(self.folder))
+            if repetitions:
+                self.progress.stage("starting Ray")
+                with ray_session():
+                    lanes = min(self._lanes(), len(repetitions))
+                    with LanePool(lanes, self.sweep.resources, self.folder.tune, len(repetitions)) as pool:
+                        ensure_baselines(plan, pool, self.folder, self.progress.stage)
+                        with self._watching(pool):
+                            run_repetitions(repetitions, self.sweep, plan, pool, self.folder, self.progress.say, self.progress.stage)
+            self.progress.stage("writing the report")
+            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.progress.say)
+            publisher.sweep_ended(complete=_complete(study, ledger))
+            return read_confirmations(self.folder)
+
+    def _ledger(self, study: Study) -> Ledger:
+        ledger = Ledger(criteria_of(self.sweep), self.sweep.resources.workers_per_trial, study.records())
+        self.progress.ledger = ledger
+        return ledger
+
     def _lanes(self) -> int:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return require_lanes(nodes, self.sweep.resources, self.file).lanes
 
-    def _run_trials(self, plan: Plan, study: Study, on_change: Callable[[], Any]) -> None:
+    def _run_trials(self, plan: Plan, study: Study, recorder: Recorder) -> None:
         sweep, progress = self.sweep, self.progress
         progress.stage("starting Ray")
         with ray_session():
             progress.lanes = lanes = min(self._lanes(), study.remaining())
             progress.stage(f"starting {lanes} lane{'s' * (lanes > 1)} of {sweep.resources.workers_per_trial} ZeRO-3 workers")
-            with LanePool(lanes, sweep.resources, self.folder.tune) as pool:
+            with LanePool(lanes, sweep.resources, self.folder.tune, study.remaining()) as pool:
                 ensure_baselines(plan, pool, self.folder, progress.stage)
                 progress.stage(f"running {study.remaining()} trials")
-                progress.snapshot = lambda: ray.get(pool.mailbox.snapshot.remote())
-                recorder = Recorder(sweep, study, self.folder, progress, on_change)
-                try:
+                with self._watching(pool):
                     self._tune(pool, study, plan, recorder, lanes)
-                finally:
-                    progress.snapshot = None
             if recorder.lost is not None:
                 raise UserError(
                     f"the sweep stopped early: {recorder.lost}",
@@ -119,13 +181,30 @@ class SweepRun:
                     remedy="mend the cause and run the same command again: it goes on where it was",
                 )
 
+    @contextmanager
+    def _watching(self, pool: LanePool) -> Iterator[None]:
+        """Show what the lanes are doing meanwhile."""
+        self.progress.snapshot = lambda: ray.get(pool.mailbox.snapshot.remote())
+        try:
+            yield
+        finally:
+            self.progress.snapshot = None
+
     def _tune(self, pool: LanePool, study: Study, plan: Plan, recorder: Recorder, lanes: int) -> None:
-        searcher = StudySearcher(study, partial(self._job_of, plan))
+        searcher = StudySearcher(
+            study, partial(self._job_of, plan), lambda: recorder.lost is not None or recorder.ending.reason() is not None
+        )
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(Lease, mailbox=pool.mailbox), LEASE_RESOURCES),
-            tune_config=tune.TuneConfig(search_alg=searcher, num_samples=study.remaining(), max_concurrent_trials=lanes, reuse_actors=True),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=RungScheduler(recorder, pool.mailbox),
+                num_samples=study.remaining(),
+                max_concurrent_trials=lanes,
+                reuse_actors=True,
+            ),
             run_config=tune.RunConfig(
-                name=f"tune-{len(study.records()):05d}-{os.getpid()}", storage_path=str(self.folder.tune), callbacks=[recorder], verbose=0
+                name=f"tune-{len(recorder.ledger.records):05d}-{os.getpid()}", storage_path=str(self.folder.tune), verbose=0
             ),
         )
         tuner.fit()
@@ -142,6 +221,11 @@ class SweepRun:
             weights=str(self.folder.weights(asked.trial_id)),
         )
         return {"job": job.model_dump(mode="json")}
+
+
+def _complete(study: Study, ledger: Ledger) -> bool:
+    """Whether all trials of the sweep have ended."""
+    return not ledger.running and (study.exhausted or not study.remaining())
 
 
 def _log_failure(done: "Future[None]") -> None:

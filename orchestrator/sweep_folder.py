@@ -61,6 +61,11 @@ class SweepFolder:
         return self.path / "ray"
 
     @property
+    def stop_request(self) -> Path:
+        """Asks the driver that runs this sweep to end it, by being there."""
+        return self.path / "stop"
+
+    @property
     def driver_log(self) -> Path:
         """What libraries said while the sweep ran."""
         return self.path / "driver.log"
@@ -70,12 +75,26 @@ class SweepFolder:
         return self.path / "trials" / trial_id
 
     def weights(self, trial_id: str) -> Path:
-        """Unlearned weights of one trial; kept for members of the front."""
+        """Unlearned weights of one trial, one folder `rung<number>` for each rung on the front."""
         return self.trial(trial_id) / "weights"
+
+    def kept_weights(self, trial_id: str) -> list[Path]:
+        """Folders of the rungs whose weights are there, unfinished ones left out."""
+        return [path for path in self.weights(trial_id).glob("rung*") if path.name.removeprefix("rung").isdigit()]
 
     def trial_log(self, trial_id: str) -> Path:
         """What `lethe logs` prints."""
         return self.trial(trial_id) / "log.txt"
+
+    def is_locked(self) -> bool:
+        """Whether a driver is running this sweep now."""
+        lock = FileLock(self.path / "driver.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        lock.release()
+        return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -128,8 +147,8 @@ class SweepFolder:
             return False
         stored = json.loads(self.settings.read_text())
         changes = differences(stored, sweep.model_dump(mode="json"))
-        # More trials under the same name is the same sweep, longer; everything else would mix unlike results in one study.
-        changes.pop("search.trials", None)
+        # With more trials or a larger budget it is the same sweep, longer; everything else would mix unlike results in one study.
+        changes = {key: pair for key, pair in changes.items() if key != "search.trials" and not key.startswith("budget.")}
         if changes and not (self.path / "trials").exists():
             self.journal.unlink(missing_ok=True)
             write_json(self.settings, sweep.model_dump(mode="json"))

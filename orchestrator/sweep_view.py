@@ -3,41 +3,49 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.front import build_front
+from orchestrator.front import Front
+from orchestrator.ledger import Ledger
 from orchestrator.live_progress import duration, seconds_left
-from orchestrator.objectives import objective_values, objectives_of
+from orchestrator.objectives import criteria_of, objective_values
 from orchestrator.records import TrialRecord
+from orchestrator.stopping_statistics import stopping_statistics
 from search_spaces.sweep_settings import SweepSettings
 
 
 def status_json(sweep: SweepSettings, records: Sequence[TrialRecord]) -> dict[str, Any]:
     """The state of a sweep as plain data: counts, hypervolume, time left, and every trial."""
-    objectives = objectives_of(sweep)
-    front = build_front(records, objectives)
+    criteria = criteria_of(sweep)
+    ledger = Ledger(criteria, sweep.resources.workers_per_trial, records)
+    rungs = _rungs_on_front(ledger.reported_front)
     return {
         "sweep": sweep.name,
         "trials": sweep.search.trials,
-        "finished": _count(records, "finished"),
-        "failed": _count(records, "failed"),
-        "running": _count(records, "running"),
-        "hypervolume": front.hypervolume,
-        "worker_seconds": sum(record.duration_s or 0.0 for record in records) * sweep.resources.workers_per_trial,
-        "eta_s": seconds_left(records, sweep.search.trials, 1),
+        "finished": ledger.counts["finished"],
+        "stopped": ledger.counts["stopped"],
+        "failed": ledger.counts["failed"],
+        "running": ledger.counts["running"],
+        "hypervolume": ledger.reported_front.hypervolume,
+        "worker_seconds": 3600 * ledger.worker_hours,
+        "early_stopping": asdict(stopping_statistics(sweep, records, ledger.reported_front)),
+        "eta_s": seconds_left(ledger, sweep.search.trials, 1),
         "records": [
             {
                 "trial_id": record.trial_id,
                 "status": record.status,
-                "on_front": record.trial_id in front.trial_ids,
-                "objectives": objective_values(record.metrics, objectives, "test"),
-                "validation": objective_values(record.metrics, objectives, "validation"),
+                "on_front": record.trial_id in rungs,
+                "front_rungs": rungs.get(record.trial_id, []),
+                "objectives": objective_values(record.metrics, criteria.objectives, "test"),
+                "validation": objective_values(record.metrics, criteria.objectives, "validation"),
                 "params": dict(record.params),
                 "reason": record.reason,
                 "duration_s": record.duration_s,
+                "worker_seconds": record.spent_s * sweep.resources.workers_per_trial,
                 "mlflow_run_id": record.mlflow_run_id,
             }
             for record in records
@@ -47,28 +55,23 @@ def status_json(sweep: SweepSettings, records: Sequence[TrialRecord]) -> dict[st
 
 def show_status(sweep: SweepSettings, records: Sequence[TrialRecord], console: Console) -> None:
     """Print the trials of a sweep as a table, and a line on what is left."""
-    objectives = objectives_of(sweep)
-    front = build_front(records, objectives)
+    criteria = criteria_of(sweep)
+    objectives, ledger = criteria.objectives, Ledger(criteria, sweep.resources.workers_per_trial, records)
+    rungs = _rungs_on_front(ledger.reported_front)
     table = Table(title=sweep.name)
     for column in ("trial", "status", *(f"{objective.name} ({objective.direction})" for objective in objectives), "time", "parameters"):
         table.add_column(column, overflow="fold")
     for record in records:
         values = objective_values(record.metrics, objectives, "test") or {}
-        status = (
-            "on the front"
-            if record.trial_id in front.trial_ids
-            else f"failed: {record.reason}"
-            if record.status == "failed"
-            else record.status
-        )
+        status = f"{record.status}: {record.reason}" if record.reason else record.status
+        if record.trial_id in rungs:
+            status = f"on the front at rung {', '.join(map(str, rungs[record.trial_id]))}"
         shown = (f"{values[objective.name]:.4f}" if objective.name in values else "" for objective in objectives)
         table.add_row(record.trial_id, status, *shown, duration(record.duration_s) if record.duration_s else "", params_line(record.params))
     console.print(table)
-    done = _count(records, "finished") + _count(records, "failed")
-    console.print(
-        f"{done} of {sweep.search.trials} trials done, {_count(records, 'failed')} failed, hypervolume {front.hypervolume:.4f}",
-        highlight=False,
-    )
+    counts = f"{ledger.ended} of {sweep.search.trials} trials done, {ledger.counts['stopped']} stopped, {ledger.counts['failed']} failed"
+    hours = f"{ledger.worker_hours:.2f} worker-hours"
+    console.print(f"{counts}; {hours}; hypervolume {ledger.reported_front.hypervolume:.4f}", highlight=False)
 
 
 def show_front(front: Mapping[str, Any], console: Console) -> None:
@@ -85,7 +88,7 @@ def show_front(front: Mapping[str, Any], console: Console) -> None:
         table.add_column(f"{objective['name']} ({objective['direction']})")
     table.add_column("parameters", overflow="fold")
     for member in front["front"]:
-        table.add_row(member["trial_id"], *(f"{member['objectives'][name]:.4f}" for name in names), params_line(member["params"]))
+        table.add_row(member["name"], *(f"{member['objectives'][name]:.4f}" for name in names), params_line(member["params"]))
     table.add_section()
     for name, values in front["baselines"].items():
         if values is not None:
@@ -99,14 +102,19 @@ def front_csv(front: Mapping[str, Any]) -> str:
     keys = sorted({key for member in front["front"] for key in member["params"]})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial_id", *names, *keys])
+    writer.writerow(["trial_id", *names, "rung", *keys])
     for member in front["front"]:
         writer.writerow(
-            [member["trial_id"], *(member["objectives"][name] for name in names), *(member["params"].get(key, "") for key in keys)]
+            [
+                member["trial_id"],
+                *(member["objectives"][name] for name in names),
+                member["rung"],
+                *(member["params"].get(key, "") for key in keys),
+            ]
         )
     for name, values in front["baselines"].items():
         if values is not None:
-            writer.writerow([name, *(values[objective] for objective in names), *("" for _ in keys)])
+            writer.writerow([name, *(values[objective] for objective in names), "", *("" for _ in keys)])
     return text.getvalue()
 
 
@@ -115,5 +123,8 @@ def params_line(params: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items())
 
 
-def _count(records: Sequence[TrialRecord], status: str) -> int:
-    return sum(record.status == status for record in records)
+def _rungs_on_front(front: Front) -> dict[str, list[int]]:
+    rungs: dict[str, list[int]] = {}
+    for member in front.members:
+        rungs.setdefault(member.record.trial_id, []).append(member.rung)
+    return {name: sorted(numbers) for name, numbers in rungs.items()}

@@ -18,10 +18,17 @@ class StudySearcher(Searcher):
     Args:
         study: Open for its driver.
         job_of: What else a trial's config carries, such as the job for its lane.
+        is_ending: Whether no new trial may start.
     """
 
-    def __init__(self, study: Study, job_of: Callable[[Asked], Mapping[str, Any]] = lambda asked: {}) -> None:
+    def __init__(
+        self,
+        study: Study,
+        job_of: Callable[[Asked], Mapping[str, Any]] = lambda asked: {},
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__()
+        self._is_ending: Callable[[], bool] | None = is_ending
         self._study: Study | None = study
         self._job_of: Callable[[Asked], Mapping[str, Any]] | None = job_of
 
@@ -32,14 +39,14 @@ class StudySearcher(Searcher):
             trial_id: Tune's own name of the trial; ours is in the config.
 
         Returns:
-            `trial_id`, `number`, `params` and what `job_of` adds; `FINISHED` when there are no more trials.
+            `trial_id`, `number`, `params` and what `job_of` adds; `FINISHED` when there are no more trials, or none may start.
 
         Raises:
             RuntimeError: Tune restored this searcher from a file.
         """
-        if self._study is None or self._job_of is None:
+        if self._study is None or self._job_of is None or self._is_ending is None:
             raise RuntimeError("a searcher that Tune restored has no study: build a new one from the sweep's journal")
-        asked = self._study.ask()
+        asked = None if self._is_ending() else self._study.ask()
         if asked is None:
             return Searcher.FINISHED
         return {"trial_id": asked.trial_id, "number": asked.number, "params": dict(asked.params), **self._job_of(asked)}
@@ -55,4 +62,4 @@ class StudySearcher(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its searcher beside the trials; an open journal with its locks does not belong there.
-        return {**self.__dict__, "_study": None, "_job_of": None}
+        return {**self.__dict__, "_study": None, "_job_of": None, "_is_ending": None}

@@ -21,7 +21,7 @@ from trainables.lane_data import LaneData, encode_examples, load_lane_data
 from trainables.metrics.evaluate import EvaluationResult, evaluate_parts
 from trainables.preparation import train_on_text, write_atomically, write_scratch_model
 from trainables.reference import sequence_logp
-from trainables.trial import Report, run_trial
+from trainables.trial import AtRungs, Judge, Report, alone, run_trial
 
 
 class JobRunner:
@@ -32,12 +32,13 @@ class JobRunner:
         self._engine_key: Any = None
         self._data: dict[str, LaneData] = {}
 
-    def run(self, job: PrepareJob | MeasureJob | TrialJob, report: Report) -> dict[str, Any]:
+    def run(self, job: PrepareJob | MeasureJob | TrialJob, report: Report, judge: Judge | None = None) -> dict[str, Any]:
         """Run one job to its end.
 
         Args:
             job: What to do.
             report: Told about progress on rank 0.
+            judge: Asked by trials at their rungs, equal on every rank; without one a trial is kept at its end.
 
         Returns:
             What the job's kind leaves, equal on every rank: see `_prepare`, `_measure`, `_trial`.
@@ -45,8 +46,9 @@ class JobRunner:
         Raises:
             TrialFailedError: The job's own settings make it fail; the runner can go on with the next job.
         """
-        runners: dict[type, Any] = {PrepareJob: self._prepare, MeasureJob: self._measure, TrialJob: self._trial}
-        return runners[type(job)](job, report)
+        if isinstance(job, TrialJob):
+            return self._trial(job, report, judge)
+        return self._prepare(job, report) if isinstance(job, PrepareJob) else self._measure(job)
 
     def engine(self, folder: str, model: ModelSettings, passed_through: Mapping[str, Any]) -> Engine:
         """The warm engine with `folder` as its pristine weights; built anew only for another shape, precision or DeepSpeed block."""
@@ -82,7 +84,7 @@ class JobRunner:
         write_atomically(engine, Path(job.output))
         return {"loss_nats": loss, "folder": job.output}
 
-    def _measure(self, job: MeasureJob, report: Report) -> dict[str, Any]:
+    def _measure(self, job: MeasureJob) -> dict[str, Any]:
         """Returns: `metrics` and `items` for both parts, and `reference_logp_nats` of the forget set by example id."""
         engine = self.engine(job.folder, job.model, {})
         data = self.data(job.data, engine)
@@ -92,8 +94,8 @@ class JobRunner:
             write_json_atomically(Path(job.output), outcome)
         return outcome
 
-    def _trial(self, job: TrialJob, report: Report) -> dict[str, Any]:
-        """Returns: `metrics` of the last rung and `seconds` by phase."""
+    def _trial(self, job: TrialJob, report: Report, judge: Judge | None) -> dict[str, Any]:
+        """Returns: `status` (`finished` or `stopped`), `reason`, `metrics` of the last rung and `seconds` by phase."""
         engine = self.engine(job.folder, job.model, job.trial.deepspeed)
         data = self.data(job.data, engine)
         original, retrained = read_measurement(job.original), read_measurement(job.retrained)
@@ -102,10 +104,15 @@ class JobRunner:
         def evaluate(parts: tuple[str, ...]) -> dict[str, float]:
             return dict(measure(engine, data, job.trial.engine, parts, original=original, retrained=retrained).metrics)
 
-        result = run_trial(engine, job.trial, data, reference, evaluate, report)
-        if job.weights is not None:
-            write_atomically(engine, Path(job.weights))
-        return {"metrics": dict(result.metrics), "seconds": dict(result.seconds)}
+        def save(rung: int) -> None:
+            if job.weights is not None:
+                write_atomically(engine, Path(job.weights, f"rung{rung}"))
+
+        if judge is None or job.stop_at_rung is not None:
+            judge = alone(job.stop_at_rung)
+        result = run_trial(engine, job.trial, data, reference, AtRungs(evaluate, judge, save), report)
+        status = "finished" if result.stopped is None else "stopped"
+        return {"status": status, "reason": result.stopped, "metrics": dict(result.metrics), "seconds": dict(result.seconds)}
 
 
 def measure(

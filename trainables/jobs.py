@@ -1,13 +1,26 @@
 """What a lane is asked to do: prepare a model, measure one, or run a trial. Plain settings, readable as JSON; no torch here."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
 from search_spaces.data_settings import ClosedWorldData, DataSettings
 from search_spaces.model_settings import ModelSettings
-from search_spaces.settings import Settings
+from search_spaces.settings import PositiveInt, Settings
 from search_spaces.trial_settings import EngineSettings, TrialSettings
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a trial is told at a rung, equal on all ranks."""
+
+    go_on: bool = True
+    """Whether it trains on; at its last rung this says nothing."""
+    keep: bool = False
+    """Whether this rung may end up on the front: then its test part is measured and its weights are written."""
+    reason: str = ""
+    """Why it ends here, for people."""
 
 
 class PrepareJob(Settings):
@@ -60,7 +73,9 @@ class TrialJob(Settings):
     retrained: str | None = None
     """JSON file of the retrained model's measurement."""
     weights: str | None = None
-    """Folder for the unlearned weights; not kept when left out."""
+    """Folder for the unlearned weights of the rungs that are kept, `rung<number>` each; none are written when left out."""
+    stop_at_rung: PositiveInt | None = None
+    """End there, on the full schedule's path, measured on both parts and kept, without asking anybody."""
 
 
 Job = Annotated[PrepareJob | MeasureJob | TrialJob, Field(discriminator="kind")]

@@ -3,6 +3,7 @@
 import logging
 import time
 import uuid
+from functools import partial
 from typing import Any
 
 import ray
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from search_spaces.user_errors import UserError
 from trainables.engine import start_deepspeed
 from trainables.job_runner import JobRunner
-from trainables.jobs import JOB
+from trainables.jobs import JOB, Verdict
 from trainables.trial import TrialFailedError
 
 PROGRESS_EVERY_S = 0.25
@@ -51,7 +52,7 @@ def lane_loop(config: dict[str, Any]) -> None:
         sequence += 1
         reporter = Reporter(mailbox, ticket)
         try:
-            outcome = {"status": "finished"} | runner.run(JOB.validate_python(job_json), reporter)
+            outcome = {"status": "finished"} | runner.run(JOB.validate_python(job_json), reporter, partial(ask_verdict, mailbox, ticket))
         except TrialFailedError as error:
             outcome = {"status": "failed", "reason": str(error)}
         except Exception as error:
@@ -59,6 +60,13 @@ def lane_loop(config: dict[str, Any]) -> None:
             raise
         if rank == 0:
             ray.get(mailbox.finish.remote(ticket, outcome))
+
+
+def ask_verdict(mailbox: Any, ticket: str, rung: int, rungs: int) -> Verdict:
+    """The driver's verdict on a rung, the same on every rank. Ranks: all."""
+    verdict: list[Any] = [ray.get(mailbox.verdict.remote(ticket, rung)) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(verdict)  # all ranks must reach this: one that went on alone would wait in the next step for ever
+    return verdict[0]
 
 
 class Reporter:

@@ -13,12 +13,15 @@ from trainables.beliefs import sample_beliefs
 from trainables.composition import Composition
 from trainables.data.batches import global_batch, share, steps_per_epoch
 from trainables.engine import Engine
+from trainables.jobs import Verdict
 from trainables.lane_data import LaneData
 from trainables.losses.residuals import METHODS
 from trainables.schedule import learning_rate, rung_steps
 
 Report = Callable[[dict[str, Any]], None]
-"""Takes one event: `{"event": "progress" | "rung" | "log", ...}`. Called on rank 0 only."""
+"""Takes one event: `{"event": "progress" | "rung" | "test" | "log", ...}`. Called on rank 0 only."""
+
+VALIDATION, TEST = "validation", "test"
 
 
 LOG_LINES = 10
@@ -31,15 +34,17 @@ class TrialFailedError(Exception):
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a finished trial leaves.
+    """What a trial leaves.
 
     Attributes:
         metrics: Last rung's metrics; keys such as `validation/utility`, `test/utility`, `train/loss`.
         seconds: Time in steps, beliefs and evaluation.
+        stopped: Why it ended before its last rung; None when it did not.
     """
 
     metrics: Mapping[str, float]
     seconds: Mapping[str, float]
+    stopped: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,12 +56,34 @@ class StepResult:
     guarded_frac: float
 
 
-Evaluate = Callable[[tuple[str, ...]], dict[str, float]]
-"""Metrics of the policy as it is, for the named evaluation parts. Ranks: all."""
+Judge = Callable[[int, int], Verdict]
+"""Given the number of a rung, from 1, and how many there are: whether the trial goes on, and whether this rung is kept. Ranks: all."""
+
+
+@dataclass(frozen=True)
+class AtRungs:
+    """What a trial does at its rungs. Ranks: all call the same, equally often."""
+
+    evaluate: Callable[[tuple[str, ...]], dict[str, float]]
+    """Metrics of the policy as it is, for the named evaluation parts."""
+    judge: Judge
+    """Asked after the rung's event, which holds the rest."""
+    save: Callable[[int], None]
+    """Writes the policy's weights under the number of a rung."""
+
+
+def alone(stop_at: int | None = None) -> Judge:
+    """The judge of a trial that nobody watches: it ends, and is kept, at the rung `stop_at` or at its last one."""
+
+    def judge(rung: int, rungs: int) -> Verdict:
+        end = rungs if stop_at is None else min(stop_at, rungs)
+        return Verdict(go_on=rung < end, keep=rung == end, reason=f"asked to end at rung {end}")
+
+    return judge
 
 
 def run_trial(
-    engine: Engine, trial: TrialSettings, data: LaneData, reference_logp_nats: Mapping[str, float], evaluate: Evaluate, report: Report
+    engine: Engine, trial: TrialSettings, data: LaneData, reference_logp_nats: Mapping[str, float], at_rungs: AtRungs, report: Report
 ) -> TrialResult:
     """Unlearn from the pristine weights.
 
@@ -65,7 +92,7 @@ def run_trial(
         trial: Everything that decides the result.
         data: Encoded forget and retain set.
         reference_logp_nats: Log-probability of each forget response under the original model, by example id.
-        evaluate: Measures the policy.
+        at_rungs: Measures, judges and keeps the policy.
         report: Told about steps and rungs, on rank 0.
 
     Raises:
@@ -92,22 +119,44 @@ def run_trial(
         clock.lap("steps")
         _check_finite({"loss": result.loss, "gradient norm": result.gradient_norm}, step)
         if engine.rank == 0:
-            report({"event": "progress", "step": step + 1, "steps": steps, "loss": result.loss})
-            if step % max(1, steps // LOG_LINES) == 0:
-                line = (
-                    f"step {step + 1}/{steps}: loss {result.loss:.4g}, gradient norm {result.gradient_norm:.4g}, learning rate {rate:.3g}"
-                )
-                report({"event": "log", "line": line})
+            _report_step(report, step, steps, result, rate)
         if step + 1 in rungs:
             rung = rungs.index(step + 1) + 1
-            # The report's items are measured at the end only: nothing on the way may look at them.
-            metrics = evaluate(("validation", "test") if rung == len(rungs) else ("validation",))
-            metrics |= {"train/loss": result.loss, "train/gradient_norm": result.gradient_norm, "train/guarded_frac": result.guarded_frac}
+            metrics, verdict = _at_rung(engine, at_rungs, report, (rung, len(rungs), step), result)
             clock.lap("evaluation")
-            _check_finite(metrics, step)
-            if engine.rank == 0:
-                report({"event": "rung", "rung": rung, "rungs": len(rungs), "step": step + 1, "metrics": metrics})
+            if rung < len(rungs) and not verdict.go_on:
+                return TrialResult(metrics, clock.seconds, verdict.reason or "stopped")
     return TrialResult(metrics, clock.seconds)
+
+
+def _report_step(report: Report, step: int, steps: int, result: StepResult, rate: float) -> None:
+    report({"event": "progress", "step": step + 1, "steps": steps, "loss": result.loss})
+    if step % max(1, steps // LOG_LINES) == 0:
+        line = f"step {step + 1}/{steps}: loss {result.loss:.4g}, gradient norm {result.gradient_norm:.4g}, learning rate {rate:.3g}"
+        report({"event": "log", "line": line})
+
+
+def _at_rung(
+    engine: Engine, at_rungs: AtRungs, report: Report, where: tuple[int, int, int], result: StepResult
+) -> tuple[dict[str, float], Verdict]:
+    """Measure, be judged, and be kept where that is the verdict. Ranks: all."""
+    rung, rungs, step = where
+    # The report's items are measured only where the verdict, which looks at the others, asks for them; and at the end.
+    metrics = at_rungs.evaluate((VALIDATION, TEST) if rung == rungs else (VALIDATION,))
+    metrics |= {"train/loss": result.loss, "train/gradient_norm": result.gradient_norm, "train/guarded_frac": result.guarded_frac}
+    _check_finite(metrics, step)
+    if engine.rank == 0:
+        report({"event": "rung", "rung": rung, "rungs": rungs, "step": step + 1, "metrics": metrics})
+    verdict = at_rungs.judge(rung, rungs)
+    if verdict.keep:
+        if rung < rungs:
+            test = at_rungs.evaluate((TEST,))
+            _check_finite(test, step)
+            if engine.rank == 0:
+                report({"event": "test", "rung": rung, "metrics": test})
+            metrics = metrics | test
+        at_rungs.save(rung)
+    return metrics, verdict
 
 
 def train_step(engine: Engine, composition: Composition, step: int, rate: float) -> StepResult:

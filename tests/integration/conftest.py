@@ -1,18 +1,15 @@
 """Small models, made once: what the integration tests stand on."""
 
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.integration.launch import torchrun
-
-MODEL = {
-    "base": "scratch",
-    "scratch": {"hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 2, "vocabulary": 400},
-    "prepare": {"steps": 150, "global_batch": 32, "micro_batch": 16, "learning_rate": 0.005},
-}
-DATA = {"benchmark": "closed_world", "people": 8, "forget_people": 2, "attributes": 2, "values": 4, "phrasings": 3}
+from tests.integration.launch import lethe, torchrun
+from tests.integration.small_models import DATA, MODEL
+from tests.integration.small_sweeps import write_sweep
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +49,12 @@ def trial_job(prepared: SimpleNamespace):
         return {"kind": "trial", "folder": str(prepared.target), "original": str(prepared.original), "trial": defaults, **prepared.common}
 
     return build
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
+    """One small sweep, run to its end: its file, the storage (whose prepared models serve others), and what it printed."""
+    folder = tmp_path_factory.mktemp("sweep")
+    file = write_sweep(folder)
+    storage = folder / "storage"
+    return file, storage, lethe("run", str(file), storage=storage)

@@ -1,78 +1,22 @@
 """Whole sweeps through the command line: real Ray, real ZeRO-3 workers, a real study and a real MLflow store."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from itertools import pairwise
-from pathlib import Path
 
 import mlflow
 import optuna
-import pytest
-import yaml
 
-from tests.integration.conftest import DATA, MODEL
-from tests.integration.launch import ROOT, lethe, lethe_environment
-
-SWEEP = {
-    "name": "tiny",
-    "model": MODEL,
-    "data": DATA,
-    "trial": {
-        "steps": 2,
-        "rungs": 2,
-        "optimizer": {"global_batch": 4, "micro_batch": 4, "warmup_epochs": 0},
-        "sequence_belief": {"num_samples": 2, "max_new_tokens": 8},
-    },
-    "space": {
-        "forget.method": {"choice": ["graddiff", "npo", "wga"]},
-        "beliefs": {"choice": ["none", "token", "sequence"]},
-        "optimizer.learning_rate": {"log_uniform": [1.0e-4, 1.0e-2]},
-        "token_belief.top_k": {"log_int": [2, 32], "when": {"beliefs": "token"}},
-    },
-    "search": {
-        "trials": 5,
-        "sampler": "random",
-        "enqueue": [{"optimizer.learning_rate": 0.005, "forget.method": "npo", "beliefs": "sequence"}],
-    },
-    "resources": {"workers_per_trial": 2, "cpus_per_worker": 1},
-}
-
-
-def write_sweep(folder: Path, **changes) -> Path:
-    file = folder / "sweep.yaml"
-    file.write_text(yaml.safe_dump({**SWEEP, **changes}))
-    return file
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """One small sweep, run to its end, and what it printed."""
-    folder = tmp_path_factory.mktemp("sweep")
-    file = write_sweep(folder)
-    storage = folder / "storage"
-    done = lethe("run", str(file), storage=storage)
-    return file, storage, done
-
-
-def load_study(storage: Path, name: str) -> optuna.Study:
-    backend = optuna.storages.journal.JournalFileBackend(str(storage / name / "study.journal"))
-    return optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
-
-
-def child_runs(storage: Path, name: str) -> list:
-    client = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("lethe")
-    runs = client.search_runs([experiment.experiment_id])
-    parent = next(run for run in runs if run.info.run_name == name and "mlflow.parentRunId" not in run.data.tags)
-    return [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-
-
-def front_of(storage: Path, name: str) -> dict:
-    return json.loads(lethe("front", name, "--json", storage=storage).stdout)
+from tests.integration.launch import lethe
+from tests.integration.small_sweeps import (
+    SWEEP,
+    child_runs,
+    driver,
+    finished_trials,
+    front_of,
+    load_study,
+    wait_for,
+    write_sweep,
+)
 
 
 def test_sweep_ends_with_a_front_a_report_and_the_way_to_mlflow(finished):
@@ -84,7 +28,7 @@ def test_sweep_ends_with_a_front_a_report_and_the_way_to_mlflow(finished):
     assert set(front["baselines"]) == {"original", "retrained"}
     assert front["baselines"]["original"]["forget_true_mass"] > front["baselines"]["retrained"]["forget_true_mass"]
     for member in front["front"]:
-        assert set(member) == {"trial_id", "objectives", "params", "mlflow_run_id"}
+        assert set(member) == {"name", "trial_id", "rung", "objectives", "params", "mlflow_run_id"}
         assert member["mlflow_run_id"]
     last = done.stdout.splitlines()[-2:]
     assert last[0].startswith("report: ")
@@ -117,11 +61,13 @@ def test_weights_are_kept_for_members_of_the_front_and_load_as_a_model(finished)
     from transformers import AutoModelForCausalLM
 
     _, storage, _ = finished
-    members = {member["trial_id"] for member in front_of(storage, "tiny")["front"]}
-    kept = {path.parent.name for path in (storage / "tiny" / "trials").glob("*/weights")}
+    members = {(member["trial_id"], member["rung"]) for member in front_of(storage, "tiny")["front"]}
+    trials = storage / "tiny" / "trials"
+    kept = {(path.parents[1].name, int(path.name[4:])) for path in trials.glob("*/weights/rung*")}
     assert members <= kept
-    assert len(kept) < 5 or len(members) == 5
-    AutoModelForCausalLM.from_pretrained(storage / "tiny" / "trials" / members.pop() / "weights")
+    assert len(kept) < 10, "weights of dominated rungs were left"
+    name, rung = members.pop()
+    AutoModelForCausalLM.from_pretrained(trials / name / "weights" / f"rung{rung}")
 
 
 def test_run_again_says_that_all_is_done_and_changes_nothing(finished):
@@ -168,22 +114,11 @@ def test_killed_driver_loses_no_finished_trial_and_repeats_none(finished, tmp_pa
     """SIGKILL in mid-sweep, then the same command; prepared models come from the finished sweep's cache."""
     _, storage, _ = finished
     file = write_sweep(tmp_path, name="killed", search={**SWEEP["search"], "trials": 6})
-    with (tmp_path / "first.txt").open("w") as output:
-        driver = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli", "run", str(file)],
-            cwd=ROOT,
-            env=lethe_environment(storage),
-            stdout=output,
-            stderr=output,
-        )
-        try:
-            wait_for(lambda: finished_trials(storage, "killed") >= 2, 300)
-            second = lethe("run", str(file), storage=storage, check=False)
-            assert second.returncode == 2
-            assert "another driver" in second.stderr
-        finally:
-            os.kill(driver.pid, signal.SIGKILL)
-            driver.wait()
+    with driver(file, storage, tmp_path / "first.txt"):
+        wait_for(lambda: finished_trials(storage, "killed") >= 2, 300)
+        second = lethe("run", str(file), storage=storage, check=False)
+        assert second.returncode == 2
+        assert "another driver" in second.stderr
     before = {trial.number: trial for trial in load_study(storage, "killed").get_trials() if trial.state.is_finished()}
     assert 2 <= len(before) < 6
     done = lethe("run", str(file), storage=storage)
@@ -192,24 +127,10 @@ def test_killed_driver_loses_no_finished_trial_and_repeats_none(finished, tmp_pa
     assert [trial.state for trial in after] == [optuna.trial.TrialState.COMPLETE] * 6
     for number, trial in before.items():
         assert after[number].values == trial.values
-        assert after[number].user_attrs["finished"] == trial.user_attrs["finished"], "a finished trial ran twice"
+        assert after[number].user_attrs["end"] == trial.user_attrs["end"], "a finished trial ran twice"
     children = child_runs(storage, "killed")
     assert sorted(run.info.run_name for run in children) == [f"t{number:04d}" for number in range(6)]
     assert {run.info.status for run in children} == {"FINISHED"}
-
-
-def finished_trials(storage: Path, name: str) -> int:
-    try:
-        return sum(trial.state.is_finished() for trial in load_study(storage, name).get_trials())
-    except (KeyError, FileNotFoundError, ValueError):
-        return 0
-
-
-def wait_for(condition, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
 
 
 def test_two_lanes_side_by_side_give_the_results_of_one_lane(finished, tmp_path):
@@ -230,5 +151,5 @@ def test_two_lanes_side_by_side_give_the_results_of_one_lane(finished, tmp_path)
     lethe("run", str(two), storage=storage)
     first, second = (load_study(storage, name).get_trials() for name in ("one-lane", "two-lanes"))
     assert [trial.values for trial in first] == [trial.values for trial in second]
-    spans = sorted((trial.user_attrs["started"], trial.user_attrs["finished"]) for trial in second)
+    spans = sorted((trial.user_attrs["started"], trial.user_attrs["end"]["at"]) for trial in second)
     assert any(later[0] < earlier[1] for earlier, later in pairwise(spans)), "no two trials overlapped"

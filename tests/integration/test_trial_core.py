@@ -118,3 +118,17 @@ def test_bfloat16_trial_runs_and_repeats_itself(trial_job, tmp_path):
     body["model"] = {**body["model"], "dtype": "bfloat16"}
     first, second = torchrun(2, [job("job", body), job("job", body)], tmp_path)
     assert comparable(first) == comparable(second)
+
+
+def test_trial_that_ends_at_a_rung_is_the_full_trial_up_to_there(trial_job, tmp_path):
+    """The schedule stays that of the full trial, the weights of the rung are written, and the lane goes on."""
+    whole = trial_job(beliefs="sequence") | {"weights": str(tmp_path / "whole")}
+    ended = whole | {"weights": str(tmp_path / "ended"), "stop_at_rung": 1}
+    full, short, again = torchrun(2, [job("job", whole), job("job", ended), job("job", whole)], tmp_path)
+    first_rung = next(event for event in full["events"] if event["event"] == "rung")
+    assert (short["result"]["status"], full["result"]["status"]) == ("stopped", "finished")
+    assert {key: short["result"]["metrics"][key] for key in first_rung["metrics"]} == first_rung["metrics"]
+    assert "test/forget_true_mass" in short["result"]["metrics"]
+    assert [path.name for path in (tmp_path / "ended").iterdir()] == ["rung1"]
+    assert [path.name for path in (tmp_path / "whole").iterdir()] == ["rung2"]
+    assert comparable(full) == comparable(again)

@@ -38,13 +38,13 @@ def store(root, sweep=None):
     for number, point in enumerate(POINTS):
         asked = study.ask()
         assert asked.number == number
-        folder.weights(asked.trial_id).mkdir(parents=True)
+        (folder.weights(asked.trial_id) / "rung1").mkdir(parents=True)
         folder.trial_log(asked.trial_id).write_text(f"2026-01-01 00:00:00 log of {asked.trial_id}\n")
         if point is None:
             study.fail(number, REASON)
         else:
             study.tell_rung(number, 1, measured(*point))
-            study.finish(number, measured(*point))
+            study.finish(number)
     study.tell_rung(study.ask().number, 1, measured(0.9, 0.9))
     add_baselines(folder)
     return folder, sweep, study

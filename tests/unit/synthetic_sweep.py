@@ -73,7 +73,13 @@ def rungs(strength: float, beliefs: str) -> list[dict[str, float]]:
     return found
 
 
-def records(trials: int = 20, failed: tuple[int, ...] = (7,)) -> list[TrialRecord]:
+def validation_only(metrics: dict[str, float]) -> dict[str, float]:
+    """What is known of a rung that was not kept."""
+    return {key: value for key, value in metrics.items() if key.startswith("validation")}
+
+
+def records(trials: int = 20, failed: tuple[int, ...] = (7,), stopped: tuple[int, ...] = (11,)) -> list[TrialRecord]:
+    """Trials of which every rung was kept, but for the last one of those that were stopped, at their second."""
     draw = random.Random(0)
     found = []
     for number in range(trials):
@@ -86,14 +92,15 @@ def records(trials: int = 20, failed: tuple[int, ...] = (7,)) -> list[TrialRecor
         if beliefs == "sequence":
             params |= {"sequence_belief.temperature": draw.uniform(0.5, 2.0), "sequence_belief.weight": draw.uniform(0.1, 0.9)}
         strength = {"graddiff": 1.5, "npo": 1.0, "wga": 0.6}[method] * math.log(rate / 5e-5) / 2.2
-        times = {"duration_s": 9.5, "started_at": 1.76e9 + 10 * number, "finished_at": 1.76e9 + 10 * number + 9.5}
+        path = rungs(strength, beliefs)
+        status, reason = "finished", None
         if number in failed:
-            reason = "loss is NaN at step 12 (forget term): lower optimizer.learning_rate"
-            record = TrialRecord(trial_id(number), number, "failed", params, {}, rungs(strength, beliefs)[:2], reason, **times)
-        else:
-            path = rungs(strength, beliefs)
-            record = TrialRecord(trial_id(number), number, "finished", params, path[-1], path, **times)
-        found.append(record)
+            status, reason, path = "failed", "loss is NaN at step 12 (forget term): lower optimizer.learning_rate", path[:2]
+        elif number in stopped:
+            status, reason, path = "stopped", "rank 5 of 7 at rung 2, the best 3 go on", [path[0], validation_only(path[1])]
+        took = 9.5 * len(path) / RUNGS
+        times = {"duration_s": took, "spent_s": took, "started_at": 1.76e9 + 10 * number, "finished_at": 1.76e9 + 10 * number + took}
+        found.append(TrialRecord(trial_id(number), number, status, params, path[-1], path, reason, **times))
     return found
 
 

@@ -24,8 +24,8 @@ STAR = {
     "search_spaces": {"search_spaces"},
 }
 SEAMS = {
-    "optuna": ["orchestrator/search.py"],
-    "mlflow": ["orchestrator/tracking.py"],
+    "optuna": ["orchestrator/search/"],
+    "mlflow": ["orchestrator/tracking/"],
     "deepspeed": ["trainables/engine.py"],
     "torch": ["trainables/"],
     "transformers": ["trainables/"],

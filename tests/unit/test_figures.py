@@ -1,29 +1,51 @@
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.figures import front_figure, hypervolume_figure, importance_figure, parallel_figure, squeeze_figure
 from orchestrator.front import build_front
-from orchestrator.objectives import objectives_of
-from orchestrator.report_series import squeeze_groups
-from tests.unit.synthetic_sweep import sweep, view
+from orchestrator.objectives import criteria_of
+from orchestrator.report_series import names_with_room, squeeze_groups
+from tests.unit.synthetic_sweep import records, sweep, view
 
-OBJECTIVES = objectives_of(sweep())
+CRITERIA = criteria_of(sweep())
+OBJECTIVES = CRITERIA.objectives
 
 
 def traces(figure):
     return {trace.name: trace for trace in figure.data}
 
 
-def test_front_figure_draws_every_finished_trial_once_beside_both_baselines():
+def test_front_figure_draws_the_end_of_every_trial_and_every_member_beside_both_baselines():
     settings = view()
-    found = traces(front_figure(settings, OBJECTIVES, build_front(settings.records, OBJECTIVES)))
+    front = build_front(settings.records, CRITERIA)
+    found = traces(front_figure(settings, OBJECTIVES, front))
     assert {"original model", "retrained model", "edge of the front", "NPO (plain)", "WGA + BS-S"} <= found.keys()
     names = [name for name in found if name.startswith(("GradDiff", "NPO", "WGA"))]
-    assert sum(len(found[name].x) for name in names) == 19
+    earlier = sum(member.rung < len(member.record.rungs) for member in front.members)
+    assert sum(len(found[name].x) for name in names) == 18 + earlier
+    written = [text for name in names for text in found[name].text if text]
+    assert {""} < {"", *written} <= {"", *(member.name for member in front.members)}
+
+
+def test_names_that_would_cover_each_other_are_left_to_the_pointer():
+    places = [(0.0, 0.0), (0.05, 0.03), (0.5, 0.03), (1.0, 1.0), (1.0, 1.0)]
+    assert names_with_room(["a", "b", "c", "d", "e"], places) == ["a", "", "c", "d", ""]
+    assert names_with_room(["a", "b"], [(0.5, 0.1), (0.5, 0.2)]) == ["a", "b"]
+    assert names_with_room([], []) == []
+
+
+def test_front_figure_says_of_a_member_which_rung_it_is_and_whether_its_trial_was_stopped():
+    stopped = replace(records()[0], status="stopped", rungs=records()[0].rungs[:3])
+    settings = view(records=[stopped])
+    figure = front_figure(settings, OBJECTIVES, build_front([stopped], CRITERIA))
+    hovers = {text.split("<br>")[0] for trace in figure.data if trace.hovertext for text in trace.hovertext}
+    assert {"<b>t0000@1</b>, on the front, stopped", "<b>t0000</b>, on the front, stopped"} <= hovers
 
 
 def test_front_figure_says_which_way_is_better():
     settings = view()
-    figure = front_figure(settings, OBJECTIVES, build_front(settings.records, OBJECTIVES))
+    figure = front_figure(settings, OBJECTIVES, build_front(settings.records, CRITERIA))
     assert "lower is better" in figure.layout.xaxis.title.text
     assert "higher is better" in figure.layout.yaxis.title.text
 
@@ -31,7 +53,7 @@ def test_front_figure_says_which_way_is_better():
 def test_hypervolume_figure_ends_at_the_hypervolume_of_the_front():
     settings = view()
     line = hypervolume_figure(settings, OBJECTIVES).data[0]
-    assert line.y[-1] == pytest.approx(build_front(settings.records, OBJECTIVES).hypervolume)
+    assert line.y[-1] == pytest.approx(build_front(settings.records, CRITERIA).hypervolume)
     assert (line.x[0], line.x[-1]) == (1, 19)
 
 

@@ -1,4 +1,5 @@
 import json
+import pickle
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ from pydantic import ValidationError
 
 from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import TrialSettings
-from trainables.jobs import JOB, MeasureJob, PrepareJob, TrialJob
+from trainables.jobs import JOB, MeasureJob, PrepareJob, TrialJob, Verdict
 
 MODEL = ModelSettings(base="scratch")
 JOBS = [
@@ -18,6 +19,8 @@ JOBS = [
         model=MODEL,
         folder="/m/target",
         trial=TrialSettings.model_validate({"forget": {"method": "wga", "wga": {"alpha": 0.5}}, "beliefs": "token+sequence"}),
+        weights="/s/trials/t0007/weights",
+        stop_at_rung=2,
     ),
 ]
 
@@ -37,6 +40,16 @@ def test_job_refuses_keys_that_it_does_not_know(job):
 def test_job_of_no_known_kind_is_refused_with_the_kinds_there_are():
     with pytest.raises(ValidationError, match=r"'prepare', 'measure', 'trial'"):
         JOB.validate_python({"kind": "export"})
+
+
+def test_trial_cannot_end_at_a_rung_before_the_first():
+    with pytest.raises(ValidationError, match="stop_at_rung"):
+        TrialJob(model=MODEL, folder="/m/target", stop_at_rung=0)
+
+
+def test_verdict_that_says_nothing_lets_a_trial_go_on_and_keeps_nothing():
+    assert Verdict() == Verdict(go_on=True, keep=False, reason="")
+    assert pickle.loads(pickle.dumps(Verdict(keep=True))) == Verdict(keep=True)
 
 
 def test_jobs_are_made_without_torch_or_ray():

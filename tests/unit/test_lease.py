@@ -1,40 +1,29 @@
-import asyncio
 from types import SimpleNamespace
 
 import pytest
 
 from orchestrator import lease as module
-from orchestrator import mailbox
 from orchestrator.lease import Lease
-from orchestrator.mailbox import Mailbox
+from tests.unit.local_mailbox import Handle, local_mailbox
 
+LOG = {"event": "log", "line": "sampled"}
 OUTCOME = {"status": "finished", "metrics": {"test/utility": 0.5}, "seconds": {}}
 
 
-class Handle:
-    """A mailbox as Ray's actor handle shows it, in this process."""
-
-    def __init__(self, box):
-        self._box = box
-
-    def __getattr__(self, name):
-        return SimpleNamespace(remote=getattr(self._box, name))
+@pytest.fixture
+def local(monkeypatch):
+    with local_mailbox(monkeypatch, module) as local:
+        yield local
 
 
 @pytest.fixture
-def get(monkeypatch):
-    """`ray.get` without Ray: runs a call of the mailbox to its end."""
-    monkeypatch.setattr(mailbox, "POLL_S", 0.01)
-    with asyncio.Runner() as runner:
-        monkeypatch.setattr(module, "ray", SimpleNamespace(get=runner.run))
-        yield runner.run
+def box(local):
+    return local[0]
 
 
 @pytest.fixture
-def box(get):
-    box = Mailbox()
-    get(box.lane_ready("lane0", "first"))
-    return box
+def get(local):
+    return local[1]
 
 
 def config(number):
@@ -62,18 +51,33 @@ def test_lease_queues_its_trials_job(lease, box, get):
     assert get(box.next_job("lane0", "first", 0)) == ("t0007", {"kind": "trial"})
 
 
-def test_one_step_is_one_rung_with_the_log_lines_before_it(lease, box, get):
-    report(get, box, {"event": "log", "line": "sampled"}, rung(1), {"event": "log", "line": "again"}, rung(2))
-    assert lease.step() == {"number": 7, "rung": 1, "metrics": {"validation/utility": 0.1}, "log": ["sampled"], "done": False}
-    assert lease.step() == {"number": 7, "rung": 2, "metrics": {"validation/utility": 0.2}, "log": ["again"], "done": False}
+def test_one_step_is_everything_new_in_the_order_in_which_it_was_told(lease, box, get):
+    first, then = [LOG, rung(1), {"event": "test", "rung": 1, "metrics": {}}], [LOG, rung(2)]
+    report(get, box, *first)
+    assert lease.step() == {"number": 7, "events": first, "done": False}
+    report(get, box, *then)
+    assert lease.step() == {"number": 7, "events": then, "done": False}
 
 
-@pytest.mark.parametrize("outcome", [OUTCOME, {"status": "failed", "reason": "NaN"}, {"status": "lost", "reason": "no lane"}])
-def test_the_end_is_a_result_whatever_it_is(lease, box, get, outcome):
-    report(get, box, rung(1), {"event": "log", "line": "last words"})
+def test_progress_is_not_told(lease, box, get):
+    report(get, box, {"event": "progress", "step": 1}, rung(1))
+    assert lease.step()["events"] == [rung(1)]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        OUTCOME,
+        {"status": "stopped", "reason": "ranks 7 of 9"},
+        {"status": "failed", "reason": "NaN"},
+        {"status": "lost", "reason": "no lane"},
+    ],
+    ids=lambda outcome: outcome["status"],
+)
+def test_outcome_comes_last_whatever_it_is(lease, box, get, outcome):
+    report(get, box, rung(1), LOG)
     get(box.finish("t0007", outcome))
-    assert lease.step()["rung"] == 1
-    assert lease.step() == {"number": 7, "outcome": outcome, "log": ["last words"], "done": True}
+    assert lease.step() == {"number": 7, "events": [rung(1), LOG, {"event": "outcome"} | outcome], "done": True}
 
 
 def test_step_waits_until_there_is_something_to_tell(lease, box, monkeypatch, get):
@@ -92,21 +96,20 @@ def test_step_waits_until_there_is_something_to_tell(lease, box, monkeypatch, ge
 
 def test_rungs_told_before_the_workers_died_are_not_told_twice(lease, box, get):
     get(box.next_job("lane0", "first", 0))
-    report(get, box, rung(1))
-    assert lease.step()["rung"] == 1
+    report(get, box, LOG, rung(1))
+    lease.step()
     get(box.lane_ready("lane0", "second"))
-    report(get, box, rung(1), rung(2))
-    assert lease.step()["rung"] == 2
+    report(get, box, LOG, rung(1), rung(2))
+    assert lease.step()["events"] == [rung(2)]
 
 
 def test_lease_serves_one_trial_after_another(lease, box, get):
     report(get, box, rung(1))
     get(box.finish("t0007", OUTCOME))
-    lease.step()
-    lease.step()
+    assert lease.step()["done"]
     assert lease.reset_config(config(8)) is True
     report(get, box, rung(1), name="t0008")
-    assert lease.step()["number"] == 8
+    assert lease.step() == {"number": 8, "events": [rung(1)], "done": False}
 
 
 def test_lease_has_nothing_to_save(lease, tmp_path):

@@ -4,9 +4,11 @@ import pytest
 
 from orchestrator import mailbox as module
 from orchestrator.mailbox import MOST_ATTEMPTS, Mailbox
+from trainables.jobs import Verdict
 
 FINISHED = {"status": "finished", "metrics": {}}
 RUNG = {"event": "rung", "rung": 1}
+KEEP, STOP = Verdict(keep=True), Verdict(go_on=False, reason="ranks 7 of 9")
 
 
 @pytest.fixture(autouse=True)
@@ -223,3 +225,128 @@ def test_snapshot_tells_where_a_job_runs_and_how_far_it_is():
     assert seen["running"]["a"].items() >= {"lane": "lane0", "step": 3, "steps": 9, "loss": 0.5}.items()
     assert seen["running"]["a"]["started"] > 0
     assert seen["queued"] == ["b"] and seen["lanes"] == ["lane0"]
+
+
+async def asking(box, *, job="a", rung=1):
+    """A lane that runs `job` and waits for the verdict on a rung."""
+    await box.next_job("lane0", "first", 0)
+    waiting = asyncio.create_task(box.verdict(job, rung))
+    await asyncio.sleep(0.03)
+    assert not waiting.done()
+    return waiting
+
+
+def test_lane_waits_for_the_verdict_on_its_rung():
+    async def steps(box):
+        await with_lane(box, "a", "b")
+        waiting = await asking(box, rung=2)
+        await box.judge("a", 1, STOP)
+        await box.judge("b", 2, STOP)
+        await asyncio.sleep(0.03)
+        assert not waiting.done(), "took the verdict on another rung, or another job"
+        await box.judge("a", 2, KEEP)
+        return await waiting
+
+    assert scenario(steps) == KEEP
+
+
+def test_verdict_that_came_first_counts():
+    async def steps(box):
+        await with_lane(box, "a")
+        await box.judge("a", 1, KEEP)
+        await box.judge("a", 1, STOP)
+        return await box.verdict("a", 1)
+
+    assert scenario(steps) == KEEP
+
+
+def test_verdicts_outlive_the_group_that_asked_for_them():
+    async def steps(box):
+        await with_lane(box, "a")
+        await box.next_job("lane0", "first", 0)
+        await box.judge("a", 1, KEEP)
+        await box.lane_ready("lane0", "second")
+        assert (await box.next_job("lane0", "second", 0))[0] == "a"
+        again = await box.verdict("a", 1)
+        await box.judge("a", 2, STOP)
+        return again, await box.verdict("a", 2)
+
+    assert scenario(steps) == (KEEP, STOP)
+
+
+def test_verdict_that_was_awaited_when_the_group_died_reaches_the_next_one():
+    async def steps(box):
+        await with_lane(box, "a")
+        await asking(box)
+        await box.lane_ready("lane0", "second")
+        await box.next_job("lane0", "second", 0)
+        await box.judge("a", 1, KEEP)
+        return await box.verdict("a", 1)
+
+    assert scenario(steps) == KEEP
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda box: box.close(),
+        lambda box: box.no_lane_left("no room"),
+        lambda box: box.give_up("a", "the lease died"),
+        lambda box: box.finish("a", {"status": "failed", "reason": "rank 1 broke"}),
+    ],
+    ids=["closed", "no lane left", "given up", "failed"],
+)
+def test_lane_is_told_to_end_a_job_that_nobody_waits_for_any_more(end):
+    async def steps(box):
+        await with_lane(box, "a")
+        waiting = await asking(box)
+        await end(box)
+        return await waiting
+
+    verdict = scenario(steps)
+    assert not verdict.go_on and not verdict.keep and verdict.reason
+
+
+def test_verdict_is_given_also_after_the_mailbox_closed():
+    async def steps(box):
+        await with_lane(box, "a")
+        await box.judge("a", 1, KEEP)
+        await box.close()
+        return await box.verdict("a", 1), await box.verdict("a", 2)
+
+    first, second = scenario(steps)
+    assert first == KEEP and not second.go_on
+
+
+def test_job_that_is_given_up_fails_and_is_handed_to_nobody():
+    async def steps(box):
+        await with_lane(box, "a", "b")
+        await box.give_up("a", "the lease died")
+        return await outcome(box, "a"), (await box.next_job("lane0", "first", 0))[0], await box.snapshot()
+
+    ended, handed_out, seen = scenario(steps)
+    assert ended == {"status": "failed", "reason": "the lease died"}
+    assert handed_out == "b" and seen["queued"] == []
+
+
+def test_job_that_is_given_up_before_it_was_queued_is_never_run():
+    async def steps(box):
+        await with_lane(box)
+        await box.give_up("a", "the lease died")
+        await box.submit("a", {"name": "a"})
+        return await outcome(box, "a"), await box.snapshot()
+
+    ended, seen = scenario(steps)
+    assert ended["status"] == "failed" and seen["queued"] == [] and seen["running"] == {}
+
+
+def test_job_that_is_given_up_is_not_run_again_when_its_workers_die():
+    async def steps(box):
+        await with_lane(box, "a")
+        await box.next_job("lane0", "first", 0)
+        await box.give_up("a", "the lease died")
+        await box.lane_ready("lane0", "second")
+        return await box.snapshot()
+
+    seen = scenario(steps)
+    assert seen["queued"] == [] and seen["running"] == {}

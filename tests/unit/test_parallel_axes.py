@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.front import build_front
+from orchestrator.front import Front
 from orchestrator.objectives import objectives_of
 from orchestrator.parallel_axes import parallel_axes
 from orchestrator.report_series import points_of
@@ -9,9 +9,9 @@ from tests.unit.synthetic_sweep import records, sweep, view
 
 @pytest.fixture
 def axes():
-    settings = view(records=records(failed=()))
+    settings = view(records=records(failed=(), stopped=()))
     objectives = objectives_of(settings.sweep)
-    points = points_of(settings, objectives, build_front(settings.records, objectives))
+    points = points_of(settings, objectives, Front(objectives, (), 0.0))
     return {axis.title: axis for axis in parallel_axes(settings.sweep, objectives, points)}
 
 
@@ -46,7 +46,7 @@ def test_axis_shares_lie_between_nought_and_one(axes):
 def test_axis_of_one_value_only_has_no_range():
     settings = view(records=records(1, failed=()))
     objectives = objectives_of(settings.sweep)
-    points = points_of(settings, objectives, build_front(settings.records, objectives))
+    points = points_of(settings, objectives, Front(objectives, (), 0.0))
     axis = parallel_axes(settings.sweep, objectives, points)[-1]
     assert axis.share(axis.positions[0]) == 0.5
     assert len(axis.ticks) == 1

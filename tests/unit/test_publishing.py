@@ -4,11 +4,16 @@ import shlex
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator import publishing
+from orchestrator import front_report, publishing
+from orchestrator.ledger import Ledger
+from orchestrator.objectives import criteria_of
 from orchestrator.publishing import EXPERIMENT, Publisher, closing_lines, default_tracking_uri, sweep_front, write_sweep_report
 from orchestrator.search import Study
 from orchestrator.sweep_folder import write_json
+from orchestrator.sweep_view import status_json
+from orchestrator.tracking.tracker import TrackingError
 from search_spaces.user_errors import UserError
+from tests.unit.mlflow_store import new_store
 from tests.unit.stored_sweep import BASELINES, FRONT, HYPERVOLUME, REASON, measured, store
 
 AWAY = "sqlite:////proc/no-such-folder/mlflow.db"
@@ -16,8 +21,8 @@ AWAY = "sqlite:////proc/no-such-folder/mlflow.db"
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
-    """One real SQLite store for all tests: MLflow's migrations take seconds. Sweeps are told apart by their identity."""
-    return default_tracking_uri(tmp_path_factory.mktemp("tracking"))
+    """One real SQLite store for all tests: sweeps are told apart by their identity."""
+    return default_tracking_uri(new_store(tmp_path_factory))
 
 
 @pytest.fixture
@@ -40,7 +45,14 @@ def stored(tmp_path):
 
 def publisher(stored, uri, warnings=None):
     folder, sweep, study = stored
-    return Publisher(sweep, folder, study, uri, "digest", (warnings if warnings is not None else []).append)
+    ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
+    return Publisher(sweep, folder, study, ledger, uri, "digest", (warnings if warnings is not None else []).append)
+
+
+def update(publisher, number):
+    """What the recorder does when a trial has changed."""
+    publisher.ledger.update(publisher.study.record(number))
+    publisher.trials_changed([number])
 
 
 def runs(stored, uri):
@@ -54,27 +66,75 @@ def runs(stored, uri):
     return dict(zip(names, found, strict=True))
 
 
-def test_changed_trials_are_sent_and_know_their_runs(stored, uri):
-    publisher(stored, uri).trials_changed()
+def test_changed_trials_alone_are_sent_and_know_their_runs(stored, uri):
+    publisher(stored, uri).trials_changed([3, 4, 5])
     sent = runs(stored, uri)
-    assert sorted(sent) == ["small", *(f"t{number:04d}" for number in range(6))]
-    assert {name for name, run in sent.items() if run.data.tags.get("pareto.front") == "true"} == set(FRONT)
-    assert {record.trial_id: record.mlflow_run_id for record in stored[2].records()} == {
+    assert sorted(sent) == ["small", "t0003", "t0004", "t0005"]
+    known = {record.trial_id: record.mlflow_run_id for record in stored[2].records()}
+    assert known == {f"t{number:04d}": None for number in range(3)} | {
         name: run.info.run_id for name, run in sent.items() if name != "small"
     }
     assert (sent["t0003"].info.status, sent["t0003"].data.tags["reason"]) == ("FAILED", REASON)
+    assert (sent["t0004"].data.tags["pareto.front"], sent["t0004"].data.tags["pareto.rungs"]) == ("true", "1")
     assert sent["t0005"].info.status == "RUNNING"
 
 
 def test_child_is_told_the_method_that_it_used(stored, uri):
-    publisher(stored, uri).trials_changed()
+    publisher(stored, uri).trials_changed(range(6))
     sent = runs(stored, uri)
     for record in stored[2].records():
         tags = sent[record.trial_id].data.tags
         assert (tags["method"], tags["beliefs"]) == (record.params["forget.method"], record.params["beliefs"])
 
 
-def test_ended_sweep_has_report_front_and_summary(stored, uri):
+def test_run_is_noted_once_however_often_a_trial_is_sent(stored, uri):
+    sender = publisher(stored, uri)
+    sender.trials_changed([0])
+    before = stored[0].journal.stat().st_size
+    sender.trials_changed([0])
+    publisher(stored, uri).trials_changed([0])
+    assert stored[0].journal.stat().st_size == before
+
+
+def test_member_that_another_drives_out_loses_its_tag_when_it_is_told_to_have_changed(stored, uri):
+    study, sender = stored[2], publisher(stored, uri)
+    sender.trials_changed([4])
+    study.tell_rung(5, 1, measured(0.1, 0.4))
+    study.finish(5)
+    sender.ledger.update(study.record(5))
+    sender.trials_changed([4, 5])
+    sent = runs(stored, uri)
+    assert [sent[name].data.tags["pareto.rungs"] for name in ("t0004", "t0005")] == ["none", "1"]
+    assert sent["small"].data.metrics["hypervolume"] == pytest.approx(0.9 * 0.4 + 0.5 * 0.3 + 0.2 * 0.2)
+
+
+def test_stopped_trial_is_finished_for_mlflow_with_its_rungs_and_reason(stored, uri):
+    study, sender = stored[2], publisher(stored, uri)
+    study.tell_rung(5, 2, measured(0.1, 0.1))
+    study.stop(5, "rank 7 of 9")
+    update(sender, 5)
+    run = runs(stored, uri)["t0005"]
+    tags = {key: run.data.tags[key] for key in ("status", "reason", "pareto.rungs")}
+    assert run.info.status == "FINISHED"
+    assert tags == {"status": "stopped", "reason": "rank 7 of 9", "pareto.rungs": "2"}
+
+
+def test_worker_seconds_of_all_children_are_those_of_the_status(stored, uri, quick_report):
+    folder, sweep, study = stored
+    # A driver that dies leaves t0005 running; what it spent on it counts.
+    study = Study.open(folder.journal, sweep)
+    number = study.ask().number
+    study.tell_rung(number, 1, measured(0.9, 0.9))
+    study.stop(number, "the time is up")
+    publisher((folder, sweep, study), uri).sweep_ended(complete=True)
+    children = [run for name, run in runs(stored, uri).items() if name != "small"]
+    status = status_json(sweep, study.records())
+    assert sum(run.data.metrics["worker_seconds"] for run in children) == pytest.approx(status["worker_seconds"])
+    assert status["worker_seconds"] > 0
+
+
+def test_ended_sweep_has_report_front_and_summary(stored, uri, monkeypatch):
+    monkeypatch.setattr(front_report, "draw_picture", lambda path, *what: path.write_text("a picture"))
     folder, _, study = stored
     warnings = []
     publisher(stored, uri, warnings).sweep_ended(complete=True)
@@ -82,10 +142,11 @@ def test_ended_sweep_has_report_front_and_summary(stored, uri):
     assert warnings == []
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["hypervolume"] == pytest.approx(HYPERVOLUME)
+    assert [parent.data.tags[f"lethe.{status}"] for status in ("finished", "failed", "running")] == ["4", "1", "1"]
     assert [line.split(" | ")[0] for line in parent.data.tags["mlflow.note.content"].splitlines()[-5:-2]] == [f"| {name}" for name in FRONT]
     front = json.loads((folder.path / "front.json").read_text())
     assert [member["trial_id"] for member in front["front"]] == FRONT
-    assert all((folder.path / name).stat().st_size > 10_000 for name in ("report.html", "front.png"))
+    assert "Pareto front" in (folder.path / "report.html").read_text()
     artifacts = {entry.path for entry in MlflowClient(tracking_uri=uri).list_artifacts(parent.info.run_id)}
     assert artifacts == {"sweep.json", "front.json", "report.html", "front.png"}
     assert len(study.records()) == 6
@@ -99,8 +160,8 @@ def test_sweep_that_stopped_early_is_killed_in_mlflow(stored, uri, quick_report)
 def test_sweep_goes_on_while_mlflow_is_away_and_says_so_once(stored, quick_report):
     warnings = []
     away = publisher(stored, AWAY, warnings)
-    away.trials_changed()
-    away.trials_changed()
+    away.trials_changed([0])
+    away.trials_changed([1])
     away.sweep_ended(complete=True)
     assert len(warnings) == 1
     assert "MLflow gets the rest at the end, or at the next `lethe run`" in warnings[0]
@@ -108,17 +169,38 @@ def test_sweep_goes_on_while_mlflow_is_away_and_says_so_once(stored, quick_repor
     assert [record.mlflow_run_id for record in stored[2].records()] == [None] * 6
 
 
+def test_trials_that_could_not_be_sent_go_along_with_the_next_one(stored, uri, monkeypatch):
+    warnings = []
+    sender = publisher(stored, uri, warnings)
+    whole = sender.tracker.sync_trial
+
+    def away(*args):
+        raise TrackingError("MLflow is away")
+
+    monkeypatch.setattr(sender.tracker, "sync_trial", away)
+    sender.trials_changed([0])
+    monkeypatch.setattr(sender.tracker, "sync_trial", whole)
+    sender.trials_changed([1])
+    assert sorted(runs(stored, uri)) == ["small"] and len(warnings) == 1, "MLflow is left alone for a while"
+    sender._quiet_until = 0.0
+    sender.trials_changed([4])
+    assert sorted(runs(stored, uri)) == ["small", "t0000", "t0001", "t0004"]
+
+
 def test_next_start_delivers_what_mlflow_missed_and_repeats_nothing(stored, uri, quick_report):
     folder, sweep, study = stored
     publisher(stored, AWAY).sweep_ended(complete=False)
     publisher(stored, uri).sweep_ended(complete=False)
-    study.finish(5, measured(0.1, 0.1))
+    study.tell_rung(5, 1, measured(0.1, 0.1))
+    study.finish(5)
     again = Study.open(folder.journal, sweep)
     publisher((folder, sweep, again), uri).sweep_ended(complete=True)
     sent = runs(stored, uri)
     assert len(sent) == 7
     assert sent["t0005"].info.status == sent["small"].info.status == "FINISHED"
     assert sent["t0005"].data.tags["pareto.front"] == "true"
+    curve = MlflowClient(tracking_uri=uri).get_metric_history(sent["small"].info.run_id, "hypervolume")
+    assert [metric.step for metric in curve] == [1, 2, 3, 4, 5]
 
 
 def test_bad_tracking_uri_is_refused_at_once(stored):
@@ -128,7 +210,7 @@ def test_bad_tracking_uri_is_refused_at_once(stored):
 
 def test_password_of_the_tracking_uri_is_never_shown(stored):
     warnings = []
-    publisher(stored, "sqlite:////proc/no-such-folder/mlflow.db?password=hunter2", warnings).trials_changed()
+    publisher(stored, "sqlite:////proc/no-such-folder/mlflow.db?password=hunter2", warnings).trials_changed([0])
     lines = closing_lines(stored[1], stored[0], stored[2].records(), "https://me:hunter2@mlflow.example")
     assert warnings and "hunter2" not in " ".join(warnings + lines)
 
@@ -163,6 +245,17 @@ def test_closing_lines_tell_front_failures_and_where_to_look(stored):
         f"report: {folder.path}/report.html (picture: {folder.path}/front.png)",
         f"MLflow: mlflow ui --backend-store-uri sqlite:///{folder.root}/mlflow.db, then open http://127.0.0.1:5000",
     ]
+
+
+def test_closing_lines_name_members_by_rung_and_count_what_was_stopped(stored):
+    folder, sweep, study = stored
+    for rung, point in enumerate([(0.9, 0.95), (0.1, 0.1)], start=1):
+        study.tell_rung(5, rung, measured(*point))
+    study.stop(5, "rank 7 of 9")
+    lines = closing_lines(sweep, folder, study.records(), "http://mlflow.example")
+    assert lines[0].startswith("Pareto front on the test part: 4 (5 rungs) of 6 trials, hypervolume ")
+    assert [line.strip().split(":")[0] for line in lines[1:6]] == ["t0005", "t0004", "t0001", "t0000", "t0005@1"]
+    assert "1 trial stopped at a rung before the last: see `lethe status small`" in lines
 
 
 def test_closing_lines_leave_out_the_default_storage_folder(tmp_path, monkeypatch):

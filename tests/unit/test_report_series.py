@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.front import build_front
-from orchestrator.objectives import objectives_of
+from orchestrator.objectives import criteria_of, objectives_of
 from orchestrator.records import TrialRecord
 from orchestrator.report_series import (
     CANONICAL,
@@ -19,14 +19,14 @@ from orchestrator.report_series import (
     top_importances,
     yardstick,
 )
-from tests.unit.synthetic_sweep import records, sweep, view
+from tests.unit.stored_sweep import measured
+from tests.unit.synthetic_sweep import records, sweep, validation_only, view
 
 
-def corner(number, mass, utility):
-    metrics = {
-        f"{part}/{name}": value for part in ("validation", "test") for name, value in (("forget_true_mass", mass), ("utility", utility))
-    }
-    return TrialRecord(f"t{number:04d}", number, "finished", {}, metrics, [metrics])
+def corner(number, *points, status="finished"):
+    """A trial with a rung for each (mass, utility)."""
+    rungs = [measured(*point) for point in points]
+    return TrialRecord(f"t{number:04d}", number, status, {}, rungs[-1], rungs)
 
 
 def squeezed(number, canonical, rephrased, beliefs="none"):
@@ -40,7 +40,7 @@ def area(x, y, base):
 
 def test_staircase_encloses_the_hypervolume():
     settings = view()
-    front = build_front(settings.records, objectives_of(settings.sweep))
+    front = build_front(settings.records, criteria_of(settings.sweep))
     x, y = staircase(front)
     assert area(x, y, base=0.0) == pytest.approx(front.hypervolume)
     assert (x[0], y[0]) == (front.members[0].objectives["forget_true_mass"], 0.0)
@@ -49,25 +49,47 @@ def test_staircase_encloses_the_hypervolume():
 
 def test_staircase_turns_with_the_directions():
     turned = {"utility": {"direction": "maximize", "reference": 0.1}, "forget_true_mass": {"direction": "minimize", "reference": 0.9}}
-    front = build_front([corner(0, 0.2, 0.5), corner(1, 0.6, 0.8)], objectives_of(sweep(objectives=turned)))
+    front = build_front([corner(0, (0.2, 0.5)), corner(1, (0.6, 0.8))], criteria_of(sweep(objectives=turned)))
     assert staircase(front) == ([0.8, 0.8, 0.5, 0.5, 0.1], [0.9, 0.6, 0.6, 0.2, 0.2])
 
 
 def test_staircase_is_empty_when_nothing_beats_the_reference_point():
-    assert staircase(build_front([corner(0, 1.0, 0.5)], objectives_of(sweep()))) == ([], [])
+    assert staircase(build_front([corner(0, (1.0, 0.5))], criteria_of(sweep()))) == ([], [])
 
 
-def test_points_are_finished_trials_only_and_know_the_front():
+def test_staircase_is_in_the_metrics_own_units_on_a_log_scale_too():
+    objectives = {
+        "forget_true_mass": {"direction": "minimize", "reference": 1.0, "transform": "log", "clip": [0.01, 1.0]},
+        "utility": {"direction": "maximize", "reference": 0.2, "transform": "log", "clip": [0.1, 1.0]},
+    }
+    x, y = staircase(build_front([corner(0, (0.05, 0.5)), corner(1, (0.001, 0.4))], criteria_of(sweep(objectives=objectives))))
+    # What was clipped is drawn at its bound, up to which it counts.
+    assert x == pytest.approx([0.01, 0.01, 0.05, 0.05, 1.0])
+    assert y == pytest.approx([0.2, 0.4, 0.4, 0.5, 0.5])
+
+
+def test_points_are_the_ends_of_trials_and_the_members_at_their_rungs():
     settings = view()
-    front = build_front(settings.records, objectives_of(settings.sweep))
+    front = build_front(settings.records, criteria_of(settings.sweep))
     points = points_of(settings, objectives_of(settings.sweep), front)
-    assert len(points) == 19
-    assert {point.record.trial_id for point in points if point.on_front} == front.trial_ids
+    ends = {(record.trial_id, len(record.rungs)) for record in settings.records if record.status == "finished"}
+    assert [(point.record.trial_id, point.rung) for point in points] == sorted(ends | front.keys)
+    assert {(point.record.trial_id, point.rung) for point in points if point.on_front} == front.keys
+    assert front.keys - ends, "no member at an earlier rung: nothing was tested"
+
+
+def test_points_of_a_stopped_trial_are_what_was_measured_of_it_on_the_test_part():
+    kept = corner(0, (0.5, 0.5), (0.4, 0.6), status="stopped")
+    rest = replace(corner(1, (0.1, 0.2), (0.9, 0.1)), status="stopped")
+    rest = replace(rest, rungs=[rest.rungs[0], validation_only(rest.rungs[1])])
+    settings = view(records=[kept, rest, replace(corner(2, (0.1, 0.9)), status="failed")])
+    points = points_of(settings, objectives_of(settings.sweep), build_front(settings.records, criteria_of(settings.sweep)))
+    assert [(point.name, point.on_front) for point in points] == [("t0000", True), ("t0001@1", True)]
 
 
 def test_method_and_beliefs_fall_back_on_the_trial_defaults_when_not_searched():
     fixed = sweep(trial={"forget": {"method": "wga"}, "beliefs": "token+sequence"}, space={})
-    assert method_and_beliefs(fixed, corner(0, 0.1, 0.1)) == ("wga", "token+sequence")
+    assert method_and_beliefs(fixed, corner(0, (0.1, 0.1))) == ("wga", "token+sequence")
 
 
 def test_group_name_says_plain_where_no_belief_is_on():
@@ -121,6 +143,6 @@ def test_top_importances_rank_a_key_by_its_largest_share():
 
 
 def test_synthetic_sweep_shows_the_squeezing_effect_on_plain_methods():
-    plain = squeeze_groups(view(records=records(failed=())))[0]
+    plain = squeeze_groups(view(records=records(failed=(), stopped=())))[0]
     assert plain.beliefs == "none"
     assert plain.median.canonical[1] < 0.1 < 0.5 < plain.median.rephrased[1]

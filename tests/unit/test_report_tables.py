@@ -1,5 +1,5 @@
 from orchestrator.front import build_front, front_json
-from orchestrator.objectives import objectives_of
+from orchestrator.objectives import criteria_of
 from orchestrator.report_tables import failed_table, front_table, leaderboard
 from tests.unit.synthetic_sweep import records, sweep, view
 
@@ -8,10 +8,16 @@ def test_leaderboard_lists_the_members_and_then_the_baselines():
     settings = view()
     text = leaderboard(front_json(settings.sweep, settings.records, settings.baselines))
     lines = text.splitlines()
-    assert lines[0].startswith("**Hypervolume 0.7220** over 20 trials, 1 failed.")
+    front = build_front(settings.records, criteria_of(settings.sweep))
+    assert lines[0].startswith(f"**Hypervolume {front.hypervolume:.4f}** over 20 trials, 1 stopped, 1 failed.")
     assert lines[2] == "| trial | forget_true_mass (minimize) | utility (maximize) | parameters |"
     assert lines[4].startswith("| t0015 | 0.0100 | 0.0656 | forget.method=graddiff, beliefs=sequence")
-    assert [line.split(" | ")[0] for line in lines[-2:]] == ["| *original*", "| *retrained*"]
+    assert [line.split(" | ")[0] for line in lines[4:]] == [
+        *(f"| {member.name}" for member in front.members),
+        "| *original*",
+        "| *retrained*",
+    ]
+    assert any("@" in member.name for member in front.members)
 
 
 def test_leaderboard_says_so_while_the_front_is_empty():
@@ -20,8 +26,10 @@ def test_leaderboard_says_so_while_the_front_is_empty():
 
 def test_front_table_shows_both_parts_and_the_method():
     settings = view()
-    html = front_table(settings, build_front(settings.records, objectives_of(settings.sweep)))
-    assert html.count("<tr>") == 1 + 9 + 2
+    front = build_front(settings.records, criteria_of(settings.sweep))
+    html = front_table(settings, front)
+    assert html.count("<tr>") == 1 + len(front.members) + 2
+    assert all(f"<td>{member.name}</td>" in html for member in front.members)
     assert "<td>t0015</td><td>GradDiff + BS-S</td><td>0.0100</td><td>0.0656</td><td>0.0000</td><td>0.0753</td><td>10 s</td>" in html
     assert "<td>retrained model</td>" in html
 

@@ -38,6 +38,24 @@ def test_create_takes_more_trials_for_the_same_sweep(tmp_path):
     assert open_sweep(tmp_path, "small")[1].search.trials == 60
 
 
+def test_create_takes_another_budget_for_the_same_sweep(tmp_path):
+    folder = SweepFolder(tmp_path, "small")
+    folder.create(small_sweep(budget={"failures": 3}), "small.yaml")
+    folder.trial("t0000").mkdir(parents=True)
+    assert folder.create(small_sweep(budget={"worker_hours": 2.0}), "small.yaml") is True
+    budget = open_sweep(tmp_path, "small")[1].budget
+    assert (budget.failures, budget.worker_hours) == (None, 2.0)
+
+
+@pytest.mark.parametrize("block", [{"early_stopping": {}}, {"constraints": {"utility": {"at_least": 0.4}}}], ids=str)
+def test_create_refuses_to_change_the_rules_of_a_sweep_that_has_begun(tmp_path, block):
+    folder = SweepFolder(tmp_path, "small")
+    folder.create(small_sweep(), "small.yaml")
+    folder.trial("t0000").mkdir(parents=True)
+    with pytest.raises(UserError, match=f"  {next(iter(block))}"):
+        folder.create(small_sweep(**block), "small.yaml")
+
+
 def test_create_refuses_other_settings_under_the_same_name_and_keeps_the_old_ones(tmp_path):
     folder = SweepFolder(tmp_path, "small")
     folder.create(small_sweep(), "small.yaml")
@@ -104,6 +122,17 @@ def test_second_driver_is_kept_out_until_the_first_ends(tmp_path):
         pass
 
 
+def test_folder_tells_whether_a_driver_is_at_work_and_leaves_the_lock_alone(tmp_path):
+    folder = SweepFolder(tmp_path, "small")
+    folder.create(small_sweep(), "small.yaml")
+    assert not folder.is_locked()
+    with folder.locked():
+        assert SweepFolder(tmp_path, "small").is_locked()
+    assert not folder.is_locked()
+    with folder.locked():
+        pass
+
+
 def test_lock_goes_with_a_driver_that_is_killed(tmp_path):
     folder = SweepFolder(tmp_path, "small")
     folder.create(small_sweep(), "small.yaml")
@@ -151,3 +180,12 @@ def test_files_of_a_trial_lie_in_its_own_folder(tmp_path):
     assert folder.weights("t0001").parent == folder.trial_log("t0001").parent == folder.trial("t0001")
     assert folder.trial("t0001").is_relative_to(folder.path)
     assert not folder.models.is_relative_to(folder.path)
+
+
+def test_kept_weights_are_the_whole_folders_of_a_trials_rungs(tmp_path):
+    folder = SweepFolder(tmp_path, "small")
+    assert folder.kept_weights("t0001") == []
+    for name in ("rung1", "rung12", "rung2.partial", "other"):
+        (folder.weights("t0001") / name).mkdir(parents=True)
+    (folder.weights("t0002") / "rung3").mkdir(parents=True)
+    assert {path.name for path in folder.kept_weights("t0001")} == {"rung1", "rung12"}

@@ -11,23 +11,19 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.front import front_json, hypervolume_history
-from orchestrator.objectives import objectives_of
+from orchestrator.objectives import criteria_of
 from orchestrator.records import TrialRecord
-from orchestrator.tracking import SweepInfo, SweepSummary, Tracker, TrackingError
+from orchestrator.tracking.tracker import SweepInfo, SweepSummary, Tracker, TrackingError
 from search_spaces.user_errors import UserError
-from tests.unit.synthetic_sweep import RUNGS, metrics, rungs, sweep, view
+from tests.unit.mlflow_store import first_store, new_store
+from tests.unit.synthetic_sweep import RUNGS, metrics, rungs, sweep, validation_only, view
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """One real SQLite store, as the tracker makes it: MLflow's migrations take seconds."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{folder}/store/mlflow.db"
-    (folder / "store").mkdir()
-    # What a driver that was killed in the middle of the migrations leaves.
-    (folder / "store" / "mlflow.db.partial").write_text("half a database")
-    tracker(uri, folder / "artifacts", "first").sync_parent(SweepInfo(sweep(name="first"), "digest"))
-    return uri, folder / "artifacts"
+    """One real SQLite store for all tests: sweeps are told apart by their identity."""
+    folder = new_store(tmp_path_factory)
+    return f"sqlite:///{folder}/mlflow.db", folder / "artifacts"
 
 
 @pytest.fixture
@@ -51,15 +47,20 @@ def info(**more):
 
 def trial(number=3, ended=RUNGS, **more):
     """A finished trial; with fewer rungs than all, one that still runs."""
-    path = rungs(0.7, "token")[:ended]
-    done = (
-        {"status": "finished", "metrics": {**path[-1], "test/extra": 0.25}, "duration_s": 9.0, "finished_at": 1009.0}
-        if ended == RUNGS
-        else {}
-    )
+    whole = rungs(0.7, "token")
+    path = [*map(validation_only, whole[:-1]), whole[-1]][:ended]
+    done = {"status": "finished", "duration_s": 9.0, "finished_at": 1009.0} if ended == RUNGS else {}
     params = {"forget.method": "npo", "beliefs": "token", "token_belief.top_k": 7}
     fields = {"status": "running", "metrics": path[-1] if path else {}, "started_at": 1000.0, **done, **more}
-    return TrialRecord(trial_id=f"t{number:04d}", number=number, params=params, rungs=path, **fields)
+    return TrialRecord(**{"trial_id": f"t{number:04d}", "number": number, "params": params, "rungs": path, **fields})
+
+
+def send(sender, record, front=(), worker_seconds=18.0):
+    return sender.sync_trial(record, front, "npo", "token", worker_seconds)
+
+
+def summary(**more):
+    return SweepSummary(**{"counts": {}, "front": {}, "leaderboard": "", **more})
 
 
 def children(client, parent):
@@ -75,9 +76,8 @@ def text(client, run_id, name):
     return Path(client.download_artifacts(run_id, name)).read_text()
 
 
-def test_tracker_creates_the_store_whole_when_an_earlier_start_was_killed(store):
-    path = Path(store[0].removeprefix("sqlite:///"))
-    assert sorted(file.name for file in path.parent.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+def test_store_is_made_whole_where_an_earlier_start_was_killed(tmp_path_factory):
+    assert sorted(file.name for file in first_store(tmp_path_factory).iterdir()) == ["mlflow.db", "mlflow.db.lock"]
 
 
 def test_parent_has_the_settings_as_params_and_the_origins_as_tags(start, client):
@@ -114,50 +114,81 @@ def test_parent_is_found_again_after_a_resume_with_more_trials(start, client):
 def test_trial_is_a_child_with_params_tags_and_metrics_per_rung(start, client):
     sender = start()
     parent = sender.sync_parent(info())
-    run_id = sender.sync_trial(trial(), True, "npo", "token")
+    run_id = send(sender, trial(), [4])
     (run,) = children(client, parent)
     assert (run.info.run_id, run.info.run_name, run.info.status) == (run_id, "t0003", "FINISHED")
     assert (run.info.start_time, run.info.end_time) == (1000_000, 1009_000)
     assert run.data.params == {"forget.method": "npo", "beliefs": "token", "token_belief.top_k": "7"}
-    shown = {key: run.data.tags[key] for key in ("pareto.front", "method", "beliefs", "status")}
-    assert shown == {"pareto.front": "true", "method": "npo", "beliefs": "token", "status": "finished"}
+    shown = {key: run.data.tags[key] for key in ("pareto.front", "pareto.rungs", "method", "beliefs", "status")}
+    assert shown == {"pareto.front": "true", "pareto.rungs": "4", "method": "npo", "beliefs": "token", "status": "finished"}
     assert run.data.metrics["validation/utility"] == pytest.approx(trial().metrics["validation/utility"])
     assert steps(client, run_id, "validation/utility") == [0, 1, 2, 3]
-    assert steps(client, run_id, "test/extra") == [3]
-    assert run.data.metrics["duration_s"] == 9.0
+    assert steps(client, run_id, "test/utility") == steps(client, run_id, "worker_seconds") == [3]
+    assert (run.data.metrics["duration_s"], run.data.metrics["worker_seconds"]) == (9.0, 18.0)
 
 
 def test_trial_grows_rung_by_rung_without_duplicates(start, client):
     sender = start()
     for ended in (0, 1, 1, 3, RUNGS, RUNGS):
-        run_id = sender.sync_trial(trial(ended=ended), False, "npo", "token")
+        run_id = send(sender, trial(ended=ended))
     assert steps(client, run_id, "validation/utility") == [0, 1, 2, 3]
 
 
 def test_trial_is_sent_once_when_each_start_sends_everything(start, client):
     parent = start().sync_parent(info())
-    sent = {start().sync_trial(record, False, "npo", "token") for record in (trial(ended=2), trial(ended=2), trial(), trial())}
+    sent = {send(start(), record) for record in (trial(ended=2), trial(ended=2), trial(), trial())}
     assert [run.info.run_id for run in children(client, parent)] == list(sent)
     assert steps(client, *sent, "validation/utility") == [0, 1, 2, 3]
 
 
 def test_trial_that_runs_again_after_a_kill_keeps_what_was_logged(start, client):
-    sent = start().sync_trial(trial(ended=2), False, "npo", "token")
+    sent = send(start(), trial(ended=2))
     again = replace(trial(ended=1), started_at=5000.0)
-    assert start().sync_trial(again, False, "npo", "token") == sent
-    assert start().sync_trial(replace(trial(), started_at=5000.0, finished_at=5009.0), True, "npo", "token") == sent
+    assert send(start(), again) == sent
+    assert send(start(), replace(trial(), started_at=5000.0, finished_at=5009.0), [4]) == sent
     assert steps(client, sent, "validation/utility") == [0, 1, 2, 3]
 
 
 def test_trial_can_leave_the_front(start, client):
-    run_id = start().sync_trial(trial(), True, "npo", "token")
-    start().sync_trial(trial(), False, "npo", "token")
-    assert client.get_run(run_id).data.tags["pareto.front"] == "false"
+    for rungs_on_front, front, shown in (([2, 4], "true", "2, 4"), ([2], "true", "2"), ([], "false", "none")):
+        tags = client.get_run(send(start(), trial(), rungs_on_front)).data.tags
+        assert (tags["pareto.front"], tags["pareto.rungs"]) == (front, shown)
+
+
+def test_trial_that_was_stopped_is_finished_for_mlflow_and_says_why(start, client):
+    sender = start()
+    send(sender, trial(ended=2))
+    record = trial(ended=2, status="stopped", reason="rank 7 of 9", duration_s=4.0, finished_at=1004.0)
+    run = client.get_run(send(sender, record, worker_seconds=8.0))
+    assert (run.info.status, run.data.tags["status"], run.data.tags["reason"]) == ("FINISHED", "stopped", "rank 7 of 9")
+    assert run.data.metrics["worker_seconds"] == 8.0
+    assert steps(client, run.info.run_id, "worker_seconds") == [1]
+
+
+def test_test_part_of_a_kept_rung_is_sent_once_it_is_known(start, client):
+    sender, first = start(), trial(ended=1)
+    send(sender, first)
+    kept = replace(trial(ended=2), rungs=[{**first.rungs[0], "test/utility": 0.5}, trial(ended=2).rungs[1]])
+    run_id = send(sender, kept)
+    assert steps(client, run_id, "test/utility") == [0]
+    assert steps(client, run_id, "validation/utility") == [0, 1]
+
+
+def test_test_part_that_came_with_the_end_is_sent_too(start, client):
+    sender, first = start(), trial(ended=1)
+    send(sender, first)
+    stopped = replace(first, status="stopped", rungs=[{**first.rungs[0], "test/utility": 0.5}], finished_at=1002.0)
+    assert steps(client, send(sender, stopped), "test/utility") == [0]
+
+
+def test_trial_that_ended_before_its_first_rung_has_its_time(start, client):
+    run = client.get_run(send(start(), trial(ended=0, status="failed", reason="out of memory", duration_s=2.0), worker_seconds=4.0))
+    assert run.data.metrics == {"worker_seconds": 4.0, "duration_s": 2.0}
 
 
 def test_trial_that_failed_says_why(start, client):
     record = trial(ended=1, status="failed", reason="out of memory: lower optimizer.micro_batch", finished_at=1004.0)
-    run = client.get_run(start().sync_trial(record, False, "npo", "token"))
+    run = client.get_run(send(start(), record))
     assert run.info.status == "FAILED"
     assert run.data.tags["reason"] == "out of memory: lower optimizer.micro_batch"
     assert run.data.tags["status"] == "failed"
@@ -166,31 +197,40 @@ def test_trial_that_failed_says_why(start, client):
 def test_trial_with_a_metric_that_is_not_a_number_is_still_told(start, client):
     record = trial(ended=1, metrics={**metrics(0.1, 0.1, 0.9, 0.9), "test/utility": math.nan})
     record = replace(record, status="failed", reason="NaN", rungs=[record.metrics])
-    run_id = start().sync_trial(record, False, "npo", "token")
+    run_id = send(start(), record)
     assert math.isnan(client.get_metric_history(run_id, "test/utility")[0].value)
 
 
 def test_sweeps_of_one_name_do_not_mix(store, client, request):
     mine, theirs = (tracker(*store, f"{request.node.name}-{who}") for who in ("mine", "theirs"))
     assert mine.sync_parent(info()) != theirs.sync_parent(info())
-    assert mine.sync_trial(trial(), True, "npo", "token") != theirs.sync_trial(trial(), True, "npo", "token")
+    assert send(mine, trial(), [4]) != send(theirs, trial(), [4])
 
 
-def test_summary_puts_hypervolume_leaderboard_and_files_on_the_parent(start, client, tmp_path):
+def test_hypervolumes_are_a_curve_of_the_parent_that_grows_without_duplicates(start, client):
+    history = hypervolume_history(view().records, criteria_of(sweep()))
+    sender = start()
+    sender.sync_hypervolumes(1, history[:5])
+    sender.sync_hypervolumes(6, history[5:8])
+    again = start()
+    again.sync_hypervolumes(1, history)
+    logged = client.get_metric_history(again.sync_parent(info()), "hypervolume")
+    assert [(metric.step, metric.value) for metric in logged] == list(enumerate(history, start=1))
+
+
+def test_summary_puts_counts_leaderboard_and_files_on_the_parent(start, client, tmp_path):
     settings = view()
-    history = hypervolume_history(settings.records, objectives_of(settings.sweep))
     front = front_json(settings.sweep, settings.records, settings.baselines)
     picture = tmp_path / "front.png"
     picture.write_bytes(b"old")
-    start().sync_summary(SweepSummary(history[:5], front, "| t |", [picture]))
+    start().sync_summary(summary(leaderboard="| t |", files=[picture]))
     picture.write_bytes(b"new")
     sender = start()
-    sender.sync_summary(SweepSummary(history, front, "| trial |", [picture], "FINISHED"))
+    counts = {"finished": 18, "stopped": 1, "failed": 1}
+    sender.sync_summary(SweepSummary(counts, front, "| trial |", [picture], "FINISHED"))
     run = client.get_run(sender.sync_parent(info()))
-    logged = client.get_metric_history(run.info.run_id, "hypervolume")
-    assert [(metric.step, metric.value) for metric in logged] == list(enumerate(history, start=1))
     assert run.data.tags["mlflow.note.content"] == "| trial |"
-    assert (run.data.tags["lethe.finished"], run.data.tags["lethe.failed"]) == ("19", "1")
+    assert {name: int(run.data.tags[f"lethe.{name}"]) for name in counts} == counts
     assert text(client, run.info.run_id, "front.png") == "new"
     assert json.loads(text(client, run.info.run_id, "front.json")) == front
 
@@ -198,14 +238,14 @@ def test_summary_puts_hypervolume_leaderboard_and_files_on_the_parent(start, cli
 def test_summary_sets_the_status_of_the_parent(start, client):
     sender = start()
     run_id = sender.sync_parent(info())
-    sender.sync_summary(SweepSummary([], {"failed": 0}, "", status="FINISHED"))
+    sender.sync_summary(summary(status="FINISHED"))
     assert client.get_run(run_id).info.status == "FINISHED"
 
 
 def test_summary_cuts_a_long_leaderboard_between_rows(start, client):
     sender = start()
     row = "| " + "x" * 90 + " |"
-    sender.sync_summary(SweepSummary([], {"failed": 0}, "\n".join([row] * 200)))
+    sender.sync_summary(summary(leaderboard="\n".join([row] * 200)))
     note = client.get_run(sender.sync_parent(info())).data.tags["mlflow.note.content"]
     assert len(note) <= 8000
     *rows, _, last = note.split("\n")
@@ -226,8 +266,8 @@ def test_outage_in_the_middle_of_a_trial_is_made_good_by_the_next_call(start, cl
 
     monkeypatch.setattr(MlflowClient, "log_batch", breaks_down)
     with pytest.raises(TrackingError, match="gone"):
-        sender.sync_trial(trial(), True, "npo", "token")
-    run = client.get_run(sender.sync_trial(trial(), True, "npo", "token"))
+        send(sender, trial(), [4])
+    run = client.get_run(send(sender, trial(), [4]))
     assert steps(client, run.info.run_id, "validation/utility") == [0, 1, 2, 3]
     assert run.data.params["token_belief.top_k"] == "7"
     assert run.data.tags["status"] == "finished"
@@ -235,11 +275,11 @@ def test_outage_in_the_middle_of_a_trial_is_made_good_by_the_next_call(start, cl
 
 def test_run_that_somebody_removed_is_made_anew_by_the_call_after_next(start, client):
     sender = start()
-    removed = sender.sync_trial(trial(ended=1), False, "npo", "token")
+    removed = send(sender, trial(ended=1))
     client.delete_run(removed)
     with pytest.raises(TrackingError):
-        sender.sync_trial(trial(), False, "npo", "token")
-    assert steps(client, sender.sync_trial(trial(), False, "npo", "token"), "validation/utility") == [0, 1, 2, 3]
+        send(sender, trial())
+    assert steps(client, send(sender, trial()), "validation/utility") == [0, 1, 2, 3]
 
 
 def test_experiment_that_somebody_removed_is_restored(store, client, request):
@@ -270,15 +310,26 @@ def test_plain_folder_is_refused_with_the_remedy(tmp_path, uri):
         tracker(uri, tmp_path, "folder")
 
 
-def test_tracking_is_imported_without_mlflow():
-    code = "import sys, orchestrator.tracking; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_mlflow_sends_no_usage_statistics():
-    code = "import sys; from orchestrator.tracking import _new_client; _new_client('http://127.0.0.1:9'); "
-    code += "from mlflow.telemetry.client import get_telemetry_client; sys.exit(get_telemetry_client() is not None)"
-    # MLflow is also silent where it sees that it is under test.
+@pytest.fixture(scope="module")
+def process():
+    """What a process finds that is not under test: there MLflow is silent anyway."""
+    code = """
+import json, sys
+import orchestrator.tracking.tracker
+from orchestrator.tracking.mlflow_client import new_client
+imported = sorted({"mlflow", "torch"} & sys.modules.keys())
+new_client("http://127.0.0.1:9")
+from mlflow.telemetry.client import get_telemetry_client
+print(json.dumps({"imported": imported, "telemetry": get_telemetry_client() is not None}))
+"""
     silent = ("MLFLOW_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "CI", "GITHUB_ACTIONS", "DO_NOT_TRACK")
     environment = {key: value for key, value in os.environ.items() if key not in silent}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    return json.loads(subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True).stdout)
+
+
+def test_tracking_is_imported_without_mlflow(process):
+    assert process["imported"] == []
+
+
+def test_mlflow_sends_no_usage_statistics(process):
+    assert process["telemetry"] is False

@@ -9,8 +9,9 @@ from tests.unit.plain_engine import PlainEngine, answer_logp, random_examples, r
 from trainables import trial as trial_module
 from trainables.data.encoding import Encoded, encode
 from trainables.data.examples import Benchmark
+from trainables.jobs import Verdict
 from trainables.lane_data import LaneData
-from trainables.trial import TrialFailedError, run_trial
+from trainables.trial import AtRungs, TrialFailedError, alone, run_trial
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
 PAIRS = [("Where was Kalo born?", "Born in Lima."), ("What does Kalo do?", "Works as a baker."), ("Say it", "Yes"), ("Nothing?", "")]
@@ -44,25 +45,50 @@ def text_data(tokenizer):
 
 
 class Witness:
-    """Stands for the evaluation and the report, and remembers what came."""
+    """Stands for the evaluation, the disk and the report, and remembers what came. `events` of the engine hold the order."""
 
-    def __init__(self, engine, values=None):
-        self.engine, self.values = engine, values or {}
-        self.events, self.parts = [], []
+    def __init__(self, engine, values, judge):
+        self.engine, self.values, self._judge = engine, values, judge
+        self.events, self.parts, self.saved = [], [], {}
+        self.at_rungs = AtRungs(self.evaluate, self.judge, self.save)
 
     def evaluate(self, parts):
-        self.engine.events.append("evaluate")
+        self.engine.events.append(("evaluate", *parts))
         self.parts.append(parts)
-        return {f"{part}/score": float(len(self.engine.rates)) for part in parts} | self.values
+        return {f"{part}/score": self.values.get(f"{part}/score", float(len(self.engine.rates))) for part in parts}
+
+    def judge(self, rung, rungs):
+        self.engine.events.append(("judge", rung, rungs))
+        return self._judge(rung, rungs)
+
+    def save(self, rung):
+        self.engine.events.append(("save", rung))
+        self.saved[rung] = weights(self.engine)
 
     def of(self, kind):
         return [event for event in self.events if event["event"] == kind]
 
 
-def run(engine, trial, data, values=None):
-    witness = Witness(engine, values)
+def told(*verdicts):
+    """A judge that gives these verdicts, one a rung."""
+    return lambda rung, rungs: verdicts[rung - 1]
+
+
+def rank_0_knows(engine, *verdicts):
+    """A judge that has its verdicts on rank 0 and broadcasts them: a rank that did not ask would leave the others waiting."""
+    return lambda rung, rungs: engine.gather([verdicts[rung - 1]] if engine.rank == 0 else [])[0]
+
+
+FOUR = settings(steps=4, rungs=4)
+"""A rung after each of four steps."""
+ON, KEEP, STOP = Verdict(), Verdict(keep=True), Verdict(go_on=False, reason="ranks 7 of 9")
+STOP_AND_KEEP = Verdict(go_on=False, keep=True, reason="the time is up")
+
+
+def run(engine, trial, data, values=None, judge=None):
+    witness = Witness(engine, values or {}, judge or alone())
     reference = {item.id: answer_logp(engine.models["pristine"], item) for item in data.forget}
-    return run_trial(engine, trial, data, reference, witness.evaluate, witness.events.append), witness
+    return run_trial(engine, trial, data, reference, witness.at_rungs, witness.events.append), witness
 
 
 def weights(engine):
@@ -93,6 +119,102 @@ def test_rungs_measure_validation_and_only_the_last_one_the_test_part():
     assert set(result.metrics) == {"validation/score", "test/score", "train/loss", "train/gradient_norm", "train/guarded_frac"}
 
 
+def test_kept_rungs_alone_are_measured_on_the_test_part_and_saved():
+    result, witness = run(PlainEngine(random_llama()), FOUR, random_data(), judge=told(ON, KEEP, ON, ON))
+    assert witness.parts == [("validation",), ("validation",), ("test",), ("validation",), ("validation", "test")]
+    assert witness.of("test") == [{"event": "test", "rung": 2, "metrics": {"test/score": 2}}]
+    assert list(witness.saved) == [2]
+    assert ("test/score" in result.metrics) and result.stopped is None
+
+
+def test_last_rung_is_saved_where_it_is_kept_and_its_test_part_is_told_with_the_rest():
+    result, witness = run(PlainEngine(random_llama()), settings(rungs=2), random_data(), judge=told(ON, KEEP))
+    assert list(witness.saved) == [2] and witness.of("test") == []
+    assert witness.parts == [("validation",), ("validation", "test")]
+    assert result.metrics == witness.of("rung")[-1]["metrics"]
+
+
+def test_rung_is_told_before_it_is_judged_and_saved_when_all_of_it_is_known():
+    engine = PlainEngine(random_llama())
+    reported = []
+
+    def judge(rung, rungs):
+        reported.append(len(witness.of("rung")))
+        return KEEP
+
+    witness = Witness(engine, {}, judge)
+    run_trial(engine, settings(steps=2), random_data(), {}, witness.at_rungs, witness.events.append)
+    assert reported == [1, 2]
+    at_rungs = [event for event in engine.events if isinstance(event, tuple)]
+    assert at_rungs[:4] == [("evaluate", "validation"), ("judge", 1, 2), ("evaluate", "test"), ("save", 1)]
+    assert at_rungs[4:] == [("evaluate", "validation", "test"), ("judge", 2, 2), ("save", 2)]
+
+
+def test_saved_weights_are_those_of_their_rung():
+    data = random_data()
+    _, whole = run(PlainEngine(random_llama()), FOUR, data, judge=told(ON, KEEP, ON, KEEP))
+    stopped = PlainEngine(random_llama())
+    run(stopped, FOUR, data, judge=told(ON, STOP))
+    assert torch.equal(whole.saved[2], weights(stopped))
+    assert not torch.equal(whole.saved[2], whole.saved[4])
+
+
+def test_trial_ends_at_the_rung_where_it_is_told_to_with_the_reason():
+    engine = PlainEngine(random_llama())
+    result, witness = run(engine, FOUR, random_data(), judge=told(ON, STOP))
+    assert result.stopped == "ranks 7 of 9"
+    assert len(engine.rates) == len(witness.of("rung")) == 2
+    assert "test/score" not in result.metrics and witness.saved == {}
+
+
+def test_trial_that_is_stopped_and_kept_leaves_its_test_part_and_its_weights():
+    result, witness = run(PlainEngine(random_llama()), FOUR, random_data(), judge=told(STOP_AND_KEEP))
+    assert result.stopped == "the time is up"
+    assert (result.metrics["validation/score"], result.metrics["test/score"]) == (1, 1)
+    assert list(witness.saved) == [1]
+
+
+def test_trial_that_is_stopped_without_a_reason_says_that_it_was():
+    result, _ = run(PlainEngine(random_llama()), FOUR, random_data(), judge=told(Verdict(go_on=False)))
+    assert result.stopped == "stopped"
+
+
+def test_stopping_at_the_last_rung_changes_nothing():
+    data = random_data()
+    (whole, engine), (told_to_end, other) = [
+        (run(engine, settings(steps=2), data, judge=told(ON, verdict))[0], engine)
+        for verdict, engine in ((ON, PlainEngine(random_llama())), (STOP, PlainEngine(random_llama())))
+    ]
+    assert told_to_end.stopped is None
+    assert told_to_end.metrics == whole.metrics
+    assert other.events == engine.events
+
+
+def test_rungs_that_are_kept_on_the_way_leave_the_trial_as_it_was():
+    data, plain, kept = random_data(), PlainEngine(random_llama()), PlainEngine(random_llama())
+    result, _ = run(plain, FOUR, data, judge=told(ON, ON, ON, ON))
+    other, _ = run(kept, FOUR, data, judge=told(KEEP, KEEP, KEEP, KEEP))
+    assert other.metrics == result.metrics
+    assert torch.equal(weights(kept), weights(plain))
+
+
+def test_trial_that_nobody_judges_is_kept_at_its_end_alone():
+    result, witness = run(PlainEngine(random_llama()), settings(rungs=3), random_data(), judge=alone())
+    assert result.stopped is None and list(witness.saved) == [3]
+
+
+def test_trial_that_is_to_end_at_a_rung_goes_there_on_the_full_schedules_path():
+    whole, cut = PlainEngine(random_llama()), PlainEngine(random_llama())
+    trial, data = FOUR, random_data()
+    run(whole, trial, data)
+    result, witness = run(cut, trial, data, judge=alone(stop_at=2))
+    assert cut.rates == whole.rates[:2]
+    assert result.stopped == "asked to end at rung 2"
+    assert (result.metrics["validation/score"], result.metrics["test/score"]) == (2, 2)
+    assert list(witness.saved) == [2]
+    assert run(PlainEngine(random_llama()), trial, data, judge=alone(stop_at=4))[0].stopped is None
+
+
 def test_more_rungs_than_steps_are_one_at_each_step():
     _, witness = run(PlainEngine(random_llama()), settings(steps=2, rungs=5), random_data())
     assert [(event["rung"], event["rungs"]) for event in witness.of("rung")] == [(1, 2), (2, 2)]
@@ -114,18 +236,18 @@ def test_time_is_divided_among_steps_beliefs_and_evaluation(tiny):
 
 def test_trial_starts_from_the_pristine_weights():
     data, engine = random_data(), PlainEngine(random_llama())
-    first, _ = run(engine, settings(), data)
+    first, _ = run(engine, settings(steps=3), data)
     ended, engine.events = weights(engine), []
     assert not torch.equal(ended, weights(PlainEngine(random_llama())))
-    second, _ = run(engine, settings(), data)
+    second, _ = run(engine, settings(steps=3), data)
     assert engine.events[0] == "reset"
     assert second.metrics["train/loss"] == first.metrics["train/loss"]
     assert torch.equal(weights(engine), ended)
 
 
 def test_reported_loss_is_that_of_the_global_batch():
-    _, witness = run(PlainEngine(random_llama()), settings(optimizer={"global_batch": 5}), random_data())
-    _, cut = run(PlainEngine(random_llama()), settings(optimizer={"global_batch": 5, "micro_batch": 1}), random_data())
+    _, witness = run(PlainEngine(random_llama()), settings(steps=1, optimizer={"global_batch": 5}), random_data())
+    _, cut = run(PlainEngine(random_llama()), settings(steps=1, optimizer={"global_batch": 5, "micro_batch": 1}), random_data())
     model, data = random_llama(), random_data()
     tokens = sum(len(item.answer) for item in data.forget)
     forget = sum(answer_logp(model, item) for item in data.forget) / tokens
@@ -200,17 +322,24 @@ def test_loss_that_is_not_finite_fails_the_trial_with_what_to_change():
 
 def test_metric_that_is_not_finite_fails_the_trial_by_its_name():
     engine = PlainEngine(random_llama())
-    with pytest.raises(TrialFailedError, match=r"validation/utility is nan after step 4; .* raise retain.weight"):
-        run(engine, settings(), random_data(), {"validation/utility": math.nan})
+    with pytest.raises(TrialFailedError, match=r"validation/score is nan after step 1; .* raise retain.weight"):
+        run(engine, settings(steps=2), random_data(), {"validation/score": math.nan})
+
+
+def test_test_part_of_a_kept_rung_that_is_not_finite_fails_the_trial_before_anything_is_written():
+    engine = PlainEngine(random_llama())
+    with pytest.raises(TrialFailedError, match=r"test/score is inf after step 1"):
+        run(engine, settings(steps=2), random_data(), {"test/score": math.inf}, told(KEEP, ON))
+    assert not any(event[0] == "save" for event in engine.events)
 
 
 def test_lane_works_on_after_a_failed_trial():
     engine = PlainEngine(random_llama())
     with pytest.raises(TrialFailedError):
         run(engine, settings(optimizer={"learning_rate": 1e300, "warmup_epochs": 0}), random_data())
-    run(engine, settings(), random_data())
+    run(engine, settings(steps=3), random_data())
     fresh = PlainEngine(random_llama())
-    run(fresh, settings(), random_data())
+    run(fresh, settings(steps=3), random_data())
     assert torch.equal(weights(engine), weights(fresh))
 
 
@@ -227,14 +356,15 @@ def test_results_do_not_depend_on_ranks_or_micro_batches(tiny, world_size, chang
     data = text_data(tiny.tokenizer)
 
     def work(micro_batch):
-        trial = settings(**changes, optimizer={"micro_batch": micro_batch, "learning_rate": 1e-3})
-        return lambda engine: run(engine, trial, data)
+        trial = settings(**changes, epochs=2, rungs=3, optimizer={"micro_batch": micro_batch, "learning_rate": 1e-3})
+        return lambda engine: run(engine, trial, data, judge=rank_0_knows(engine, KEEP, STOP_AND_KEEP))
 
     ((alone, witness),), (engine,) = run_ranks(tiny.model, 1, work(4), tiny.tokenizer)
     results, engines = run_ranks(tiny.model, world_size, work(1), tiny.tokenizer)
     for (result, other), other_engine in zip(results, engines, strict=True):
         assert result.metrics == pytest.approx(alone.metrics, rel=1e-7)
         torch.testing.assert_close(weights(other_engine), weights(engine), rtol=1e-7, atol=1e-9)
+        assert result.stopped == "the time is up"
         assert other_engine.events == engines[0].events
         assert len(other.events) == (len(witness.events) if other_engine.rank == 0 else 0)
     assert not torch.allclose(weights(engine), weights(PlainEngine(tiny.model)), rtol=1e-4, atol=1e-5)

@@ -4,7 +4,6 @@ Every call sends what MLflow lacks and nothing twice, whoever sent it before. Af
 with the study's records deliver the rest: the study's journal is the queue on disk, and there is no second one to differ from it.
 """
 
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
 from orchestrator.provenance import as_text, flattened, redacted
-from orchestrator.records import TrialRecord
+from orchestrator.records import Confirmation, Status, TrialRecord
+from orchestrator.tracking.mlflow_client import create_database, failures_of_mlflow, new_client
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
@@ -30,8 +28,12 @@ _PARAMS_PER_BATCH = 100
 _TAG_CHARACTERS = 7900
 # Longer values make the run page of the UI hard to read; sweep.json has them whole.
 _PARAM_CHARACTERS = 500
-_RUN_STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED"}
+# A trial that early stopping ended did what it should: the tag `status` tells it apart.
+_RUN_STATUS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 _PARENT = ""
+
+CONFIRMS = "lethe.confirms"
+"""Tag of a run that repeats a member of the front under another seed: which member."""
 
 
 class TrackingError(Exception):
@@ -53,8 +55,8 @@ class SweepInfo:
 class SweepSummary:
     """What the parent run says about a sweep so far."""
 
-    hypervolumes: Sequence[float]
-    """Hypervolume after each finished trial, starting with the first."""
+    counts: Mapping[Status, int]
+    """Trials by status."""
     front: Mapping[str, Any]
     """What `orchestrator.front.front_json` gives."""
     leaderboard: str
@@ -121,23 +123,24 @@ class Tracker:
         """
         with self._talking() as client:
             config = info.sweep.model_dump(mode="json")
-            # A resume may ask for more trials, and MLflow's parameters cannot change.
-            trials = config["search"].pop("trials")
-            tags = {"lethe.data_digest": info.data_digest, "lethe.trials": str(trials), **info.provenance}
+            # A resume may ask for more trials or lift a budget, and MLflow's parameters cannot change.
+            limits = {"lethe.trials": str(config["search"].pop("trials")), "lethe.budget": as_text(config.pop("budget"))}
+            tags = {"lethe.data_digest": info.data_digest, **limits, **info.provenance}
             sent = self._run(client, _PARENT, self.sweep_name, None)
             self._add(client, sent, params=flattened(config), tags=tags)
             self._set_status(client, sent, "RUNNING", None)
             client.log_text(sent.run_id, redacted(info.sweep.model_dump_json(indent=1)), "sweep.json")
             return sent.run_id
 
-    def sync_trial(self, record: TrialRecord, front_member: bool, method: str, beliefs: str) -> str:
+    def sync_trial(self, record: TrialRecord, front_rungs: Sequence[int], method: str, beliefs: str, worker_seconds: float) -> str:
         """Create or complete the child run of a trial.
 
         Args:
             record: The trial as it stands.
-            front_member: Whether it is on the front now; may change as other trials end.
+            front_rungs: Its rungs on the front now; may change as other trials end.
             method: Base method, searched or not.
             beliefs: Which beliefs are suppressed, searched or not.
+            worker_seconds: Seconds times workers of all its attempts, logged with its end.
 
         Returns:
             The child's run id.
@@ -148,10 +151,11 @@ class Tracker:
         with self._talking() as client:
             started = None if record.started_at is None else round(record.started_at * 1000)
             sent = self._run(client, record.trial_id, record.trial_id, started)
-            tags = {"method": method, "beliefs": beliefs, "status": record.status, "pareto.front": str(front_member).lower()}
+            tags = {"method": method, "beliefs": beliefs, "status": record.status, "pareto.front": str(bool(front_rungs)).lower()}
+            tags["pareto.rungs"] = ", ".join(map(str, front_rungs)) or "none"
             if record.reason:
                 tags["reason"] = record.reason
-            steps = _metrics_by_rung(record)
+            steps = _metrics_by_rung(record, worker_seconds)
             status = _RUN_STATUS[record.status]
             complete = sent.tags.get("lethe.rungs") == str(len(steps)) and sent.status == status
             metrics = [] if complete else _times(record, steps)
@@ -163,8 +167,37 @@ class Tracker:
             self._set_status(client, sent, status, ended)
             return sent.run_id
 
+    def sync_confirmation(self, confirmation: Confirmation) -> None:
+        """Create the child run of a repetition under another seed, unless MLflow has it.
+
+        Raises:
+            TrackingError: MLflow is away or refused.
+        """
+        with self._talking() as client:
+            sent = self._run(client, confirmation.name, confirmation.name, None)
+            tags = {CONFIRMS: confirmation.member, "seed": str(confirmation.seed)}
+            tags |= {"status": "failed", "reason": confirmation.reason} if confirmation.reason else {"status": "finished"}
+            now, step = _now(), confirmation.rung - 1
+            self._add(client, sent, [(key, value, step, now) for key, value in confirmation.metrics.items()], tags=tags)
+            self._set_status(client, sent, _RUN_STATUS["failed" if confirmation.reason else "finished"], None)
+
+    def sync_hypervolumes(self, first: int, hypervolumes: Sequence[float]) -> None:
+        """Send the parent's newest hypervolumes; `sync_parent` came before.
+
+        Args:
+            first: Trials with a result after which the first of them was measured.
+            hypervolumes: One for each trial with a result from there on.
+
+        Raises:
+            TrackingError: MLflow is away or refused.
+        """
+        with self._talking() as client:
+            now = _now()
+            sent = self._run(client, _PARENT, self.sweep_name, None)
+            self._add(client, sent, [("hypervolume", value, step, now) for step, value in enumerate(hypervolumes, start=first)])
+
     def sync_summary(self, summary: SweepSummary) -> None:
-        """Bring the parent run up to date: hypervolume, leaderboard, front and files.
+        """Bring the parent run up to date: leaderboard, front and files.
 
         Args:
             summary: State of the sweep; `sync_parent` came before.
@@ -174,10 +207,8 @@ class Tracker:
         """
         with self._talking() as client:
             sent = self._run(client, _PARENT, self.sweep_name, None)
-            now = _now()
-            metrics = [("hypervolume", value, step, now) for step, value in enumerate(summary.hypervolumes, start=1)]
-            counts = {"lethe.finished": str(len(summary.hypervolumes)), "lethe.failed": str(summary.front["failed"])}
-            self._add(client, sent, metrics, tags={**counts, "mlflow.note.content": _cut(summary.leaderboard)})
+            counts = {f"lethe.{status}": str(count) for status, count in summary.counts.items()}
+            self._add(client, sent, tags={**counts, "mlflow.note.content": _cut(summary.leaderboard)})
             client.log_dict(sent.run_id, dict(summary.front), "front.json")
             for file in summary.files:
                 client.log_artifact(sent.run_id, str(file))
@@ -189,15 +220,15 @@ class Tracker:
             if self._connection is None:
                 self._connection = self._connect()
             yield self._connection
-        except _failures() as error:
+        except failures_of_mlflow() as error:
             # Whatever was half done, or removed by somebody in the UI, is looked up afresh by the next call.
             self._connection, self._runs = None, {}
             # Not chained: tracebacks of database drivers quote the URI with its password.
             raise TrackingError(redacted(f"MLflow at {self.uri}: {type(error).__name__}: {error}")) from None
 
     def _connect(self) -> "MlflowClient":
-        _create_database(self.uri)
-        client = _new_client(self.uri)
+        create_database(self.uri)
+        client = new_client(self.uri)
         self._experiment_id = self._find_experiment(client)
         self._runs = {}
         token = None
@@ -291,11 +322,12 @@ def _now() -> int:
     return round(time.time() * 1000)
 
 
-def _metrics_by_rung(record: TrialRecord) -> list[dict[str, float]]:
+def _metrics_by_rung(record: TrialRecord, worker_seconds: float) -> list[dict[str, float]]:
     """Metrics of every rung; those of the trial's end count to its last rung."""
     rungs = [dict(rung) for rung in record.rungs]
-    if record.status != "running" and record.metrics:
-        rungs = [*rungs[:-1], {**(rungs[-1] if rungs else {}), **record.metrics}]
+    if record.ended:
+        rungs = rungs or [{}]
+        rungs[-1] |= {"worker_seconds": worker_seconds}
         if record.duration_s is not None:
             rungs[-1]["duration_s"] = record.duration_s
     return rungs
@@ -314,38 +346,3 @@ def _times(record: TrialRecord, rungs: Sequence[Mapping[str, float]]) -> list[tu
 
 def _held(run: "Run") -> _Sent:
     return _Sent(run.info.run_id, run.info.status, dict(run.data.tags), set(run.data.params), set(run.data.metrics))
-
-
-def _new_client(uri: str) -> "MlflowClient":
-    # MLflow reads these at import or at its first request. No usage statistics leave the machine unless somebody asks for them,
-    # and a server that is away is given up after seconds, not after the four minutes of MLflow's default: the next call tries again.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri=uri)
-
-
-def _failures() -> tuple[type[Exception], ...]:
-    import requests
-    import sqlalchemy.exc
-    from mlflow.exceptions import MlflowException
-
-    return MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError
-
-
-def _create_database(uri: str) -> None:
-    """Create a missing SQLite store whole: a kill in the middle of MLflow's migrations (seconds) would leave one that it refuses."""
-    if not uri.startswith("sqlite:///") or ":memory:" in uri:
-        return
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Held while another driver creates it, so that two first sweeps in one folder do not race.
-    with FileLock(f"{path}.lock"):
-        if path.exists():
-            return
-        partial = path.with_name(f"{path.name}.partial")
-        partial.unlink(missing_ok=True)
-        _new_client(f"sqlite:///{partial}").search_experiments()
-        partial.rename(path)

@@ -1,0 +1,47 @@
+"""`lethe extend`: the same sweep with more trials or a larger budget."""
+
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from search_spaces.pydantic_problems import problems_of
+from search_spaces.sweep_settings import SweepSettings
+from search_spaces.user_errors import UserError
+
+REMEDY = "write +20 for more, or 64 for a new total"
+
+
+def extended(sweep: SweepSettings, wished: Mapping[str, str]) -> SweepSettings:
+    """The sweep with some of its limits raised.
+
+    Args:
+        sweep: As it was run.
+        wished: Dotted key -> `+amount` to add, or a new total.
+
+    Raises:
+        UserError: Nothing is wished for, a wish is no number, lowers a limit, or adds to one that the sweep does not have.
+    """
+    if not wished:
+        raise UserError("nothing to extend", key="--trials", remedy=REMEDY)
+    raw = sweep.model_dump(mode="json")
+    for key, text in wished.items():
+        block, _, name = key.partition(".")
+        raw[block][name] = _raised(raw[block][name], key, text)
+    try:
+        return SweepSettings.model_validate(raw)
+    except ValidationError as error:
+        raise UserError.joined(problems_of(error, SweepSettings)) from error
+
+
+def _raised(now: float | None, key: str, text: str) -> float:
+    try:
+        amount = float(text) if not isinstance(now, int) else int(text)
+    except ValueError as error:
+        raise UserError("not a number", key=key, value=text, remedy=REMEDY) from error
+    if text.strip().startswith("+"):
+        if now is None:
+            raise UserError("the sweep has no such limit, so there is nothing to add to", key=key, value=text, remedy=REMEDY)
+        return now + amount
+    if now is not None and amount < now:
+        raise UserError("a limit can only be raised", key=key, value=text, allowed=f"{now:g} or more", remedy=REMEDY)
+    return amount

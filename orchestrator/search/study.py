@@ -1,0 +1,293 @@
+"""The study: which trials there are, what came out of them, and which one is next.
+
+The journal file is the only truth about a sweep: everything here is rebuilt from it at each start, so a killed driver loses nothing.
+A trial enters the journal in one record, complete with its parameters, and its end is one write, so that no kill leaves half of either
+behind. Samplers never see the journal: they look at a memory that follows it.
+"""
+
+import threading
+import time
+import warnings
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import optuna
+from optuna.samplers import RandomSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from orchestrator.objectives import criteria_of
+from orchestrator.records import Asked, Status, TrialRecord, trial_id
+from orchestrator.search.proposer import Proposer, constraint_attrs
+from orchestrator.search.selection import not_a_number, selected_rung, told_values, violations, why_failed
+from orchestrator.search.study_journal import StudyJournal
+from orchestrator.search.trial_attributes import END, REACHED, STARTED, STATES, cut_off, record_of, rung_key, rungs_of
+from search_spaces.sweep_settings import SweepSettings
+from search_spaces.user_errors import UserError
+
+# PED-ANOVA compares the best trials with all of them and wants five among the best.
+_FEWEST_TRIALS_FOR_IMPORTANCE = 10
+_BEST_TRIALS_FOR_IMPORTANCE = 5
+
+
+class Study:
+    """A sweep's trials in an Optuna journal. Its methods may be called from several threads of the one driver."""
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        journal: StudyJournal,
+        sweep: SweepSettings,
+        proposer: Proposer | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._study, self._journal, self._sweep, self._proposer, self._clock = study, journal, sweep, proposer, clock
+        self._criteria = criteria_of(sweep)
+        self._study_id = journal.get_study_id_from_name(sweep.name)
+        self._lock = threading.RLock()
+        self._interrupted: deque[int] = deque()
+        self._count = len(study.get_trials(deepcopy=False))
+        self._notes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+        for name, value in journal.get_study_user_attrs(self._study_id).items():
+            trial, _, key = name.partition(":")
+            self._notes[trial][key] = value
+
+    @classmethod
+    def open(cls, journal: Path, sweep: SweepSettings, warm: Sequence[TrialRecord] = (), clock: Callable[[], float] = time.time) -> Self:
+        """Creates the sweep's study or takes it up again, for the driver that runs it.
+
+        Trials that a dead driver left running are handed out again by `ask`; one whose end was being written is ended now.
+
+        Args:
+            journal: File of the study, created along with its folder. The caller holds the sweep's lock: there is one writer.
+            sweep: Settings with objectives filled in.
+            warm: Trials of other sweeps that the sampler learns from, the same ones at every start
+                (`orchestrator.warm_start.warm_trials`).
+            clock: Unix time in seconds; a simulation has its own.
+
+        Returns:
+            The study, ready for `ask`.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        storage, criteria = StudyJournal(journal, repair=True), criteria_of(sweep)
+        # The sampler given here never samples: see `Proposer`.
+        study = optuna.create_study(
+            storage=storage,
+            study_name=sweep.name,
+            directions=[objective.direction for objective in criteria.objectives],
+            load_if_exists=True,
+            sampler=RandomSampler(seed=0),
+        )
+        if study.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names([objective.name for objective in criteria.objectives])
+        proposer = Proposer(sweep, criteria, warm)
+        for trial in study.get_trials(deepcopy=False):
+            proposer.take(trial)
+        opened = cls(study, storage, sweep, proposer, clock)
+        opened._take_up()
+        return opened
+
+    @classmethod
+    def read(cls, journal: Path, sweep: SweepSettings) -> Self:
+        """The study as it stands, for looking at while its driver runs or after. Writes nothing.
+
+        Raises:
+            UserError: There is no study in the file.
+        """
+        missing = UserError(
+            "this sweep has no study yet", file=str(journal), remedy="Start it with `lethe run`, or check its name and the storage folder."
+        )
+        if not journal.is_file():
+            raise missing
+        storage = StudyJournal(journal, repair=False)
+        try:
+            study = optuna.load_study(study_name=sweep.name, storage=storage, sampler=RandomSampler(seed=0))
+        except KeyError as error:
+            raise missing from error
+        return cls(study, storage, sweep)
+
+    def ask(self) -> Asked | None:
+        """The next trial: interrupted ones first (each once per driver), then recipes, then enqueued ones, then the sampler's.
+
+        No two trials of a sweep have the same parameters. What a new trial is depends on the seed, its number and the trials before it
+        alone, so a resumed sweep goes on as the uninterrupted one would have.
+
+        Returns:
+            None when the budget of trials is used up, or every point of the space has been tried (then `exhausted` is set).
+        """
+        assert self._proposer is not None, "opened for reading"
+        with self._lock:
+            if self._interrupted:
+                number = self._interrupted.popleft()
+                self._set(number, {STARTED: self._clock()})
+            else:
+                number = self._count
+                proposal = self._proposer.propose(number) if number < self._sweep.search.trials else None
+                if proposal is None:
+                    return None
+                proposal.set_user_attr(STARTED, self._clock())
+                self._study.add_trial(proposal)
+                self._count += 1
+                self._proposer.take(self._trial(number))
+            # Read back, so that a trial that is run again gets the very same numbers.
+            return Asked(number, dict(self._trial(number).params))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether `ask` has found that every point of the space has been tried."""
+        return self._proposer is not None and self._proposer.exhausted
+
+    @property
+    def ask_s(self) -> float:
+        """Seconds that this driver has spent in the sampler."""
+        return self._proposer.ask_s if self._proposer is not None else 0.0
+
+    def remaining(self) -> int:
+        """Trials that `ask` will still hand out, unless the space is used up before."""
+        with self._lock:
+            return len(self._interrupted) + max(0, self._sweep.search.trials - self._count)
+
+    def tell_rung(self, number: int, rung: int, metrics: Mapping[str, float]) -> None:
+        """Notes the metrics of a rung. Changes nothing once the trial has ended.
+
+        Args:
+            number: The trial.
+            rung: From 1.
+            metrics: Keys such as `validation/utility`.
+        """
+        self._note_rung(number, rung, metrics, {})
+
+    def tell_test(self, number: int, rung: int, metrics: Mapping[str, float]) -> None:
+        """Adds metrics of the test part to those of a rung. Changes nothing once the trial has ended."""
+        with self._lock:
+            self._note_rung(number, rung, metrics, self._trial(number).user_attrs.get(rung_key(rung)) or {})
+
+    def finish(self, number: int) -> None:
+        """Ends a trial that has gone to its last rung; what it was told at its rungs is its result.
+
+        The search sees the rung that `search.select` says, on the validation part. A trial whose last rung lacks a finite objective, or
+        that was NaN anywhere at any rung, has failed. A second end of the same trial changes nothing: the first one counts.
+        """
+        with self._lock:
+            reason = why_failed(rungs_of(self._trial(number)), self._criteria)
+            self._end(number, "finished" if reason is None else "failed", reason)
+
+    def stop(self, number: int, reason: str) -> None:
+        """Ends a trial at a rung before its last, with what it has reached there; it has failed if that is NaN."""
+        with self._lock:
+            wrong = not_a_number(rungs_of(self._trial(number)))
+            self._end(number, "stopped" if wrong is None else "failed", wrong or reason)
+
+    def fail(self, number: int, reason: str) -> None:
+        """Ends a trial as failed, with a reason for people. Changes nothing once the trial has ended."""
+        self._end(number, "failed", reason)
+
+    def record(self, number: int) -> TrialRecord:
+        """One trial."""
+        return record_of(self._trial(number), self.annotations(number))
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial, by number."""
+        return [record_of(trial, self.annotations(trial.number)) for trial in self._study.get_trials(deepcopy=False)]
+
+    def annotate(self, number: int, key: str, value: Any) -> None:
+        """Notes something beside a trial, also after it has ended (`mlflow_run_id` comes late when the server was away).
+
+        Args:
+            number: The trial.
+            key: Name of the note.
+            value: Plain data for JSON.
+        """
+        with self._lock:
+            # On the study, because Optuna seals the attributes of a trial when it ends.
+            self._journal.set_study_user_attr(self._study_id, f"{trial_id(number)}:{key}", value)
+            self._notes[trial_id(number)][key] = value
+
+    def annotations(self, number: int) -> dict[str, Any]:
+        """All notes of `annotate` beside a trial."""
+        return dict(self._notes.get(trial_id(number), {}))
+
+    def importances(self, objective: str) -> dict[str, float]:
+        """How much each searched key matters for being among the best finished trials in one objective.
+
+        Args:
+            objective: Name of the objective.
+
+        Returns:
+            Space key -> share, most important first, adding up to 1; conditional keys included. Empty with fewer than ten finished trials.
+
+        Source:
+            PED-ANOVA, arXiv 2304.10255, and its conditional form, arXiv 2601.20800.
+        """
+        finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if len(finished) < _FEWEST_TRIALS_FOR_IMPORTANCE or not any(trial.distributions for trial in finished):
+            return {}
+        index = [item.name for item in self._criteria.objectives].index(objective)
+        # The evaluator takes low values for good ones, whatever the study's direction.
+        sign = 1 if self._criteria.objectives[index].direction == "minimize" else -1
+        quantile = max(0.1, _BEST_TRIALS_FOR_IMPORTANCE / len(finished))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", category=UserWarning)
+            shares = optuna.importance.get_param_importances(
+                self._study,
+                evaluator=optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile),
+                target=lambda trial: sign * trial.values[index],
+            )
+        return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles what its callbacks hold into files that nobody reads; an open journal with its locks does not belong there.
+        return {}
+
+    def _take_up(self) -> None:
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            end = trial.user_attrs.get(END)
+            if end is not None:
+                self._end(trial.number, end["status"], end["reason"], end["at"])
+                continue
+            if left := cut_off(trial):
+                self._set(trial.number, left)
+            self._interrupted.append(trial.number)
+
+    def _note_rung(self, number: int, rung: int, metrics: Mapping[str, float], known: Mapping[str, float]) -> None:
+        with self._lock:
+            if self._trial(number).state == TrialState.RUNNING:
+                plain = {key: float(value) for key, value in metrics.items()}
+                self._set(number, {rung_key(rung): {**known, **plain}, REACHED: self._clock()})
+
+    def _end(self, number: int, status: Status, reason: str | None, at: float | None = None) -> None:
+        with self._lock:
+            trial = self._trial(number)
+            if trial.state != TrialState.RUNNING:
+                return
+            rungs = rungs_of(trial)
+            rung = selected_rung(rungs, self._criteria) if status != "failed" else None
+            values = told_values(rungs[rung - 1], self._criteria) if rung is not None and status == "finished" else None
+            limits = violations(rungs[rung - 1], self._criteria) if rung is not None else {}
+            own_id = self._trial_id(number)
+            with self._journal.together(durable=True):
+                end = {"status": status, "reason": reason, "at": self._clock() if at is None else at, "rung": rung}
+                self._journal.set_trial_user_attr(own_id, END, end)
+                for key, value in constraint_attrs(limits).items():
+                    self._journal.set_trial_system_attr(own_id, key, value)
+                self._journal.set_trial_state_values(own_id, STATES[status], values)
+            if self._proposer is not None:
+                self._proposer.take(self._trial(number))
+
+    def _set(self, number: int, attrs: Mapping[str, Any]) -> None:
+        own_id = self._trial_id(number)
+        with self._journal.together():
+            for key, value in attrs.items():
+                self._journal.set_trial_user_attr(own_id, key, value)
+
+    def _trial(self, number: int) -> FrozenTrial:
+        return self._journal.get_trial(self._trial_id(number))
+
+    def _trial_id(self, number: int) -> int:
+        return self._journal.get_trial_id_from_study_id_trial_number(self._study_id, number)

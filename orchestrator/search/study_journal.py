@@ -1,0 +1,82 @@
+"""The file that holds a study: Optuna's journal, with several records in one write, and the disk waited for only where it matters."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
+
+from orchestrator.journal import drop_torn_line
+
+# Only the driver writes, for milliseconds: an older lock was left by a driver that was killed in mid-write.
+STALE_LOCK_S = 5
+
+
+class StudyJournal(JournalStorage):
+    """Optuna's journal storage on one file.
+
+    A killed process loses nothing that was written. Only a power cut does, back to the last durable write: trials that had not ended,
+    which are repeated anyway. So the disk is waited for (a millisecond or more) once per trial and not at every rung.
+
+    Args:
+        path: The file; created when missing.
+        repair: Cut off what a killed writer left unfinished. Only for whoever holds the sweep's lock.
+    """
+
+    def __init__(self, path: Path, *, repair: bool) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Not Optuna's default lock, a symbolic link: with a relative path a stale one makes the next driver spin for ever.
+        lock = JournalFileOpenLock(str(path), grace_period=STALE_LOCK_S)
+        if repair and path.exists():
+            lock.acquire()
+            try:
+                drop_torn_line(path)
+            finally:
+                lock.release()
+        self._file = _File(path, lock)
+        super().__init__(self._file)
+
+    @contextmanager
+    def together(self, *, durable: bool = False) -> Iterator[None]:
+        """Everything set inside is one write at the end, and is seen only then.
+
+        A kill in mid-write leaves the first few records of it: set first what tells how to go on.
+
+        Args:
+            durable: Whether the write outlives a power cut once this returns.
+        """
+        self._file.held = []
+        try:
+            yield
+        finally:
+            held, self._file.held = self._file.held, None
+            self._file.write(held, durable)
+
+
+class _File(JournalFileBackend):
+    def __init__(self, path: Path, lock: JournalFileOpenLock) -> None:
+        super().__init__(str(path), lock)
+        self._path, self._write_lock = path, lock
+        self.held: list[dict[str, Any]] | None = None
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if self.held is None:
+            self.write(logs, durable=False)
+        else:
+            self.held += logs
+
+    def write(self, logs: list[dict[str, Any]], durable: bool) -> None:
+        lines = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
+        self._write_lock.acquire()
+        try:
+            with self._path.open("ab") as file:
+                file.write(lines.encode())
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+        finally:
+            self._write_lock.release()
