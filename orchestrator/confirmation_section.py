@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -14,15 +13,13 @@ from orchestrator.front import Front
 from orchestrator.objectives import Objective, criteria_of
 from orchestrator.pareto import Attainment
 from orchestrator.records import SweepView
-from orchestrator.report_series import axis_title, baseline_points, better, edge, group_name, method_and_beliefs
+from orchestrator.report_series import axis_title, baseline_points, better, edge, group_name, method_and_beliefs, names_with_room
 from orchestrator.report_tables import html_table
 
 EXPLANATION = """Members of the front, run again under seeds that the search never used. A member was chosen because its one run was
 good, so that run flatters it; the mean says what to expect of another seed. Bars are 95 % intervals of the mean (Student's t), values are
 of the test part. Edges say how far a whole front comes: what any seed, at least half of the seeds, and all of them attain."""
 _INK, _GREY, _MEAN, _BAND = "#222222", "#8a8a8a", "#0072B2", "rgba(86, 180, 233, 0.28)"
-LABEL_ROOM = (0.09, 0.04)
-"""Width and height of a member's name, as shares of the spread of all members."""
 
 
 def confirmation_section(view: SweepView, front: Front, draw: Callable[[str, go.Figure], str]) -> str:
@@ -158,14 +155,8 @@ def _means(members: Sequence[ConfirmedMember], first: Objective, other: Objectiv
 
 
 def _labels(members: Sequence[ConfirmedMember], first: Objective, other: Objective) -> list[str]:
-    """Names of the members, but none that would cover another: those are told when the pointer is on them."""
-    places = np.array([[confirmed.estimates[objective.name].mean for objective in (first, other)] for confirmed in members])
-    room = LABEL_ROOM * np.ptp(places, axis=0)
-    shown: list[int] = []
-    for index, place in enumerate(places):
-        if not any(np.all(np.abs(place - places[named]) < room) for named in shown):
-            shown.append(index)
-    return [confirmed.member.name if index in shown else "" for index, confirmed in enumerate(members)]
+    places = [(confirmed.estimates[first.name].mean, confirmed.estimates[other.name].mean) for confirmed in members]
+    return names_with_room([confirmed.member.name for confirmed in members], places)
 
 
 def _baseline(name: str, values: dict[str, float], first: Objective, other: Objective) -> go.Scatter:
