@@ -10,6 +10,7 @@ import yaml
 from typer.testing import CliRunner
 
 from orchestrator import cli
+from orchestrator.commands import before
 from orchestrator.sweep_folder import SweepFolder
 from search_spaces.loader import load_sweep
 from tests.unit.stored_sweep import FRONT, REASON, begin, store
@@ -191,7 +192,7 @@ def test_interrupt_says_how_to_go_on(file, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_load", interrupt)
+    monkeypatch.setattr(before, "load", interrupt)
     done = CliRunner().invoke(cli.app, ["validate", file])
     assert done.exit_code == 130
     assert done.stderr == "interrupted: run the same command again to go on\n"
