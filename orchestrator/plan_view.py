@@ -11,6 +11,7 @@ from rich.table import Table
 
 from cluster.capacity import require_lanes
 from orchestrator.baselines import plan_baselines
+from orchestrator.scale_plan_view import ScaleOptions, show_memory_here, show_scale
 from orchestrator.sweep_folder import SweepFolder
 from search_spaces.space import Domain, sample
 from search_spaces.sweep_settings import SweepSettings
@@ -18,13 +19,15 @@ from trainables.data.examples import Benchmark
 
 EXAMPLES = 5
 """Sampled trials shown."""
+HERE = ScaleOptions()
+"""Plan for this machine."""
 
 
-def show_plan(sweep: SweepSettings, file: str, benchmark: Benchmark, root: Path, console: Console) -> None:
-    """Print space, sampled trials, lanes on this machine, what has to be prepared, and how many steps there are.
+def show_plan(sweep: SweepSettings, file: str, benchmark: Benchmark, root: Path, console: Console, options: ScaleOptions = HERE) -> None:
+    """Print space, sampled trials, lanes here or on a described cluster, what has to be prepared, and how many steps there are.
 
     Raises:
-        UserError: Not even one lane fits on this machine.
+        UserError: Not even one lane fits on this machine, or the layout cannot start on the described GPUs.
     """
     table = Table(title=f"search space of {sweep.name}: {sweep.search.trials} trials by {sweep.search.sampler}")
     for column in ("key", "domain", "only when"):
@@ -35,8 +38,13 @@ def show_plan(sweep: SweepSettings, file: str, benchmark: Benchmark, root: Path,
     console.print("sampled trials, by chance (the sampler will choose better ones):", highlight=False)
     for number in range(EXAMPLES):
         console.print(f"  {sample_randomly(sweep, number)}", highlight=False, soft_wrap=True)
-    lanes = _show_lanes(sweep, file, console)
-    _show_steps(sweep, benchmark, lanes, console)
+    if options.cluster is None:
+        lanes = _show_lanes(sweep, file, console)
+        if not sweep.resources.gpus_per_worker:
+            show_memory_here(sweep, benchmark, options, console)
+        _show_steps(sweep, benchmark, lanes, console)
+    else:
+        show_scale(sweep, file, benchmark, steps_of_trial(sweep, benchmark), options, console)
     plan = plan_baselines(sweep, SweepFolder(root, sweep.name).models)
     prepared = sum(job.model.prepare.steps for job in plan.prepare)
     steps = f" ({prepared} steps in all)" if prepared else ""
@@ -57,10 +65,16 @@ def _show_lanes(sweep: SweepSettings, file: str, console: Console) -> int:
     return capacity.lanes
 
 
+def steps_of_trial(sweep: SweepSettings, benchmark: Benchmark) -> int:
+    """Optimizer steps of one trial."""
+    trial = sweep.trial
+    return trial.steps or trial.epochs * math.ceil(len(benchmark.forget) / trial.optimizer.global_batch)
+
+
 def _show_steps(sweep: SweepSettings, benchmark: Benchmark, lanes: int, console: Console) -> None:
     trial = sweep.trial
     batch = min(trial.optimizer.global_batch, len(benchmark.forget))
-    steps = trial.steps or trial.epochs * math.ceil(len(benchmark.forget) / trial.optimizer.global_batch)
+    steps = steps_of_trial(sweep, benchmark)
     _say(console, f"data: {len(benchmark.forget)} forget and {len(benchmark.retain)} retain examples")
     _say(console, f"a trial: {steps} steps of {batch} forget examples, {min(trial.rungs, steps)} evaluations")
     after_another = math.ceil(sweep.search.trials / lanes) * steps

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.terminal import File, Name, Overrides, Storage, app, load, load_data, screen, user_errors
+from orchestrator.commands.terminal import File, Name, Overrides, Storage, app, load, load_data, open_named, screen, user_errors
 
 PANEL = "Before a sweep"
 
@@ -22,14 +22,41 @@ def validate(file: File, overrides: Overrides = None, name: Name = None) -> None
 
 
 @app.command(rich_help_panel=PANEL)
-def plan(file: File, overrides: Overrides = None, name: Name = None, storage: Storage = None) -> None:
-    """Show the space, sampled trials, lanes and what would be prepared. Starts nothing."""
+def plan(
+    file: File,
+    overrides: Overrides = None,
+    name: Name = None,
+    storage: Storage = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="Plan for so many GPUs that are not here.")] = None,
+    gpu_memory_gib: Annotated[float, typer.Option("--gpu-memory-gib", min=1, help="Memory of each GPU in GiB.")] = 80.0,
+    gpus_per_node: Annotated[int, typer.Option("--gpus-per-node", min=1, help="GPUs of one node.")] = 8,
+    model_shape: Annotated[
+        str | None, typer.Option("--model-shape", help="1b, 8b, 70b (Llama), or a config.json: when the model's own is not here.")
+    ] = None,
+    step_time_s: Annotated[
+        float | None, typer.Option("--step-time-s", min=0.0, help="Seconds per optimizer step, its share of evaluation included.")
+    ] = None,
+    from_sweep: Annotated[str | None, typer.Option("--from-sweep", help="Take the step time from this sweep's finished trials.")] = None,
+    sequence_tokens: Annotated[
+        int | None, typer.Option("--sequence-tokens", min=2, help="Tokens of the longest example; estimated when left out.")
+    ] = None,
+) -> None:
+    """Show the space, sampled trials, lanes, memory and what would be prepared, here or on GPUs to come. Starts nothing."""
     with user_errors():
-        from orchestrator.plan_view import show_plan
+        from cluster.capacity_layouts import Cluster
+        from orchestrator.plan_view import show_plan, steps_of_trial
+        from orchestrator.scale_plan_view import ScaleOptions, measured_step_s
         from orchestrator.sweep_folder import storage_root
 
         sweep = load(file, overrides, name)
-        show_plan(sweep, file, load_data(sweep, file), storage_root(storage), screen())
+        benchmark = load_data(sweep, file)
+        if from_sweep is not None and step_time_s is None:
+            _, earlier, study = open_named(from_sweep, storage)
+            same = benchmark if earlier.data == sweep.data else load_data(earlier, from_sweep)
+            step_time_s = measured_step_s(study.records(), steps_of_trial(earlier, same), from_sweep)
+        cluster = None if gpus is None else Cluster(gpus, gpu_memory_gib * 1024**3, gpus_per_node)
+        options = ScaleOptions(cluster, model_shape, step_time_s, sequence_tokens)
+        show_plan(sweep, file, benchmark, storage_root(storage), screen(), options)
 
 
 @app.command(name="simulate", rich_help_panel=PANEL)

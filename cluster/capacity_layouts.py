@@ -1,0 +1,206 @@
+"""Which layouts of a sweep can start on a cluster that is only described, and the nearest that can where the asked one cannot."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from cluster import capacity_memory
+from cluster.capacity import Capacity, capacity_of, layout
+from cluster.capacity_memory import GIB, Lengths, RankMemory, memory_of_rank
+from cluster.capacity_models import ModelShape
+from search_spaces.space import Domain
+from search_spaces.sweep_settings import SweepSettings
+from search_spaces.trial_settings import Beliefs, TrialSettings
+from search_spaces.user_errors import UserError
+
+Fits = Callable[[TrialSettings, int], bool]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """GPUs that are not there yet."""
+
+    gpus: int
+    """GPUs in all."""
+    gpu_memory: float
+    """Memory of each in bytes."""
+    gpus_per_node: int = 8
+    """GPUs of one node; the last node holds what is left over."""
+
+    def nodes(self, cpus_per_worker: float) -> list[Mapping[str, float]]:
+        """The nodes as Ray would report them, each with CPUs enough for one worker per GPU."""
+        full, rest = divmod(self.gpus, self.gpus_per_node)
+        return [{"GPU": float(gpus), "CPU": gpus * cpus_per_worker} for gpus in [self.gpus_per_node] * full + [rest] * (rest > 0)]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A layout that can start."""
+
+    memory: RankMemory
+    """Of one rank."""
+    lanes: Sequence[tuple[int, ...]]
+    """Per lane the node of each worker."""
+    smallest_workers: int
+    """Fewest workers per trial that fit with the sweep's other settings."""
+
+
+def demanding_trial(sweep: SweepSettings) -> TrialSettings:
+    """The trial that needs most memory among those that the space can ask for."""
+    trial, space = sweep.trial, sweep.space
+    kinds = [str(value) for value in _values(space.get("beliefs"), trial.beliefs)]
+    token, sequence = (any(kind in value for value in kinds) for kind in ("token", "sequence"))
+    beliefs: Beliefs = "token+sequence" if token and sequence else "token" if token else "sequence" if sequence else "none"
+    losses = [str(value) for value in _values(space.get("retain.loss"), trial.retain.loss)]
+    loss = next((name for name in ("kl", "nll") if name in losses), "none")
+    methods = _values(space.get("forget.method"), trial.forget.method)
+    method = next((name for name in methods if name != "ga"), "ga")  # gradient ascent has no retain sequences
+    return trial.model_copy(
+        update={
+            "beliefs": beliefs,
+            "retain": trial.retain.model_copy(update={"loss": loss}),
+            "forget": trial.forget.model_copy(update={"method": method}),
+            "optimizer": trial.optimizer.model_copy(
+                update={key: _largest(space, f"optimizer.{key}", getattr(trial.optimizer, key)) for key in ("micro_batch", "global_batch")}
+            ),
+            "sequence_belief": trial.sequence_belief.model_copy(
+                update={
+                    key: _largest(space, f"sequence_belief.{key}", getattr(trial.sequence_belief, key))
+                    for key in ("num_samples", "max_new_tokens")
+                }
+            ),
+        }
+    )
+
+
+def require_layout(sweep: SweepSettings, shape: ModelShape, lengths: Lengths, cluster: Cluster, file: str) -> Layout:
+    """The sweep's layout on a described cluster.
+
+    Args:
+        sweep: Settings; a sweep written for CPUs is planned with one GPU per worker.
+        shape: Sizes of the model.
+        lengths: Tokens of the longest example.
+        cluster: The GPUs.
+        file: The sweep file, for messages.
+
+    Raises:
+        UserError: More workers than GPUs, or a rank does not fit; names the nearest layout that can start.
+    """
+    trial, workers = demanding_trial(sweep), sweep.resources.workers_per_trial
+    if workers > cluster.gpus:
+        raise UserError(
+            "one trial needs more GPUs than there are",
+            file=file,
+            key="resources.workers_per_trial",
+            value=workers,
+            allowed=f"at most {cluster.gpus}",
+            remedy=f"set resources.workers_per_trial to {cluster.gpus} or less, or plan with more --gpus",
+        )
+
+    def fits(candidate: TrialSettings, ranks: int) -> bool:
+        return memory_of_rank(shape, sweep.model, candidate, lengths, ranks, gpu=True).peak <= cluster.gpu_memory
+
+    memory = memory_of_rank(shape, sweep.model, trial, lengths, workers, gpu=True)
+    smallest = _smallest(fits, trial, cluster.gpus)
+    if memory.peak > cluster.gpu_memory:
+        raise _refusal(sweep, shape, trial, memory, cluster, file, list(_nearest(fits, trial, workers, cluster.gpus)))
+    resources = sweep.resources.model_copy(update={"gpus_per_worker": 1.0})
+    capacity: Capacity = capacity_of(cluster.nodes(resources.cpus_per_worker), resources)
+    return Layout(memory, layout(capacity, workers), smallest or workers)
+
+
+def describe_lanes(lanes: Sequence[tuple[int, ...]]) -> str:
+    """`lanes 1-4 on node 0; lanes 5-8 on node 1`, nodes counted from 0."""
+    texts, first = [], 1
+    for nodes, group in groupby(lanes, key=lambda lane: sorted(set(lane))):
+        last = first + len(list(group)) - 1
+        where = f"node {nodes[0]}" if len(nodes) == 1 else f"nodes {nodes[0]}-{nodes[-1]}"
+        texts.append(f"lane{f's {first}-{last}' if last > first else f' {first}'} on {where}")
+        first = last + 1
+    return "; ".join(texts)
+
+
+def _smallest(fits: Fits, trial: TrialSettings, most: int) -> int | None:
+    return next((workers for workers in range(1, most + 1) if fits(trial, workers)), None)
+
+
+def _with(trial: TrialSettings, micro_batch: int, **engine: Any) -> TrialSettings:
+    return trial.model_copy(
+        update={
+            "optimizer": trial.optimizer.model_copy(update={"micro_batch": micro_batch}),
+            "engine": trial.engine.model_copy(update=engine),
+        }
+    )
+
+
+def _nearest(fits: Fits, trial: TrialSettings, workers: int, most: int) -> Iterator[str]:
+    """Changes that make the trial fit, one setting at a time; all of them together where none does alone."""
+    found = False
+    smallest = _smallest(fits, trial, most)
+    if smallest is not None:
+        found = True
+        yield f"resources.workers_per_trial to {smallest}"
+    micro = trial.optimizer.micro_batch
+    smaller = next((size for size in range(micro - 1, 0, -1) if fits(_with(trial, size), workers)), None)
+    if smaller is not None:
+        found = True
+        yield f"trial.optimizer.micro_batch to {smaller}"
+    for key, value in (("activation_checkpointing", True), ("inference", "lockstep")):
+        changed = _with(trial, micro, **{key: value})
+        fewest = _smallest(fits, changed, most)
+        if fewest is not None and (smallest is None or fewest < smallest):
+            found = True
+            ranks = "" if fits(changed, workers) else f" and resources.workers_per_trial to {fewest}"
+            yield f"trial.engine.{key} to {str(value).lower()}{ranks}"
+    if found:
+        return
+    frugal = _with(trial, 1, activation_checkpointing=True, inference="lockstep")
+    smallest = _smallest(fits, frugal, most)
+    if smallest is not None:
+        yield (
+            "trial.engine.inference to lockstep, trial.engine.activation_checkpointing to true, trial.optimizer.micro_batch to 1"
+            f" and resources.workers_per_trial to {workers if fits(frugal, workers) else smallest}"
+        )
+
+
+def _refusal(
+    sweep: SweepSettings, shape: ModelShape, trial: TrialSettings, memory: RankMemory, cluster: Cluster, file: str, nearest: Sequence[str]
+) -> UserError:
+    workers = sweep.resources.workers_per_trial
+    largest = max(memory.parts, key=lambda part: memory.parts[part])
+    message = (
+        f"a rank of {shape.name} needs {memory.peak / GIB:.1f} GiB ({memory.worst_phase}; most of it: {largest}, "
+        f"{memory.parts[largest] / GIB:.1f} GiB) and a GPU has {cluster.gpu_memory / GIB:g} GiB"
+    )
+    if nearest:
+        remedy, allowed = f"set {'; or '.join(nearest)}", None
+        if nearest[0].startswith("resources.workers_per_trial"):
+            allowed = f"at least {nearest[0].rpartition(' ')[2]} on these GPUs"
+        return UserError(message, file=file, key="resources.workers_per_trial", value=workers, allowed=allowed, remedy=remedy)
+    frugal = _with(trial, 1, activation_checkpointing=True, inference="lockstep")
+    least = memory_of_rank(shape, sweep.model, frugal, Lengths(1, 1), cluster.gpus, gpu=True).peak
+    never = capacity_memory.WHOLE_ON_DEVICE and memory.phases["start"].get("whole model, before it is cut", 0) > cluster.gpu_memory
+    whole = " (every GPU has to hold the whole model when an engine starts and when a front member is saved)"
+    return UserError(
+        message,
+        file=file,
+        key="resources.workers_per_trial",
+        value=workers,
+        allowed=f"nothing on {cluster.gpus} of these GPUs: all of them together, with lock-step inference, checkpointing and a micro-batch"
+        f" of 1, leave {least / GIB:.1f} GiB per rank{whole if never else ''}",
+        remedy="plan with larger GPUs (--gpu-memory-gib)"
+        + ("; more of them do not help" if never else " or more of them (--gpus)")
+        + (", or set model.dtype to bfloat16" if sweep.model.dtype == "float32" else ""),
+    )
+
+
+def _values(domain: Domain | None, default: Any) -> Sequence[Any]:
+    return (default,) if domain is None else domain.choices
+
+
+def _largest(space: Mapping[str, Domain], key: str, default: int) -> int:
+    domain = space.get(key)
+    if domain is None:
+        return default
+    return int(max(float(value) for value in domain.choices if isinstance(value, int | float)) if domain.choices else domain.high)

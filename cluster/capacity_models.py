@@ -1,0 +1,212 @@
+"""The shape of a Llama-like model and how many parameters it has: what memory is counted from, without loading anything."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces.model_settings import ModelSettings, ScratchSettings
+from search_spaces.user_errors import UserError
+
+QUERY_KEY_NORMS = ("qwen3",)
+"""Families that normalise queries and keys per head."""
+QUERY_BIASES = ("qwen2",)
+"""Families with biases on queries, keys and values that their config does not name."""
+COUNTED = ("llama", "mistral", *QUERY_BIASES, *QUERY_KEY_NORMS)
+"""Values of `model_type` whose parameters are counted exactly."""
+SHORT_NAMES = {"1b": "llama-3.2-1b", "8b": "llama-3.1-8b", "70b": "llama-3.1-70b"}
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a causal LM with Llama's layers."""
+
+    name: str
+    """What people see."""
+    hidden: int
+    """Width of the residual stream."""
+    intermediate: int
+    """Width of the feed-forward layers."""
+    layers: int
+    """Decoder layers."""
+    heads: int
+    """Query heads."""
+    key_value_heads: int
+    """Key and value heads."""
+    head_size: int
+    """Width of one head."""
+    vocabulary: int
+    """Rows of the embedding and of the head."""
+    tied: bool
+    """Whether embedding and head are one matrix."""
+    query_bias: bool = False
+    """Biases on queries, keys and values."""
+    output_bias: bool = False
+    """Bias on the attention's output."""
+    feed_forward_bias: bool = False
+    """Biases in the feed-forward layers."""
+    query_key_norms: bool = False
+    """Norms of queries and keys per head."""
+
+    @property
+    def query_width(self) -> int:
+        """Elements of all query heads of one token."""
+        return self.heads * self.head_size
+
+    @property
+    def key_value_width(self) -> int:
+        """Elements of all key heads of one token; the values have as many."""
+        return self.key_value_heads * self.head_size
+
+    @property
+    def layer_tensors(self) -> tuple[int, ...]:
+        """Elements of each parameter tensor of one decoder layer."""
+        queries, keys, hidden, wide = self.query_width, self.key_value_width, self.hidden, self.intermediate
+        sizes = [hidden * queries, hidden * keys, hidden * keys, queries * hidden, *[hidden * wide] * 3, hidden, hidden]
+        sizes += [queries, keys, keys] if self.query_bias else []
+        sizes += [hidden] if self.output_bias else []
+        sizes += [wide, wide, hidden] if self.feed_forward_bias else []
+        sizes += [self.head_size] * 2 if self.query_key_norms else []
+        return tuple(sizes)
+
+    @property
+    def head_elements(self) -> int:
+        """Elements of the output head."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """Parameters, a tied head counted once."""
+        return self.head_elements * (1 if self.tied else 2) + self.layers * sum(self.layer_tensors) + self.hidden
+
+    @property
+    def largest_tensor(self) -> int:
+        """Elements of the largest parameter."""
+        return max(self.head_elements, *self.layer_tensors)
+
+    def shard(self, workers: int) -> int:
+        """Elements that one of `workers` ranks holds: every tensor is cut by itself, and its last piece padded."""
+        sizes = [*[self.head_elements] * (1 if self.tied else 2), self.hidden]
+        layer = sum(-(-size // workers) for size in self.layer_tensors)
+        return sum(-(-size // workers) for size in sizes) + self.layers * layer
+
+
+def _llama(name: str, hidden: int, intermediate: int, layers: int, heads: int, head_size: int, *, tied: bool) -> ModelShape:
+    return ModelShape(name, hidden, intermediate, layers, heads, 8, head_size, 128_256, tied)
+
+
+KNOWN: dict[str, ModelShape] = {
+    "llama-3.2-1b": _llama("Llama 3.2 1B", 2048, 8192, 16, 32, 64, tied=True),
+    "llama-3.2-3b": _llama("Llama 3.2 3B", 3072, 8192, 28, 24, 128, tied=True),
+    "llama-3.1-8b": _llama("Llama 3.1 8B", 4096, 14_336, 32, 32, 128, tied=False),
+    "llama-3.1-70b": _llama("Llama 3.1 70B", 8192, 28_672, 80, 64, 128, tied=False),
+}
+"""Shapes by a part of their hub ids, in lower case."""
+
+
+def shape_of(model: ModelSettings, given: str | None = None) -> ModelShape:
+    """The shape of a sweep's model, offline.
+
+    Args:
+        model: The `model:` block: a folder with a config.json, `base: scratch`, or a hub id that names a known Llama.
+        given: `--model-shape`: a key of `SHORT_NAMES` or `KNOWN`, or a config.json or its folder; goes before the block.
+
+    Raises:
+        UserError: The shape is unknown here, or of a family whose parameters are not counted.
+    """
+    if given is not None:
+        found = KNOWN.get(SHORT_NAMES.get(given.lower(), given.lower())) or _from_path(Path(given))
+        if found is None:
+            raise UserError(
+                "unknown model shape",
+                key="--model-shape",
+                value=given,
+                allowed=", ".join((*SHORT_NAMES, *KNOWN)),
+                remedy="give one of these, or the config.json of the model",
+            )
+        return found
+    name = model.target or model.base
+    assert name is not None, "the settings ask for one of both"
+    if name == "scratch":
+        return scratch_shape(model.scratch)
+    found = _from_path(Path(name)) or next((shape for key, shape in KNOWN.items() if key in name.lower().replace("_", "-")), None)
+    # Meta's 3.0, 3.1 and 3.3 models of one size share one shape.
+    found = found or next((KNOWN[SHORT_NAMES[size]] for size in ("8b", "70b") if f"llama-3-{size}" in name.lower()), None)
+    if found is None:
+        raise UserError(
+            "the model's config.json cannot be read here, so its memory cannot be counted",
+            key="model.target" if model.target else "model.base",
+            value=name,
+            allowed="a folder with a config.json, `scratch`, or the hub id of a Llama 3.1 or 3.2",
+            remedy="give --model-shape 1b, 8b or 70b, or --model-shape PATH with the model's config.json",
+        )
+    return found
+
+
+def scratch_shape(scratch: ScratchSettings) -> ModelShape:
+    """The small Llama of `base: scratch`; its vocabulary is taken at its upper bound."""
+    return ModelShape(
+        "scratch",
+        scratch.hidden_size,
+        scratch.intermediate_size,
+        scratch.layers,
+        scratch.heads,
+        scratch.heads,
+        scratch.hidden_size // scratch.heads,
+        scratch.vocabulary,
+        scratch.tie_embeddings,
+    )
+
+
+def shape_from_config(config: Mapping[str, Any], file: str) -> ModelShape:
+    """The shape that a Hugging Face config.json describes.
+
+    Args:
+        config: Its contents.
+        file: Its name, for messages.
+
+    Raises:
+        UserError: Another family, or a size is missing.
+    """
+    family = config.get("model_type")
+    if family not in COUNTED:
+        raise UserError(
+            "the parameters of this family are not counted",
+            file=file,
+            key="model_type",
+            value=family,
+            allowed=", ".join(COUNTED),
+            remedy="give --model-shape with the nearest known shape",
+        )
+    try:
+        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
+        return ModelShape(
+            name=str(config.get("_name_or_path") or Path(file).parent.name or family),
+            hidden=hidden,
+            intermediate=int(config["intermediate_size"]),
+            layers=int(config["num_hidden_layers"]),
+            heads=heads,
+            key_value_heads=int(config.get("num_key_value_heads") or heads),
+            head_size=int(config.get("head_dim") or hidden // heads),
+            vocabulary=int(config["vocab_size"]),
+            tied=bool(config.get("tie_word_embeddings", False)),
+            query_bias=family in QUERY_BIASES or bool(config.get("attention_bias", False)),
+            output_bias=bool(config.get("attention_bias", False)),
+            feed_forward_bias=bool(config.get("mlp_bias", False)),
+            query_key_norms=family in QUERY_KEY_NORMS,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"no usable size: {error}", file=file, remedy="give the config.json that came with the model") from error
+
+
+def _from_path(path: Path) -> ModelShape | None:
+    """The shape of a local folder or config.json; None where there is none."""
+    file = path if path.suffix == ".json" else path / "config.json"
+    if not file.is_file():
+        return None
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"no JSON: {error}", file=file, remedy="give the config.json that came with the model") from error
+    return shape_from_config(config, str(file))

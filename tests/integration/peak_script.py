@@ -1,0 +1,54 @@
+"""Run under torchrun: how much memory one trial adds to a process that has imported and joined everything, in bytes per rank."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from trainables.engine import start_deepspeed
+from trainables.job_runner import JobRunner
+from trainables.jobs import JOB
+from trainables.run_job import leave
+
+
+def status_bytes(name: str) -> int:
+    """`VmRSS` or `VmHWM` (the peak of it) of this process."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) * 1024
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    job, output = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+    start_deepspeed()
+    # The first collective allocates gloo's own buffers: they belong to the framework, not to the trial.
+    dist.all_reduce(torch.zeros(1))
+    base = status_bytes("VmRSS")
+    forget_peak()
+    phases: dict[str, int] = {}
+
+    def note(event: dict) -> None:
+        if os.environ.get("PEAK_BY_EVENT"):
+            name = f"{len(phases)}:{event['event']}:{event.get('step', event.get('rung', ''))}"
+            phases[name] = status_bytes("VmHWM") - base
+            forget_peak()
+
+    runner = JobRunner()
+    runner.run(JOB.validate_python(job), note)
+    peak = max([status_bytes("VmHWM") - base, *phases.values()])
+    everyone: list = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, {"base": base, "peak": peak, "phases": phases})
+    if dist.get_rank() == 0:
+        model = runner._engine.hf_config
+        output.write_text(json.dumps({"ranks": everyone, "vocabulary": model.vocab_size}))
+    leave()
+
+
+main()

@@ -1,0 +1,54 @@
+"""`lethe plan` against reality: predicted and measured peak memory of one real ZeRO-3 trial on two CPU processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.capacity_memory import memory_of_rank
+from cluster.capacity_models import shape_of
+from orchestrator.scale_plan_view import lengths_of
+from search_spaces.sweep_settings import SweepSettings
+from tests.integration.launch import ROOT
+from tests.integration.small_models import DATA
+from trainables.data.benchmarks import load_benchmark
+from trainables.jobs import PrepareJob
+from trainables.preparation import write_scratch_model
+
+SCRATCH = {"hidden_size": 768, "intermediate_size": 2048, "layers": 6, "heads": 12}
+WORKERS = 2
+TRIAL = {
+    "steps": 2,
+    "optimizer": {"learning_rate": 1e-4, "global_batch": 4, "micro_batch": 4, "warmup_epochs": 0},
+    "forget": {"method": "wga"},
+    "engine": {"evaluation_batch": 16},
+}
+
+
+def measured_peaks(folder: Path, model: dict) -> list[int]:
+    """Bytes that a trial adds to each rank at its peak."""
+    job = {"kind": "trial", "folder": str(folder / "initial"), "model": model, "data": DATA, "trial": TRIAL}
+    (folder / "job.json").write_text(json.dumps(job))
+    script = Path(__file__).with_name("peak_script.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORKERS), str(script)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "job.json", "out.json"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    return [rank["peak"] for rank in json.loads((folder / "out.json").read_text())["ranks"]]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux's /proc")
+def test_predicted_memory_is_within_15_percent_of_the_measured_peak_when_parameters_dominate(tmp_path):
+    model = {"base": "scratch", "scratch": SCRATCH}
+    write_scratch_model(PrepareJob(name="target", model=model, data=DATA, text="target", initial=str(tmp_path / "initial"), output="-"))
+    sweep = SweepSettings(name="peak", model=model, data=DATA, trial=TRIAL)
+    lengths = lengths_of(sweep, load_benchmark(sweep.data), None)
+    shape = shape_of(sweep.model, str(tmp_path / "initial"))
+    predicted = memory_of_rank(shape, sweep.model, sweep.trial, lengths, WORKERS, gpu=False).peak
+    for peak in measured_peaks(tmp_path, model):
+        assert predicted == pytest.approx(peak, rel=0.15)

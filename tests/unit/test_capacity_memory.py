@@ -1,0 +1,94 @@
+import pytest
+
+from cluster import capacity_memory as module
+from cluster.capacity_memory import Lengths, memory_of_rank
+from cluster.capacity_models import KNOWN
+from search_spaces.model_settings import ModelSettings
+from search_spaces.trial_settings import TrialSettings
+
+SHAPE = KNOWN["llama-3.1-8b"]
+
+
+def predicted(workers=8, dtype="bfloat16", shape=SHAPE, gpu=True, **trial):
+    model = ModelSettings(target="a/model", dtype=dtype)
+    return memory_of_rank(shape, model, TrialSettings(**trial), Lengths(256, 60), workers, gpu=gpu)
+
+
+def test_resident_parts_are_shards_in_their_precision():
+    parts = predicted(workers=8).phases["optimizer step"]
+    shard = SHAPE.shard(8)
+    assert (parts["weights"], parts["gradients"], parts["pristine weights"]) == (2 * shard,) * 3
+    assert (parts["master weights"], parts["Adam moments"]) == (4 * shard, 8 * shard)
+    assert parts["full copy"] == 2 * SHAPE.parameters
+    assert parts["gradient bucket"] == 2 * 500_000_000
+
+
+def test_float32_weights_take_twice_as_much_and_masters_the_same():
+    half, full = (predicted(dtype=dtype).phases["optimizer step"] for dtype in ("bfloat16", "float32"))
+    assert full["weights"] == 2 * half["weights"]
+    assert full["master weights"] == half["master weights"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("beliefs", ["none", "token+sequence"])
+def test_more_workers_never_need_more_memory_each(dtype, beliefs):
+    # From two on: a single rank needs no gathered copies.
+    peaks = [predicted(workers, dtype, beliefs=beliefs).peak for workers in range(2, 65)]
+    assert peaks == sorted(peaks, reverse=True)
+
+
+def test_checkpointing_keeps_one_layer_and_the_inputs_of_all():
+    plain = predicted().phases["forward and backward"]["activations"]
+    kept = predicted(engine={"activation_checkpointing": True}).phases["forward and backward"]["activations"]
+    inputs = 2 * 4 * 256 * SHAPE.hidden * 2  # 4 pairs of 256 tokens, two bytes each
+    assert kept == plain // SHAPE.layers + SHAPE.layers * inputs
+
+
+def test_micro_batch_and_beliefs_scale_activations():
+    one, four = (predicted(optimizer={"micro_batch": size}).phases["forward and backward"]["activations"] for size in (1, 4))
+    assert four == 4 * one
+    belief = predicted(beliefs="sequence", optimizer={"micro_batch": 1}, sequence_belief={"num_samples": 3, "max_new_tokens": 10})
+    assert belief.phases["forward and backward"]["activations"] == one * 5 // 2
+
+
+def test_head_chunk_is_chunk_times_vocabulary():
+    parts = predicted(engine={"head_chunk_tokens": 64}).phases["forward and backward"]
+    assert parts["head chunk"] == 64 * 128_256 * 14
+
+
+def test_kl_keeps_the_original_head_and_swaps_shards():
+    parts = predicted(retain={"loss": "kl"}).phases["forward and backward"]
+    assert parts["reference head"] == 2 * SHAPE.head_elements
+    assert parts["original's shards in place"] == 2 * SHAPE.shard(8)
+
+
+def test_start_holds_the_whole_model_on_every_device():
+    assert predicted(workers=64).phases["start"]["whole model, before it is cut"] == 2 * SHAPE.parameters
+
+
+def test_lockstep_needs_no_full_copy_once_the_engine_saves_without_one(monkeypatch):
+    monkeypatch.setattr(module, "WHOLE_ON_DEVICE", False)
+    assert "full copy" not in predicted(engine={"inference": "lockstep"}).phases["optimizer step"]
+    assert "full copy" in predicted().phases["optimizer step"]
+
+
+def test_deepspeed_block_changes_its_buckets():
+    trial = {"deepspeed": {"zero_optimization": {"reduce_bucket_size": 1000}}}
+    assert predicted(**trial).phases["optimizer step"]["gradient bucket"] == 2000
+
+
+def test_peak_is_that_of_the_worst_phase():
+    memory = predicted()
+    assert memory.peak == max(sum(parts.values()) for parts in memory.phases.values()) == sum(memory.parts.values())
+
+
+def test_cpu_counts_only_what_is_touched():
+    small = KNOWN["llama-3.2-1b"].__class__("small", 64, 128, 2, 4, 4, 16, 500, False)
+    memory = predicted(workers=2, dtype="float32", shape=small, gpu=False)
+    assert memory.parts["gradient bucket"] == 4 * small.parameters
+
+
+def test_bundles_are_those_of_the_engine():
+    from trainables.engine import GATHER_ELEMENTS
+
+    assert module.GATHER_ELEMENTS == GATHER_ELEMENTS
