@@ -12,8 +12,9 @@ import ray
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import FailureConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.mailbox import LostError, Mailbox
+from orchestrator.mailbox import LostError, Mailbox, Retries
 from search_spaces.sweep_settings import ResourceSettings
 from search_spaces.user_errors import UserError
 from trainables.jobs import Job
@@ -38,12 +39,19 @@ class LanePool:
         resources: What each holds.
         storage: Folder for Ray Train's own bookkeeping.
         jobs: How many jobs there will be: each may break the workers that run it, as one that runs out of memory does.
+        worker: What each worker runs with `mailbox`, `lane` and `threads`; `trainables.lane_worker.lane_loop` when left out.
     """
 
-    def __init__(self, lanes: int, resources: ResourceSettings, storage: Path, jobs: int = 0) -> None:
+    def __init__(
+        self, lanes: int, resources: ResourceSettings, storage: Path, jobs: int = 0, worker: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         self.lanes, self.resources, self.storage = lanes, resources, storage
-        self._restarts = MOST_RESTARTS + jobs
-        self.mailbox: Any = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000).remote()
+        self._worker = worker or _start_worker
+        self._restarts = MOST_RESTARTS + jobs * (resources.attempts + resources.preemptions)
+        # On the driver's own node: on another one it could go away while the driver lives.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        mailbox = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
+        self.mailbox: Any = mailbox.remote(Retries(resources.attempts, resources.preemptions), _alive_nodes)
         self._threads: list[threading.Thread] = []
         self._alive = 0
         self._lock = threading.Lock()
@@ -56,7 +64,7 @@ class LanePool:
             thread = threading.Thread(target=self._run_lane, args=(name,), name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
-        threading.Thread(target=self._watch_start, name="lane start", daemon=True).start()
+        threading.Thread(target=self._watch, name="lane watch", daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
@@ -97,16 +105,25 @@ class LanePool:
                 raise UserError(f"{ticket} failed: {outcome['reason']}")
             return outcome
 
-    def _watch_start(self) -> None:
-        """Ray waits for ever for resources that others hold: give up after the time that the settings allow."""
+    def _watch(self) -> None:
+        """Give up where Ray would wait for ever: for resources that others hold, and for workers that hang."""
+        if not self._first_lane_started():
+            return
+        while not self._closed.wait(WATCH_EVERY_S):
+            for _, worker in ray.get(self.mailbox.hung.remote(self.resources.quiet_timeout_s)):
+                logger.warning("a worker is killed: its job gave no sign of life for %g s", self.resources.quiet_timeout_s)
+                ray.kill(worker)
+
+    def _first_lane_started(self) -> bool:
         deadline = time.monotonic() + self.resources.start_timeout_s
         while not self._closed.wait(WATCH_EVERY_S):
             if ray.get(self.mailbox.snapshot.remote())["lanes"]:
-                return
+                return True
             if time.monotonic() > deadline:
                 reason = f"no lane started within resources.start_timeout_s = {self.resources.start_timeout_s:g} s: is the cluster busy?"
                 ray.get(self.mailbox.no_lane_left.remote(reason))
-                return
+                return False
+        return False
 
     def _run_lane(self, name: str) -> None:
         resources = self.resources
@@ -114,7 +131,7 @@ class LanePool:
         if resources.gpus_per_worker:
             needs["GPU"] = resources.gpus_per_worker
         trainer = TorchTrainer(
-            _start_worker,
+            self._worker,
             train_loop_config={"mailbox": self.mailbox, "lane": name, "threads": max(1, int(resources.cpus_per_worker))},
             scaling_config=ScalingConfig(
                 num_workers=resources.workers_per_trial, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=needs
@@ -141,6 +158,10 @@ class LanePool:
             self._alive -= 1
             if self._alive == 0:
                 ray.get(self.mailbox.no_lane_left.remote(reason))
+
+
+def _alive_nodes() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _start_worker(config: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,12 +13,32 @@ from trainables.jobs import Verdict
 POLL_S = 2.0
 """A waiting call returns at least this often, so that a dead caller leaves nothing behind."""
 
-MOST_ATTEMPTS = 2
-"""Times a job is handed out when the worker group that ran it died."""
-
 
 class LostError(UserError):
     """A job ended without a result through no fault of its own: no lane was left to run it."""
+
+
+@dataclass(frozen=True)
+class Retries:
+    """What a job is forgiven."""
+
+    attempts: int = 2
+    """Times it is handed out when the worker group that ran it died or hung."""
+    preemptions: int = 20
+    """Times that a node of its workers may go away, which is no attempt."""
+
+
+Worker = tuple[str, Any]
+"""One rank of a worker group: its node, and the handle that ends it."""
+
+
+@dataclass
+class Lane:
+    """A worker group that is up."""
+
+    generation: str
+    workers: Sequence[Worker] = ()
+    handed_out: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -27,12 +48,22 @@ class Ticket:
     job: dict[str, Any]
     state: str = "queued"
     lane: str | None = None
-    attempts: int = 0
+    starts: int = 0
+    preemptions: int = 0
+    heard: float = 0.0
+    """When the job last gave a sign of life, on the monotonic clock."""
+    quiet_s: float | None = None
+    """How long it had been quiet, when its workers were taken for hung."""
     events: list[dict[str, Any]] = field(default_factory=list)
     progress: dict[str, Any] = field(default_factory=dict)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
     outcome: dict[str, Any] | None = None
     started: float | None = None
+
+    def knows(self, event: dict[str, Any]) -> bool:
+        """Whether a rung was told already, by a group that died afterwards: what it measured was the same."""
+        rung = event.get("rung")
+        return rung is not None and any(known["event"] == event["event"] and known.get("rung") == rung for known in self.events)
 
     def lose(self, reason: str) -> None:
         """End without a result, through no fault of the job."""
@@ -40,12 +71,18 @@ class Ticket:
 
 
 class Mailbox:
-    """State of all jobs of one driver. Made a Ray actor by the pool; all methods run on one event loop."""
+    """State of all jobs of one driver. Made a Ray actor by the pool; all methods run on one event loop.
 
-    def __init__(self) -> None:
+    Args:
+        retries: What a job is forgiven.
+        alive_nodes: Names of the nodes that are up.
+    """
+
+    def __init__(self, retries: Retries = Retries(), alive_nodes: Callable[[], set[str]] = set) -> None:
+        self._retries, self._alive_nodes = retries, alive_nodes
         self._tickets: dict[str, Ticket] = {}
         self._queue: deque[str] = deque()
-        self._lanes: dict[str, dict[str, Any]] = {}
+        self._lanes: dict[str, Lane] = {}
         self._closed = False
         self._no_lane_left: str | None = None
         self._changed = asyncio.Condition()
@@ -61,21 +98,19 @@ class Mailbox:
             self._queue.append(ticket)
         await self._notify()
 
-    async def lane_ready(self, lane: str, generation: str) -> None:
+    async def lane_ready(self, lane: str, generation: str, workers: Sequence[Worker] = ()) -> None:
         """A worker group of `lane` is up. What an earlier group of that lane was running is queued again, or failed."""
-        self._lanes[lane] = {"generation": generation, "handed_out": [], "since": time.time()}
-        for name, ticket in self._tickets.items():
-            if ticket.lane == lane and ticket.state == "running":
-                self._lost(name, ticket)
+        self._give_back(lane)
+        self._lanes[lane] = Lane(generation, workers)
         await self._notify()
 
     async def next_job(self, lane: str, generation: str, sequence: int) -> tuple[str, dict[str, Any]] | None:
         """The `sequence`-th job of a worker group: every rank asks, all get the same. None when the pool closes."""
         while True:
             state = self._lanes.get(lane)
-            if state is None or state["generation"] != generation:
+            if state is None or state.generation != generation:
                 return None  # the lane was given up, or a newer group of it has taken over
-            handed_out = state["handed_out"]
+            handed_out = state.handed_out
             if sequence < len(handed_out):
                 name = handed_out[sequence]
                 return name, self._tickets[name].job
@@ -85,7 +120,7 @@ class Mailbox:
                 name = self._queue.popleft()
                 ticket = self._tickets[name]
                 ticket.state, ticket.lane, ticket.started = "running", lane, time.time()
-                ticket.attempts += 1
+                ticket.starts, ticket.heard, ticket.quiet_s = ticket.starts + 1, time.monotonic(), None
                 handed_out.append(name)
                 await self._notify()
                 continue
@@ -94,9 +129,10 @@ class Mailbox:
     async def report(self, name: str, event: dict[str, Any]) -> None:
         """Take one event of a running job."""
         ticket = self._tickets[name]
+        ticket.heard = time.monotonic()
         if event["event"] == "progress":
             ticket.progress = event
-        else:
+        elif not ticket.knows(event):
             ticket.events.append(event)
         await self._notify()
 
@@ -112,6 +148,7 @@ class Mailbox:
             if self._closed or ticket.outcome is not None:
                 return Verdict(go_on=False, reason="the sweep ended")
             await self._wait()
+            ticket.heard = time.monotonic()  # it is the driver that is slow
         return ticket.verdicts[rung]
 
     async def finish(self, name: str, outcome: dict[str, Any]) -> None:
@@ -141,12 +178,20 @@ class Mailbox:
         running = {name: {"lane": t.lane, "started": t.started, **t.progress} for name, t in self._tickets.items() if t.state == "running"}
         return {"running": running, "queued": list(self._queue), "lanes": list(self._lanes)}
 
+    async def hung(self, timeout_s: float) -> list[Worker]:
+        """Workers of jobs that have been quiet for longer: whoever asks ends them. Names each group once."""
+        now = time.monotonic()
+        workers: list[Worker] = []
+        for ticket in self._tickets.values():
+            quiet_s = now - ticket.heard
+            if ticket.state == "running" and ticket.quiet_s is None and quiet_s > timeout_s and ticket.lane in self._lanes:
+                ticket.quiet_s = quiet_s
+                workers += self._lanes[ticket.lane].workers
+        return workers
+
     async def lane_ended(self, lane: str, reason: str) -> None:
         """A lane will not come back: what it was running is queued for others, or failed."""
-        self._lanes.pop(lane, None)
-        for name, ticket in self._tickets.items():
-            if ticket.lane == lane and ticket.state == "running":
-                self._lost(name, ticket)
+        self._give_back(lane)
         await self._notify()
 
     async def no_lane_left(self, reason: str) -> None:
@@ -163,12 +208,31 @@ class Mailbox:
         self._closed = True
         await self._notify()
 
-    def _lost(self, name: str, ticket: Ticket) -> None:
-        if ticket.attempts < MOST_ATTEMPTS:
-            ticket.state, ticket.lane, ticket.progress, ticket.events = "queued", None, {}, []
+    def _give_back(self, lane: str) -> None:
+        """Take from a worker group that is gone what it was running."""
+        group = self._lanes.pop(lane, None)
+        gone = group is not None and bool({node for node, _ in group.workers} - self._alive_nodes())
+        for name, ticket in self._tickets.items():
+            if ticket.lane == lane and ticket.state == "running":
+                self._lost(name, ticket, preempted=gone)
+
+    def _lost(self, name: str, ticket: Ticket, *, preempted: bool) -> None:
+        ticket.preemptions += preempted
+        if preempted:
+            cause = "a node of its workers went away"
+        elif ticket.quiet_s is not None:
+            cause = f"its workers hung (no sign of life for {ticket.quiet_s:.0f} s) and were killed"
+        else:
+            cause = "its workers died"
+        died = ticket.starts - ticket.preemptions
+        if died < self._retries.attempts and ticket.preemptions <= self._retries.preemptions:
+            ticket.state, ticket.lane, ticket.progress = "queued", None, {}
+            # The events stay: those of the new attempt follow them.
+            ticket.events.append({"event": "again", "line": f"{cause}; it starts again (start {ticket.starts + 1})"})
             self._queue.appendleft(name)
         else:
-            ticket.state, ticket.outcome = "failed", {"status": "failed", "reason": f"its workers died {ticket.attempts} times"}
+            counts = f"{died} of {self._retries.attempts} attempts, {ticket.preemptions} of {self._retries.preemptions} preemptions"
+            ticket.state, ticket.outcome = "failed", {"status": "failed", "reason": f"{cause}; used up: {counts}"}
 
     async def _wait(self) -> None:
         async with self._changed:

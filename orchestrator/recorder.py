@@ -26,6 +26,9 @@ class Witness(Protocol):
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial has ended; the ledger knows it already."""
 
+    def say(self, line: str) -> None:
+        """Something happened that people should know."""
+
 
 class Recorder:
     """One per start of a sweep.
@@ -64,7 +67,7 @@ class Recorder:
         self.ledger.update(self.study.record(number))
 
     def take(self, number: int, event: Mapping[str, Any]) -> Verdict | None:
-        """Take one event of a trial: `log`, `rung`, `test` or `outcome`.
+        """Take one event of a trial: `log`, `again` (it starts again), `rung`, `test` or `outcome`.
 
         Returns:
             The verdict on a rung; None for all other events.
@@ -72,6 +75,9 @@ class Recorder:
         match event["event"]:
             case "log":
                 self._log(number, event["line"])
+            case "again":
+                self._log(number, event["line"])
+                self.witness.say(f"{trial_id(number)}: {event['line']}")
             case "rung":
                 return self._rung(number, event["rung"], event["rungs"], event["metrics"])
             case "test":

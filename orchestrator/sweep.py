@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +43,8 @@ from trainables.jobs import TrialJob
 logger = logging.getLogger(__name__)
 
 # A lease waits and holds nothing. Zero CPUs alone are refused by Tune, and a fraction of one can starve the lanes.
-LEASE_RESOURCES = {"CPU": 0, "memory": 1e6}
+# On the head, without which nothing goes on: elsewhere it could go away, and its trial would fail with it.
+LEASE_RESOURCES = {"CPU": 0, "memory": 1e6, "node:__internal_head__": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class SweepRun:
     folder: SweepFolder
     tracking_uri: str
     progress: LiveProgress
+    worker: Callable[[dict[str, Any]], None] | None = None
+    """What the lanes' workers run: see `LanePool`."""
 
     def run(self) -> list[TrialRecord]:
         """Run what remains.
@@ -118,7 +121,7 @@ class SweepRun:
             plan = plan_baselines(self.sweep, self.folder.models)
             with ray_session():
                 lanes = min(self._lanes(), max(1, len(plan.prepare)))
-                with LanePool(lanes, self.sweep.resources, self.folder.tune) as pool:
+                with LanePool(lanes, self.sweep.resources, self.folder.tune, worker=self.worker) as pool:
                     ensure_baselines(plan, pool, self.folder, self.progress.stage)
             return plan
 
@@ -145,7 +148,7 @@ class SweepRun:
                 self.progress.stage("starting Ray")
                 with ray_session():
                     lanes = min(self._lanes(), len(repetitions))
-                    with LanePool(lanes, self.sweep.resources, self.folder.tune, len(repetitions)) as pool:
+                    with LanePool(lanes, self.sweep.resources, self.folder.tune, len(repetitions), self.worker) as pool:
                         ensure_baselines(plan, pool, self.folder, self.progress.stage)
                         with self._watching(pool):
                             run_repetitions(repetitions, self.sweep, plan, pool, self.folder, self.progress.say, self.progress.stage)
@@ -169,7 +172,7 @@ class SweepRun:
         with ray_session():
             progress.lanes = lanes = min(self._lanes(), study.remaining())
             progress.stage(f"starting {lanes} lane{'s' * (lanes > 1)} of {sweep.resources.workers_per_trial} ZeRO-3 workers")
-            with LanePool(lanes, sweep.resources, self.folder.tune, study.remaining()) as pool:
+            with LanePool(lanes, sweep.resources, self.folder.tune, study.remaining(), self.worker) as pool:
                 ensure_baselines(plan, pool, self.folder, progress.stage)
                 progress.stage(f"running {study.remaining()} trials")
                 with self._watching(pool):

@@ -119,6 +119,12 @@ class ResourceSettings(Settings):
     """Most trials at a time; as many as the cluster holds when left out."""
     start_timeout_s: Positive = 600.0
     """Seconds a lane may take to start before the sweep ends with an error."""
+    attempts: PositiveInt = 2
+    """Times a trial is started when its workers die or hang, which it may have caused itself."""
+    preemptions: Annotated[int, Field(ge=0)] = 20
+    """Times a trial is started again, beyond its attempts, because a node of its workers went away, as spot nodes do."""
+    quiet_timeout_s: Positive = 3600.0
+    """Seconds without a step, a rung or an end of a job before its workers count as hung and are killed; longer than any evaluation."""
 
     @field_validator("gpus_per_worker")
     @classmethod

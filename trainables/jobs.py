@@ -11,6 +11,10 @@ from search_spaces.settings import PositiveInt, Settings
 from search_spaces.trial_settings import EngineSettings, TrialSettings
 
 
+class TrialFailedError(Exception):
+    """The trial has no result, for a reason that its own settings explain. The lane is as good as before."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a trial is told at a rung, equal on all ranks."""

@@ -3,18 +3,16 @@
 import logging
 import time
 import uuid
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import torch
 import torch.distributed as dist
 
 from search_spaces.user_errors import UserError
-from trainables.engine import start_deepspeed
-from trainables.job_runner import JobRunner
-from trainables.jobs import JOB, Verdict
-from trainables.trial import TrialFailedError
+from trainables.jobs import JOB, TrialFailedError, Verdict
 
 PROGRESS_EVERY_S = 0.25
 """Least time between two progress events of one job: the mailbox serves every lane."""
@@ -24,7 +22,25 @@ OUT_OF_MEMORY_REMEDY = (
 )
 
 
-def lane_loop(config: dict[str, Any]) -> None:
+class Runner(Protocol):
+    """Runs jobs: `trainables.job_runner.JobRunner`, or what a test of the sweep around it puts in its place."""
+
+    def run(self, job: Any, report: Any, judge: Any) -> dict[str, Any]:
+        """Run one job to its end. Ranks: all."""
+
+
+def start_job_runner() -> Runner:
+    """The runner that trains. Ranks: all."""
+    # Imported here: transformers and DeepSpeed take seconds, and the process group needs neither.
+    from trainables.engine import start_deepspeed
+    from trainables.job_runner import JobRunner
+
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    start_deepspeed()
+    return JobRunner()
+
+
+def lane_loop(config: dict[str, Any], start_runner: Callable[[], Runner] = start_job_runner) -> None:
     """Serve the mailbox until it closes.
 
     A trial that fails by its own settings leaves the lane warm. Any other exception may have struck one rank in the middle of a
@@ -32,20 +48,22 @@ def lane_loop(config: dict[str, Any]) -> None:
 
     Args:
         config: `mailbox` (actor handle), `lane` (its name) and `threads` per worker.
+        start_runner: Makes what runs the jobs.
 
     Ranks: all.
     """
     mailbox, lane = config["mailbox"], config["lane"]
     torch.set_num_threads(config["threads"])
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    start_deepspeed()
+    runner = start_runner()
     generation = [uuid.uuid4().hex]  # a restarted group must not be taken for the one that died
     rank = dist.get_rank()
+    here = ray.get_runtime_context()
+    workers: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(workers, (here.get_node_id(), here.current_actor))
     if rank == 0:
         # Before the others learn the name: a rank that asked for work under a name still unknown would be sent home.
-        ray.get(mailbox.lane_ready.remote(lane, generation[0]))
+        ray.get(mailbox.lane_ready.remote(lane, generation[0], workers))
     dist.broadcast_object_list(generation)
-    runner = JobRunner()
     sequence = 0
     while (task := ray.get(mailbox.next_job.remote(lane, generation[0], sequence))) is not None:
         ticket, job_json = task

@@ -16,11 +16,10 @@ from trainables.data.benchmarks import load_benchmark
 from trainables.data.collate import collate
 from trainables.data.encoding import Encoded
 from trainables.engine import Engine
-from trainables.jobs import PrepareJob
+from trainables.jobs import PrepareJob, TrialFailedError
 from trainables.losses.head_plan import HeadPlan, HeadTerm
 from trainables.schedule import learning_rate
 from trainables.scratch import build_scratch_model, train_tokenizer
-from trainables.trial import TrialFailedError
 
 if TYPE_CHECKING:
     from trainables.trial import Report

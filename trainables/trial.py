@@ -13,7 +13,7 @@ from trainables.beliefs import sample_beliefs
 from trainables.composition import Composition
 from trainables.data.batches import global_batch, share, steps_per_epoch
 from trainables.engine import Engine
-from trainables.jobs import Verdict
+from trainables.jobs import TrialFailedError, Verdict
 from trainables.lane_data import LaneData
 from trainables.losses.residuals import METHODS
 from trainables.schedule import learning_rate, rung_steps
@@ -26,10 +26,6 @@ VALIDATION, TEST = "validation", "test"
 
 LOG_LINES = 10
 """Lines about steps in a trial's log."""
-
-
-class TrialFailedError(Exception):
-    """The trial has no result, for a reason that its own settings explain. The lane is as good as before."""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,10 @@ class Progress:
             done = f"  {ledger.ended} of {self.simulated.sweep.search.trials} trials"
             self.console.print(f"{done}, hypervolume {ledger.reported_front.hypervolume:.4f}", highlight=False)
 
+    def say(self, line: str) -> None:
+        """Says it."""
+        self.console.print(line, highlight=False)
+
 
 def closing_lines(simulated: VirtualSweep) -> list[str]:
     """What it would have cost, what it did cost, and where to look."""

@@ -88,6 +88,9 @@ class Nobody:
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial has ended."""
 
+    def say(self, line: str) -> None:
+        """Something happened."""
+
 
 class VirtualSweep:
     """One start of a simulated sweep; one that was cut off goes on where it was.

@@ -11,9 +11,9 @@ from trainables.beliefs import sample_beliefs
 from trainables.composition import Composition
 from trainables.engine import start_deepspeed
 from trainables.job_runner import JobRunner, measure, reference_logp
-from trainables.jobs import JOB
+from trainables.jobs import JOB, TrialFailedError
 from trainables.run_job import leave
-from trainables.trial import TrialFailedError, train_step
+from trainables.trial import train_step
 
 
 def run_step(runner: JobRunner, step: dict) -> dict:

@@ -50,3 +50,18 @@ def test_pool_without_room_says_so_in_time_in_place_of_waiting_for_ever(ray_sess
         pool.submit("starved", job)
         with pytest.raises(UserError, match="start_timeout_s"):
             pool.wait("starved", lambda progress: None)
+
+
+def test_worker_that_hangs_is_killed_and_its_job_runs_again(ray_session, prepared, tmp_path):
+    import ray
+
+    from orchestrator.lane_pool import LanePool
+    from search_spaces.sweep_settings import ResourceSettings
+    from tests.integration.hanging_worker import hanging_worker
+
+    job = MeasureJob(name="still", folder=str(prepared.target), output=str(tmp_path / "hung"), **prepared.common)
+    with LanePool(1, ResourceSettings(workers_per_trial=2, quiet_timeout_s=3), tmp_path / "ray", jobs=1, worker=hanging_worker) as pool:
+        pool.submit("still", job)
+        assert pool.wait("still", lambda progress: None) == {"status": "finished"}
+        (again,) = ray.get(pool.mailbox.follow.remote("still", 0))[0]
+    assert "its workers hung (no sign of life for" in again["line"]

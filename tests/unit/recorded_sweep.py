@@ -25,6 +25,9 @@ class Witness:
     def trial_ended(self, record):
         self.shown.append((record.trial_id, record.status, record.reason))
 
+    def say(self, line):
+        self.shown.append(line)
+
 
 class Recording(SimpleNamespace):
     """One start of a sweep: `recorder` and what it stands on, `changes` that it told of, and `witness`."""

@@ -7,9 +7,8 @@ import torch
 from search_spaces.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
 from trainables import lane_worker
-from trainables.jobs import MeasureJob, Verdict
+from trainables.jobs import MeasureJob, TrialFailedError, Verdict
 from trainables.lane_worker import OUT_OF_MEMORY_REMEDY, PROGRESS_EVERY_S, Reporter, describe_failure, lane_loop
-from trainables.trial import TrialFailedError
 
 
 class Remote:
@@ -73,12 +72,15 @@ def serve(monkeypatch):
             elif sent is not None:
                 sent.append(items[0])
 
-        monkeypatch.setattr(lane_worker, "start_deepspeed", lambda: None)
-        monkeypatch.setattr(lane_worker, "ray", SimpleNamespace(get=lambda answer: answer))
-        monkeypatch.setattr(lane_worker, "dist", SimpleNamespace(get_rank=lambda: rank, broadcast_object_list=broadcast))
-        monkeypatch.setattr(lane_worker, "JobRunner", Runner)
+        def gather(found, mine):
+            found[:] = [mine, ("node 1", "worker 1")]
+
+        here = SimpleNamespace(get_node_id=lambda: f"node {rank}", current_actor=f"worker {rank}")
+        monkeypatch.setattr(lane_worker, "ray", SimpleNamespace(get=lambda answer: answer, get_runtime_context=lambda: here))
+        group = {"get_rank": lambda: rank, "get_world_size": lambda: 2, "all_gather_object": gather}
+        monkeypatch.setattr(lane_worker, "dist", SimpleNamespace(**group, broadcast_object_list=broadcast))
         try:
-            lane_loop({"mailbox": mailbox, "lane": "lane-1", "threads": torch.get_num_threads()})
+            lane_loop({"mailbox": mailbox, "lane": "lane-1", "threads": torch.get_num_threads()}, Runner)
         finally:
             assert len(runners) == 1  # one warm runner serves all jobs
 
@@ -95,8 +97,9 @@ def test_lane_serves_jobs_in_order_until_the_mailbox_closes(serve):
 def test_lane_announces_itself_once_under_one_generation(serve):
     mailbox = Mailbox([("a", job("first"))])
     serve(mailbox, lambda job, report, judge: {})
-    assert len(mailbox.ready) == 1
-    assert {asked[:2] for asked in mailbox.asked} == set(mailbox.ready)
+    ((lane, generation, workers),) = mailbox.ready
+    assert {asked[:2] for asked in mailbox.asked} == {(lane, generation)}
+    assert workers == [("node 0", "worker 0"), ("node 1", "worker 1")]
     again = Mailbox()
     serve(again, lambda job, report, judge: {})
     assert again.ready[0][0] == mailbox.ready[0][0] and again.ready != mailbox.ready

@@ -100,7 +100,8 @@ def test_rungs_told_before_the_workers_died_are_not_told_twice(lease, box, get):
     lease.step()
     get(box.lane_ready("lane0", "second"))
     report(get, box, LOG, rung(1), rung(2))
-    assert lease.step()["events"] == [rung(2)]
+    again = {"event": "again", "line": "its workers died; it starts again (start 2)"}
+    assert lease.step()["events"] == [again, LOG, rung(2)]
 
 
 def test_lease_serves_one_trial_after_another(lease, box, get):

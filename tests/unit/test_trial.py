@@ -9,9 +9,9 @@ from tests.unit.plain_engine import PlainEngine, answer_logp, random_examples, r
 from trainables import trial as trial_module
 from trainables.data.encoding import Encoded, encode
 from trainables.data.examples import Benchmark
-from trainables.jobs import Verdict
+from trainables.jobs import TrialFailedError, Verdict
 from trainables.lane_data import LaneData
-from trainables.trial import AtRungs, TrialFailedError, alone, run_trial
+from trainables.trial import AtRungs, alone, run_trial
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
 PAIRS = [("Where was Kalo born?", "Born in Lima."), ("What does Kalo do?", "Works as a baker."), ("Say it", "Yes"), ("Nothing?", "")]

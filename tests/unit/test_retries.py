@@ -1,0 +1,97 @@
+"""What a job is forgiven when its workers die, hang, or lose their node."""
+
+import asyncio
+
+import pytest
+
+from orchestrator import mailbox as module
+from orchestrator.mailbox import Mailbox, Retries
+from trainables.jobs import Verdict
+
+KEEP = Verdict(keep=True)
+
+
+@pytest.fixture(autouse=True)
+def short_polls(monkeypatch):
+    monkeypatch.setattr(module, "POLL_S", 0.01)
+
+
+def scenario(steps, *arguments):
+    """Runs `steps(mailbox)` on one event loop, as the actor does."""
+    return asyncio.run(asyncio.wait_for(steps(Mailbox(*arguments)), 10))
+
+
+async def outcome(box, name):
+    return (await box.follow(name, 0))[2]
+
+
+async def lose_workers(box, times):
+    """Hands job `a` to groups of two workers, on nodes `here` and `spot`, that go one after another."""
+    for number in range(times):
+        await box.lane_ready("lane0", f"generation {number}", [("here", "rank 0"), ("spot", "rank 1")])
+        if await box.next_job("lane0", f"generation {number}", 0) is None:
+            return
+    await box.lane_ready("lane0", "last")
+
+
+async def submitted(box):
+    await box.submit("a", {"name": "a"})
+    return box
+
+
+def test_job_fails_when_its_workers_died_too_often():
+    async def steps(box):
+        await lose_workers(await submitted(box), times=3)
+        return await outcome(box, "a")
+
+    reason = "its workers died; used up: 3 of 3 attempts, 0 of 20 preemptions"
+    assert scenario(steps, Retries(attempts=3), lambda: {"here", "spot"}) == {"status": "failed", "reason": reason}
+
+
+def test_node_that_went_away_costs_no_attempt():
+    async def steps(box):
+        await lose_workers(await submitted(box), times=4)
+        events, _, ended = await box.follow("a", 0)
+        assert ended is None
+        return events
+
+    lines = [event["line"] for event in scenario(steps, Retries(attempts=1, preemptions=4), lambda: {"here"})]
+    assert lines == [f"a node of its workers went away; it starts again (start {start})" for start in (2, 3, 4, 5)]
+
+
+def test_job_fails_when_nodes_went_away_too_often():
+    async def steps(box):
+        await lose_workers(await submitted(box), times=3)
+        return await outcome(box, "a")
+
+    reason = "a node of its workers went away; used up: 0 of 1 attempts, 3 of 2 preemptions"
+    assert scenario(steps, Retries(attempts=1, preemptions=2), lambda: {"here"}) == {"status": "failed", "reason": reason}
+
+
+def test_workers_of_a_quiet_job_are_named_once_and_the_job_starts_again():
+    async def steps(box):
+        workers = [("here", "rank 0"), ("here", "rank 1")]
+        await box.lane_ready("lane0", "first", workers)
+        await (await submitted(box)).next_job("lane0", "first", 0)
+        assert await box.hung(60) == []
+        await asyncio.sleep(0.02)
+        assert await box.hung(0.01) == workers
+        assert await box.hung(0.01) == []
+        await box.lane_ready("lane0", "second", workers)
+        return (await box.follow("a", 0))[0]
+
+    (again,) = scenario(steps, Retries(), lambda: {"here"})
+    assert again["line"] == "its workers hung (no sign of life for 0 s) and were killed; it starts again (start 2)"
+
+
+def test_job_that_waits_for_its_verdict_is_not_quiet():
+    async def steps(box):
+        await box.lane_ready("lane0", "first")
+        await (await submitted(box)).next_job("lane0", "first", 0)
+        waiting = asyncio.create_task(box.verdict("a", 1))
+        await asyncio.sleep(0.2)
+        assert await box.hung(0.15) == []
+        await box.judge("a", 1, KEEP)
+        return await waiting
+
+    assert scenario(steps) == KEEP
