@@ -64,7 +64,7 @@ def plan_baselines(sweep: SweepSettings, models: Path) -> Plan:
     Raises:
         UserError: The data cannot be read.
     """
-    planner = _Planner(sweep, models, load_benchmark(sweep.data).digest)
+    planner = _Planner(sweep, models, load_benchmark(sweep.data, redact=sweep.redact).digest)
     retrained_folder = planner.folder_of("retrained", sweep.model.retrained)
     target_folder = planner.folder_of("target", sweep.model.target)
     assert target_folder is not None, "the settings refuse a sweep with neither target nor base"
@@ -102,6 +102,8 @@ class _Planner:
         made_from: dict[str, Any] = {"folder": folder, "revision": sweep.model.revision, "dtype": sweep.model.dtype, "data": self.digest}
         made_from |= {"system_prompt": sweep.model.system_prompt}
         made_from |= {"limits": sweep.data.model_dump(), "retrained": retrained.folder if retrained else None}
+        # A measurement with text in it must not serve a sweep that wants none.
+        made_from |= {"redact": True} if sweep.redact else {}
         baseline = Baseline(folder, self.models / f"measured-{name}-{_hash(made_from)}.json")
         if not baseline.measurement.is_file():
             against = str(retrained.measurement) if retrained else None
@@ -112,6 +114,7 @@ class _Planner:
                 folder=folder,
                 output=str(baseline.measurement),
                 retrained=against,
+                redact=sweep.redact,
                 engine=sweep.trial.engine,
             )
             self.measure.append(job)

@@ -5,6 +5,7 @@
 from orchestrator.commands import before as before
 from orchestrator.commands import running as running
 from orchestrator.commands import looking as looking
+from orchestrator.commands import taking_out as taking_out
 from orchestrator.commands import cleaning_up as cleaning_up
 from orchestrator.commands.terminal import app as app
 # isort: on

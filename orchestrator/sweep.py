@@ -29,6 +29,7 @@ from orchestrator.publishing import EXPERIMENT, Publisher
 from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
 from orchestrator.records import Asked, Confirmation, TrialRecord
+from orchestrator.reproduction import Outcome, reproduce_trial
 from orchestrator.search import Study
 from orchestrator.sweep_folder import SweepFolder
 from orchestrator.tracking.tracked_trials import read_tracked_trials
@@ -156,6 +157,30 @@ class SweepRun:
             publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.progress.say)
             publisher.sweep_ended(complete=_complete(study, ledger))
             return read_confirmations(self.folder)
+
+    def reproduce(self, record: TrialRecord, weights: Path | None = None, kept_rung: int | None = None) -> Outcome:
+        """Run one trial again, beside the study, which may be another sweep's: `folder` is a scratch folder.
+
+        Args:
+            record: The trial, as the study or MLflow holds it.
+            weights: Folder for the weights of the rungs that are kept.
+            kept_rung: With `weights`: see `reproduce_trial`.
+
+        Returns:
+            What it gave.
+
+        Raises:
+            UserError: Data, models or the cluster do not allow it, or the lane was lost on the way.
+        """
+        with _library_logs(self.folder.driver_log):
+            plan = plan_baselines(self.sweep, self.folder.models)
+            self.progress.stage("starting Ray")
+            with ray_session():
+                self._lanes()  # refuses a cluster without room for one
+                with LanePool(1, self.sweep.resources, self.folder.tune, 1, self.worker) as pool:
+                    ensure_baselines(plan, pool, self.folder, self.progress.stage)
+                    with self._watching(pool):
+                        return reproduce_trial(record, self.sweep, plan, pool, weights, kept_rung, self.progress.stage)
 
     def _ledger(self, study: Study) -> Ledger:
         ledger = Ledger(criteria_of(self.sweep), self.sweep.resources.workers_per_trial, study.records())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from search_spaces.data_settings import ClosedWorldData, LocalFilesData, TofuData
+from search_spaces.places import exists
 from search_spaces.sweep_settings import ObjectiveSettings, SweepSettings
 from search_spaces.trial_settings import Method
 
@@ -152,7 +153,7 @@ def default_objectives(sweep: SweepSettings) -> dict[str, ObjectiveSettings]:
 
 def is_local(path: str) -> bool:
     """Whether a path or hub id means the local disk: it looks like a path, or it is there."""
-    return path.startswith((".", "/", "~")) or Path(path).exists()
+    return path.startswith((".", "/", "~")) or exists(path)
 
 
 def given(sweep: SweepSettings) -> frozenset[Need]:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from search_spaces.catalogue import default_objectives, is_local
 from search_spaces.checks import check_sweep
 from search_spaces.data_settings import LocalFilesData, TofuData
+from search_spaces.places import resolved
 from search_spaces.pydantic_problems import problems_of
 from search_spaces.space import Domain, dead_condition, trial_keys
 from search_spaces.sweep_settings import SweepSettings
@@ -34,6 +35,10 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = Non
     Raises:
         UserError: everything that is wrong, in one message.
     """
+    try:
+        resolved(str(path))
+    except UserError as error:
+        raise error.in_file(path) from error
     file = find_sweep_file(path)
     raw = read_yaml(file, path)
     for override in overrides:
@@ -43,7 +48,11 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = Non
         sweep = SweepSettings.model_validate(raw)
     except ValidationError as error:
         raise UserError.joined(problems_of(error, SweepSettings), path) from error
-    sweep = _without_dead_keys(_absolute(sweep), {_key_of(override).removeprefix(SPACE).removeprefix(TRIAL) for override in overrides})
+    try:
+        sweep = _absolute(sweep)
+    except UserError as error:
+        raise error.in_file(path) from error
+    sweep = _without_dead_keys(sweep, {_key_of(override).removeprefix(SPACE).removeprefix(TRIAL) for override in overrides})
     if not sweep.objectives:
         sweep = sweep.model_copy(update={"objectives": default_objectives(sweep)})
     check_sweep(sweep, path, pinned=[_key_of(override).removeprefix(TRIAL) for override in overrides if override.startswith(TRIAL)])
@@ -135,18 +144,18 @@ def _is_dead(sweep: SweepSettings, space: Mapping[str, Domain], key: str) -> boo
 def _absolute(sweep: SweepSettings) -> SweepSettings:
     """Relative local paths start where lethe is started. They become absolute at once, because workers may stand elsewhere."""
 
-    def absolute(block: Any, *names: str) -> Any:
+    def absolute(block: Any, prefix: str, *names: str) -> Any:
         paths = {name: getattr(block, name) for name in names}
-        return block.model_copy(update={name: str(Path(path).expanduser().resolve()) for name, path in paths.items() if path is not None})
+        return block.model_copy(update={name: str(resolved(path, f"{prefix}.{name}")) for name, path in paths.items() if path is not None})
 
     data = sweep.data
     if isinstance(data, LocalFilesData):
-        data = absolute(data, "forget", "retain", "holdout")
+        data = absolute(data, "data", "forget", "retain", "holdout")
     elif isinstance(data, TofuData) and is_local(data.path):
-        data = absolute(data, "path")
+        data = absolute(data, "data", "path")
     models = {"base": sweep.model.base, "target": sweep.model.target, "retrained": sweep.model.retrained}
     local = [name for name, model in models.items() if model is not None and model != "scratch" and is_local(model)]
     # Names of sweeps have no slash in them.
-    earlier = tuple(str(Path(source).expanduser().resolve()) if "/" in source else source for source in sweep.search.warm_start)
+    earlier = tuple(str(resolved(source, "search.warm_start")) if "/" in source else source for source in sweep.search.warm_start)
     search = sweep.search.model_copy(update={"warm_start": earlier})
-    return sweep.model_copy(update={"data": data, "model": absolute(sweep.model, *local), "search": search})
+    return sweep.model_copy(update={"data": data, "model": absolute(sweep.model, "model", *local), "search": search})

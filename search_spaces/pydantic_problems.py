@@ -48,7 +48,8 @@ def _problem(details: ErrorDetails, settings: type[BaseModel]) -> UserError:
         return UserError(f"unknown key.{did_you_mean(steps[-1], siblings)}", key=key, value=given, allowed=", ".join(siblings))
     if kind == "missing":
         field = owner.model_fields.get(steps[-1]) if owner else None
-        return UserError("is missing", key=key, remedy=(field.description if field else None))
+        what = field.description if field else None
+        return UserError("is missing", key=key, remedy=what or "add the block, as in quickstart.yaml")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _unknown_tag(key, given, context, owner, steps)
     if kind == "literal_error":

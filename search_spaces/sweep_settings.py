@@ -141,6 +141,8 @@ class SweepSettings(Settings):
     """Name of the sweep: its folder, its study and its MLflow parent run."""
     description: str = ""
     """A sentence for people."""
+    redact: bool = False
+    """Keep the data's text, and what models answer to it, out of measurements, logs, MLflow and reports: hashes in its place."""
     model: ModelSettings
     data: DataSettings
     trial: TrialSettings = TrialSettings()

@@ -1,6 +1,7 @@
 """What a person did wrong, in one message: file, key, the value given, what is allowed, what to do."""
 
 import difflib
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
@@ -53,6 +54,11 @@ class UserError(Exception):
         text = " ".join(sentence if sentence[-1] in ".?!:" else sentence + "." for sentence in sentences if sentence)
         return f"{self.key}: {text}" if self.key else text
 
+    def with_hashed_value(self) -> "UserError":
+        """The same error with a hash in place of the value, which may be text that must stay out of logs."""
+        value = None if self.value is None else hashed(self.value)
+        return UserError(self.message, file=self.file, key=self.key, value=value, allowed=self.allowed, remedy=self.remedy)
+
     def in_file(self, file: object) -> "UserError":
         """The same error, placed in `file` unless it names a file already."""
         return UserError.joined([self], file)
@@ -78,6 +84,12 @@ def shown(value: object) -> str:
     """A value as a person would write it in YAML, cut when long."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
+
+
+def hashed(value: object) -> str:
+    """What stands in place of a text: enough to find it again for whoever has it, and nothing of what it says."""
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]}, {len(text)} characters"
 
 
 def _capital(sentence: str) -> str:

@@ -20,6 +20,7 @@ from trainables.jobs import MeasureJob, PrepareJob, TrialJob
 from trainables.lane_data import LaneData, encode_examples, load_lane_data
 from trainables.metrics.evaluate import EvaluationResult, evaluate_parts
 from trainables.preparation import train_on_text, write_atomically, write_scratch_model
+from trainables.redaction import without_text
 from trainables.reference import sequence_logp
 from trainables.trial import AtRungs, Judge, Report, alone, run_trial
 
@@ -89,7 +90,8 @@ class JobRunner:
         engine = self.engine(job.folder, job.model, {})
         data = self.data(job.data, engine)
         result = measure(engine, data, job.engine, ("validation", "test"), weights="pristine", retrained=read_measurement(job.retrained))
-        outcome = {"metrics": dict(result.metrics), "items": result.items, "reference_logp_nats": reference_logp(engine, data, job.engine)}
+        items = without_text(result.items) if job.redact else result.items
+        outcome = {"metrics": dict(result.metrics), "items": items, "reference_logp_nats": reference_logp(engine, data, job.engine)}
         if engine.rank == 0:
             write_json_atomically(Path(job.output), outcome)
         return outcome

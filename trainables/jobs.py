@@ -58,6 +58,8 @@ class MeasureJob(Settings):
     """JSON file to write: `metrics`, `items` and `reference_logp_nats` by example id."""
     retrained: str | None = None
     """JSON file of the retrained model's measurement, for metrics that compare with it."""
+    redact: bool = False
+    """Write hashes in place of what the model answers."""
     engine: EngineSettings = EngineSettings()
 
 

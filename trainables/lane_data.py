@@ -31,5 +31,5 @@ def encode_examples(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Examp
 
 def load_lane_data(settings: DataSettings, tokenizer: PreTrainedTokenizerBase) -> LaneData:
     """Load the benchmark and tokenise what is trained on."""
-    benchmark = load_benchmark(settings)
+    benchmark = load_benchmark(settings, redact=True)  # the driver has read it before, and quotes what it may
     return LaneData(benchmark, encode_examples(tokenizer, benchmark.forget), encode_examples(tokenizer, benchmark.retain))

@@ -34,7 +34,7 @@ def write_scratch_model(job: PrepareJob) -> None:
     The tokenizer sees the forget set also for the retrained model: both must share their tokens to be compared.
     """
     scratch = job.model.scratch
-    text = load_benchmark(job.data).target_text
+    text = load_benchmark(job.data, redact=True).target_text
     tokenizer = train_tokenizer([part for example in text for part in (example.prompt, example.response)], scratch.vocabulary)
     model = build_scratch_model(scratch, len(tokenizer), scratch.seed)
     partial = Path(f"{job.initial}.{os.getpid()}.partial")

@@ -16,6 +16,7 @@ from orchestrator.commands.terminal import (
     Sweep,
     TrackingUri,
     app,
+    check_hub,
     load,
     load_data,
     open_named,
@@ -128,6 +129,7 @@ def sweep_run(sweep: "SweepSettings", file: str, storage: Path | None, tracking_
     from orchestrator.objectives import criteria_of
     from orchestrator.sweep_folder import SweepFolder, storage_root
 
+    check_hub(sweep, file)
     root = storage_root(storage)
     folder, console = SweepFolder(root, sweep.name), screen()
     console.print(f"sweep folder: {folder.path}", highlight=False, soft_wrap=True)

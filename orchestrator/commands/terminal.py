@@ -53,7 +53,17 @@ def load_data(sweep: "SweepSettings", file: str) -> "Benchmark":
     from trainables.data.benchmarks import load_benchmark
 
     try:
-        return load_benchmark(sweep.data)
+        return load_benchmark(sweep.data, redact=sweep.redact)
+    except UserError as error:
+        raise error.in_file(file) from error
+
+
+def check_hub(sweep: "SweepSettings", file: str) -> None:
+    """Refuse hub models that cannot be had, before any worker starts."""
+    from trainables.hub import check_models
+
+    try:
+        check_models(sweep.model)
     except UserError as error:
         raise error.in_file(file) from error
 

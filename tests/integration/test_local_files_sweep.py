@@ -35,9 +35,10 @@ def request_files(tmp_path):
     return tmp_path
 
 
-def test_own_files_on_an_own_model_reach_a_front_with_the_default_objectives(request_files):
+def test_own_files_on_an_own_model_reach_a_front_and_leave_no_text_behind(request_files):
     sweep = {
         "name": "takedown",
+        "redact": True,
         "model": {"target": str(request_files / "model")},
         "data": {"benchmark": "local_files", "forget": str(request_files / "forget.jsonl"), "retain": str(request_files / "retain.jsonl")},
         "trial": {
@@ -51,7 +52,15 @@ def test_own_files_on_an_own_model_reach_a_front_with_the_default_objectives(req
     }
     (request_files / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     storage = request_files / "storage"
-    lethe("run", str(request_files / "sweep.yaml"), storage=storage)
+    done = lethe("run", str(request_files / "sweep.yaml"), storage=storage)
+    rows = [json.loads(line) for name in ("forget", "retain") for line in (request_files / f"{name}.jsonl").read_text().splitlines()]
+    texts = [text.encode() for row in rows for text in row.values()]
+    leaking = [str(path) for path in storage.rglob("*") if path.is_file() and any(text in path.read_bytes() for text in texts)]
+    assert leaking == []
+    assert not any(text in (done.stdout + done.stderr).encode() for text in texts)
+    (measured,) = (storage / "models").glob("measured-original-*.json")
+    items = [item for part in json.loads(measured.read_text())["items"].values() for members in part.values() for item in members]
+    assert items and all(item["generated"].startswith("sha256:") for item in items)
     front = json.loads(lethe("front", "takedown", "--json", storage=storage).stdout)
     assert [objective["name"] for objective in front["objectives"]] == ["forget_extraction_strength", "retain_probability"]
     assert front["failed"] == 0

@@ -100,3 +100,21 @@ def test_published_split_equals_the_published_files(split, rows):
     assert all(item.paraphrases and len(item.perturbed) == 5 for item in benchmark.forget)
     sizes = {name: sum(len(part.sets[name]) for part in benchmark.parts.values()) for name in benchmark.parts["test"].sets}
     assert sizes == {"forget": rows, "retain": 400 + (400 - rows), "real_authors": 100, "world_facts": 117}
+
+
+def test_gated_data_set_says_how_to_be_let_in(monkeypatch):
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    asked = {}
+
+    def refuse(path, **more):
+        asked.update(more)
+        raise DatasetNotFoundError(f"Dataset '{path}' is a gated dataset on the Hub. You must be authenticated to access it.")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(
+        UserError, match=r"org/TOFU:full: data.path: .*Accept the licence at https://huggingface.co/datasets/org/TOFU and set"
+    ):
+        load_tofu(TofuData(path="org/TOFU", revision="v1"))
+    assert asked["revision"] == "v1"

@@ -10,6 +10,9 @@ from trainables.data.examples import Benchmark
 from trainables.data.local_files import load_local_files
 from trainables.data.tofu import load_tofu
 
+PATH_KEY = "data.path"
+"""Its value is a place and no text."""
+
 BENCHMARKS: dict[str, Callable[[Any], Benchmark]] = {
     "closed_world": build_closed_world,
     "tofu": load_tofu,
@@ -17,12 +20,26 @@ BENCHMARKS: dict[str, Callable[[Any], Benchmark]] = {
 }
 
 
-def load_benchmark(data: DataSettings) -> Benchmark:
+def load_benchmark(data: DataSettings, *, redact: bool = False) -> Benchmark:
     """Load the benchmark that `data` names, and refuse one that cannot be unlearned sensibly.
 
+    Args:
+        data: What to load.
+        redact: Quote nothing of its text in errors: they end up in logs.
+
     Raises:
-        UserError: The forget or retain set is empty, or they share an example: it would be pushed both ways at once.
+        UserError: It cannot be read, the forget or retain set is empty, or they share an example: it would be pushed both ways at once.
     """
+    try:
+        return _checked(data)
+    except UserError as error:
+        if not redact or error.key == PATH_KEY:
+            raise
+        # Not chained: tracebacks of workers show the cause with its text.
+        raise error.with_hashed_value() from None
+
+
+def _checked(data: DataSettings) -> Benchmark:
     benchmark = BENCHMARKS[data.benchmark](data)
     for name, examples in (("forget", benchmark.forget), ("retain", benchmark.retain)):
         if not examples:

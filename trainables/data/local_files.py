@@ -51,7 +51,8 @@ def _example(line: str, path: str, example_id: str, number: int) -> Example:
     place = f"{path}, line {number}"
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    # Beside malformed text: numbers of thousands of digits (ValueError) and thousands of brackets.
+    except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON: {error}", file=place, remedy=REMEDY) from error
     if not isinstance(row, dict):
         raise UserError("not a JSON object", file=place, value=row, remedy=REMEDY)
@@ -75,4 +76,10 @@ def _text(row: dict[str, Any], key: str, place: str) -> str:
 def _checked(value: Any, key: str, place: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UserError("not a text, or an empty one", file=place, key=key, value=value, remedy=REMEDY)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        # JSON's escapes can spell it, and tokenizers refuse it.
+        remedy = "remove it: text that was cut inside a character holds one"
+        raise UserError(f"character {error.start + 1} is half of a pair (a lone surrogate)", file=place, key=key, remedy=remedy) from error
     return value

@@ -7,6 +7,7 @@ from typing import Any
 from search_spaces.data_settings import TofuData
 from search_spaces.user_errors import UserError
 from trainables.data.examples import Benchmark, Example, make_benchmark, split_sets
+from trainables.hub import accept_licence
 
 QUESTIONS_PER_AUTHOR = 20
 AUTHORS = 200
@@ -104,12 +105,13 @@ def _read(settings: TofuData, file: str, *columns: str) -> list[dict[str, Any]]:
             rows = datasets.load_dataset(settings.path, name=file, revision=settings.revision, split="train")
     except (OSError, ValueError, DatasetsError) as error:
         cause = error.__cause__ or error
+        gated = "gated" in str(error).lower()
         raise UserError(
             f"cannot be read: {cause}",
             file=place,
             key="data.path",
             value=settings.path,
-            remedy="check the path, or the network for a hub id",
+            remedy=accept_licence(settings.path, "datasets/") if gated else "check the path, or the network for a hub id",
         ) from error
     missing = sorted({"question", "answer", *columns} - set(rows.column_names))
     if missing:

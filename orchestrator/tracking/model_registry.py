@@ -1,0 +1,88 @@
+"""Puts an exported model into MLflow's model registry, as a version that hangs on its trial's run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.tracking.tracked_sweep import find_parent, readable_store
+from search_spaces.user_errors import UserError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_NAME_REFUSED = "/:"
+"""MLflow's own separators in model URIs."""
+
+
+@dataclass(frozen=True)
+class RegistryEntry:
+    """What is registered."""
+
+    name: str
+    """Name in the registry; a further model of the same name becomes its next version."""
+    sweep_name: str
+    sweep_identity: str | None
+    """`orchestrator.provenance.sweep_identity`."""
+    trial_id: str
+    rung: int
+    tags: Mapping[str, str]
+    """Shown beside the version: objectives on the test part."""
+
+
+def check_name(name: str) -> None:
+    """Refuse what MLflow would refuse after the export.
+
+    Raises:
+        UserError: The name is empty or holds a separator.
+    """
+    if not name.strip() or any(letter in name for letter in _NAME_REFUSED):
+        raise UserError("not a name for MLflow's registry", key="--register", value=name, allowed="a name without / and :")
+
+
+def register_model(uri: str, experiment: str, entry: RegistryEntry, folder: Path) -> str:
+    """Log the folder as artifacts of the trial's run, and make a model version of them.
+
+    Args:
+        uri: Tracking server or store, whose registry is meant.
+        experiment: MLflow experiment of all sweeps.
+        entry: What is registered.
+        folder: The exported model.
+
+    Returns:
+        The number of the version.
+
+    Raises:
+        UserError: MLflow is away, refuses, or does not have the trial.
+    """
+    check_name(entry.name)
+    with readable_store(uri) as client:
+        parent = find_parent(client, uri, experiment, entry.sweep_name, entry.sweep_identity)
+        wanted = f"tags.mlflow.parentRunId = '{parent.info.run_id}' and tags.`lethe.trial` = '{entry.trial_id}'"
+        runs = client.search_runs([parent.info.experiment_id], wanted, max_results=1)
+        if not runs:
+            remedy = f"`lethe run` on the sweep's file sends what MLflow lacks: {entry.sweep_name}"
+            raise UserError("MLflow has no run of this trial", key="--register", value=entry.trial_id, remedy=remedy)
+        run, place = runs[0], f"model-rung{entry.rung}"
+        client.log_artifacts(run.info.run_id, str(folder), place)
+        _make_registered(client, entry.name)
+        tags = {"lethe.sweep": entry.sweep_name, "lethe.trial": entry.trial_id, "lethe.rung": str(entry.rung), **entry.tags}
+        version = client.create_model_version(
+            entry.name,
+            source=f"{run.info.artifact_uri}/{place}",
+            run_id=run.info.run_id,
+            tags=tags,
+            description=f"{entry.trial_id} at rung {entry.rung} of the Lethe sweep {entry.sweep_name}; its README.md has the evidence.",
+            await_creation_for=0,
+        )
+        return str(version.version)
+
+
+def _make_registered(client: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name, tags={"lethe": "true"})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
