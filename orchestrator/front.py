@@ -4,6 +4,7 @@ A sweep that chose and reported on the same items would overfit its yardstick: t
 Every rung is a candidate, because the best moment to stop unlearning is often not the last.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from orchestrator.objectives import Criteria, Objective, criteria_of, objective_values, to_minimised
 from orchestrator.pareto import NonDominated, hypervolume, non_dominated
-from orchestrator.records import TrialRecord
+from orchestrator.records import Status, TrialRecord
 from search_spaces.sweep_settings import SweepSettings
 
 Key = tuple[str, int]
@@ -197,16 +198,30 @@ def front_json(sweep: SweepSettings, records: Sequence[TrialRecord], baselines: 
     Returns:
         Plain data for JSON; objective values are those of the test part in the metrics' own signs, and a baseline without them is null.
     """
-    criteria = criteria_of(sweep)
-    front = build_front(records, criteria)
+    counts = Counter(record.status for record in records)
+    return front_as_json(sweep.name, build_front(records, criteria_of(sweep)), counts, baselines)
+
+
+def front_as_json(
+    sweep_name: str, front: Front, counts: Mapping[Status, int], baselines: Mapping[str, Mapping[str, float] | None]
+) -> dict[str, Any]:
+    """`front_json` of a front that is known already.
+
+    Args:
+        sweep_name: Name of the sweep.
+        front: The front.
+        counts: Trials by status.
+        baselines: As for `front_json`.
+    """
+    objectives = front.objectives
     return {
-        "sweep": sweep.name,
-        "objectives": [{"name": objective.name, "direction": objective.direction} for objective in criteria.objectives],
-        "reference_point": {objective.name: objective.reference for objective in criteria.objectives},
+        "sweep": sweep_name,
+        "objectives": [{"name": objective.name, "direction": objective.direction} for objective in objectives],
+        "reference_point": {objective.name: objective.reference for objective in objectives},
         "hypervolume": front.hypervolume,
-        "trials": len(records),
-        "failed": sum(record.status == "failed" for record in records),
-        "stopped": sum(record.status == "stopped" for record in records),
+        "trials": sum(counts.values()),
+        "failed": counts.get("failed", 0),
+        "stopped": counts.get("stopped", 0),
         "front": [
             {
                 "name": member.name,
@@ -218,7 +233,7 @@ def front_json(sweep: SweepSettings, records: Sequence[TrialRecord], baselines: 
             }
             for member in front.members
         ],
-        "baselines": {name: objective_values(baselines.get(name) or {}, criteria.objectives, "test") for name in ("original", "retrained")},
+        "baselines": {name: objective_values(baselines.get(name) or {}, objectives, "test") for name in ("original", "retrained")},
     }
 
 

@@ -1,14 +1,17 @@
 """Makes what people look at out of the study: MLflow runs, the report, the closing lines. Never the reason that a sweep fails."""
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from shlex import quote
+from typing import Any
+from urllib.parse import urlsplit
 
 from orchestrator.baselines import read_baselines
 from orchestrator.confirmation import read_confirmations
-from orchestrator.front import Front, build_front, front_json
+from orchestrator.front import Front, build_front, front_as_json, front_json
 from orchestrator.front_report import write_report
 from orchestrator.ledger import Ledger
 from orchestrator.objectives import criteria_of, objective_values, objectives_of
@@ -17,9 +20,12 @@ from orchestrator.records import SweepView, TrialRecord
 from orchestrator.report_tables import leaderboard
 from orchestrator.search import Study
 from orchestrator.sweep_folder import SweepFolder, write_json
+from orchestrator.tracking.tracked_datasets import DatasetInfo, describe_datasets
 from orchestrator.tracking.tracker import SweepInfo, SweepSummary, Tracker, TrackingError
 from search_spaces.space import apply
 from search_spaces.sweep_settings import SweepSettings
+from search_spaces.user_errors import UserError
+from trainables.data.benchmarks import load_benchmark
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +34,12 @@ EXPERIMENT = "lethe"
 
 QUIET_S = 60.0
 """Seconds for which MLflow is left alone after it was away: one that hangs would hold up every event, and the end of the sweep."""
+
+LEADERBOARD_EVERY_S = 10.0
+"""Least time between two leaderboards of a sweep that runs: a front may move with every trial, and people read slower."""
+
+VIEW_FILE = "mlflow_view.json"
+"""In the sweep's folder: where MLflow's saved view of it is."""
 
 MOST_MEMBERS_SHOWN = 12
 """Lines of the front at the end of a run; `lethe front` shows all."""
@@ -62,10 +74,15 @@ class Publisher:
         warn: Callable[[str], None],
     ) -> None:
         self.sweep, self.folder, self.study, self.ledger, self.warn = sweep, folder, study, ledger, warn
-        self.info = SweepInfo(sweep, data_digest, provenance())
+        # Of now: on a retry much later the checkout may be another.
+        self._data_digest, self._provenance = data_digest, provenance()
+        self._datasets: tuple[DatasetInfo, ...] | None = None
         self.tracker = Tracker(uri, EXPERIMENT, sweep.name, folder.root / "mlflow-artifacts", sweep_identity(folder.path))
         self._unsent: set[int] = set()
         self._volumes_sent = 0
+        self._baselines: dict[str, Any] = {}
+        self._shown_front: Front | None = None
+        self._next_leaderboard = 0.0
         self._started = False
         self._warned = False
         self._quiet_until = 0.0
@@ -74,7 +91,7 @@ class Publisher:
         """Send what is new of these trials; what could not be sent goes along with the next one, or at the end."""
         self._unsent.update(numbers)
         if time.monotonic() >= self._quiet_until:
-            self._deliver(self._send_trials)
+            self._deliver(self._send_news)
 
     def sweep_ended(self, *, complete: bool) -> None:
         """Write the report, and send everything that MLflow lacks.
@@ -98,9 +115,15 @@ class Publisher:
 
         self._deliver(send)
 
+    def _send_news(self) -> None:
+        self._send_trials()
+        self._send_leaderboard()
+
     def _send_trials(self) -> None:
         if not self._started:
-            self.tracker.sync_parent(self.info)
+            self._datasets = self._describe_datasets() if self._datasets is None else self._datasets
+            self.tracker.sync_parent(SweepInfo(self.sweep, self._data_digest, self._provenance, self._datasets))
+            self._note_view(self.tracker.write_view(self.sweep))
             self._started = True
         members = self.ledger.reported_front.members
         for number in sorted(self._unsent):
@@ -121,6 +144,35 @@ class Publisher:
         if new:
             self.tracker.sync_hypervolumes(self._volumes_sent + 1, new)
             self._volumes_sent += len(new)
+
+    def _send_leaderboard(self) -> None:
+        """Show the front as it stands, where it has moved; made of what the ledger knows, so that long sweeps do not slow down."""
+        front = self.ledger.reported_front
+        if time.monotonic() < self._next_leaderboard or (self._shown_front and front.keys == self._shown_front.keys):
+            return
+        self._baselines = self._baselines or {name: baseline.metrics() for name, baseline in read_baselines(self.folder).items()}
+        counts = {**self.ledger.counts}
+        shown = front_as_json(self.sweep.name, front, counts, self._baselines)
+        self.tracker.sync_leaderboard(counts, leaderboard(shown))
+        self._shown_front, self._next_leaderboard = front, time.monotonic() + LEADERBOARD_EVERY_S
+
+    def _describe_datasets(self) -> tuple[DatasetInfo, ...]:
+        try:
+            return describe_datasets(self.sweep.data, load_benchmark(self.sweep.data, redact=self.sweep.redact))
+        except UserError as error:
+            # Files that were there when the sweep began have gone since: the digest says what they were.
+            logger.warning("MLflow is not told the data sets: %s", error)
+            return ()
+
+    def _note_view(self, path: str | None) -> None:
+        file = self.folder.path / VIEW_FILE
+        try:
+            file.unlink(missing_ok=True)
+            if path is not None:
+                write_json(file, {"uri": redacted(self.tracker.uri), "path": path})
+        except OSError as error:
+            # A full disk must not keep the trials out of MLflow.
+            logger.warning("the place of MLflow's saved view is not noted: %s", error)
 
     def _deliver(self, send: Callable[[], None]) -> None:
         try:
@@ -165,11 +217,23 @@ def closing_lines(sweep: SweepSettings, folder: SweepFolder, records: Sequence[T
     storage = "" if folder.root == Path("lethe-runs").resolve() else f" --storage {quote(str(folder.root))}"
     lines.append(f"table: lethe front {sweep.name}{storage}")
     lines.append(f"report: {folder.path / 'report.html'} (picture: {folder.path / 'front.png'})")
-    if uri.startswith("http"):
-        lines.append(f"MLflow: {redacted(uri)}, experiment {EXPERIMENT}, run {sweep.name}")
-    else:
-        lines.append(f"MLflow: mlflow ui --backend-store-uri {quote(redacted(uri))}, then open http://127.0.0.1:5000")
+    lines.append(_way_to_mlflow(sweep.name, folder, uri))
     return lines
+
+
+def _way_to_mlflow(name: str, folder: SweepFolder, uri: str) -> str:
+    """How to open MLflow: on the saved view where there is one."""
+    file = folder.path / VIEW_FILE
+    view = json.loads(file.read_text()) if file.is_file() else {}
+    path = view["path"] if view.get("uri") == redacted(uri) else ""
+    if not uri.startswith("http"):
+        return f"MLflow: mlflow ui --backend-store-uri {quote(redacted(uri))}, then open http://127.0.0.1:5000{path}"
+    if not path:
+        return f"MLflow: {redacted(uri)}, experiment {EXPERIMENT}, run {name}"
+    parts = urlsplit(uri)
+    # A browser asks for the name and password itself.
+    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{path}"
+    return f"MLflow: {address} (experiment {EXPERIMENT}, run {name})"
 
 
 def _members(front: Front) -> str:

@@ -1,6 +1,7 @@
 """Connecting to MLflow: a client that gives up soon, what it raises, and a store that is created whole."""
 
 import os
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,24 @@ def failures_of_mlflow() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
 
     return MlflowException, requests.RequestException, sqlalchemy.exc.SQLAlchemyError, OSError
+
+
+def version_of_ui(uri: str) -> str:
+    """Version of the MLflow whose UI will show a store: the server's, or for a bare database the one installed here.
+
+    Returns:
+        Such as `3.17.2`; other words where a server does not say.
+    """
+    if uri.startswith("databricks"):
+        return "hosted"
+    if not uri.startswith("http"):
+        return metadata.version("mlflow")
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    # MLflow's own request: it has the user's credentials, certificates and timeouts.
+    answer = http_request(get_default_host_creds(uri), "/version", "GET", raise_on_status=False)
+    return answer.text.strip()[:20] if answer.status_code == 200 else "unknown"
 
 
 def create_database(uri: str) -> None:

@@ -1,11 +1,11 @@
-"""What MLflow is told about a sweep: a parent run, and a child run per trial. The only module that knows MLflow.
+"""What MLflow is told about a sweep: a parent run, a child run per trial, and the view that opens on them.
 
 Every call sends what MLflow lacks and nothing twice, whoever sent it before. After a resume, or once a server is back, the same calls
 with the study's records deliver the rest: the study's journal is the queue on disk, and there is no second one to differ from it.
 """
 
+import logging
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.provenance import as_text, flattened, redacted
 from orchestrator.records import Confirmation, Status, TrialRecord
-from orchestrator.tracking.mlflow_client import create_database, failures_of_mlflow, new_client
+from orchestrator.tracking.mlflow_client import create_database, failures_of_mlflow, new_client, version_of_ui
+from orchestrator.tracking.run_contents import TAG_CHARACTERS, metrics_by_rung, note, now_ms, settings_and_limits, timed_metrics, trial_tags
+from orchestrator.tracking.saved_view import KIND, TAG, knows, saved_view, view_path
+from orchestrator.tracking.tracked_datasets import DatasetInfo, dataset_inputs
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
@@ -22,10 +25,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
+logger = logging.getLogger(__name__)
+
 # MLflow's own limits of one request.
 _METRICS_PER_BATCH = 1000
 _PARAMS_PER_BATCH = 100
-_TAG_CHARACTERS = 7900
 # Longer values make the run page of the UI hard to read; sweep.json has them whole.
 _PARAM_CHARACTERS = 500
 # A trial that early stopping ended did what it should: the tag `status` tells it apart.
@@ -49,6 +53,8 @@ class SweepInfo:
     """Hash of the benchmark's contents."""
     provenance: Mapping[str, str] = field(default_factory=dict)
     """Tags on versions and git, as `orchestrator.provenance.provenance()` gives them."""
+    datasets: Sequence[DatasetInfo] = ()
+    """What is forgotten, retained and held out."""
 
 
 @dataclass(frozen=True)
@@ -122,12 +128,13 @@ class Tracker:
             TrackingError: MLflow is away or refused.
         """
         with self._talking() as client:
-            config = info.sweep.model_dump(mode="json")
-            # A resume may ask for more trials or lift a budget, and MLflow's parameters cannot change.
-            limits = {"lethe.trials": str(config["search"].pop("trials")), "lethe.budget": as_text(config.pop("budget"))}
-            tags = {"lethe.data_digest": info.data_digest, **limits, **info.provenance}
+            settings, limits = settings_and_limits(info.sweep.model_dump(mode="json"))
+            tags = {KIND: "sweep", "lethe.data_digest": info.data_digest, **limits, **info.provenance}
             sent = self._run(client, _PARENT, self.sweep_name, None)
-            self._add(client, sent, params=flattened(config), tags=tags)
+            self._add(client, sent, params=flattened(settings), tags=tags)
+            if info.datasets:
+                # MLflow keeps one of each name and digest, however often it is told.
+                client.log_inputs(sent.run_id, dataset_inputs(info.datasets))
             self._set_status(client, sent, "RUNNING", None)
             client.log_text(sent.run_id, redacted(info.sweep.model_dump_json(indent=1)), "sweep.json")
             return sent.run_id
@@ -151,14 +158,11 @@ class Tracker:
         with self._talking() as client:
             started = None if record.started_at is None else round(record.started_at * 1000)
             sent = self._run(client, record.trial_id, record.trial_id, started)
-            tags = {"method": method, "beliefs": beliefs, "status": record.status, "pareto.front": str(bool(front_rungs)).lower()}
-            tags["pareto.rungs"] = ", ".join(map(str, front_rungs)) or "none"
-            if record.reason:
-                tags["reason"] = record.reason
-            steps = _metrics_by_rung(record, worker_seconds)
+            tags = {KIND: "trial", **trial_tags(record, front_rungs, method, beliefs)}
+            steps = metrics_by_rung(record, worker_seconds)
             status = _RUN_STATUS[record.status]
             complete = sent.tags.get("lethe.rungs") == str(len(steps)) and sent.status == status
-            metrics = [] if complete else _times(record, steps)
+            metrics = [] if complete else timed_metrics(record, steps)
             params = {key: as_text(value) for key, value in record.params.items()}
             # The count goes last, when all that it promises has arrived.
             self._add(client, sent, metrics, params, tags)
@@ -175,9 +179,9 @@ class Tracker:
         """
         with self._talking() as client:
             sent = self._run(client, confirmation.name, confirmation.name, None)
-            tags = {CONFIRMS: confirmation.member, "seed": str(confirmation.seed)}
+            tags = {KIND: "confirmation", CONFIRMS: confirmation.member, "seed": str(confirmation.seed)}
             tags |= {"status": "failed", "reason": confirmation.reason} if confirmation.reason else {"status": "finished"}
-            now, step = _now(), confirmation.rung - 1
+            now, step = now_ms(), confirmation.rung - 1
             self._add(client, sent, [(key, value, step, now) for key, value in confirmation.metrics.items()], tags=tags)
             self._set_status(client, sent, _RUN_STATUS["failed" if confirmation.reason else "finished"], None)
 
@@ -192,9 +196,45 @@ class Tracker:
             TrackingError: MLflow is away or refused.
         """
         with self._talking() as client:
-            now = _now()
+            now = now_ms()
             sent = self._run(client, _PARENT, self.sweep_name, None)
             self._add(client, sent, [("hypervolume", value, step, now) for step, value in enumerate(hypervolumes, start=first)])
+
+    def sync_leaderboard(self, counts: Mapping[Status, int], leaderboard: str) -> None:
+        """Show how the sweep stands while it runs; `sync_parent` came before.
+
+        Args:
+            counts: Trials by status.
+            leaderboard: Markdown that the run page shows.
+
+        Raises:
+            TrackingError: MLflow is away or refused.
+        """
+        with self._talking() as client:
+            self._add(client, self._run(client, _PARENT, self.sweep_name, None), tags=_standing(counts, leaderboard))
+
+    def write_view(self, sweep: SweepSettings) -> str | None:
+        """Write the view on which MLflow opens this sweep; `sync_parent` came before. A convenience, so whatever is wrong is logged only.
+
+        Args:
+            sweep: Settings with objectives filled in.
+
+        Returns:
+            What follows the UI's address; None when this MLflow takes no view.
+        """
+        try:
+            with self._talking() as client:
+                version = version_of_ui(self.uri)
+                view = saved_view(sweep, self.identity, now_ms())
+                if not knows(version) or not view.fits:
+                    why = "its settings are too many for a tag" if knows(version) else f"views of version {version!r} are not known"
+                    logger.warning("MLflow gets no saved view of this sweep: %s", why)
+                    return None
+                client.set_experiment_tag(self._experiment_id, TAG + view.name, view.value)
+                return view_path(self._experiment_id, view.name)
+        except TrackingError as error:
+            logger.warning("MLflow got no saved view of this sweep: %s", error)
+            return None
 
     def sync_summary(self, summary: SweepSummary) -> None:
         """Bring the parent run up to date: leaderboard, front and files.
@@ -207,8 +247,7 @@ class Tracker:
         """
         with self._talking() as client:
             sent = self._run(client, _PARENT, self.sweep_name, None)
-            counts = {f"lethe.{status}": str(count) for status, count in summary.counts.items()}
-            self._add(client, sent, tags={**counts, "mlflow.note.content": _cut(summary.leaderboard)})
+            self._add(client, sent, tags=_standing(summary.counts, summary.leaderboard))
             client.log_dict(sent.run_id, dict(summary.front), "front.json")
             for file in summary.files:
                 client.log_artifact(sent.run_id, str(file))
@@ -287,7 +326,7 @@ class Tracker:
             sent.unread.discard(key)
         new_metrics = [Metric(key, value, when, step) for key, value, step, when in metrics if step not in sent.steps.get(key, ())]
         new_params = [Param(key, redacted(value)[:_PARAM_CHARACTERS]) for key, value in (params or {}).items() if key not in sent.params]
-        cleaned = {key: redacted(value)[:_TAG_CHARACTERS] for key, value in (tags or {}).items()}
+        cleaned = {key: redacted(value)[:TAG_CHARACTERS] for key, value in (tags or {}).items()}
         new_tags = {key: value for key, value in cleaned.items() if sent.tags.get(key) != value}
         for start in range(0, len(new_metrics), _METRICS_PER_BATCH - 1):
             client.log_batch(sent.run_id, metrics=new_metrics[start : start + _METRICS_PER_BATCH - 1])
@@ -310,39 +349,9 @@ class Tracker:
         sent.status = status
 
 
-def _cut(markdown: str) -> str:
-    """A leaderboard that fits into a tag, cut between two lines."""
-    if len(markdown) <= _TAG_CHARACTERS:
-        return markdown
-    more = "\n\nMore is in report.html."
-    return markdown[: markdown.rindex("\n", 0, _TAG_CHARACTERS - len(more))] + more
-
-
-def _now() -> int:
-    return round(time.time() * 1000)
-
-
-def _metrics_by_rung(record: TrialRecord, worker_seconds: float) -> list[dict[str, float]]:
-    """Metrics of every rung; those of the trial's end count to its last rung."""
-    rungs = [dict(rung) for rung in record.rungs]
-    if record.ended:
-        rungs = rungs or [{}]
-        rungs[-1] |= {"worker_seconds": worker_seconds}
-        if record.duration_s is not None:
-            rungs[-1]["duration_s"] = record.duration_s
-    return rungs
-
-
-def _times(record: TrialRecord, rungs: Sequence[Mapping[str, float]]) -> list[tuple[str, float, int, int]]:
-    """Metrics with a time each: now, or evenly spread over a trial that has ended, which may be long ago."""
-    metrics = []
-    for step, rung in enumerate(rungs):
-        when = _now()
-        if record.started_at is not None and record.finished_at is not None:
-            when = round(1000 * (record.started_at + (record.finished_at - record.started_at) * (step + 1) / len(rungs)))
-        metrics += [(key, value, step, when) for key, value in rung.items()]
-    return metrics
-
-
 def _held(run: "Run") -> _Sent:
     return _Sent(run.info.run_id, run.info.status, dict(run.data.tags), set(run.data.params), set(run.data.metrics))
+
+
+def _standing(counts: Mapping[Status, int], leaderboard: str) -> dict[str, str]:
+    return {f"lethe.{status}": str(count) for status, count in counts.items()} | {"mlflow.note.content": note(leaderboard)}

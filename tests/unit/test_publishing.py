@@ -1,5 +1,4 @@
 import json
-import shlex
 
 import pytest
 from mlflow import MlflowClient
@@ -7,9 +6,17 @@ from mlflow import MlflowClient
 from orchestrator import front_report, publishing
 from orchestrator.ledger import Ledger
 from orchestrator.objectives import criteria_of
-from orchestrator.publishing import EXPERIMENT, Publisher, closing_lines, default_tracking_uri, sweep_front, write_sweep_report
+from orchestrator.publishing import (
+    EXPERIMENT,
+    LEADERBOARD_EVERY_S,
+    VIEW_FILE,
+    Publisher,
+    closing_lines,
+    default_tracking_uri,
+    sweep_front,
+    write_sweep_report,
+)
 from orchestrator.search import Study
-from orchestrator.sweep_folder import write_json
 from orchestrator.sweep_view import status_json
 from orchestrator.tracking.tracker import TrackingError
 from search_spaces.user_errors import UserError
@@ -106,6 +113,79 @@ def test_member_that_another_drives_out_loses_its_tag_when_it_is_told_to_have_ch
     sent = runs(stored, uri)
     assert [sent[name].data.tags["pareto.rungs"] for name in ("t0004", "t0005")] == ["none", "1"]
     assert sent["small"].data.metrics["hypervolume"] == pytest.approx(0.9 * 0.4 + 0.5 * 0.3 + 0.2 * 0.2)
+
+
+def test_view_is_noted_for_the_closing_lines_and_struck_when_there_is_none(stored, uri, monkeypatch):
+    publisher(stored, uri).trials_changed([0])
+    noted = json.loads((stored[0].path / VIEW_FILE).read_text())
+    assert noted["uri"] == uri and noted["path"].startswith("/#/experiments/")
+    sender = publisher(stored, uri)
+    monkeypatch.setattr(sender.tracker, "write_view", lambda sweep: None)
+    sender.trials_changed([0])
+    assert not (stored[0].path / VIEW_FILE).exists()
+
+
+def test_view_that_cannot_be_noted_keeps_no_trial_out_of_mlflow(stored, uri, monkeypatch):
+    def full(path, value):
+        raise OSError("no space left on device")
+
+    sender = publisher(stored, uri)
+    monkeypatch.setattr(publishing, "write_json", full)
+    sender.trials_changed([0])
+    assert sorted(runs(stored, uri)) == ["small", "t0000"]
+
+
+def test_parent_lists_the_data_of_the_sweep(stored, uri):
+    publisher(stored, uri).trials_changed([0])
+    client = MlflowClient(tracking_uri=uri)
+    inputs = client.get_run(runs(stored, uri)["small"].info.run_id).inputs.dataset_inputs
+    assert sorted(one.dataset.name for one in inputs) == ["closed_world-forget", "closed_world-retain"]
+
+
+def test_data_that_is_gone_is_not_listed_and_fails_nothing(stored, uri, monkeypatch):
+    def gone(data, **how):
+        raise UserError("cannot be read")
+
+    monkeypatch.setattr(publishing, "load_benchmark", gone)
+    publisher(stored, uri).trials_changed([0])
+    assert sorted(runs(stored, uri)) == ["small", "t0000"]
+
+
+def test_leaderboard_follows_the_front_while_the_sweep_runs_but_not_too_often(stored, uri, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(publishing.time, "monotonic", lambda: clock[0])
+    study, sender = stored[2], publisher(stored, uri)
+
+    def shown():
+        return runs(stored, uri)["small"].data.tags["mlflow.note.content"]
+
+    sender.trials_changed([0])
+    assert "| t0004 |" in shown() and "| *original* |" in shown()
+    study.tell_rung(5, 1, measured(0.1, 0.4))
+    study.finish(5)
+    update(sender, 5)
+    assert "| t0005 |" not in shown()
+    clock[0] += LEADERBOARD_EVERY_S
+    sender.trials_changed([5])
+    assert "| t0005 |" in shown() and "| t0004 |" not in shown()
+    assert "over 6 trials, 0 stopped, 1 failed" in shown()
+
+
+def test_leaderboard_is_left_alone_while_the_front_stands(stored, uri, monkeypatch):
+    sender, sent = publisher(stored, uri), []
+    monkeypatch.setattr(publishing, "LEADERBOARD_EVERY_S", 0.0)
+    monkeypatch.setattr(sender.tracker, "sync_leaderboard", lambda counts, text: sent.append(text))
+    sender.trials_changed([0])
+    sender.trials_changed([1])
+    assert len(sent) == 1
+
+
+def test_leaderboard_is_the_same_in_mid_run_and_at_the_end(stored, uri, quick_report):
+    sender = publisher(stored, uri)
+    sender.trials_changed(range(6))
+    before = runs(stored, uri)["small"].data.tags["mlflow.note.content"]
+    sender.sweep_ended(complete=False)
+    assert runs(stored, uri)["small"].data.tags["mlflow.note.content"] == before
 
 
 def test_stopped_trial_is_finished_for_mlflow_with_its_rungs_and_reason(stored, uri):
@@ -226,66 +306,6 @@ def test_front_and_report_do_without_baselines(stored, quick_report):
     folder.baselines.unlink()
     assert sweep_front(sweep, folder, study.records())["baselines"] == {"original": None, "retrained": None}
     assert all(file.is_file() for file in write_sweep_report(sweep, folder, study))
-
-
-def test_closing_lines_tell_front_failures_and_where_to_look(stored):
-    folder, sweep, study = stored
-    lines = closing_lines(sweep, folder, study.records(), default_tracking_uri(folder.root))
-    assert lines[:6] == [
-        "Pareto front on the test part: 3 of 6 trials, hypervolume 0.4800",
-        "  t0004: forget_true_mass 0.2000, utility 0.3000",
-        "  t0001: forget_true_mass 0.5000, utility 0.7000",
-        "  t0000: forget_true_mass 0.8000, utility 0.9000",
-        "  original model: forget_true_mass 0.9500, utility 0.9800",
-        "  retrained model: forget_true_mass 0.0500, utility 0.9700",
-    ]
-    assert lines[6:] == [
-        f"1 trial failed; the first, t0003: {REASON}",
-        f"table: lethe front small --storage {folder.root}",
-        f"report: {folder.path}/report.html (picture: {folder.path}/front.png)",
-        f"MLflow: mlflow ui --backend-store-uri sqlite:///{folder.root}/mlflow.db, then open http://127.0.0.1:5000",
-    ]
-
-
-def test_closing_lines_name_members_by_rung_and_count_what_was_stopped(stored):
-    folder, sweep, study = stored
-    for rung, point in enumerate([(0.9, 0.95), (0.1, 0.1)], start=1):
-        study.tell_rung(5, rung, measured(*point))
-    study.stop(5, "rank 7 of 9")
-    lines = closing_lines(sweep, folder, study.records(), "http://mlflow.example")
-    assert lines[0].startswith("Pareto front on the test part: 4 (5 rungs) of 6 trials, hypervolume ")
-    assert [line.strip().split(":")[0] for line in lines[1:6]] == ["t0005", "t0004", "t0001", "t0000", "t0005@1"]
-    assert "1 trial stopped at a rung before the last: see `lethe status small`" in lines
-
-
-def test_closing_lines_leave_out_the_default_storage_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder, sweep, study = store(tmp_path / "lethe-runs")
-    assert "table: lethe front small" in closing_lines(sweep, folder, study.records(), "http://mlflow.example")
-
-
-def test_closing_lines_can_be_pasted_into_a_shell_whatever_the_folder(tmp_path):
-    folder, sweep, study = store(tmp_path / "my runs")
-    lines = closing_lines(sweep, folder, study.records(), default_tracking_uri(folder.root))
-    commands = [shlex.split(line.partition(": ")[2].partition(", then")[0]) for line in lines if line.startswith(("table", "MLflow"))]
-    assert commands[0][-1] == str(folder.root)
-    assert commands[1][-1] == f"sqlite:///{folder.root}/mlflow.db"
-
-
-def test_closing_lines_name_a_server_and_the_experiment(stored):
-    folder, sweep, study = stored
-    assert closing_lines(sweep, folder, study.records(), "http://mlflow.example:5000")[-1] == (
-        "MLflow: http://mlflow.example:5000, experiment lethe, run small"
-    )
-
-
-def test_closing_lines_of_a_sweep_that_all_failed(tmp_path):
-    folder, sweep, study = store(tmp_path)
-    write_json(folder.baselines, {})
-    records = [record for record in study.records() if record.status == "failed"]
-    lines = closing_lines(sweep, folder, records, "http://mlflow.example")
-    assert lines[0] == "Pareto front on the test part: 0 of 1 trials, hypervolume 0.0000"
-    assert lines[1].endswith(REASON)
 
 
 def test_publishing_leaves_no_file_in_the_working_folder(stored, uri, quick_report, tmp_path, monkeypatch):

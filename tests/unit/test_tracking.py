@@ -1,9 +1,6 @@
 import json
 import math
-import os
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +9,9 @@ from mlflow import MlflowClient
 
 from orchestrator.front import front_json, hypervolume_history
 from orchestrator.objectives import criteria_of
-from orchestrator.records import TrialRecord
+from orchestrator.records import Confirmation, TrialRecord
+from orchestrator.tracking import tracker as tracker_module
+from orchestrator.tracking.tracked_datasets import DatasetInfo
 from orchestrator.tracking.tracker import SweepInfo, SweepSummary, Tracker, TrackingError
 from search_spaces.user_errors import UserError
 from tests.unit.mlflow_store import first_store, new_store
@@ -41,8 +40,8 @@ def tracker(uri, artifacts, identity):
     return Tracker(uri, "lethe", "synthetic", artifacts, identity)
 
 
-def info(**more):
-    return SweepInfo(sweep(**more), "digest", {"git.commit": "abc"})
+def info(datasets=(), **more):
+    return SweepInfo(sweep(**more), "digest", {"git.commit": "abc"}, datasets)
 
 
 def trial(number=3, ended=RUNGS, **more):
@@ -253,6 +252,71 @@ def test_summary_cuts_a_long_leaderboard_between_rows(start, client):
     assert last == "More is in report.html."
 
 
+def test_runs_say_what_kind_they_are(start, client):
+    sender = start()
+    sender.sync_confirmation(Confirmation("t0003", 4, 11, "t0003", {"test/utility": 0.5}))
+    kinds = {client.get_run(run_id).data.tags["lethe.kind"] for run_id in (sender.sync_parent(info()), send(sender, trial()))}
+    assert kinds == {"sweep", "trial"}
+    found = {run.info.run_name: run.data.tags["lethe.kind"] for run in children(client, sender.sync_parent(info()))}
+    assert found == {"t0003": "trial", "t0003 seed 11": "confirmation"}
+
+
+def test_parent_lists_its_data_once_however_often_it_starts(start, client):
+    described = DatasetInfo("forget", "tofu-forget", "0a1b", 40, "local", '{"uri": "f.jsonl"}')
+    for _ in range(2):
+        run_id = start().sync_parent(info(datasets=[described]))
+    (held,) = client.get_run(run_id).inputs.dataset_inputs
+    assert (held.dataset.name, held.dataset.digest, json.loads(held.dataset.profile)) == ("tofu-forget", "0a1b", {"num_rows": 40})
+    assert [(tag.key, tag.value) for tag in held.tags] == [("mlflow.data.context", "forget")]
+
+
+def test_leaderboard_is_shown_while_the_sweep_runs(start, client):
+    sender = start()
+    run_id = sender.sync_parent(info())
+    sender.sync_leaderboard({"running": 2}, "| trial |")
+    run = client.get_run(run_id)
+    assert (run.data.tags["mlflow.note.content"], run.data.tags["lethe.running"], run.info.status) == ("| trial |", "2", "RUNNING")
+
+
+def views(client, request):
+    tags = client.get_experiment_by_name("lethe").tags
+    return {key: value for key, value in tags.items() if key == f"mlflow.sharedViewState.lethe-{request.node.name}"}
+
+
+def test_view_is_a_tag_of_the_experiment_that_a_resume_writes_again(start, client, request):
+    for name in ("before", "after"):
+        sender = start()
+        sender.sync_parent(info())
+        path = sender.write_view(sweep(name=name))
+    (value,) = views(client, request).values()
+    assert json.loads(value)["name"] == "after"
+    experiment = client.get_experiment_by_name("lethe").experiment_id
+    assert path == f"/#/experiments/{experiment}/runs?viewStateShareKey=lethe-{request.node.name}&compareRunsMode=CHART"
+
+
+def test_view_is_left_out_with_one_line_where_the_version_is_not_known(start, client, request, monkeypatch, caplog):
+    monkeypatch.setattr(tracker_module, "version_of_ui", lambda uri: "9.9.1")
+    sender = start()
+    sender.sync_parent(info())
+    assert sender.write_view(sweep()) is None
+    assert views(client, request) == {}
+    assert [record.getMessage() for record in caplog.records if "view" in record.getMessage()] == [
+        "MLflow gets no saved view of this sweep: views of version '9.9.1' are not known"
+    ]
+
+
+def test_view_that_mlflow_refuses_fails_nothing(start, client, monkeypatch, caplog):
+    def refuse(*args):
+        raise ConnectionError("permission denied")
+
+    monkeypatch.setattr(MlflowClient, "set_experiment_tag", refuse)
+    sender = start()
+    run_id = sender.sync_parent(info())
+    assert sender.write_view(sweep()) is None
+    assert "permission denied" in caplog.text
+    assert sender.sync_parent(info()) == run_id
+
+
 def test_outage_in_the_middle_of_a_trial_is_made_good_by_the_next_call(start, client, monkeypatch):
     sender = start()
     sender.sync_parent(info())
@@ -308,28 +372,3 @@ def test_server_that_is_away_is_a_tracking_error_without_the_password(tmp_path, 
 def test_plain_folder_is_refused_with_the_remedy(tmp_path, uri):
     with pytest.raises(UserError, match=r"sqlite:////absolute/path/mlflow\.db"):
         tracker(uri, tmp_path, "folder")
-
-
-@pytest.fixture(scope="module")
-def process():
-    """What a process finds that is not under test: there MLflow is silent anyway."""
-    code = """
-import json, sys
-import orchestrator.tracking.tracker
-from orchestrator.tracking.mlflow_client import new_client
-imported = sorted({"mlflow", "torch"} & sys.modules.keys())
-new_client("http://127.0.0.1:9")
-from mlflow.telemetry.client import get_telemetry_client
-print(json.dumps({"imported": imported, "telemetry": get_telemetry_client() is not None}))
-"""
-    silent = ("MLFLOW_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "CI", "GITHUB_ACTIONS", "DO_NOT_TRACK")
-    environment = {key: value for key, value in os.environ.items() if key not in silent}
-    return json.loads(subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True).stdout)
-
-
-def test_tracking_is_imported_without_mlflow(process):
-    assert process["imported"] == []
-
-
-def test_mlflow_sends_no_usage_statistics(process):
-    assert process["telemetry"] is False
