@@ -4,6 +4,7 @@
 # Each module adds its commands to the app; the help shows them in this order.
 from orchestrator.commands import before as before
 from orchestrator.commands import running as running
+from orchestrator.commands import submitting as submitting
 from orchestrator.commands import looking as looking
 from orchestrator.commands import taking_out as taking_out
 from orchestrator.commands import cleaning_up as cleaning_up

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +17,32 @@ from search_spaces.user_errors import UserError, did_you_mean
 
 STORAGE_VARIABLE = "LETHE_STORAGE"
 DEFAULT_STORAGE = "lethe-runs"
+# Ray sets it for the command of a job, and nowhere else.
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+# Ray unpacks a job's files into a folder named by their content, so that a resumed job finds the same file elsewhere.
+_UPLOAD = re.compile(r"^/.*/_ray_pkg_[0-9a-f]+(?=/)")
 
 
 def storage_root(given: Path | None) -> Path:
-    """The folder of all sweeps: as given, or `$LETHE_STORAGE`, or `./lethe-runs`."""
-    return Path(given or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE).resolve()
+    """The folder of all sweeps: as given, or `$LETHE_STORAGE`, or `./lethe-runs`; inside a Ray job `~/lethe-runs`.
+
+    A job starts in a copy of its working directory that goes with the job, so that nothing relative to it would be found again.
+
+    Raises:
+        UserError: A relative folder was given inside a Ray job.
+    """
+    chosen = given or os.environ.get(STORAGE_VARIABLE)
+    if JOB_VARIABLE not in os.environ:
+        return Path(chosen or DEFAULT_STORAGE).expanduser().resolve()
+    folder = Path(chosen or f"~/{DEFAULT_STORAGE}").expanduser()
+    if not folder.is_absolute():
+        raise UserError(
+            "a relative folder would lie in the job's copy of the working directory, and be lost with it",
+            key="--storage" if given else STORAGE_VARIABLE,
+            value=str(chosen),
+            remedy="give an absolute folder that all nodes of the cluster share",
+        )
+    return folder.resolve()
 
 
 @dataclass(frozen=True)
@@ -146,7 +168,7 @@ class SweepFolder:
             write_json(self.settings, sweep.model_dump(mode="json"))
             return False
         stored = json.loads(self.settings.read_text())
-        changes = differences(stored, sweep.model_dump(mode="json"))
+        changes = differences(_outside_uploads(stored), _outside_uploads(sweep.model_dump(mode="json")))
         # With more trials or a larger budget it is the same sweep, longer; everything else would mix unlike results in one study.
         changes = {key: pair for key, pair in changes.items() if key != "search.trials" and not key.startswith("budget.")}
         if changes and not (self.path / "trials").exists():
@@ -217,6 +239,15 @@ def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, An
             found |= differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
         return found
     return {} if old == new else {prefix: (old, new)}
+
+
+def _outside_uploads(value: Any) -> Any:
+    """Settings in which a file of a job's upload has the same path whatever else was uploaded."""
+    if isinstance(value, Mapping):
+        return {key: _outside_uploads(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_outside_uploads(inner) for inner in value]
+    return _UPLOAD.sub("(upload)", value) if isinstance(value, str) else value
 
 
 def write_json(path: Path, value: Any) -> None:

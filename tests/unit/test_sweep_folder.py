@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,31 @@ def test_storage_root_is_what_was_given_then_the_variable_then_a_folder_here(tmp
     monkeypatch.setenv("LETHE_STORAGE", "elsewhere")
     assert storage_root(None) == tmp_path / "elsewhere"
     assert storage_root(tmp_path / "given") == tmp_path / "given"
+
+
+def test_storage_root_of_a_job_is_where_it_outlives_the_job(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("LETHE_STORAGE", raising=False)
+    assert storage_root(None) == tmp_path / "lethe-runs"
+    assert storage_root(Path("~/other")) == tmp_path / "other"
+    monkeypatch.setenv("LETHE_STORAGE", str(tmp_path / "shared"))
+    assert storage_root(None) == tmp_path / "shared"
+    with pytest.raises(UserError, match=r"--storage: a relative folder.*absolute folder that all nodes"):
+        storage_root(Path("lethe-runs"))
+    monkeypatch.setenv("LETHE_STORAGE", "lethe-runs")
+    with pytest.raises(UserError, match="LETHE_STORAGE: a relative folder"):
+        storage_root(None)
+
+
+def test_create_takes_the_same_file_from_another_upload_of_the_job(tmp_path):
+    folder = SweepFolder(tmp_path, "small")
+    upload = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_"
+    folder.create(small_sweep(model={"base": "scratch", "target": f"{upload}0a1/model"}), "small.yaml")
+    folder.trial("t0000").mkdir(parents=True)
+    assert folder.create(small_sweep(model={"base": "scratch", "target": f"{upload}b2c/model"}), "small.yaml") is True
+    with pytest.raises(UserError, match=r"model\.target"):
+        folder.create(small_sweep(model={"base": "scratch", "target": f"{upload}b2c/other"}), "small.yaml")
 
 
 def test_create_says_whether_the_sweep_was_there(tmp_path):
