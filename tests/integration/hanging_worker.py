@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ class HangsOnce:
         if dist.get_rank() == 1 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(60)  # the signal may reach this thread last, which must not get to the barrier before
         dist.barrier()
         return {}
 

@@ -18,7 +18,7 @@ from tests.integration.small_sweeps import SWEEP, child_runs, finished_trials, f
 TOKEN = "planted-token-0f3c9b7d5e1a"
 PASSWORD = "planted-secret-123"
 SECRETS = {"MLFLOW_TRACKING_USERNAME": "planted-user-456", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
-TRIALS = 5
+TRIALS = 25  # so many that a job can be stopped in the middle on a fast machine too
 
 
 @pytest.fixture(scope="module")
