@@ -1,19 +1,44 @@
-"""Small models, made once: what the integration tests stand on."""
+"""What the integration tests stand on, made once: warm ranks, small models, a Ray head, and two finished sweeps."""
 
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import mlflow
 import pytest
 
-from tests.integration.launch import lethe, torchrun
+from tests.integration.launch import lethe, lethe_environment
+from tests.integration.mlflow_server import mlflow_server
+from tests.integration.rank_group import RankGroup
+from tests.integration.ray_head import SECRETS, TOKEN, Head, ray_head
 from tests.integration.small_models import DATA, MODEL
-from tests.integration.small_sweeps import write_sweep
+from tests.integration.small_sweeps import SWEEP, driver, ended_trials, finished_trials, wait_for, write_sweep
+
+Steps = list[dict[str, Any]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two groups for `-n 2 --dist loadgroup`: sweeps that share a head and a storage, and all that share warm ranks."""
+    for item in items:
+        sweeps = {"finished", "head"} & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("sweeps" if sweeps else "ranks"))
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int, Steps], Steps]]:
+    """Runs steps of rank_script.py on one or two ranks that stay warm from test to test."""
+    folder = tmp_path_factory.mktemp("ranks")
+    groups = {workers: RankGroup(workers, folder / str(workers)) for workers in (1, 2)}
+    yield lambda workers, steps: groups[workers].run(steps)
+    for group in groups.values():
+        group.end()
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, ranks: Callable[[int, Steps], Steps]) -> SimpleNamespace:
     """A target model that knows a tiny closed world, and its measurement, made by the product's own jobs on two ranks."""
     folder = tmp_path_factory.mktemp("prepared")
     common = {"model": MODEL, "data": DATA}
@@ -26,7 +51,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         **common,
     }
     measure = {"kind": "measure", "name": "original", "folder": str(folder / "target"), "output": str(folder / "original.json"), **common}
-    results = torchrun(2, [{"do": "job", "job": prepare}, {"do": "job", "job": measure}], folder / "run")
+    results = ranks(2, [{"do": "job", "job": prepare}, {"do": "job", "job": measure}])
     return SimpleNamespace(
         folder=folder, target=folder / "target", original=folder / "original.json", common=common, prepare=results[0], measure=results[1]
     )
@@ -53,8 +78,40 @@ def trial_job(prepared: SimpleNamespace):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
-    """One small sweep, run to its end: its file, the storage (whose prepared models serve others), and what it printed."""
+    """One small sweep, run to its end: its file, the storage (whose prepared models serve others), and what it printed.
+
+    It starts its own Ray, as on a laptop; the other sweeps join `head`, as on a cluster.
+    """
     folder = tmp_path_factory.mktemp("sweep")
     file = write_sweep(folder)
     storage = folder / "storage"
     return file, storage, lethe("run", str(file), storage=storage)
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A Ray head of two CPUs; its jobs keep their sweeps in a storage of their own."""
+    environment = lethe_environment(tmp_path_factory.mktemp("jobs") / "storage", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
+    with ray_head(environment | {"COLUMNS": "250"} | SECRETS) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def viewed(
+    finished: tuple[Path, Path, subprocess.CompletedProcess[str]], head: Head, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SimpleNamespace]:
+    """The finished sweep once more: on two lanes, into a real MLflow server, with a driver that is killed in the middle."""
+    _, storage, _ = finished
+    folder = tmp_path_factory.mktemp("viewed")
+    with mlflow_server(folder) as uri:
+        file = write_sweep(folder, name="viewed", resources={**SWEEP["resources"], "cpus_per_worker": 0.5, "max_lanes": 2})
+        arguments = ("run", str(file), "--tracking-uri", uri)
+        output = folder / "killed.txt"
+        with driver(*arguments, storage=storage, output=output, **head.joined):
+            wait_for(lambda: "starting Ray" in output.read_text(), 100)
+            second = lethe(*arguments, storage=storage, check=False)
+            wait_for(lambda: finished_trials(storage, "viewed") >= 1, 300)
+        before = ended_trials(storage, "viewed")
+        done = lethe(*arguments, storage=storage, **head.joined)
+        client = mlflow.MlflowClient(uri)
+        yield SimpleNamespace(uri=uri, storage=storage, arguments=arguments, second=second, before=before, done=done, client=client)

@@ -1,7 +1,14 @@
-"""Run under torchrun by the integration tests: a list of steps on one warm runner, their results written as JSON by rank 0."""
+"""One rank of the integration tests: serves lists of steps on one warm runner, as a lane does, until it is told to end.
 
+Reads `request0.json`, `request1.json` ... in the folder named on the command line, writes the results as `answer0.json` ..., and leaves
+when there is a file `end` and no other request.
+"""
+
+import gc
 import json
+import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -10,7 +17,7 @@ import torch.distributed as dist
 from trainables.beliefs import sample_beliefs
 from trainables.composition import Composition
 from trainables.engine import start_deepspeed
-from trainables.job_runner import JobRunner, measure, reference_logp
+from trainables.job_runner import JobRunner, measure, reference_logp, write_json_atomically
 from trainables.jobs import JOB, TrialFailedError
 from trainables.run_job import leave
 from trainables.trial import train_step
@@ -48,14 +55,28 @@ def run_step(runner: JobRunner, step: dict) -> dict:
     return {"losses": [r.loss for r in results], "norms": [r.gradient_norm for r in results], "metrics": dict(metrics)}
 
 
+def next_request(folder: Path, number: int, tests: int) -> list[dict] | None:
+    """Wait for a request; None when there will be no more, also because the tests died."""
+    path = folder / f"request{number}.json"
+    while not path.exists():
+        if (folder / "end").exists() or not Path(f"/proc/{tests}").exists():
+            return None
+        time.sleep(0.01)
+    return json.loads(path.read_text())
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    steps = json.loads(Path(sys.argv[1]).read_text())
+    folder, tests = Path(sys.argv[1]), int(os.environ["LETHE_TESTS_PID"])
     start_deepspeed()
-    runner = JobRunner()
-    results = [run_step(runner, step) for step in steps]
-    if dist.get_rank() == 0:
-        Path(sys.argv[2]).write_text(json.dumps(results))
+    # ZeRO-3 collects garbage at every reset and change of weights: a third of a second each while it looks through all imports too.
+    gc.freeze()
+    runner, number = JobRunner(), 0
+    while (steps := next_request(folder, number, tests)) is not None:
+        results = [run_step(runner, step) for step in steps]
+        if dist.get_rank() == 0:
+            write_json_atomically(folder / f"answer{number}.json", results)
+        number += 1
     leave()
 
 

@@ -53,8 +53,8 @@ def load_study(storage: Path, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
 
 
-def child_runs(storage: Path, name: str) -> list:
-    client = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+def child_runs(storage: Path, name: str, uri: str | None = None) -> list:
+    client = mlflow.MlflowClient(uri or f"sqlite:///{storage / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("lethe")
     runs = client.search_runs([experiment.experiment_id])
     parent = next(run for run in runs if run.info.run_name == name and "mlflow.parentRunId" not in run.data.tags)
@@ -65,9 +65,21 @@ def front_of(storage: Path, name: str) -> dict:
     return json.loads(lethe("front", name, "--json", storage=storage).stdout)
 
 
+def ended_trials(storage: Path, name: str) -> dict[int, optuna.trial.FrozenTrial]:
+    """What must stay as it is when the sweep goes on, by number."""
+    return {trial.number: trial for trial in load_study(storage, name).get_trials() if trial.state.is_finished()}
+
+
+def assert_none_repeated(before: dict[int, optuna.trial.FrozenTrial], storage: Path, name: str) -> None:
+    after = ended_trials(storage, name)
+    for number, trial in before.items():
+        assert after[number].values == trial.values
+        assert after[number].user_attrs["end"] == trial.user_attrs["end"], "a trial that had ended ran twice"
+
+
 def finished_trials(storage: Path, name: str) -> int:
     try:
-        return sum(trial.state.is_finished() for trial in load_study(storage, name).get_trials())
+        return len(ended_trials(storage, name))
     except (KeyError, FileNotFoundError, ValueError):
         return 0
 
@@ -80,11 +92,11 @@ def wait_for(condition, seconds: float) -> None:
 
 
 @contextmanager
-def driver(file: Path, storage: Path, output: Path) -> Iterator[subprocess.Popen]:
-    """`lethe run` in the background; killed at the end of the block if it still runs."""
+def driver(*arguments: str, storage: Path, output: Path, **environment: str) -> Iterator[subprocess.Popen]:
+    """A `lethe` command in the background; killed at the end of the block if it still runs."""
     with output.open("w") as lines:
-        command = [sys.executable, "-m", "orchestrator.cli", "run", str(file)]
-        process = subprocess.Popen(command, cwd=ROOT, env=lethe_environment(storage), stdout=lines, stderr=lines)
+        command = [sys.executable, "-m", "orchestrator.cli", *arguments]
+        process = subprocess.Popen(command, cwd=ROOT, env=lethe_environment(storage, **environment), stdout=lines, stderr=lines)
         try:
             yield process
         finally:

@@ -7,14 +7,15 @@ import pytest
 from trainables.jobs import MeasureJob, PrepareJob
 
 
-@pytest.fixture
-def ray_session(monkeypatch):
+@pytest.fixture(scope="module")
+def ray_session():
     import ray
 
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": str(Path.cwd())}})
+        yield
+        ray.shutdown()
 
 
 def test_lane_lives_on_after_jobs_that_broke_all_or_one_of_its_workers(ray_session, prepared, tmp_path):
@@ -40,18 +41,6 @@ def test_lane_lives_on_after_jobs_that_broke_all_or_one_of_its_workers(ray_sessi
     assert outcome["metrics"] == pytest.approx(prepared.measure["result"]["metrics"])
 
 
-def test_pool_without_room_says_so_in_time_in_place_of_waiting_for_ever(ray_session, prepared, tmp_path):
-    from orchestrator.lane_pool import LanePool
-    from search_spaces.sweep_settings import ResourceSettings
-    from search_spaces.user_errors import UserError
-
-    job = PrepareJob(name="target", text="target", initial=str(tmp_path / "i"), output=str(tmp_path / "o"), **prepared.common)
-    with LanePool(1, ResourceSettings(workers_per_trial=4, start_timeout_s=5), tmp_path / "ray") as pool:
-        pool.submit("starved", job)
-        with pytest.raises(UserError, match="start_timeout_s"):
-            pool.wait("starved", lambda progress: None)
-
-
 def test_worker_that_hangs_is_killed_and_its_job_runs_again(ray_session, prepared, tmp_path):
     import ray
 
@@ -65,3 +54,16 @@ def test_worker_that_hangs_is_killed_and_its_job_runs_again(ray_session, prepare
         assert pool.wait("still", lambda progress: None) == {"status": "finished"}
         (again,) = ray.get(pool.mailbox.follow.remote("still", 0))[0]
     assert "its workers hung (no sign of life for" in again["line"]
+
+
+def test_pool_without_room_says_so_in_time_in_place_of_waiting_for_ever(ray_session, prepared, tmp_path):
+    """The last one, because its lane waits for room as long as the Ray session lasts."""
+    from orchestrator.lane_pool import LanePool
+    from search_spaces.sweep_settings import ResourceSettings
+    from search_spaces.user_errors import UserError
+
+    job = PrepareJob(name="target", text="target", initial=str(tmp_path / "i"), output=str(tmp_path / "o"), **prepared.common)
+    with LanePool(1, ResourceSettings(workers_per_trial=4, start_timeout_s=2), tmp_path / "ray") as pool:
+        pool.submit("starved", job)
+        with pytest.raises(UserError, match="start_timeout_s"):
+            pool.wait("starved", lambda progress: None)

@@ -1,9 +1,6 @@
 """`lethe plan` against reality: predicted and measured peak memory of one real ZeRO-3 trial on two CPU processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,7 @@ from cluster.capacity_memory import memory_of_rank
 from cluster.capacity_models import shape_of
 from orchestrator.scale_plan_view import lengths_of
 from search_spaces.sweep_settings import SweepSettings
-from tests.integration.launch import ROOT
+from tests.integration.launch import run_ranks
 from tests.integration.small_models import DATA
 from trainables.data.benchmarks import load_benchmark
 from trainables.jobs import PrepareJob
@@ -32,13 +29,7 @@ def measured_peaks(folder: Path, model: dict) -> list[int]:
     """Bytes that a trial adds to each rank at its peak."""
     job = {"kind": "trial", "folder": str(folder / "initial"), "model": model, "data": DATA, "trial": TRIAL}
     (folder / "job.json").write_text(json.dumps(job))
-    script = Path(__file__).with_name("peak_script.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORKERS), str(script)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, "job.json", "out.json"], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
+    run_ranks(WORKERS, Path(__file__).with_name("peak_script.py"), str(folder / "job.json"), str(folder / "out.json"))
     return [rank["peak"] for rank in json.loads((folder / "out.json").read_text())["ranks"]]
 
 

@@ -1,38 +1,42 @@
-"""Sweeps as Ray jobs, on a real head with its dashboard and token authentication; one head for all, tests in the order they stand in."""
+"""A takedown request as Ray jobs, on a real head with its dashboard and token authentication; tests in the order they stand in."""
 
+import json
 import os
 import re
-import shutil
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
 import pytest
 
-from tests.integration.launch import lethe_environment
-from tests.integration.ray_head import SCRIPTS, ray_head
-from tests.integration.small_sweeps import SWEEP, child_runs, finished_trials, front_of, load_study, wait_for, write_sweep
+from tests.integration.ray_head import SCRIPTS, SECRETS, TOKEN
+from tests.integration.small_sweeps import (
+    assert_none_repeated,
+    child_runs,
+    ended_trials,
+    finished_trials,
+    front_of,
+    load_study,
+    wait_for,
+    write_sweep,
+)
+from tests.integration.takedown import TEXTS, write_takedown
 
-TOKEN = "planted-token-0f3c9b7d5e1a"
-PASSWORD = "planted-secret-123"
-SECRETS = {"MLFLOW_TRACKING_USERNAME": "planted-user-456", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
 TRIALS = 25  # so many that a job can be stopped in the middle on a fast machine too
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, finished):
-    """A head, the storage that its environment names (with models prepared by another sweep), and a project folder to submit from."""
+def place(tmp_path_factory, head):
+    """The head, the storage that its environment names, a project folder to submit from, and what its sweep file says."""
     folder = tmp_path_factory.mktemp("submitted")
-    storage, project = folder / "storage", folder / "project"
-    project.mkdir()
-    shutil.copytree(finished[1] / "models", storage / "models")
-    write_sweep(project, name="jobs", search={**SWEEP["search"], "trials": TRIALS})
-    environment = lethe_environment(storage, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, COLUMNS="250", **SECRETS)
-    with ray_head(environment) as head:
-        outputs: list[str] = []
-        yield SimpleNamespace(head=head, storage=storage, project=project, outputs=outputs, values={})
+    (folder / "project").mkdir()
+    request = write_takedown(folder / "request") | {"search": {"trials": TRIALS, "sampler": "random"}}
+    write_sweep(folder / "project", name="jobs", **request)
+    storage, outputs = Path(head.environment["LETHE_STORAGE"]), list[str]()
+    return SimpleNamespace(head=head, storage=storage, project=folder / "project", request=request, outputs=outputs, before={})
 
 
 def run(place, *arguments, expected=0, **environment):
@@ -57,11 +61,11 @@ def status_of(place, job_id):
 
 def test_job_submitted_by_ray_itself_runs_the_sweep_and_can_be_stopped_in_the_middle(place):
     job_id = job_of(run(place, "ray", "job", "submit", *at(place), "--no-wait", "--working-dir", ".", "--", "lethe", "run", "sweep.yaml"))
-    wait_for(lambda: finished_trials(place.storage, "jobs") >= 2, 150)
+    wait_for(lambda: finished_trials(place.storage, "jobs") >= 2, 300)
     run(place, "ray", "job", "stop", job_id, *at(place))
-    wait_for(lambda: "STOPPED" in status_of(place, job_id).upper(), 30)
-    place.values = {trial.number: trial for trial in load_study(place.storage, "jobs").get_trials() if trial.state.is_finished()}
-    assert 2 <= len(place.values) < TRIALS
+    wait_for(lambda: "STOPPED" in status_of(place, job_id).upper(), 60)
+    place.before = ended_trials(place.storage, "jobs")
+    assert 2 <= len(place.before) < TRIALS
     assert not (place.project / "lethe-runs").exists()
 
 
@@ -69,13 +73,15 @@ def test_interrupted_submit_leaves_the_job_running_and_says_how_to_attach_and_st
     command = [str(SCRIPTS / "lethe"), "submit", "sweep.yaml", *at(place)]
     output = place.project.parent / "interrupted.txt"
     with output.open("w") as lines:
+        # A shell that runs the tests in the background makes them ignore Ctrl-C, and all that they start.
+        listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen(
-            command, cwd=place.project, env=place.head.environment, stdout=lines, stderr=lines, start_new_session=True
+            command, cwd=place.project, env=place.head.environment, stdout=lines, stderr=lines, start_new_session=True, preexec_fn=listening
         )
     try:
-        wait_for(lambda: "sweep folder:" in output.read_text() or process.poll() is not None, 90)
+        wait_for(lambda: "sweep folder:" in output.read_text() or process.poll() is not None, 200)
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait(30) == 130, output.read_text()
+        assert process.wait(60) == 130, output.read_text()
     finally:
         process.kill()
     text = output.read_text()
@@ -92,17 +98,18 @@ def test_second_submit_attaches_and_ends_with_the_full_front_and_no_trial_repeat
     assert f"report: {place.storage}" in text, "the job's log was not followed to its end"
     after = load_study(place.storage, "jobs").get_trials()
     assert [trial.state for trial in after] == [optuna.trial.TrialState.COMPLETE] * TRIALS
-    for number, trial in place.values.items():
-        assert after[number].values == trial.values
-        assert after[number].user_attrs["end"] == trial.user_attrs["end"], "a finished trial ran twice"
+    assert_none_repeated(place.before, place.storage, "jobs")
     front = front_of(place.storage, "jobs")
     assert (front["trials"], front["failed"]) == (TRIALS, 0)
     assert front["front"]
+    assert [objective["name"] for objective in front["objectives"]] == ["forget_extraction_strength", "retain_probability"]
+    assert front["baselines"]["original"] is not None
+    assert front["baselines"]["retrained"] is None
     assert sorted(child.info.run_name for child in child_runs(place.storage, "jobs")) == [f"t{number:04d}" for number in range(TRIALS)]
 
 
 def test_job_that_fails_hands_its_exit_status_on(place):
-    write_sweep(place.project, name="jobs", trial={**SWEEP["trial"], "seed": 5}, search={**SWEEP["search"], "trials": TRIALS})
+    write_sweep(place.project, name="jobs", **place.request | {"trial": {**place.request["trial"], "seed": 5}})
     text = run(place, "lethe", "submit", "sweep.yaml", *at(place), expected=2)
     assert "submitted lethe-jobs-2" in text
     assert "trial.seed: 0 -> 5" in text
@@ -130,9 +137,21 @@ def test_no_secret_is_in_any_log_record_or_file(place):
     # The search reaches what it must: the jobs' logs, the study, MLflow's store and Ray's own logs.
     names = {path.name for path in scanned}
     assert {"job-driver-lethe-jobs-1.log", "study.journal", "mlflow.db", "gcs_server.out"} <= names
-    secrets = [TOKEN, PASSWORD, SECRETS["MLFLOW_TRACKING_USERNAME"]]
-    assert [secret for secret in secrets for text in [*place.outputs, records] if secret in text] == []
-    assert [(str(path), secret) for path in scanned for secret in secrets if secret.encode() in path.read_bytes()] == []
+    found = leaks([TOKEN, *SECRETS.values()], [*place.outputs, records], scanned)
+    assert found == []
+
+
+def test_redacted_text_is_in_no_output_log_or_file(place):
+    assert leaks(TEXTS, place.outputs, [*files(place.storage), *files(place.head.temporary)]) == []
+    (measured,) = (place.storage / "models").glob("measured-original-*.json")
+    items = [item for part in json.loads(measured.read_text())["items"].values() for members in part.values() for item in members]
+    assert items and all(item["generated"].startswith("sha256:") for item in items)
+
+
+def leaks(secrets: list[str], outputs: list[str], scanned: list[Path]) -> list[tuple[str, str]]:
+    """Which secret is where."""
+    places = [("output", output.encode()) for output in outputs] + [(str(path), path.read_bytes()) for path in scanned]
+    return [(name, secret) for name, contents in places for secret in secrets if secret.encode() in contents]
 
 
 def files(folder: Path) -> list[Path]:

@@ -7,16 +7,9 @@ import mlflow
 import optuna
 
 from tests.integration.launch import lethe
-from tests.integration.small_sweeps import (
-    SWEEP,
-    child_runs,
-    driver,
-    finished_trials,
-    front_of,
-    load_study,
-    wait_for,
-    write_sweep,
-)
+from tests.integration.small_sweeps import SWEEP, assert_none_repeated, child_runs, front_of, load_study, write_sweep
+
+TRIALS = SWEEP["search"]["trials"]
 
 
 def test_sweep_ends_with_a_front_a_report_and_the_way_to_mlflow(finished):
@@ -101,55 +94,32 @@ def test_changed_settings_under_the_same_name_are_refused_with_the_difference(fi
     assert "--name" in done.stderr
 
 
-def test_more_workers_than_the_machine_has_are_refused_before_a_worker_starts(finished, tmp_path):
+def test_more_workers_than_the_machine_has_are_refused_before_a_worker_starts(finished, head, tmp_path):
     _, storage, _ = finished
     greedy = write_sweep(tmp_path, name="greedy", resources={"workers_per_trial": 512})
-    done = lethe("run", str(greedy), storage=storage, check=False)
+    done = lethe("run", str(greedy), storage=storage, check=False, **head.joined)
     assert done.returncode == 2
     assert "resources.workers_per_trial" in done.stderr
     assert "at most" in done.stderr
 
 
-def test_killed_driver_loses_no_finished_trial_and_repeats_none(finished, tmp_path):
+def test_killed_driver_loses_no_finished_trial_and_repeats_none(viewed):
     """SIGKILL in mid-sweep, then the same command; prepared models come from the finished sweep's cache."""
-    _, storage, _ = finished
-    file = write_sweep(tmp_path, name="killed", search={**SWEEP["search"], "trials": 6})
-    with driver(file, storage, tmp_path / "first.txt"):
-        wait_for(lambda: finished_trials(storage, "killed") >= 2, 300)
-        second = lethe("run", str(file), storage=storage, check=False)
-        assert second.returncode == 2
-        assert "another driver" in second.stderr
-    before = {trial.number: trial for trial in load_study(storage, "killed").get_trials() if trial.state.is_finished()}
-    assert 2 <= len(before) < 6
-    done = lethe("run", str(file), storage=storage)
-    assert "trials are done" in done.stdout
-    after = load_study(storage, "killed").get_trials()
-    assert [trial.state for trial in after] == [optuna.trial.TrialState.COMPLETE] * 6
-    for number, trial in before.items():
-        assert after[number].values == trial.values
-        assert after[number].user_attrs["end"] == trial.user_attrs["end"], "a finished trial ran twice"
-    children = child_runs(storage, "killed")
-    assert sorted(run.info.run_name for run in children) == [f"t{number:04d}" for number in range(6)]
+    assert viewed.second.returncode == 2
+    assert "another driver" in viewed.second.stderr
+    assert 1 <= len(viewed.before) < TRIALS
+    assert "trials are done" in viewed.done.stdout
+    after = load_study(viewed.storage, "viewed").get_trials()
+    assert [trial.state for trial in after] == [optuna.trial.TrialState.COMPLETE] * TRIALS
+    assert_none_repeated(viewed.before, viewed.storage, "viewed")
+    children = child_runs(viewed.storage, "viewed", viewed.uri)
+    assert sorted(run.info.run_name for run in children) == [f"t{number:04d}" for number in range(TRIALS)]
     assert {run.info.status for run in children} == {"FINISHED"}
 
 
-def test_two_lanes_side_by_side_give_the_results_of_one_lane(finished, tmp_path):
-    _, storage, _ = finished
-    points = [
-        {"forget.method": method, "beliefs": beliefs, "optimizer.learning_rate": 0.003, "token_belief.top_k": 4}
-        for method in ("npo", "wga")
-        for beliefs in ("token", "sequence")
-    ]
-    search = {
-        "trials": 4,
-        "sampler": "random",
-        "enqueue": [{k: v for k, v in p.items() if k != "token_belief.top_k" or p["beliefs"] == "token"} for p in points],
-    }
-    one = write_sweep(tmp_path, name="one-lane", search=search, resources={"workers_per_trial": 2, "cpus_per_worker": 0.5, "max_lanes": 1})
-    lethe("run", str(one), storage=storage)
-    two = write_sweep(tmp_path, name="two-lanes", search=search, resources={"workers_per_trial": 2, "cpus_per_worker": 0.5, "max_lanes": 2})
-    lethe("run", str(two), storage=storage)
-    first, second = (load_study(storage, name).get_trials() for name in ("one-lane", "two-lanes"))
-    assert [trial.values for trial in first] == [trial.values for trial in second]
-    spans = sorted((trial.user_attrs["started"], trial.user_attrs["end"]["at"]) for trial in second)
+def test_two_lanes_side_by_side_give_the_results_of_one_lane(finished, viewed):
+    one, two = (load_study(viewed.storage, name).get_trials() for name in ("tiny", "viewed"))
+    assert [trial.params for trial in one] == [trial.params for trial in two]
+    assert [trial.values for trial in one] == [trial.values for trial in two]
+    spans = sorted((trial.user_attrs["started"], trial.user_attrs["end"]["at"]) for trial in two)
     assert any(later[0] < earlier[1] for earlier, later in pairwise(spans)), "no two trials overlapped"

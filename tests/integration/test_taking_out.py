@@ -55,7 +55,16 @@ def dropped(finished):
     )
 
 
-def test_trial_from_the_journal_is_identical_and_its_dropped_weights_come_back(finished, dropped, tmp_path):
+@pytest.fixture
+def elsewhere(finished, tmp_path):
+    """A storage that knows nothing of the sweep but its models: these are named by their contents, and would be trained again."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "models").symlink_to(finished[1] / "models")
+    return folder
+
+
+def test_trial_from_mlflow_is_identical_and_its_dropped_weights_come_back(finished, head, dropped, elsewhere, tmp_path):
     from transformers import AutoModelForCausalLM
 
     _, storage, _ = finished
@@ -64,24 +73,21 @@ def test_trial_from_the_journal_is_identical_and_its_dropped_weights_come_back(f
     assert f"lethe reproduce tiny {dropped} --weights FOLDER" in refused.stderr
     study = (storage / "tiny" / "study.journal").read_bytes()
     runs = len(child_runs(storage, "tiny"))
-    done = lethe("reproduce", "tiny", dropped, "--weights", str(tmp_path / "weights"), storage=storage)
+    source = ("--tracking-uri", f"sqlite:///{storage / 'mlflow.db'}")
+    done = lethe("reproduce", "tiny", dropped, "--weights", str(tmp_path / "weights"), *source, storage=elsewhere, **head.joined)
     assert f"{dropped[:5]} is identical: " in done.stdout and "at 2 rungs, bit for bit" in done.stdout
     assert "not as it was" not in done.stdout.replace("not as it was: git.", "")
     AutoModelForCausalLM.from_pretrained(tmp_path / "weights" / f"rung{dropped[-1]}")
+    assert not (elsewhere / "tiny").exists()
     assert (storage / "tiny" / "study.journal").read_bytes() == study
     assert len(child_runs(storage, "tiny")) == runs == len(load_study(storage, "tiny").get_trials())
 
 
-def test_trial_from_mlflow_on_other_workers_says_what_differs(finished, tmp_path):
+@pytest.mark.soak
+def test_trial_from_the_journal_on_other_workers_says_what_differs(finished, head):
     _, storage, _ = finished
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    # The prepared models are named by their contents: without them they would be trained again.
-    (elsewhere / "models").symlink_to(storage / "models")
-    uri = f"sqlite:///{storage / 'mlflow.db'}"
-    done = lethe("reproduce", "tiny", "t0001", "--workers", "1", "--tracking-uri", uri, storage=elsewhere, check=False)
+    done = lethe("reproduce", "tiny", "t0001", "--workers", "1", storage=storage, check=False, **head.joined)
     assert "not as it was: workers: 2 -> 1" in done.stdout, done.stdout + done.stderr
     identical = "t0001 is identical" in done.stdout
     assert done.returncode == (0 if identical else 1)
     assert identical or "largest difference: " in done.stdout
-    assert not (elsewhere / "tiny").exists()

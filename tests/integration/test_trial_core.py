@@ -1,4 +1,7 @@
-"""The trial core under torchrun: sharding, warm against cold, one worker against two. No Ray."""
+"""The trial core on ranks without Ray: sharding, warm against cold, one worker against two.
+
+The ranks are warm ones that all tests share, except where cold ones are the point.
+"""
 
 import json
 
@@ -26,66 +29,62 @@ def test_preparing_teaches_the_closed_world(prepared):
     assert (prepared.target / "model.safetensors").is_file()
 
 
-def test_zero3_keeps_about_half_of_the_parameters_on_each_of_two_ranks(trial_job, tmp_path):
-    (result,) = torchrun(2, [job("memory", trial_job())], tmp_path)
+def test_zero3_keeps_about_half_of_the_parameters_on_each_of_two_ranks(trial_job, ranks):
+    (result,) = ranks(2, [job("memory", trial_job())])
     for resident in result["resident"]:
         assert 0.45 < resident / result["model"] < 0.55
 
 
-@pytest.mark.parametrize(("method", "beliefs"), [("npo", "token+sequence"), ("wga", "sequence")])
-def test_warm_trial_equals_cold_trial_bit_for_bit_when_another_and_a_failed_one_came_before(method, beliefs, trial_job, tmp_path):
-    check_warm_equals_cold([(method, beliefs)], trial_job, tmp_path)
+def test_warm_trial_equals_cold_trial_bit_for_bit_when_others_and_a_failed_one_came_before(trial_job, ranks, tmp_path):
+    check_warm_equals_cold({"forget": {"method": "npo"}, "beliefs": "token+sequence"}, trial_job, ranks, tmp_path)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("beliefs", BELIEFS)
 @pytest.mark.parametrize("retain", ["nll", "kl"])
-def test_warm_trial_equals_cold_trial_bit_for_bit_for_every_method(method, beliefs, retain, trial_job, tmp_path):
-    check_warm_equals_cold([(method, beliefs)], trial_job, tmp_path, retain={"loss": retain})
+def test_warm_trial_equals_cold_trial_bit_for_bit_for_every_method(method, beliefs, retain, trial_job, ranks, tmp_path):
+    check_warm_equals_cold({"forget": {"method": method}, "beliefs": beliefs, "retain": {"loss": retain}}, trial_job, ranks, tmp_path)
 
 
-def check_warm_equals_cold(pairs, trial_job, tmp_path, **trial):
-    for method, beliefs in pairs:
-        wanted = job("job", trial_job(forget={"method": method}, beliefs=beliefs, **trial))
-        other = job(
-            "job", trial_job(forget={"method": "graddiff"}, beliefs="sequence", seed=7, optimizer={"beta1": 0.8, "gradient_clip": 0.5})
-        )
-        failing = job("job", trial_job(**FAILING))
-        (cold,) = torchrun(2, [wanted], tmp_path / "cold")
-        _, failed, warm = torchrun(2, [other, failing, wanted], tmp_path / "warm")
-        assert "lower optimizer.learning_rate" in failed["failed"]
-        assert comparable(cold) == comparable(warm)
+def check_warm_equals_cold(trial, trial_job, ranks, tmp_path):
+    wanted = job("job", trial_job(**trial))
+    other = job("job", trial_job(forget={"method": "graddiff"}, beliefs="sequence", seed=7, optimizer={"beta1": 0.8, "gradient_clip": 0.5}))
+    failing = job("job", trial_job(**FAILING))
+    (cold,) = torchrun(2, [wanted], tmp_path)
+    _, failed, warm = ranks(2, [other, failing, wanted])
+    assert "lower optimizer.learning_rate" in failed["failed"]
+    assert comparable(cold) == comparable(warm)
 
 
-def test_every_method_and_belief_trains_and_repeats_itself_in_one_lane(trial_job, tmp_path):
+def test_every_method_and_belief_trains_and_repeats_itself_in_one_lane(trial_job, ranks):
     cases = [(method, beliefs) for method in METHODS for beliefs in BELIEFS]
     steps = [job("job", trial_job(forget={"method": method}, beliefs=beliefs, steps=2, rungs=1)) for method, beliefs in cases]
-    results = torchrun(2, steps + steps[::-1], tmp_path)
+    results = ranks(2, steps + steps[::-1])
     first, second = results[: len(steps)], results[len(steps) :][::-1]
     assert [comparable(result) for result in first] == [comparable(result) for result in second]
     digests = [result["digest"] for result in first]
     assert len(set(digests)) == len(digests), "two different methods gave the same weights"
 
 
-def test_one_worker_two_workers_and_two_micro_batches_agree(trial_job, tmp_path):
+def test_one_worker_two_workers_and_two_micro_batches_agree(trial_job, ranks):
     trials = [{"forget": {"method": "npo"}, "beliefs": "token+sequence"}, {"forget": {"method": "graddiff"}, "retain": {"loss": "kl"}}]
-    check_worker_counts_agree(trials, trial_job, tmp_path)
+    check_worker_counts_agree(trials, trial_job, ranks)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("beliefs", BELIEFS)
 @pytest.mark.parametrize("method", METHODS)
-def test_one_worker_two_workers_and_two_micro_batches_agree_for_every_method(method, beliefs, trial_job, tmp_path):
-    check_worker_counts_agree([{"forget": {"method": method}, "beliefs": beliefs}], trial_job, tmp_path)
+def test_one_worker_two_workers_and_two_micro_batches_agree_for_every_method(method, beliefs, trial_job, ranks):
+    check_worker_counts_agree([{"forget": {"method": method}, "beliefs": beliefs}], trial_job, ranks)
 
 
-def check_worker_counts_agree(trials, trial_job, tmp_path):
+def check_worker_counts_agree(trials, trial_job, ranks):
     """The first loss and gradient norm to 1e-5, metrics after 20 steps to 1e-3, all with the beliefs of the first refresh."""
     whole = [job("fixed_beliefs", trial_job(**trial), steps=20) for trial in trials]
     halves = [job("fixed_beliefs", trial_job(**{**trial, "optimizer": {"micro_batch": 2}}), steps=20) for trial in trials]
-    one = torchrun(1, whole + halves, tmp_path / "one")
-    two = torchrun(2, whole, tmp_path / "two")
+    one = ranks(1, whole + halves)
+    two = ranks(2, whole)
     expected, halved = one[: len(trials)], one[len(trials) :]
     for wanted, found in zip(expected * 2, halved + two, strict=True):
         assert found["losses"][0] == pytest.approx(wanted["losses"][0], rel=1e-5)
@@ -93,38 +92,31 @@ def check_worker_counts_agree(trials, trial_job, tmp_path):
         assert found["metrics"] == pytest.approx(wanted["metrics"], rel=1e-3, abs=1e-6)
 
 
-def test_first_beliefs_are_the_same_for_any_number_of_workers_and_batch_size(trial_job, tmp_path):
+def test_first_beliefs_are_the_same_for_any_number_of_workers_and_batch_size(trial_job, ranks):
     step = job("beliefs", trial_job())
     small = job("beliefs", trial_job(engine={"evaluation_batch": 2}))
     lockstep = job("beliefs", trial_job(engine={"inference": "lockstep"}))
-    one = torchrun(1, [step, small], tmp_path / "one")
-    two = torchrun(2, [step, small, lockstep], tmp_path / "two")
+    one = ranks(1, [step, small])
+    two = ranks(2, [step, small, lockstep])
     assert one[0]["beliefs"]
     assert all(result["beliefs"] == one[0]["beliefs"] for result in [*one, *two])
 
 
-def test_activation_checkpointing_and_lockstep_change_no_result(trial_job, tmp_path):
+def test_activation_checkpointing_and_lockstep_change_no_result(trial_job, ranks):
     plain = job("job", trial_job(beliefs="token+sequence"))
     checkpointed = job("job", trial_job(beliefs="token+sequence", engine={"activation_checkpointing": True}))
     lockstep = job("job", trial_job(beliefs="token+sequence", engine={"inference": "lockstep"}))
-    first, second, third, again = torchrun(2, [plain, checkpointed, lockstep, plain], tmp_path)
+    first, second, third, again = ranks(2, [plain, checkpointed, lockstep, plain])
     assert comparable(first) == comparable(again)
     for other in (second, third):
         assert other["result"]["metrics"] == pytest.approx(first["result"]["metrics"], rel=1e-4, abs=1e-6)
 
 
-def test_bfloat16_trial_runs_and_repeats_itself(trial_job, tmp_path):
-    body = trial_job(beliefs="token")
-    body["model"] = {**body["model"], "dtype": "bfloat16"}
-    first, second = torchrun(2, [job("job", body), job("job", body)], tmp_path)
-    assert comparable(first) == comparable(second)
-
-
-def test_trial_that_ends_at_a_rung_is_the_full_trial_up_to_there(trial_job, tmp_path):
+def test_trial_that_ends_at_a_rung_is_the_full_trial_up_to_there(trial_job, ranks, tmp_path):
     """The schedule stays that of the full trial, the weights of the rung are written, and the lane goes on."""
     whole = trial_job(beliefs="sequence") | {"weights": str(tmp_path / "whole")}
     ended = whole | {"weights": str(tmp_path / "ended"), "stop_at_rung": 1}
-    full, short, again = torchrun(2, [job("job", whole), job("job", ended), job("job", whole)], tmp_path)
+    full, short, again = ranks(2, [job("job", whole), job("job", ended), job("job", whole)])
     first_rung = next(event for event in full["events"] if event["event"] == "rung")
     assert (short["result"]["status"], full["result"]["status"]) == ("stopped", "finished")
     assert {key: short["result"]["metrics"][key] for key in first_rung["metrics"]} == first_rung["metrics"]
@@ -132,3 +124,11 @@ def test_trial_that_ends_at_a_rung_is_the_full_trial_up_to_there(trial_job, tmp_
     assert [path.name for path in (tmp_path / "ended").iterdir()] == ["rung1"]
     assert [path.name for path in (tmp_path / "whole").iterdir()] == ["rung2"]
     assert comparable(full) == comparable(again)
+
+
+def test_bfloat16_trial_runs_and_repeats_itself(trial_job, ranks):
+    """Another precision is another engine; the ranks that had one of float32 before go on."""
+    body = trial_job(beliefs="token")
+    body["model"] = {**body["model"], "dtype": "bfloat16"}
+    first, second = ranks(2, [job("job", body), job("job", body)])
+    assert comparable(first) == comparable(second)
