@@ -1,12 +1,14 @@
-"""`lethe clean`: removes what nobody needs, after saying what that is."""
+"""`lethe clean`: removes what nobody needs, after saying what that is. And what a sweep removes by itself."""
 
 import shutil
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
 from rich.console import Console
 
 from orchestrator.baselines import read_baselines
+from orchestrator.records import TrialRecord
 from orchestrator.sweep_folder import SweepFolder, open_sweep, sweep_names
 
 
@@ -51,6 +53,13 @@ def unused(root: Path) -> list[Path]:
     # The initial weights are cheap to make again, and no sweep reads them once its models are there.
     spare = sorted(path for path in models.iterdir() if path.name not in used) if models.is_dir() else []
     return [folder.tune for folder in folders if folder.tune.is_dir()] + spare
+
+
+def drop_checkpoints(folder: SweepFolder, records: Iterable[TrialRecord]) -> None:
+    """Remove what ended trials would have gone on from. A lane that had lost its driver may have written some after their end."""
+    for record in records:
+        if record.ended:
+            shutil.rmtree(folder.checkpoint(record.trial_id), ignore_errors=True)
 
 
 def size_mib(path: Path) -> float:

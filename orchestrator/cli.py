@@ -9,12 +9,14 @@ from orchestrator.commands import looking as looking
 from orchestrator.commands import taking_out as taking_out
 from orchestrator.commands import cleaning_up as cleaning_up
 from orchestrator.commands.terminal import app as app
+from orchestrator.termination import ended_by_sigterm
 # isort: on
 
 
 def main() -> None:
     """Entry point of the `lethe` command."""
-    app()
+    with ended_by_sigterm():
+        app()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ray.train.v2.api.config import FailureConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.mailbox import LostError, Mailbox, Retries
+from orchestrator.termination import terminating
 from search_spaces.sweep_settings import ResourceSettings
 from search_spaces.user_errors import UserError
 from trainables.jobs import Job
@@ -40,12 +41,20 @@ class LanePool:
         storage: Folder for Ray Train's own bookkeeping.
         jobs: How many jobs there will be: each may break the workers that run it, as one that runs out of memory does.
         worker: What each worker runs with `mailbox`, `lane` and `threads`; `trainables.lane_worker.lane_loop` when left out.
+        system_metrics_s: Seconds between two measurements that each worker makes of itself; 0: none.
     """
 
     def __init__(
-        self, lanes: int, resources: ResourceSettings, storage: Path, jobs: int = 0, worker: Callable[[dict[str, Any]], None] | None = None
+        self,
+        lanes: int,
+        resources: ResourceSettings,
+        storage: Path,
+        jobs: int = 0,
+        worker: Callable[[dict[str, Any]], None] | None = None,
+        system_metrics_s: float = 0.0,
     ) -> None:
         self.lanes, self.resources, self.storage = lanes, resources, storage
+        self._system_metrics_s = system_metrics_s
         self._worker = worker or _start_worker
         self._restarts = MOST_RESTARTS + jobs * (resources.attempts + resources.preemptions)
         # On the driver's own node: on another one it could go away while the driver lives.
@@ -71,7 +80,7 @@ class LanePool:
         self._closed.set()
         ray.get(self.mailbox.close.remote())
         started = ray.get(self.mailbox.snapshot.remote())["lanes"]
-        deadline = time.monotonic() + CLOSE_S
+        deadline = time.monotonic() + (0 if terminating() else CLOSE_S)
         for thread in self._threads:
             # A lane that never came up still waits for room; it ends with the Ray session.
             if thread.name in started:
@@ -132,7 +141,12 @@ class LanePool:
             needs["GPU"] = resources.gpus_per_worker
         trainer = TorchTrainer(
             self._worker,
-            train_loop_config={"mailbox": self.mailbox, "lane": name, "threads": max(1, int(resources.cpus_per_worker))},
+            train_loop_config={
+                "mailbox": self.mailbox,
+                "lane": name,
+                "threads": max(1, int(resources.cpus_per_worker)),
+                "system_metrics_s": self._system_metrics_s,
+            },
             scaling_config=ScalingConfig(
                 num_workers=resources.workers_per_trial, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=needs
             ),

@@ -10,6 +10,9 @@ from typing import Any
 from search_spaces.user_errors import UserError
 from trainables.jobs import Verdict
 
+MOST_SAMPLES = 1000
+"""Measurements of workers that are kept for one job until the driver fetches them; the oldest go first."""
+
 POLL_S = 2.0
 """A waiting call returns at least this often, so that a dead caller leaves nothing behind."""
 
@@ -83,6 +86,7 @@ class Mailbox:
         self._tickets: dict[str, Ticket] = {}
         self._queue: deque[str] = deque()
         self._lanes: dict[str, Lane] = {}
+        self._samples: dict[str, deque[dict[str, Any]]] = {}
         self._closed = False
         self._no_lane_left: str | None = None
         self._changed = asyncio.Condition()
@@ -135,6 +139,15 @@ class Mailbox:
         elif not ticket.knows(event):
             ticket.events.append(event)
         await self._notify()
+
+    async def sampled(self, name: str, samples: Sequence[dict[str, Any]]) -> None:
+        """Take what a worker measured of itself during a job. No sign of life: the worker does it in a thread, also while it hangs."""
+        self._samples.setdefault(name, deque(maxlen=MOST_SAMPLES)).extend(samples)
+
+    async def take_samples(self) -> dict[str, list[dict[str, Any]]]:
+        """Hand out, once, what workers measured since the last call, by job."""
+        taken, self._samples = self._samples, {}
+        return {name: list(samples) for name, samples in taken.items()}
 
     async def judge(self, name: str, rung: int, verdict: Verdict) -> None:
         """Give the verdict on a rung; the first one counts, also for a group that runs the job again."""

@@ -115,6 +115,11 @@ class Publisher:
 
         self._deliver(send)
 
+    def sweep_terminated(self) -> None:
+        """Say in MLflow that the sweep has ended for now; for the rest there is no time, and the next start does it."""
+        if self._started and time.monotonic() >= self._quiet_until:
+            self._deliver(lambda: self.tracker.sync_status("KILLED"))
+
     def _send_news(self) -> None:
         self._send_trials()
         self._send_leaderboard()
@@ -139,6 +144,7 @@ class Publisher:
             # The ledger's record of a trial that has ended stays as it was then.
             if self.study.annotations(number).get("mlflow_run_id") != run_id:
                 self.study.annotate(number, "mlflow_run_id", run_id)
+            self.tracker.sync_samples(record.trial_id, self.folder.trial_samples(record.trial_id))
             self._unsent.discard(number)
         new = self.ledger.hypervolumes[self._volumes_sent :]
         if new:

@@ -22,6 +22,9 @@ TEMPLATE_TOKENS = 40
 FRONT_MEMBERS = 20
 """Members of a front, of which the weights are kept: the quickstart's had 17."""
 
+CHECKPOINT_BYTES = 12
+"""Bytes of a checkpoint per parameter: the master weight and AdamW's two moments, in float32."""
+
 
 @dataclass(frozen=True)
 class ScaleOptions:
@@ -58,7 +61,7 @@ def show_scale(sweep: SweepSettings, file: str, benchmark: Benchmark, steps: int
     limit = f" (resources.max_lanes is {sweep.resources.max_lanes})" if sweep.resources.max_lanes == lanes else ""
     _say(console, f"lanes on {cluster.gpus} GPUs: {lanes} of {workers} workers{limit}: {describe_lanes(found.lanes)}")
     _show_time(sweep, steps, lanes, options.step_time_s, console)
-    _show_disk(sweep, shape, console)
+    _show_disk(sweep, shape, lanes, console)
 
 
 def show_memory_here(sweep: SweepSettings, benchmark: Benchmark, options: ScaleOptions, console: Console) -> None:
@@ -147,7 +150,7 @@ def _show_time(sweep: SweepSettings, steps: int, lanes: int, step_time_s: float 
     )
 
 
-def _show_disk(sweep: SweepSettings, shape: ModelShape, console: Console) -> None:
+def _show_disk(sweep: SweepSettings, shape: ModelShape, lanes: int, console: Console) -> None:
     model = shape.parameters * (2 if sweep.model.dtype == "bfloat16" else 4) / GIB
     models = 1 + (sweep.model.retrained is not None or sweep.model.base is not None)
     members = min(FRONT_MEMBERS, sweep.search.trials * sweep.trial.rungs)
@@ -156,6 +159,10 @@ def _show_disk(sweep: SweepSettings, shape: ModelShape, console: Console) -> Non
         f"disk: {models} models of {model:.1f} GiB; a front of {members} members {members * model:.1f} GiB;"
         f" together {(models + members) * model:.1f} GiB",
     )
+    if sweep.resources.checkpoint_steps:
+        one = shape.parameters * CHECKPOINT_BYTES / GIB
+        most = f"{2 * lanes * one:.1f} GiB more"
+        _say(console, f"checkpoints: {one:.1f} GiB per lane, and twice that while the next one is written: up to {most}")
 
 
 def _say(console: Console, line: str) -> None:

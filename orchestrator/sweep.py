@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from ray import tune
 
 from cluster.capacity import require_lanes
 from orchestrator.baselines import Plan, ensure_baselines, plan_baselines
+from orchestrator.cleaning import drop_checkpoints
 from orchestrator.confirmation import confirmation_seeds, plan_repetitions, read_confirmations, run_repetitions
 from orchestrator.early_stopping import RungJudge
 from orchestrator.ending import Ending, busy_s
@@ -30,8 +31,10 @@ from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
 from orchestrator.records import Asked, Confirmation, TrialRecord
 from orchestrator.reproduction import Outcome, reproduce_trial
+from orchestrator.sample_collector import samples_collected
 from orchestrator.search import Study
 from orchestrator.sweep_folder import SweepFolder
+from orchestrator.termination import terminating
 from orchestrator.tracking.tracked_trials import read_tracked_trials
 from orchestrator.tune_scheduler import RungScheduler
 from orchestrator.tune_searcher import StudySearcher
@@ -83,17 +86,23 @@ class SweepRun:
             publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.progress.say)
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking") as tracking:
 
-                def on_change(numbers: Iterable[int]) -> None:
-                    tracking.submit(publisher.trials_changed, tuple(numbers)).add_done_callback(_log_failure)
+                def on_change(numbers: Iterable[int]) -> Future[None]:
+                    sending = tracking.submit(publisher.trials_changed, tuple(numbers))
+                    sending.add_done_callback(_log_failure)
+                    return sending
 
                 recorder = Recorder(study, ledger, self.folder, RungJudge(self.sweep, ledger), ending, self.progress, on_change)
                 recorder.tidy()
                 try:
                     if study.remaining() and ending.reason() is None:
-                        self._run_trials(plan, study, recorder)
+                        self._run_trials(plan, study, recorder, on_change)
+                        drop_checkpoints(self.folder, study.records())  # now that no lane can write any more
                 finally:
-                    self.progress.stage("writing the report")
-                    tracking.submit(publisher.sweep_ended, complete=_complete(study, ledger)).result()
+                    if terminating():
+                        tracking.submit(publisher.sweep_terminated).result()
+                    else:
+                        self.progress.stage("writing the report")
+                        tracking.submit(publisher.sweep_ended, complete=_complete(study, ledger)).result()
             self._say_why_it_ended(study, ending)
             return study.records()
 
@@ -191,16 +200,18 @@ class SweepRun:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return require_lanes(nodes, self.sweep.resources, self.file).lanes
 
-    def _run_trials(self, plan: Plan, study: Study, recorder: Recorder) -> None:
+    def _run_trials(self, plan: Plan, study: Study, recorder: Recorder, on_samples: Callable[[Iterable[int]], Future[None]]) -> None:
         sweep, progress = self.sweep, self.progress
         progress.stage("starting Ray")
         with ray_session():
             progress.lanes = lanes = min(self._lanes(), study.remaining())
             progress.stage(f"starting {lanes} lane{'s' * (lanes > 1)} of {sweep.resources.workers_per_trial} ZeRO-3 workers")
-            with LanePool(lanes, sweep.resources, self.folder.tune, study.remaining(), self.worker) as pool:
+            measured_s = sweep.tracking.system_metrics_s
+            with LanePool(lanes, sweep.resources, self.folder.tune, study.remaining(), self.worker, measured_s) as pool:
                 ensure_baselines(plan, pool, self.folder, progress.stage)
                 progress.stage(f"running {study.remaining()} trials")
-                with self._watching(pool):
+                collected = samples_collected(pool.mailbox, self.folder, on_samples) if measured_s else nullcontext()
+                with self._watching(pool), collected:
                     self._tune(pool, study, plan, recorder, lanes)
             if recorder.lost is not None:
                 raise UserError(
@@ -247,6 +258,8 @@ class SweepRun:
             original=str(plan.original.measurement),
             retrained=str(plan.retrained.measurement) if plan.retrained else None,
             weights=str(self.folder.weights(asked.trial_id)),
+            checkpoint=str(self.folder.checkpoint(asked.trial_id)),
+            checkpoint_steps=self.sweep.resources.checkpoint_steps,
         )
         return {"job": job.model_dump(mode="json")}
 

@@ -19,6 +19,8 @@ STORAGE_VARIABLE = "LETHE_STORAGE"
 DEFAULT_STORAGE = "lethe-runs"
 # Ray sets it for the command of a job, and nowhere else.
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+CHANGEABLE = {"search.trials", "resources.checkpoint_steps", "tracking.system_metrics_s"}
+"""Settings that may differ from one start of a sweep to the next, beside its budget."""
 # Ray unpacks a job's files into a folder named by their content, so that a resumed job finds the same file elsewhere.
 _UPLOAD = re.compile(r"^/.*/_ray_pkg_[0-9a-f]+(?=/)")
 
@@ -104,9 +106,17 @@ class SweepFolder:
         """Folders of the rungs whose weights are there, unfinished ones left out."""
         return [path for path in self.weights(trial_id).glob("rung*") if path.name.removeprefix("rung").isdigit()]
 
+    def checkpoint(self, trial_id: str) -> Path:
+        """What a running trial goes on from when its workers or the driver died; gone when it has ended."""
+        return self.trial(trial_id) / "checkpoint"
+
     def trial_log(self, trial_id: str) -> Path:
         """What `lethe logs` prints."""
         return self.trial(trial_id) / "log.txt"
+
+    def trial_samples(self, trial_id: str) -> Path:
+        """What its workers measured of themselves, one JSON line each; there where `tracking.system_metrics_s` is on."""
+        return self.trial(trial_id) / "system_metrics.jsonl"
 
     def is_locked(self) -> bool:
         """Whether a driver is running this sweep now."""
@@ -167,10 +177,11 @@ class SweepFolder:
         if not self.settings.exists():
             write_json(self.settings, sweep.model_dump(mode="json"))
             return False
-        stored = json.loads(self.settings.read_text())
+        stored = _with_new_defaults(json.loads(self.settings.read_text()))
         changes = differences(_outside_uploads(stored), _outside_uploads(sweep.model_dump(mode="json")))
-        # With more trials or a larger budget it is the same sweep, longer; everything else would mix unlike results in one study.
-        changes = {key: pair for key, pair in changes.items() if key != "search.trials" and not key.startswith("budget.")}
+        # With more trials or a larger budget it is the same sweep, longer; checkpoints and system metrics change no result; everything
+        # else would mix unlike results in one study.
+        changes = {key: pair for key, pair in changes.items() if key not in CHANGEABLE and not key.startswith("budget.")}
         if changes and not (self.path / "trials").exists():
             self.journal.unlink(missing_ok=True)
             write_json(self.settings, sweep.model_dump(mode="json"))
@@ -239,6 +250,14 @@ def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, An
             found |= differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else str(key))
         return found
     return {} if old == new else {prefix: (old, new)}
+
+
+def _with_new_defaults(stored: Any) -> Any:
+    """Stored settings as this version of Lethe would write them: a key that is new in it has its default."""
+    try:
+        return SweepSettings.model_validate(stored).model_dump(mode="json")
+    except ValidationError:
+        return stored
 
 
 def _outside_uploads(value: Any) -> Any:

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from search_spaces.data_settings import DataSettings
 from search_spaces.model_settings import ModelSettings
-from search_spaces.settings import Positive, PositiveInt, Settings, Share
+from search_spaces.settings import NonNegative, Positive, PositiveInt, Settings, Share
 from search_spaces.space import Domain
 from search_spaces.trial_settings import TrialSettings
 
@@ -125,12 +125,28 @@ class ResourceSettings(Settings):
     """Times a trial is started again, beyond its attempts, because a node of its workers went away, as spot nodes do."""
     quiet_timeout_s: Positive = 3600.0
     """Seconds without a step, a rung or an end of a job before its workers count as hung and are killed; longer than any evaluation."""
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps between checkpoints of a running trial, from which it goes on when its workers or the driver died; 0: none."""
 
     @field_validator("gpus_per_worker")
     @classmethod
     def _whole_gpus(cls, value: float) -> float:
         if value not in (0, 1):
             raise ValueError("must be 0 or 1: two NCCL ranks cannot share a GPU, and a rank uses one")
+        return value
+
+
+class TrackingSettings(Settings):
+    """What MLflow is told beside results. Changes no result, and may be changed when a sweep goes on."""
+
+    system_metrics_s: NonNegative = 0.0
+    """Seconds between two measurements of each worker's CPU, memory and GPU, shown by MLflow as system metrics of the trial; 0: none."""
+
+    @field_validator("system_metrics_s")
+    @classmethod
+    def _not_too_often(cls, value: float) -> float:
+        if 0 < value < 0.1:
+            raise ValueError("must be 0, or at least 0.1: a shorter time says nothing of a CPU")
         return value
 
 
@@ -157,6 +173,7 @@ class SweepSettings(Settings):
     """Stops bad trials at their rungs; nobody is stopped when left out."""
     budget: BudgetSettings = BudgetSettings()
     resources: ResourceSettings = ResourceSettings()
+    tracking: TrackingSettings = TrackingSettings()
 
     @field_validator("name")
     @classmethod

@@ -208,6 +208,55 @@ class Engine:
             digest.update(tensor.contiguous().view(torch.uint8).cpu().numpy().tobytes())
         return digest.hexdigest()
 
+    # Checkpoints
+
+    def shard_sizes(self) -> list[int]:
+        """Elements of each of this rank's flat master shards, padding included: the same on every rank."""
+        return [master.numel() for master in self._deepspeed.optimizer.fp32_partitioned_groups_flat]
+
+    def training_state(self) -> dict[str, Tensor]:
+        """This rank's share of all that further steps depend on: master weights, optimizer state, random numbers. Not copied.
+
+        Call it between two steps, after the first: then the working weights are the master weights rounded, and gradients are empty.
+
+        Raises:
+            RuntimeError: DeepSpeed keeps the optimizer state where it cannot be read.
+        """
+        zero = self._deepspeed.optimizer
+        state = {"random": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            state["random/device"] = torch.cuda.get_rng_state(self.device)
+        for number, master in enumerate(zero.fp32_partitioned_groups_flat):
+            moments = zero.optimizer.state.get(master)
+            if zero.swap_optimizer or not moments:
+                raise RuntimeError("trial.deepspeed swaps the optimizer state, or shares it between devices")
+            state[f"{number}/weights"] = master.detach()
+            state |= {f"{number}/{key}": value for key, value in moments.items()}
+        return state
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `training_state` gave. Call it right after `reset`, which sets the rest. Ranks: all."""
+        from deepspeed.utils import safe_get_local_fp32_param
+
+        self._deepspeed.empty_partition_cache()
+        zero = self._deepspeed.optimizer
+        for number, master in enumerate(zero.fp32_partitioned_groups_flat):
+            master.data.copy_(state[f"{number}/weights"])
+            moments = zero.optimizer.state[master]
+            for name in (name for name in state if name.startswith(f"{number}/") and name != f"{number}/weights"):
+                key, value = name.partition("/")[2], state[name]
+                if key in moments:
+                    moments[key].copy_(value)
+                else:
+                    # An engine that has not stepped yet has none. AdamW counts its steps on the CPU.
+                    moments[key] = value.to("cpu" if value.dim() == 0 else master.device, copy=True)
+        for parameter in self._parameters.values():
+            if parameter.requires_grad:
+                parameter.ds_tensor.data.copy_(safe_get_local_fp32_param(parameter))
+        torch.set_rng_state(state["random"].clone())
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random/device"].clone(), self.device)
+
     def resident_parameter_bytes(self) -> int:
         """Bytes of weights that this rank holds between steps: about 1/world_size of the model."""
         return sum(

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from search_spaces.data_settings import DataSettings
 from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import EngineSettings
+from trainables.checkpoints import checkpoints_of
 from trainables.data.encoding import set_system_prompt
 from trainables.engine import Engine, Weights
 from trainables.inference import inference
@@ -112,7 +113,7 @@ class JobRunner:
 
         if judge is None or job.stop_at_rung is not None:
             judge = alone(job.stop_at_rung)
-        result = run_trial(engine, job.trial, data, reference, AtRungs(evaluate, judge, save), report)
+        result = run_trial(engine, job.trial, data, reference, AtRungs(evaluate, judge, save), report, checkpoints_of(engine, job, report))
         status = "finished" if result.stopped is None else "stopped"
         return {"status": status, "reason": result.stopped, "metrics": dict(result.metrics), "seconds": dict(result.seconds)}
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, NonNegativeInt, TypeAdapter
 
 from search_spaces.data_settings import ClosedWorldData, DataSettings
 from search_spaces.model_settings import ModelSettings
@@ -82,6 +82,10 @@ class TrialJob(Settings):
     """Folder for the unlearned weights of the rungs that are kept, `rung<number>` each; none are written when left out."""
     stop_at_rung: PositiveInt | None = None
     """End there, on the full schedule's path, measured on both parts and kept, without asking anybody."""
+    checkpoint: str | None = None
+    """Folder for the trial's inner state, from which it goes on when it is run again; none is written when left out."""
+    checkpoint_steps: NonNegativeInt = 0
+    """Optimizer steps between two checkpoints; 0: none is written, and none is read."""
 
 
 Job = Annotated[PrepareJob | MeasureJob | TrialJob, Field(discriminator="kind")]

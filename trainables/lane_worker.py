@@ -11,15 +11,12 @@ import ray
 import torch
 import torch.distributed as dist
 
-from search_spaces.user_errors import UserError
+from trainables.failures import describe_failure, outcome_of
 from trainables.jobs import JOB, TrialFailedError, Verdict
+from trainables.worker_samples import sampled
 
 PROGRESS_EVERY_S = 0.25
 """Least time between two progress events of one job: the mailbox serves every lane."""
-
-OUT_OF_MEMORY_REMEDY = (
-    "lower trial.optimizer.micro_batch, turn trial.engine.activation_checkpointing on, or raise resources.workers_per_trial"
-)
 
 
 class Runner(Protocol):
@@ -44,10 +41,10 @@ def lane_loop(config: dict[str, Any], start_runner: Callable[[], Runner] = start
     """Serve the mailbox until it closes.
 
     A trial that fails by its own settings leaves the lane warm. Any other exception may have struck one rank in the middle of a
-    collective, so the job is marked failed and the exception ends the worker group: Ray Train starts it afresh.
+    collective, so it ends the worker group, and Ray Train starts that afresh; the job has failed where the exception was its own.
 
     Args:
-        config: `mailbox` (actor handle), `lane` (its name) and `threads` per worker.
+        config: `mailbox` (actor handle), `lane` (its name), `threads` per worker, and `system_metrics_s` where workers are measured.
         start_runner: Makes what runs the jobs.
 
     Ranks: all.
@@ -64,17 +61,23 @@ def lane_loop(config: dict[str, Any], start_runner: Callable[[], Runner] = start
         # Before the others learn the name: a rank that asked for work under a name still unknown would be sent home.
         ray.get(mailbox.lane_ready.remote(lane, generation[0], workers))
     dist.broadcast_object_list(generation)
+    prefix = f"rank_{rank}/" if len(workers) > 1 else ""
     sequence = 0
     while (task := ray.get(mailbox.next_job.remote(lane, generation[0], sequence))) is not None:
         ticket, job_json = task
         sequence += 1
         reporter = Reporter(mailbox, ticket)
         try:
-            outcome = {"status": "finished"} | runner.run(JOB.validate_python(job_json), reporter, partial(ask_verdict, mailbox, ticket))
+            with sampled(config.get("system_metrics_s", 0), prefix, partial(send_samples, mailbox, ticket)):
+                result = runner.run(JOB.validate_python(job_json), reporter, partial(ask_verdict, mailbox, ticket))
+            outcome = {"status": "finished"} | result
         except TrialFailedError as error:
             outcome = {"status": "failed", "reason": str(error)}
         except Exception as error:
-            ray.get(mailbox.finish.remote(ticket, {"status": "failed", "reason": describe_failure(error)}))
+            if (told := outcome_of(error)) is not None:
+                ray.get(mailbox.finish.remote(ticket, told))
+            else:
+                reporter({"event": "log", "line": f"rank {rank}: {describe_failure(error)}"})
             raise
         if rank == 0:
             ray.get(mailbox.finish.remote(ticket, outcome))
@@ -85,6 +88,11 @@ def ask_verdict(mailbox: Any, ticket: str, rung: int, rungs: int) -> Verdict:
     verdict: list[Any] = [ray.get(mailbox.verdict.remote(ticket, rung)) if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(verdict)  # all ranks must reach this: one that went on alone would wait in the next step for ever
     return verdict[0]
+
+
+def send_samples(mailbox: Any, ticket: str, samples: list[dict[str, Any]]) -> None:
+    """Send what a worker measured of itself during a job, without waiting."""
+    mailbox.sampled.remote(ticket, samples)
 
 
 class Reporter:
@@ -102,13 +110,3 @@ class Reporter:
                 return
             self._last = now
         self._mailbox.report.remote(self._ticket, event)
-
-
-def describe_failure(error: Exception) -> str:
-    """One line that says what happened and what to do."""
-    text = str(error).strip()
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower():
-        return f"out of memory: {OUT_OF_MEMORY_REMEDY}"
-    if isinstance(error, UserError):
-        return text
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"

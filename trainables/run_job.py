@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,7 +11,7 @@ import torch.distributed as dist
 
 from trainables.engine import start_deepspeed
 from trainables.job_runner import JobRunner
-from trainables.jobs import JOB
+from trainables.jobs import JOB, TrialJob
 
 
 def main() -> None:
@@ -22,6 +23,8 @@ def main() -> None:
     result = JobRunner().run(job, _print)
     if dist.get_rank() == 0:
         _print({"event": "result"} | {key: value for key, value in result.items() if key != "items"})
+        if isinstance(job, TrialJob) and job.checkpoint is not None:
+            shutil.rmtree(job.checkpoint, ignore_errors=True)  # in a sweep the driver does it, once it has the result
     leave()
 
 

@@ -1,6 +1,37 @@
-"""The learning rate and the rungs as functions of the step alone."""
+"""The learning rate, the rungs and the refreshes of beliefs as functions of the step alone."""
 
 import math
+from dataclasses import dataclass
+
+from search_spaces.trial_settings import TrialSettings
+from trainables.data.batches import steps_per_epoch
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a trial does when, in optimizer steps."""
+
+    steps: int
+    """Steps in all."""
+    refresh_every: int
+    """Steps between two samplings of beliefs."""
+    warmup: int
+    """Steps of linear warm-up."""
+    rungs: list[int]
+    """Steps after which there is a rung."""
+
+
+def course_of(trial: TrialSettings, forget_examples: int) -> Course:
+    """The course of a trial over a forget set of that size."""
+    per_epoch = steps_per_epoch(forget_examples, trial.optimizer.global_batch)
+    steps = trial.steps or trial.epochs * per_epoch
+    refresh_epochs = trial.sequence_belief.refresh_epochs
+    return Course(
+        steps=steps,
+        refresh_every=max(1, round(refresh_epochs * per_epoch)) if refresh_epochs else steps,
+        warmup=round(trial.optimizer.warmup_epochs * per_epoch),
+        rungs=rung_steps(steps, trial.rungs),
+    )
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup_steps: int, schedule: str, floor: float = 0.0) -> float:

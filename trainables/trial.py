@@ -10,13 +10,15 @@ import torch
 
 from search_spaces.trial_settings import TrialSettings
 from trainables.beliefs import sample_beliefs
+from trainables.checkpoints import Checkpoints
 from trainables.composition import Composition
-from trainables.data.batches import global_batch, share, steps_per_epoch
+from trainables.data.batches import global_batch, share
 from trainables.engine import Engine
 from trainables.jobs import TrialFailedError, Verdict
 from trainables.lane_data import LaneData
 from trainables.losses.residuals import METHODS
-from trainables.schedule import learning_rate, rung_steps
+from trainables.progress import Progress, RungResult
+from trainables.schedule import Course, course_of, learning_rate
 
 Report = Callable[[dict[str, Any]], None]
 """Takes one event: `{"event": "progress" | "rung" | "test" | "log", ...}`. Called on rank 0 only."""
@@ -79,9 +81,15 @@ def alone(stop_at: int | None = None) -> Judge:
 
 
 def run_trial(
-    engine: Engine, trial: TrialSettings, data: LaneData, reference_logp_nats: Mapping[str, float], at_rungs: AtRungs, report: Report
+    engine: Engine,
+    trial: TrialSettings,
+    data: LaneData,
+    reference_logp_nats: Mapping[str, float],
+    at_rungs: AtRungs,
+    report: Report,
+    checkpoints: Checkpoints | None = None,
 ) -> TrialResult:
-    """Unlearn from the pristine weights.
+    """Unlearn from the pristine weights, or go on from a checkpoint of the same trial.
 
     Args:
         engine: Engine whose pristine weights are the model to unlearn.
@@ -90,6 +98,7 @@ def run_trial(
         reference_logp_nats: Log-probability of each forget response under the original model, by example id.
         at_rungs: Measures, judges and keeps the policy.
         report: Told about steps and rungs, on rank 0.
+        checkpoints: Where the trial's inner state is kept; None: nowhere.
 
     Raises:
         TrialFailedError: A loss, gradient or metric is not a finite number.
@@ -98,31 +107,67 @@ def run_trial(
     """
     torch.manual_seed(trial.seed)
     engine.reset(trial.optimizer, trial.engine)
-    per_epoch = steps_per_epoch(len(data.forget), trial.optimizer.global_batch)
-    steps = trial.steps or trial.epochs * per_epoch
-    refresh_every = max(1, round(trial.sequence_belief.refresh_epochs * per_epoch)) if trial.sequence_belief.refresh_epochs else steps
-    warmup = round(trial.optimizer.warmup_epochs * per_epoch)
-    rungs = rung_steps(steps, trial.rungs)
-    composition = Composition(trial, data.forget, data.retain, reference_logp_nats)
-    clock = Clock()
-    metrics: dict[str, float] = {}
-    for step in range(steps):
-        if trial.sequence_beliefs and step % refresh_every == 0:
-            composition = replace(composition, beliefs=_refresh(engine, trial, data, step // refresh_every))
+    course = course_of(trial, len(data.forget))
+    progress, ended = Progress(), None
+    if checkpoints is not None:
+        progress, ended = _take_up(engine, checkpoints, course, at_rungs, report)
+    if ended is not None:
+        return ended
+    composition = Composition(trial, data.forget, data.retain, reference_logp_nats, progress.beliefs)
+    clock = Clock(progress.seconds)
+    for step in range(progress.step, course.steps):
+        if trial.sequence_beliefs and step % course.refresh_every == 0:
+            composition = replace(composition, beliefs=_refresh(engine, trial, data, step // course.refresh_every))
             clock.lap("beliefs")
-        rate = learning_rate(step, steps, trial.optimizer.learning_rate, warmup, trial.optimizer.schedule)
+        rate = learning_rate(step, course.steps, trial.optimizer.learning_rate, course.warmup, trial.optimizer.schedule)
         result = train_step(engine, composition, step, rate)
         clock.lap("steps")
         _check_finite({"loss": result.loss, "gradient norm": result.gradient_norm}, step)
         if engine.rank == 0:
-            _report_step(report, step, steps, result, rate)
-        if step + 1 in rungs:
-            rung = rungs.index(step + 1) + 1
-            metrics, verdict = _at_rung(engine, at_rungs, report, (rung, len(rungs), step), result)
+            _report_step(report, step, course.steps, result, rate)
+        if step + 1 in course.rungs:
+            verdict = _at_rung(engine, at_rungs, report, course, step, result, progress.rungs)
             clock.lap("evaluation")
-            if rung < len(rungs) and not verdict.go_on:
-                return TrialResult(metrics, clock.seconds, verdict.reason or "stopped")
-    return TrialResult(metrics, clock.seconds)
+            if step + 1 < course.steps and not verdict.go_on:
+                return TrialResult(progress.rungs[-1].metrics, clock.seconds, verdict.reason or "stopped")
+        if checkpoints is not None and step + 1 < course.steps and checkpoints.is_due(step + 1):
+            checkpoints.write(Progress(step + 1, composition.beliefs, progress.rungs, clock.seconds))
+            clock.lap("checkpoints")
+    return TrialResult(progress.rungs[-1].metrics, clock.seconds)
+
+
+def _take_up(
+    engine: Engine, checkpoints: Checkpoints, course: Course, at_rungs: AtRungs, report: Report
+) -> tuple[Progress, TrialResult | None]:
+    """Go on from a checkpoint, where there is one. Ranks: all.
+
+    Its rungs are reported again, since a new driver has struck them out, and judged again: a driver that has judged them already
+    gives the same verdicts.
+
+    Returns:
+        How far the trial is; and its result, where a rung was judged to be its end.
+    """
+    found = checkpoints.find()
+    if found is None:
+        return Progress(), None
+    progress = found.progress
+    for told in progress.rungs:
+        if engine.rank == 0:
+            report(told.event)
+        verdict = at_rungs.judge(told.rung, len(course.rungs))
+        if verdict.keep and not told.kept:
+            # Its weights are gone, and only the way from the start leads there.
+            checkpoints.remove()
+            _log(engine, report, f"rung {told.rung} is to be kept, unlike before: starts again at step 0")
+            return Progress(), None
+        if verdict.keep and told.test is not None and engine.rank == 0:
+            report(_test_event(told.rung, told.test))
+        if not verdict.go_on:
+            metrics = told.metrics if verdict.keep else told.event["metrics"]
+            return progress, TrialResult(metrics, progress.seconds, verdict.reason or "stopped")
+    engine.restore(found.tensors)
+    _log(engine, report, f"goes on at step {progress.step} of {course.steps}")
+    return progress, None
 
 
 def _report_step(report: Report, step: int, steps: int, result: StepResult, rate: float) -> None:
@@ -133,26 +178,37 @@ def _report_step(report: Report, step: int, steps: int, result: StepResult, rate
 
 
 def _at_rung(
-    engine: Engine, at_rungs: AtRungs, report: Report, where: tuple[int, int, int], result: StepResult
-) -> tuple[dict[str, float], Verdict]:
-    """Measure, be judged, and be kept where that is the verdict. Ranks: all."""
-    rung, rungs, step = where
+    engine: Engine, at_rungs: AtRungs, report: Report, course: Course, step: int, result: StepResult, passed: list[RungResult]
+) -> Verdict:
+    """Measure, be judged, and be kept where that is the verdict; adds to `passed`. Ranks: all."""
+    rung, rungs = course.rungs.index(step + 1) + 1, len(course.rungs)
     # The report's items are measured only where the verdict, which looks at the others, asks for them; and at the end.
     metrics = at_rungs.evaluate((VALIDATION, TEST) if rung == rungs else (VALIDATION,))
     metrics |= {"train/loss": result.loss, "train/gradient_norm": result.gradient_norm, "train/guarded_frac": result.guarded_frac}
     _check_finite(metrics, step)
+    event = {"event": "rung", "rung": rung, "rungs": rungs, "step": step + 1, "metrics": metrics}
     if engine.rank == 0:
-        report({"event": "rung", "rung": rung, "rungs": rungs, "step": step + 1, "metrics": metrics})
+        report(event)
     verdict = at_rungs.judge(rung, rungs)
+    test = None
     if verdict.keep:
         if rung < rungs:
             test = at_rungs.evaluate((TEST,))
             _check_finite(test, step)
             if engine.rank == 0:
-                report({"event": "test", "rung": rung, "metrics": test})
-            metrics = metrics | test
+                report(_test_event(rung, test))
         at_rungs.save(rung)
-    return metrics, verdict
+    passed.append(RungResult(rung, event, test, verdict.keep))
+    return verdict
+
+
+def _test_event(rung: int, metrics: dict[str, float]) -> dict[str, Any]:
+    return {"event": "test", "rung": rung, "metrics": metrics}
+
+
+def _log(engine: Engine, report: Report, line: str) -> None:
+    if engine.rank == 0:
+        report({"event": "log", "line": line})
 
 
 def train_step(engine: Engine, composition: Composition, step: int, rate: float) -> StepResult:
@@ -192,14 +248,14 @@ def _check_finite(values: Mapping[str, float], step: int) -> None:
 
 
 class Clock:
-    """Adds up where the time goes."""
+    """Adds up where the time goes, beside what was measured `before`."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {"steps": 0.0, "beliefs": 0.0, "evaluation": 0.0}
+    def __init__(self, before: Mapping[str, float]) -> None:
+        self.seconds: dict[str, float] = {"steps": 0.0, "beliefs": 0.0, "evaluation": 0.0, **before}
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
         """Count the time since the last lap under `name`."""
         now = time.perf_counter()
-        self.seconds[name] += now - self._last
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
         self._last = now

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from search_spaces.full_disk import full_disk
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -98,6 +99,10 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted: run the same command again to go on", highlight=False)
         raise typer.Exit(130) from None
+    except Exception as error:
+        if (told := full_disk(error)) is None:
+            raise
+        _fail(told)
 
 
 def _fail(error: UserError) -> NoReturn:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ class StudyJournal(JournalStorage):
             self._file.write(held, durable)
 
 
+def write_whole(file: RawIOBase, data: bytes) -> None:
+    """Write all of it, or raise: a raw write may take less than it was given."""
+    while data:
+        data = data[file.write(data) :]
+
+
 class _File(JournalFileBackend):
     def __init__(self, path: Path, lock: JournalFileOpenLock) -> None:
         super().__init__(str(path), lock)
@@ -73,9 +80,14 @@ class _File(JournalFileBackend):
         lines = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
         self._write_lock.acquire()
         try:
-            with self._path.open("ab") as file:
-                file.write(lines.encode())
-                file.flush()
+            with self._path.open("ab", buffering=0) as file:
+                size = file.tell()
+                try:
+                    write_whole(file, lines.encode())
+                except OSError as error:
+                    # On a full disk the beginning of a line may have gone in; the next writer would go on in the middle of it.
+                    file.truncate(size)
+                    raise OSError(error.errno, error.strerror, str(self._path)) from error
                 if durable:
                     os.fsync(file.fileno())
         finally:

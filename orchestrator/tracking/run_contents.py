@@ -41,9 +41,12 @@ def timed_metrics(record: TrialRecord, rungs: Sequence[Mapping[str, float]]) -> 
 
 
 def settings_and_limits(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """A sweep's settings as parameters, which MLflow cannot change, and as tags what a resume may raise: trials and budget."""
+    """A sweep's settings as parameters, which MLflow cannot change, and as tags what a resume may raise: trials and budget.
+
+    What MLflow is told beside results may change too, and is in sweep.json.
+    """
     searched = {key: value for key, value in config["search"].items() if key != "trials"}
-    fixed = {key: value for key, value in config.items() if key != "budget"} | {"search": searched}
+    fixed = {key: value for key, value in config.items() if key not in ("budget", "tracking")} | {"search": searched}
     return fixed, {"lethe.trials": str(config["search"]["trials"]), "lethe.budget": as_text(config["budget"])}
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 from orchestrator.provenance import redacted
 from orchestrator.records import Status, TrialRecord
 from orchestrator.tracking.mlflow_client import failures_of_mlflow, new_client
+from orchestrator.tracking.system_metrics import SYSTEM
 from orchestrator.tracking.tracker import CONFIRMS
 from search_spaces.user_errors import UserError
 
@@ -63,6 +64,8 @@ def _record(client: "MlflowClient", run: "Run") -> TrialRecord:
     name = run.data.tags["lethe.trial"]
     rungs: dict[int, dict[str, float]] = {}
     for key in run.data.metrics:
+        if key.startswith(SYSTEM):
+            continue  # its steps are no rungs
         for metric in client.get_metric_history(run.info.run_id, key):
             rungs.setdefault(metric.step, {})[key] = metric.value
     ordered = [rungs[step] for step in sorted(rungs)]

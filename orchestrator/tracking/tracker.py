@@ -17,7 +17,9 @@ from orchestrator.records import Confirmation, Status, TrialRecord
 from orchestrator.tracking.mlflow_client import create_database, failures_of_mlflow, new_client, version_of_ui
 from orchestrator.tracking.run_contents import TAG_CHARACTERS, metrics_by_rung, note, now_ms, settings_and_limits, timed_metrics, trial_tags
 from orchestrator.tracking.saved_view import KIND, TAG, knows, saved_view, view_path
+from orchestrator.tracking.system_metrics import samples_sent, system_metrics
 from orchestrator.tracking.tracked_datasets import DatasetInfo, dataset_inputs
+from orchestrator.worker_sample_files import read_samples
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
@@ -171,6 +173,24 @@ class Tracker:
             self._set_status(client, sent, status, ended)
             return sent.run_id
 
+    def sync_samples(self, trial_id: str, file: Path) -> None:
+        """Send what workers measured of themselves during a trial; `sync_trial` came before.
+
+        Args:
+            trial_id: The trial.
+            file: Where `orchestrator.worker_sample_files` keeps it, if anywhere.
+
+        Raises:
+            TrackingError: MLflow is away or refused.
+        """
+        if file.is_file():
+            with self._talking() as client:
+                sent = self._run(client, trial_id, trial_id, None)
+                for metrics, tags in system_metrics(read_samples(file, samples_sent(sent.tags))):
+                    client.log_batch(sent.run_id, metrics=metrics)
+                    # After what it counts: a driver killed in between sends that again, and MLflow keeps one of each.
+                    self._add(client, sent, tags=tags)
+
     def sync_confirmation(self, confirmation: Confirmation) -> None:
         """Create the child run of a repetition under another seed, unless MLflow has it.
 
@@ -212,6 +232,18 @@ class Tracker:
         """
         with self._talking() as client:
             self._add(client, self._run(client, _PARENT, self.sweep_name, None), tags=_standing(counts, leaderboard))
+
+    def sync_status(self, status: str) -> None:
+        """Set the parent's status, and nothing else; `sync_parent` came before.
+
+        Args:
+            status: `RUNNING`, `FINISHED`, `FAILED` or `KILLED`.
+
+        Raises:
+            TrackingError: MLflow is away or refused.
+        """
+        with self._talking() as client:
+            self._set_status(client, self._run(client, _PARENT, self.sweep_name, None), status, None)
 
     def write_view(self, sweep: SweepSettings) -> str | None:
         """Write the view on which MLflow opens this sweep; `sync_parent` came before. A convenience, so whatever is wrong is logged only.
@@ -263,7 +295,8 @@ class Tracker:
             # Whatever was half done, or removed by somebody in the UI, is looked up afresh by the next call.
             self._connection, self._runs = None, {}
             # Not chained: tracebacks of database drivers quote the URI with its password.
-            raise TrackingError(redacted(f"MLflow at {self.uri}: {type(error).__name__}: {error}")) from None
+            told = (str(error).strip().splitlines() or ["no message"])[0]
+            raise TrackingError(redacted(f"MLflow at {self.uri}: {type(error).__name__}: {told}")) from None
 
     def _connect(self) -> "MlflowClient":
         create_database(self.uri)

@@ -128,6 +128,25 @@ class PlainEngine:
         self._optimizer.zero_grad()
         return float(norm)
 
+    def shard_sizes(self):
+        return [sum(parameter.numel() for parameter in self.policy.parameters())]
+
+    def training_state(self):
+        state = {f"weights/{name}": parameter.detach() for name, parameter in self.policy.named_parameters()}
+        for number, moments in self._optimizer.state_dict()["state"].items():
+            state |= {f"{number}/{key}": value for key, value in moments.items()}
+        return state
+
+    def restore(self, state):
+        self.events.append("restore")
+        for name, parameter in self.policy.named_parameters():
+            parameter.data.copy_(state[f"weights/{name}"])
+        moments = {}
+        for name in (name for name in state if not name.startswith("weights/")):
+            number, _, key = name.partition("/")
+            moments.setdefault(int(number), {})[key] = state[name].clone()
+        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": moments})
+
     def with_reference(self, batch, plan):
         self.events.append("reference")
         pristine = Policy(self.models["pristine"])

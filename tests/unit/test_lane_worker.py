@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from search_spaces.model_settings import ModelSettings
-from search_spaces.user_errors import UserError
 from trainables import lane_worker
 from trainables.jobs import MeasureJob, TrialFailedError, Verdict
-from trainables.lane_worker import OUT_OF_MEMORY_REMEDY, PROGRESS_EVERY_S, Reporter, describe_failure, lane_loop
+from trainables.lane_worker import PROGRESS_EVERY_S, Reporter, lane_loop
 
 
 class Remote:
@@ -194,27 +193,3 @@ def test_rungs_and_log_lines_are_never_held_back():
     for event in ({"event": "rung", "rung": 1}, {"event": "log", "line": "x"}, {"event": "rung", "rung": 2}):
         reporter(event)
     assert [event["event"] for _, event in mailbox.reports] == ["rung", "log", "rung"]
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
-        MemoryError(),
-        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
-        RuntimeError("NCCL error: unhandled cuda error, Out of Memory"),
-    ],
-)
-def test_lack_of_memory_is_described_with_its_remedy(error):
-    assert describe_failure(error) == f"out of memory: {OUT_OF_MEMORY_REMEDY}"
-
-
-def test_user_errors_are_described_in_their_own_words():
-    error = UserError("this model has no linear output head", key="model.target", remedy="use a causal LM")
-    assert describe_failure(error) == str(error)
-
-
-def test_other_errors_are_described_by_type_and_first_line():
-    assert describe_failure(KeyError("x")) == "KeyError: 'x'"
-    assert describe_failure(RuntimeError("one\ntwo")) == "RuntimeError: one"
-    assert describe_failure(RuntimeError()) == "RuntimeError: no message"

@@ -1,6 +1,7 @@
 import pytest
 
-from trainables.schedule import learning_rate, rung_steps
+from search_spaces.trial_settings import TrialSettings
+from trainables.schedule import Course, course_of, learning_rate, rung_steps
 
 
 def rates(steps, warmup, schedule, floor=0.0, peak=2.0):
@@ -56,3 +57,17 @@ def test_rungs_are_distinct_steps_and_as_many_as_asked_when_they_fit(steps, rung
     assert found == sorted(set(found))
     assert found[0] >= 1 and found[-1] == steps
     assert len(found) == min(steps, rungs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"epochs": 4, "rungs": 2}, Course(steps=8, refresh_every=2, warmup=2, rungs=[4, 8])),
+        ({"steps": 5, "sequence_belief": {"refresh_epochs": 0}}, Course(steps=5, refresh_every=5, warmup=2, rungs=[5])),
+        ({"epochs": 1, "sequence_belief": {"refresh_epochs": 0.1}}, Course(steps=2, refresh_every=1, warmup=2, rungs=[2])),
+    ],
+    ids=["epochs", "beliefs once", "beliefs at every step"],
+)
+def test_course_counts_in_steps_what_the_settings_count_in_epochs(changes, expected):
+    trial = TrialSettings.model_validate({"optimizer": {"global_batch": 3}, **changes})
+    assert course_of(trial, 5) == expected  # two steps an epoch

@@ -1,7 +1,9 @@
+import errno
 import itertools
 import json
 import multiprocessing
 import pathlib
+import resource
 
 import pytest
 
@@ -134,6 +136,31 @@ def test_study_survives_the_sigkill_of_its_driver(path, monkeypatch):
     assert study.remaining() == 1000 - sum(record.status == "finished" for record in records)
 
 
+def write_with_room_for(path, size, answer):
+    """Ask for a trial where the file cannot grow beyond a size, as on a full disk, which writes what still fits."""
+    study = Study.open(path, make_sweep())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    try:
+        study.ask()
+        answer.send("written")
+    except OSError as error:
+        answer.send(errno.errorcode[error.errno])
+
+
+def test_a_write_that_does_not_fit_leaves_no_half_of_a_line(path):
+    Study.open(path, make_sweep()).ask()
+    before = path.read_bytes()
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    room = len(before) + 40
+    child = multiprocessing.get_context("fork").Process(target=write_with_room_for, args=(path, room, theirs))
+    child.start()
+    assert ours.recv() == "EFBIG"
+    child.join()
+    assert path.read_bytes().startswith(before)
+    assert path.read_bytes().endswith(b"\n")
+    assert Study.open(path, make_sweep()).ask().number == 0
+
+
 def test_a_lock_that_a_dead_driver_left_does_not_block(path, monkeypatch):
     Study.open(path, make_sweep())
     monkeypatch.setattr(study_journal, "STALE_LOCK_S", 1)
@@ -146,7 +173,7 @@ def test_a_trial_is_one_write_at_its_start_one_per_measurement_and_one_at_its_en
     study = Study.open(path, make_sweep(blocks={"constraints": {"utility": {"at_least": 0.3}}}))
     opened = []
     real = pathlib.Path.open
-    monkeypatch.setattr(pathlib.Path, "open", lambda self, mode="r", *rest: opened.append(mode) or real(self, mode, *rest))
+    monkeypatch.setattr(pathlib.Path, "open", lambda self, mode="r", **more: opened.append(mode) or real(self, mode, **more))
     study.ask()
     for rung in (1, 2):
         study.tell_rung(0, rung, GOOD)

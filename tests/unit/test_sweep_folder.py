@@ -215,3 +215,11 @@ def test_kept_weights_are_the_whole_folders_of_a_trials_rungs(tmp_path):
         (folder.weights("t0001") / name).mkdir(parents=True)
     (folder.weights("t0002") / "rung3").mkdir(parents=True)
     assert {path.name for path in folder.kept_weights("t0001")} == {"rung1", "rung12"}
+
+
+def test_create_takes_system_metrics_turned_on_or_off_for_the_same_sweep(tmp_path):
+    folder = SweepFolder(tmp_path, "small")
+    folder.create(small_sweep(), "small.yaml")
+    folder.trial("t0000").mkdir(parents=True)
+    assert folder.create(small_sweep(tracking={"system_metrics_s": 10}), "small.yaml") is True
+    assert json.loads(folder.settings.read_text())["tracking"] == {"system_metrics_s": 10.0}

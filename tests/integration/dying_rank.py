@@ -1,0 +1,62 @@
+"""One rank of a lane that dies: runs jobs on one runner; one is broken off on all ranks before a step, in another a rank is killed.
+
+Reads `steps.json` in the folder named on the command line: a list of `{"job": ..., "ends": null | {"step": ..., "kills": null | rank}}`;
+writes the results as `results.json`.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from trainables import trial
+from trainables.engine import start_deepspeed
+from trainables.job_runner import JobRunner
+from trainables.jobs import JOB
+from trainables.run_job import leave
+
+train_step = trial.train_step
+
+
+class BrokenOff(Exception):
+    """Stands for a death that leaves the process to the next job."""
+
+
+def ending_step(ends: dict[str, Any] | None) -> Any:
+    """`train_step`, in which the trial ends: on all ranks alike, or by one that is gone without a word."""
+
+    def step(engine, composition, number, rate):
+        if ends is not None and number == ends["step"]:
+            if ends["kills"] is None:
+                raise BrokenOff
+            if engine.rank == ends["kills"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return train_step(engine, composition, number, rate)
+
+    return step
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    start_deepspeed()
+    runner, results = JobRunner(), []
+    for step in json.loads((folder / "steps.json").read_text()):
+        events: list[dict] = []
+        trial.train_step = ending_step(step["ends"])
+        try:
+            result = runner.run(JOB.validate_python(step["job"]), events.append)
+        except BrokenOff:
+            continue
+        results.append({"result": result, "events": events, "digest": runner._engine.digest()})
+    if dist.get_rank() == 0:
+        (folder / "results.json").write_text(json.dumps(results))
+    leave()
+
+
+main()

@@ -1,0 +1,75 @@
+import errno
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from search_spaces.full_disk import full_disk
+from search_spaces.user_errors import UserError
+from trainables.failures import OUT_OF_MEMORY_REMEDY, describe_failure, outcome_of
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("NCCL error: unhandled cuda error, Out of Memory"),
+    ],
+)
+def test_lack_of_memory_is_described_with_its_remedy(error):
+    assert describe_failure(error) == f"out of memory: {OUT_OF_MEMORY_REMEDY}"
+
+
+def test_user_errors_are_described_in_their_own_words():
+    error = UserError("this model has no linear output head", key="model.target", remedy="use a causal LM")
+    assert describe_failure(error) == str(error)
+
+
+def test_other_errors_are_described_by_type_and_first_line():
+    assert describe_failure(KeyError("x")) == "KeyError: 'x'"
+    assert describe_failure(RuntimeError("one\ntwo")) == "RuntimeError: one"
+    assert describe_failure(RuntimeError()) == "RuntimeError: no message"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:2475"),
+        dist.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp: remote process exited or there was a network error"),
+    ],
+)
+def test_rank_whose_peer_is_gone_blames_nobody(error):
+    assert outcome_of(error) is None
+
+
+def test_lack_of_memory_in_a_collective_is_the_job_that_asked_for_too_much():
+    outcome = outcome_of(dist.DistBackendError("NCCL error: unhandled cuda error, Out of Memory"))
+    assert outcome == {"status": "failed", "reason": f"out of memory: {OUT_OF_MEMORY_REMEDY}"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "/disk/model"),
+        OSError(errno.EDQUOT, "Disk quota exceeded", "/disk/model"),
+        RuntimeError("SafetensorError: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_job_on_a_full_disk_is_lost_and_did_not_fail(error):
+    outcome = outcome_of(error)
+    assert outcome is not None and outcome["status"] == "lost"
+    assert "no space left on device" in outcome["reason"] and "Make room" in outcome["reason"]
+
+
+def test_full_disk_is_found_at_the_bottom_of_a_chain_and_names_the_file():
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "/disk/study.journal")
+        except OSError as error:
+            raise RuntimeError("the scheduler failed") from error
+    except RuntimeError as error:
+        told = full_disk(error)
+    assert told is not None and str(told).startswith("/disk/study.journal: no space left on device")
+    assert full_disk(OSError(errno.EACCES, "Permission denied")) is None

@@ -1,0 +1,34 @@
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from trainables.beliefs import Belief
+from trainables.data.encoding import Encoded
+from trainables.progress import Progress, RungResult
+
+METRICS = {"validation/utility": 0.1 + 0.2, "train/loss": -1e-308, "validation/mass": 2**-1074}
+PROGRESS = Progress(
+    step=6,
+    beliefs={"forget/0": (Belief(Encoded("forget/0", (1, 2, 3), 2), -0.1), Belief(Encoded("forget/0", (1, 2, 3), 2))), "forget/1": ()},
+    rungs=[RungResult(1, {"event": "rung", "rung": 1, "rungs": 2, "step": 4, "metrics": METRICS}, {"test/utility": 1 / 3}, True)],
+    seconds={"steps": 1.5, "checkpoints": 0.1},
+)
+
+
+@pytest.mark.parametrize("progress", [PROGRESS, Progress()], ids=["whole", "empty"])
+def test_progress_survives_json_bit_for_bit(progress):
+    read = Progress.from_json(json.loads(json.dumps(progress.to_json())))
+    assert read == progress
+    assert repr(read) == repr(progress)
+
+
+def test_rung_leaves_the_metrics_of_both_parts():
+    assert PROGRESS.rungs[0].metrics == METRICS | {"test/utility": 1 / 3}
+    assert "test/utility" not in PROGRESS.rungs[0].event["metrics"]
+
+
+@pytest.mark.parametrize("value", [[], {"step": "six"}, {"rungs": [{"rung": 1}]}], ids=repr)
+def test_progress_of_something_else_is_refused(value):
+    with pytest.raises(ValidationError):
+        Progress.from_json(value)

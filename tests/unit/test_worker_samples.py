@@ -1,0 +1,109 @@
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from search_spaces.sweep_settings import TrackingSettings
+from trainables import worker_samples
+from trainables.lane_worker import send_samples
+from trainables.worker_samples import SHORTEST_S, measure, sampled, worker_sensors
+
+GIGABYTE = 1e9
+
+
+def samples_of(every_s, prefix, work):
+    """What is sent while `work` runs, the sample at its end included."""
+    messages, arrived = [], threading.Event()
+
+    def send(samples):
+        messages.append(samples)
+        arrived.set()
+
+    with sampled(every_s, prefix, send):
+        work(arrived)
+    assert not every_s or arrived.wait(10)
+    return messages
+
+
+def test_process_is_measured_under_names_of_mlflow():
+    values = measure(worker_sensors(None))
+    assert set(values) == {"cpu_utilization_percentage", "process_memory_usage_megabytes", "system_memory_usage_percentage"}
+    assert values["process_memory_usage_megabytes"] > 10
+    assert 0 < values["system_memory_usage_percentage"] < 100
+
+
+def test_work_shorter_than_the_interval_is_measured_once_at_its_end():
+    ((sample,),) = samples_of(60.0, "rank_1/", lambda arrived: None)
+    assert {name.partition("/")[0] for name in sample["values"]} == {"rank_1"}
+    assert sample["at"] > 1.6e9
+
+
+def test_samples_come_meanwhile_with_a_time_each(monkeypatch):
+    monkeypatch.setattr(worker_samples, "SEND_EVERY_S", 0.0)
+    messages = samples_of(0.01, "", lambda arrived: arrived.wait(10))
+    times = [sample["at"] for samples in messages for sample in samples]
+    assert times == sorted(times) and "cpu_utilization_percentage" in messages[0][0]["values"]
+
+
+def test_nothing_is_measured_where_it_is_off():
+    assert samples_of(0.0, "", lambda arrived: None) == []
+    assert "samples" not in {thread.name for thread in threading.enumerate() if thread.is_alive() and not thread.daemon}
+
+
+def test_work_that_fails_is_measured_and_fails_as_it_is():
+    sent = threading.Event()
+    with pytest.raises(ValueError, match="its own"), sampled(60.0, "", lambda samples: sent.set()):
+        raise ValueError("its own")
+    assert sent.wait(10)
+
+
+def test_gpu_is_measured_by_the_index_the_worker_trains_on(monkeypatch):
+    asked = []
+
+    def answer(value):
+        return lambda device: asked.append(device) or value
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * GIGABYTE))
+    monkeypatch.setattr(torch.cuda, "device_memory_used", answer(20 * GIGABYTE))
+    monkeypatch.setattr(torch.cuda, "utilization", answer(97))
+    monkeypatch.setattr(torch.cuda, "power_draw", answer(350_000))
+    values = measure(worker_sensors(3))
+    assert {name: value for name, value in values.items() if name.startswith("gpu")} == {
+        "gpu_0_memory_usage_megabytes": 20_000,
+        "gpu_0_memory_usage_percentage": 25,
+        "gpu_0_utilization_percentage": 97,
+        "gpu_0_power_usage_watts": 350,
+    }
+    assert set(asked) == {3}
+
+
+def test_sensor_that_does_not_work_here_is_left_out_from_then_on():
+    asked = []
+
+    def broken():
+        asked.append(1)
+        raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
+
+    sensors = {"gpu_0_utilization_percentage": broken, "cpu_utilization_percentage": lambda: 50}
+    assert [measure(sensors) for _ in range(2)] == [{"cpu_utilization_percentage": 50}] * 2
+    assert asked == [1]
+
+
+def test_measuring_leaves_random_numbers_alone():
+    before = torch.get_rng_state()
+    samples_of(60.0, "", lambda arrived: None)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_setting_is_off_or_long_enough_to_say_something():
+    assert TrackingSettings().system_metrics_s == 0
+    assert TrackingSettings(system_metrics_s=SHORTEST_S).system_metrics_s == SHORTEST_S
+    with pytest.raises(ValueError, match=r"at least 0\.1"):
+        TrackingSettings(system_metrics_s=0.01)
+
+
+def test_samples_go_to_the_mailbox_under_their_job():
+    sent = []
+    send_samples(SimpleNamespace(sampled=SimpleNamespace(remote=lambda *what: sent.append(what))), "t0003", [{"at": 1.0, "values": {}}])
+    assert sent == [("t0003", [{"at": 1.0, "values": {}}])]
