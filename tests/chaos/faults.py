@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.chaos.evidence import Findings, records_of
+from tests.chaos.examination import Findings, records_of
 from tests.chaos.subject import Subject, pause, workers_of
 from tests.integration.small_sweeps import SWEEP
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from tests.chaos.cheap_runner import made_up
-from tests.chaos.evidence import Ended, Expect, Findings, ended_trials, examine
+from tests.chaos.examination import Ended, Expect, Findings, ended_trials, examine
 from tests.integration.launch import ROOT, lethe_environment
 from tests.integration.small_sweeps import write_sweep
 

@@ -9,7 +9,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.objectives import criteria_of
 from orchestrator.publishing import Publisher, default_tracking_uri
 from tests.chaos.cheap_runner import STARTS
-from tests.chaos.evidence import Findings, ended_trials, examine
+from tests.chaos.examination import Findings, ended_trials, examine
 from tests.unit.mlflow_store import new_store
 from tests.unit.stored_sweep import store
 
