@@ -29,7 +29,10 @@ WATCH_EVERY_S = 1.0
 """Seconds between looks for the first lane."""
 
 CLOSE_S = 60.0
-"""Seconds that lanes get to go home when the pool closes."""
+"""Seconds that lanes get to end their jobs and go home when the pool closes."""
+
+CLOSE_IDLE_S = 20.0
+"""Seconds that they get where nobody has a job."""
 
 
 class LanePool:
@@ -79,12 +82,16 @@ class LanePool:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._closed.set()
         ray.get(self.mailbox.close.remote())
-        started = ray.get(self.mailbox.snapshot.remote())["lanes"]
-        deadline = time.monotonic() + (0 if terminating() else CLOSE_S)
-        for thread in self._threads:
-            # A lane that never came up still waits for room; it ends with the Ray session.
-            if thread.name in started:
-                thread.join(max(0.0, deadline - time.monotonic()))
+        state = ray.get(self.mailbox.snapshot.remote())
+        # A lane that never came up still waits for room; it ends with the Ray session.
+        started = [thread for thread in self._threads if thread.name in state["lanes"]]
+        if terminating() or _all_end(started, CLOSE_S if state["running"] else CLOSE_IDLE_S):
+            return
+        # A worker that hangs without a job is missed by nobody until now. Ray must not end below a lane: it would take the process along.
+        for _, worker in ray.get(self.mailbox.everybody.remote()):
+            logger.warning("a worker is killed: it did not go home")
+            ray.kill(worker)
+        _all_end(started, CLOSE_S)
 
     def submit(self, ticket: str, job: Job) -> None:
         """Queue a job under a name that is its own."""
@@ -172,6 +179,14 @@ class LanePool:
             self._alive -= 1
             if self._alive == 0:
                 ray.get(self.mailbox.no_lane_left.remote(reason))
+
+
+def _all_end(threads: list[threading.Thread], seconds: float) -> bool:
+    """Wait for threads. Returns: whether all have ended in time."""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
 
 
 def _alive_nodes() -> set[str]:

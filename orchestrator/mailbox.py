@@ -202,6 +202,10 @@ class Mailbox:
                 workers += self._lanes[ticket.lane].workers
         return workers
 
+    async def everybody(self) -> list[Worker]:
+        """Workers of all lanes that are up."""
+        return [worker for lane in self._lanes.values() for worker in lane.workers]
+
     async def lane_ended(self, lane: str, reason: str) -> None:
         """A lane will not come back: what it was running is queued for others, or failed."""
         self._give_back(lane)

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from tests.chaos.examination import Findings, records_of
-from tests.chaos.subject import Subject, pause, workers_of
+from tests.chaos.subject import Subject, pause, workers_below
 from tests.integration.small_sweeps import SWEEP
 
 
@@ -95,7 +95,7 @@ def strike_while_it_runs(
         with subject.driver() as process:
             while tally.injected < injections and subject.wait_for_more(process, more=1):
                 pause(scene.dice, 0, 1.0)
-                done = strike(workers_of(process)) if process.poll() is None else 0
+                done = strike(workers_below(process.pid)) if process.poll() is None else 0
                 struck, tally.injected = struck + done, tally.injected + done
             ended = subject.ended_well(process)
         # A blow to a lane between two trials, or to one that was being started again, is nothing that a trial's log could tell of.
@@ -195,7 +195,7 @@ def _strike_one_start(scene: Scene, subject: Subject, process: subprocess.Popen,
         pause(scene.dice, 0, 1.0)
         kind = tally.injected % 4
         if kind < 2:
-            ranks = workers_of(process) if process.poll() is None else []
+            ranks = workers_below(process.pid) if process.poll() is None else []
             if ranks:
                 victim = scene.dice.choice(ranks)
                 (victim.suspend if kind else victim.kill)()

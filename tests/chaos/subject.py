@@ -118,10 +118,10 @@ class Subject:
         return examine(self.storage, self.name, self.before, self.uri, expect)
 
 
-def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
-    """Ranks of all lanes below a driver."""
+def workers_below(pid: int) -> list[psutil.Process]:
+    """Ranks of all lanes below a driver's process."""
     found = []
-    for child in psutil.Process(process.pid).children(recursive=True):
+    for child in psutil.Process(pid).children(recursive=True):
         try:
             if child.cmdline() and child.cmdline()[0].startswith(WORKER):
                 found.append(child)

@@ -1,9 +1,12 @@
 """Lanes under real Ray: a job that breaks its workers does not end the lane."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from tests.chaos.subject import workers_below
 from trainables.jobs import MeasureJob, PrepareJob
 
 
@@ -41,9 +44,10 @@ def test_lane_lives_on_after_jobs_that_broke_all_or_one_of_its_workers(ray_sessi
     assert outcome["metrics"] == pytest.approx(prepared.measure["result"]["metrics"])
 
 
-def test_worker_that_hangs_is_killed_and_its_job_runs_again(ray_session, prepared, tmp_path):
+def test_worker_that_hangs_is_killed_with_a_job_or_without_one(ray_session, prepared, tmp_path, monkeypatch):
     import ray
 
+    from orchestrator import lane_pool
     from orchestrator.lane_pool import LanePool
     from search_spaces.sweep_settings import ResourceSettings
     from tests.integration.hanging_worker import hanging_worker
@@ -53,6 +57,9 @@ def test_worker_that_hangs_is_killed_and_its_job_runs_again(ray_session, prepare
         pool.submit("still", job)
         assert pool.wait("still", lambda progress: None) == {"status": "finished"}
         (again,) = ray.get(pool.mailbox.follow.remote("still", 0))[0]
+        workers_below(os.getpid())[0].suspend()
+        monkeypatch.setattr(lane_pool, "CLOSE_IDLE_S", 2.0)
+    assert not any(thread.is_alive() for thread in threading.enumerate() if thread.name == "lane0"), "its lane did not go home"
     assert "its workers hung (no sign of life for" in again["line"]
 
 
