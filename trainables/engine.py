@@ -1,6 +1,7 @@
 """The only seam to DeepSpeed: ZeRO-3 training of a policy, with a reset that makes a warm trial equal to a cold one."""
 
 import hashlib
+import gc
 import logging
 import os
 import warnings
@@ -44,6 +45,8 @@ def start_deepspeed() -> None:
         # The shared-memory operator takes a minute of g++ at first use and serves inference only.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    # DeepSpeed collects garbage at every reset and with every frozen reference: .35 s each time to walk all that was imported.
+    gc.freeze()
 
 
 def deepspeed_config(dtype: str, passed_through: Mapping[str, Any]) -> dict[str, Any]:

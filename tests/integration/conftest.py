@@ -19,15 +19,6 @@ from tests.integration.small_sweeps import SWEEP, driver, ended_trials, finished
 Steps = list[dict[str, Any]]
 
 
-@pytest.hookimpl(wrapper=True)  # before xdist's own, which reads the groups and wants to be first
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Two groups for `-n 2 --dist loadgroup`: sweeps that share a head and a storage, and all that share warm ranks."""
-    for item in items:
-        sweeps = {"finished", "head"} & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("sweeps" if sweeps else "ranks"))
-    return (yield)
-
-
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int, Steps], Steps]]:
     """Runs steps of rank_script.py on one or two ranks that stay warm from test to test."""

@@ -4,7 +4,6 @@ Reads `request0.json`, `request1.json` ... in the folder named on the command li
 when there is a file `end` and no other request.
 """
 
-import gc
 import json
 import os
 import sys
@@ -69,8 +68,6 @@ def main() -> None:
     torch.set_num_threads(1)
     folder, tests = Path(sys.argv[1]), int(os.environ["LETHE_TESTS_PID"])
     start_deepspeed()
-    # ZeRO-3 collects garbage at every reset and change of weights: a third of a second each while it looks through all imports too.
-    gc.freeze()
     runner, number = JobRunner(), 0
     while (steps := next_request(folder, number, tests)) is not None:
         results = [run_step(runner, step) for step in steps]
