@@ -1,7 +1,7 @@
 """The only seam to DeepSpeed: ZeRO-3 training of a policy, with a reset that makes a warm trial equal to a cold one."""
 
-import hashlib
 import gc
+import hashlib
 import logging
 import os
 import warnings
