@@ -126,6 +126,7 @@ class LanePool:
         if not self._first_lane_started():
             return
         while not self._closed.wait(WATCH_EVERY_S):
+            ray.get(self.mailbox.look_at_nodes.remote())
             for _, worker in ray.get(self.mailbox.hung.remote(self.resources.quiet_timeout_s)):
                 logger.warning("a worker is killed: its job gave no sign of life for %g s", self.resources.quiet_timeout_s)
                 ray.kill(worker)

@@ -202,6 +202,15 @@ class Mailbox:
                 workers += self._lanes[ticket.lane].workers
         return workers
 
+    async def look_at_nodes(self) -> None:
+        """Take back what ran on nodes that went away: without room for its workers elsewhere, their lane may never come back for it."""
+        alive = self._alive_nodes()
+        gone = [name for name, lane in self._lanes.items() if lane.workers and {node for node, _ in lane.workers} - alive]
+        for lane in gone:
+            self._give_back(lane)
+        if gone:
+            await self._notify()
+
     async def everybody(self) -> list[Worker]:
         """Workers of all lanes that are up."""
         return [worker for lane in self._lanes.values() for worker in lane.workers]

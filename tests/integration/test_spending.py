@@ -22,7 +22,7 @@ from tests.integration.small_sweeps import (
 
 SPREAD = [
     {"forget.method": "wga", "beliefs": "none", "optimizer.learning_rate": rate}
-    for rate in (1.0e-4, 1.0e-2, 3.0e-3, 2.0e-4, 1.0e-3, 5.0e-4)
+    for rate in (1.0e-4, 1.0e-2, 3.0e-3, 2.0e-4, 1.0e-3, 5.0e-4, 1.5e-4, 3.0e-4, 8.0e-3)
 ]
 TRIALS = len(SPREAD) + 1
 

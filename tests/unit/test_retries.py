@@ -59,6 +59,23 @@ def test_node_that_went_away_costs_no_attempt():
     assert lines == [f"a node of its workers went away; it starts again (start {start})" for start in (2, 3, 4, 5)]
 
 
+def test_job_on_a_node_that_went_away_does_not_wait_for_its_lane_to_come_back():
+    alive = {"here", "spot"}
+
+    async def steps(box):
+        await submitted(box)
+        await box.lane_ready("lane0", "first", [("here", "rank 0"), ("spot", "rank 1")])
+        await box.next_job("lane0", "first", 0)
+        await box.look_at_nodes()
+        assert (await box.snapshot())["queued"] == []
+        alive.discard("spot")
+        await box.look_at_nodes()
+        await box.lane_ready("lane1", "second", [("here", "rank 0")])
+        return await box.next_job("lane1", "second", 0), await box.next_job("lane0", "first", 1)
+
+    assert scenario(steps, Retries(), lambda: alive) == (("a", {"name": "a"}), None)
+
+
 def test_job_fails_when_nodes_went_away_too_often():
     async def steps(box):
         await lose_workers(await submitted(box), times=3)
