@@ -135,7 +135,7 @@ def trial_diverges(scene: Scene, injections: int) -> Tally:
         points = [{"forget.method": "graddiff", "beliefs": "none", "optimizer.learning_rate": 1.0e6 * (1 + n)} for n in range(count)]
         subject.changes["space"]["optimizer.learning_rate"] = {"log_uniform": [1.0e-4, 1.0e9]}
         subject.changes["search"]["enqueue"] = points
-        subject.__post_init__()
+        subject.write()
         ended = subject.finish()
         tally.injected += count
         tally.close(subject, ended=ended, told="lower optimizer.learning_rate", times=count)

@@ -43,6 +43,10 @@ class Subject:
     starts: int = 0
 
     def __post_init__(self) -> None:
+        self.write()
+
+    def write(self) -> None:
+        """Write its file, as the settings are now."""
         home = self.folder / self.name
         home.mkdir(parents=True, exist_ok=True)
         self.file = write_sweep(home, name=self.name, **self.changes)
