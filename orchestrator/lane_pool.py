@@ -11,6 +11,7 @@ from typing import Any, Self
 import ray
 from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.config import FailureConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -83,15 +84,27 @@ class LanePool:
         self._closed.set()
         ray.get(self.mailbox.close.remote())
         state = ray.get(self.mailbox.snapshot.remote())
-        # A lane that never came up still waits for room; it ends with the Ray session.
-        started = [thread for thread in self._threads if thread.name in state["lanes"]]
-        if terminating() or _all_end(started, CLOSE_S if state["running"] else CLOSE_IDLE_S):
+        # A lane that is not up has nobody to send home.
+        up = [thread for thread in self._threads if thread.name in state["lanes"]]
+        if terminating():
             return
-        # A worker that hangs without a job is missed by nobody until now. Ray must not end below a lane: it would take the process along.
+        _all_end(up, CLOSE_S if state["running"] else CLOSE_IDLE_S)
+        if not _all_end(self._threads, 0):
+            self._end_what_is_left()
+
+    def _end_what_is_left(self) -> None:
+        """End lanes that wait for room, start workers again, or have one that hangs. Ray must not end below them: that ends the process."""
         for _, worker in ray.get(self.mailbox.everybody.remote()):
-            logger.warning("a worker is killed: it did not go home")
             ray.kill(worker)
-        _all_end(started, CLOSE_S)
+        ended: set[str] = set()
+        deadline = time.monotonic() + CLOSE_S
+        while not _all_end(self._threads, WATCH_EVERY_S) and time.monotonic() < deadline:
+            # Asked again and again: one that has only just been started takes seconds until it can be named.
+            for name, controller in ray.get(self.mailbox.controllers.remote()).items():
+                if name not in ended and any(thread.is_alive() for thread in self._threads if thread.name == name):
+                    logger.warning("%s is ended: it was not up, or did not go home", name)
+                    ended.add(name)
+                    ray.kill(controller)
 
     def submit(self, ticket: str, job: Job) -> None:
         """Queue a job under a name that is its own."""
@@ -162,6 +175,7 @@ class LanePool:
             run_config=RunConfig(
                 name=f"{name}-{int(time.time())}",
                 storage_path=str(self.storage),
+                callbacks=[_TellsController(self.mailbox, name)],  # type: ignore[list-item]
                 # Left alone, the controller tries for ever to place workers that never fit.
                 failure_config=FailureConfig(max_failures=self._restarts, controller_failure_limit=MOST_RESTARTS),
             ),
@@ -180,6 +194,16 @@ class LanePool:
             self._alive -= 1
             if self._alive == 0:
                 ray.get(self.mailbox.no_lane_left.remote(reason))
+
+
+class _TellsController(ControllerCallback):
+    """Tells the mailbox by which actor a lane can be ended; Ray keeps its handle to itself."""
+
+    def __init__(self, mailbox: Any, lane: str) -> None:
+        self._mailbox, self._lane = mailbox, lane
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        ray.get(self._mailbox.lane_begun.remote(self._lane, ray.get_runtime_context().current_actor))
 
 
 def _all_end(threads: list[threading.Thread], seconds: float) -> bool:

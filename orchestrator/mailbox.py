@@ -86,6 +86,7 @@ class Mailbox:
         self._tickets: dict[str, Ticket] = {}
         self._queue: deque[str] = deque()
         self._lanes: dict[str, Lane] = {}
+        self._controllers: dict[str, Any] = {}
         self._samples: dict[str, deque[dict[str, Any]]] = {}
         self._closed = False
         self._no_lane_left: str | None = None
@@ -210,6 +211,14 @@ class Mailbox:
             self._give_back(lane)
         if gone:
             await self._notify()
+
+    async def lane_begun(self, lane: str, controller: Any) -> None:
+        """A lane has begun to look for room. `controller` is the handle by which it can be ended at any time."""
+        self._controllers[lane] = controller
+
+    async def controllers(self) -> dict[str, Any]:
+        """Handles of all lanes that have begun, by lane."""
+        return self._controllers
 
     async def everybody(self) -> list[Worker]:
         """Workers of all lanes that are up."""

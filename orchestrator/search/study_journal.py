@@ -77,6 +77,7 @@ class _File(JournalFileBackend):
             self.held += logs
 
     def write(self, logs: list[dict[str, Any]], durable: bool) -> None:
+        """Add records, all or none of them where the disk is full."""
         lines = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
         self._write_lock.acquire()
         try:

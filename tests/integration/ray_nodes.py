@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from tests.integration.ray_head import SCRIPTS, Head
 
 PORTS = ("node-manager-port", "object-manager-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
 MORE_PORTS = ("runtime-env-agent-port", "metrics-export-port")
+
+STARTED, START_S = "Ray runtime started", 120.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,11 @@ def ray_node(head: Head, cpus: int) -> Iterator[Node]:
         process = subprocess.Popen(command, env=head.environment, stdout=output, stderr=output, start_new_session=True)
         node = Node(process)
         try:
+            # Lethe counts its lanes when it starts: a node that joins later brings none.
+            deadline = time.monotonic() + START_S
+            while STARTED not in log.read_text():
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.2)
             yield node
         finally:
             node.vanish()

@@ -62,13 +62,19 @@ def assert_full_front(storage: Path, name: str, trials: int, before: dict) -> No
     assert sorted(child.info.run_name for child in child_runs(storage, name)) == [f"t{number:04d}" for number in range(trials)]
 
 
+def trials_in_the_middle(storage: Path, name: str) -> int:
+    """Trials that have passed their first rung and not ended, of which there is one on each lane at most."""
+    running = [trial for trial in load_study(storage, name).get_trials() if trial.state == optuna.trial.TrialState.RUNNING]
+    return sum(trial.user_attrs.get("rung:1") is not None for trial in running)
+
+
 def node_goes_away(storage: Path, folder: Path, entrypoint: str, name: str, trials: int) -> None:
-    """Run a job on a head without CPUs and two nodes; one of them vanishes while both run trials."""
+    """Run a job on a head without CPUs and two nodes; one of them vanishes when both are in the middle of a trial."""
     environment = lethe_environment(storage, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, COLUMNS="250")
     with ray_head(environment, cpus=0) as head, ExitStack() as nodes:
         first, _ = (nodes.enter_context(ray_node(head, cpus=2)) for _ in range(2))
         job_id = submit(head, folder, entrypoint)
-        wait_for(lambda: finished_trials(storage, name) >= 2, JOB_S)
+        wait_for(lambda: finished_trials(storage, name) >= 2 and trials_in_the_middle(storage, name) == 2, JOB_S)
         before = ended_trials(storage, name)
         first.vanish()
         log = wait_until_succeeded(head, job_id)
@@ -80,10 +86,12 @@ def test_job_on_three_nodes_of_which_one_goes_away_ends_with_the_full_front(fini
     """By the command that KubeRay is told, over a small sweep."""
     _, storage, _ = finished
     (entrypoint,) = re.findall("entrypoint: (.*)", (ROOT / "cluster" / "rayjob.yaml").read_text())
-    file = write_sweep(tmp_path, name="nodes", search={**SWEEP["search"], "trials": 12})
+    # So many and so long trials that both nodes are found at work, also on a fast machine.
+    search, trial = {**SWEEP["search"], "trials": 16}, {**SWEEP["trial"], "steps": 30, "rungs": 3}
+    file = write_sweep(tmp_path, name="nodes", search=search, trial=trial)
     command, _, _ = entrypoint.rpartition(" ")
     assert command == "lethe run"
-    node_goes_away(storage, tmp_path, f"{command} {file}", "nodes", 12)
+    node_goes_away(storage, tmp_path, f"{command} {file}", "nodes", 16)
 
 
 @pytest.mark.soak
