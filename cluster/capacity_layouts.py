@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from cluster import capacity_memory
 from cluster.capacity import Capacity, capacity_of, layout
 from cluster.capacity_memory import GIB, Lengths, RankMemory, memory_of_rank
 from cluster.capacity_models import ModelShape
@@ -180,17 +179,14 @@ def _refusal(
         return UserError(message, file=file, key="resources.workers_per_trial", value=workers, allowed=allowed, remedy=remedy)
     frugal = _with(trial, 1, activation_checkpointing=True, inference="lockstep")
     least = memory_of_rank(shape, sweep.model, frugal, Lengths(1, 1), cluster.gpus, gpu=True).peak
-    never = capacity_memory.WHOLE_ON_DEVICE and memory.phases["start"].get("whole model, before it is cut", 0) > cluster.gpu_memory
-    whole = " (every GPU has to hold the whole model when an engine starts and when a front member is saved)"
     return UserError(
         message,
         file=file,
         key="resources.workers_per_trial",
         value=workers,
         allowed=f"nothing on {cluster.gpus} of these GPUs: all of them together, with lock-step inference, checkpointing and a micro-batch"
-        f" of 1, leave {least / GIB:.1f} GiB per rank{whole if never else ''}",
-        remedy="plan with larger GPUs (--gpu-memory-gib)"
-        + ("; more of them do not help" if never else " or more of them (--gpus)")
+        f" of 1, leave {least / GIB:.1f} GiB per rank",
+        remedy="plan with larger GPUs (--gpu-memory-gib) or more of them (--gpus)"
         + (", or set model.dtype to bfloat16" if sweep.model.dtype == "float32" else ""),
     )
 

@@ -21,9 +21,6 @@ GPU_FRAMEWORK = 2 * GIB
 CPU_FRAMEWORK = 77 * 1024**2
 """What a trial of a model without weights adds to a worker that has imported everything: modules loaded late, code, data.
 Measured with a 32-wide model on two ranks."""
-WHOLE_ON_DEVICE = True
-"""`trainables/engine.py` has the whole model on every device once at the start (`deepspeed.initialize` moves the module before it cuts it)
-and for good from the first saved front member on (`Engine.save` goes through the full copy), also with lock-step inference."""
 CPU_PROCESS = 560 * 1024**2
 """A worker before its engine: Python, torch, transformers, deepspeed. Measured."""
 
@@ -144,6 +141,7 @@ def memory_of_rank(
         "optimizer step": between | {"optimizer temporaries": min(sizes.shard, sizes.zero("sub_group_size", _SUB_GROUP)) * _STEP_BYTES},
         # In lock-step, parameters are gathered where those of the training pass were.
         "evaluation and beliefs": (between if sizes.gathered else resident) | _inference(sizes),
+        "saving": between | _saving(sizes),
     }
     return RankMemory({name: {part: size for part, size in parts.items() if size} for name, parts in phases.items()})
 
@@ -154,7 +152,8 @@ def _framework(sizes: _Sizes) -> dict[str, int]:
 
 def _start(sizes: _Sizes) -> dict[str, int]:
     return {
-        "whole model, before it is cut": sizes.whole if WHOLE_ON_DEVICE else sizes.shape.largest_tensor * sizes.word,
+        # It is read into host memory; a device gets one tensor at a time and keeps its shard of it.
+        "model before it is cut": sizes.shape.largest_tensor * sizes.word if sizes.gpu else sizes.whole,
         "weights": sizes.shard * sizes.word,
         **_framework(sizes),
     }
@@ -171,7 +170,7 @@ def _resident(sizes: _Sizes) -> dict[str, int]:
         "Adam moments": shard * 8,
         "pristine weights": shard * word,
         "gradient bucket": sizes.bucket * word,
-        "full copy": sizes.whole if WHOLE_ON_DEVICE or sizes.gathered else 0,
+        "full copy": sizes.whole if sizes.gathered else 0,
         "reference head": sizes.shape.head_elements * word if sizes.reference else 0,
         **_framework(sizes),
     }
@@ -277,12 +276,21 @@ def _reduction(sizes: _Sizes) -> dict[str, int]:
     return kept | {"gradient reduction": flushed * sizes.word * (1 if sizes.gpu else 2)}
 
 
+def _gathering(sizes: _Sizes) -> int:
+    """Bytes of a bundle of whole tensors: this rank's part, everyone's (in a second buffer with gloo), and one tensor cut out of it."""
+    bundle = min(sizes.shape.parameters, GATHER_ELEMENTS + sizes.shape.largest_tensor)
+    return sizes.word * (bundle * (1 if sizes.gpu else 2) + bundle // sizes.workers + sizes.shape.largest_tensor)
+
+
+def _saving(sizes: _Sizes) -> dict[str, int]:
+    """Rank 0 puts the model together in host memory, and writes it from there."""
+    return {"gathering": _gathering(sizes), "whole model for the file": 0 if sizes.gpu else sizes.whole}
+
+
 def _inference(sizes: _Sizes) -> dict[str, int]:
     """Evaluation, sampling, and putting the full copy together."""
     shape, word, trial = sizes.shape, sizes.word, sizes.trial
-    bundle = min(shape.parameters, GATHER_ELEMENTS + shape.largest_tensor)
-    # This rank's part, everyone's (gloo receives it in a second buffer), and one tensor cut out of it.
-    gathering = bundle * word * (1 if sizes.gpu else 2) + bundle * word // sizes.workers + shape.largest_tensor * word
+    gathering = _gathering(sizes)
     batch = trial.engine.evaluation_batch
     length = sizes.lengths.prompt + trial.sequence_belief.max_new_tokens if trial.sequence_beliefs else sizes.lengths.sequence
     length = max(length, sizes.lengths.sequence)
@@ -292,7 +300,7 @@ def _inference(sizes: _Sizes) -> dict[str, int]:
     # Logits of the newest tokens with scores, noise and its logarithm, or a chunk of answer rows.
     logits = max(batch * 20, min(trial.engine.head_chunk_tokens, batch * length) * 12) * shape.vocabulary
     working = cache + passing + logits + (0 if sizes.gathered else _live(sizes) + _fetching(sizes) + sizes.shard * word)
-    if gathering >= working and (WHOLE_ON_DEVICE or sizes.gathered):
+    if gathering >= working and sizes.gathered:
         return {"gathering the full copy": gathering}
     parts = {"key-value cache": cache, "activations": passing, "head chunk": logits}
     if not sizes.gathered:

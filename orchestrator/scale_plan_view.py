@@ -1,6 +1,8 @@
 """`lethe plan --gpus`: memory per rank, lanes, time and disk on GPUs that are not there yet."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -57,9 +59,12 @@ def show_scale(sweep: SweepSettings, file: str, benchmark: Benchmark, steps: int
     _say(console, f"model: {shape.name}, {shape.parameters:,} parameters; longest example: {lengths.sequence} tokens")
     console.print(_table(found.memory, workers, cluster.gpu_memory))
     _say(console, f"memory per rank, phase by phase: {describe_phases(found.memory)}")
+    if any(key.startswith("offload") for key in sweep.trial.deepspeed.get("zero_optimization", {})):
+        _say(console, "trial.deepspeed offloads to host memory or disk, which is not counted: GPUs need less than this")
     _say(console, f"smallest workers_per_trial that fits: {found.smallest_workers}")
     limit = f" (resources.max_lanes is {sweep.resources.max_lanes})" if sweep.resources.max_lanes == lanes else ""
     _say(console, f"lanes on {cluster.gpus} GPUs: {lanes} of {workers} workers{limit}: {describe_lanes(found.lanes)}")
+    _say(console, describe_host_memory(sweep, shape, cluster, found.lanes))
     _show_time(sweep, steps, lanes, options.step_time_s, console)
     _show_disk(sweep, shape, lanes, console)
 
@@ -110,6 +115,14 @@ def measured_step_s(records: list[TrialRecord], steps: int, name: str) -> float:
     if not times:
         raise UserError("no trial of this sweep has finished", key="--from-sweep", value=name, remedy="give --step-time-s in its place")
     return median(times) / steps
+
+
+def describe_host_memory(sweep: SweepSettings, shape: ModelShape, cluster: Cluster, lanes: Sequence[tuple[int, ...]]) -> str:
+    """What the fullest node needs beside its GPUs: every rank reads the whole model before it keeps its shard."""
+    ranks = max(Counter(node for lane in lanes for node in lane).values())
+    model = shape.parameters * (2 if sweep.model.dtype == "bfloat16" else 4)
+    gib = ranks * (model + CPU_PROCESS) / GIB
+    return f"host memory of a node when its lanes start: up to {gib:.0f} GiB, {ranks} ranks that each read {model / GIB:.1f} GiB of weights"
 
 
 def describe_phases(memory: RankMemory) -> str:

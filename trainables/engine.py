@@ -102,8 +102,13 @@ class Engine:
         self._mirror: PreTrainedModel | None = None
         policy = Policy(causal_lm)
         names = [name for name, _ in policy.named_parameters()]
+        config = deepspeed_config(model.dtype, passed_through)
+        # `initialize` would move the whole model to the device before it cuts it; here each tensor is cut as soon as it arrives.
+        for buffer in policy.buffers():
+            buffer.data = buffer.data.to(self.device)
+        deepspeed.zero.Init(module=policy, config_dict_or_path=config, dtype=getattr(torch, model.dtype))
         optimizer = torch.optim.AdamW(policy.parameters(), lr=0.0, foreach=False)
-        self._deepspeed, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=deepspeed_config(model.dtype, passed_through))
+        self._deepspeed, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=config)
         parameters = dict(self._deepspeed.module.named_parameters())
         self._parameters: dict[str, Any] = {name.removeprefix("model."): parameters[name] for name in names}
         self._pristine = {name: parameter.ds_tensor.detach().clone() for name, parameter in self._parameters.items()}
@@ -195,11 +200,17 @@ class Engine:
         return self._mirror
 
     def save(self, folder: Path) -> None:
-        """Write the policy as a Hugging Face folder: config, tokenizer, safetensors. Ranks: all; rank 0 writes."""
-        model = self.plain_model("policy")
+        """Write the policy as a Hugging Face folder: config, tokenizer, safetensors. Ranks: all; rank 0 writes, from its host memory."""
+        whole = {}
+        for name, tensor in self.full_tensors("policy"):
+            if self.rank == 0:
+                whole[name] = tensor.to("cpu", copy=True)
         if self.rank == 0:
+            model = self._deepspeed.module.model
+            # Sharded parameters are empty in `state_dict`, buffers are not.
+            saved_buffers = {name: buffer for name, buffer in model.named_buffers() if name in model.state_dict()}
             folder.mkdir(parents=True, exist_ok=True)
-            model.save_pretrained(folder, safe_serialization=True)
+            model.save_pretrained(folder, state_dict=saved_buffers | whole, safe_serialization=True)
             self.tokenizer.save_pretrained(folder)
         dist.barrier()  # nobody may read the folder before it is whole
 

@@ -42,6 +42,9 @@ def run_step(runner: JobRunner, step: dict) -> dict:
     if step["do"] == "memory":
         model_bytes = sum(p.ds_numel * p.ds_tensor.element_size() for p in engine._parameters.values())
         return {"resident": engine.gather([engine.resident_parameter_bytes()]), "model": model_bytes}
+    if step["do"] == "save":
+        engine.save(Path(step["folder"]))
+        return {"digest": engine.digest()}
     beliefs = sample_beliefs(engine, data.forget, trial.sequence_belief, trial.engine, seed=trial.seed, refresh=0, with_reference=True)
     if step["do"] == "beliefs":
         return {"beliefs": {name: [belief.encoded.ids for belief in group] for name, group in beliefs.items()}}

@@ -3,9 +3,11 @@
 The ranks are warm ones that all tests share, except where cold ones are the point.
 """
 
+import hashlib
 import json
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from tests.integration.launch import torchrun
 
@@ -33,6 +35,17 @@ def test_zero3_keeps_about_half_of_the_parameters_on_each_of_two_ranks(trial_job
     (result,) = ranks(2, [job("memory", trial_job())])
     for resident in result["resident"]:
         assert 0.45 < resident / result["model"] < 0.55
+
+
+def test_saved_policy_is_a_hugging_face_folder_with_the_same_weights(trial_job, ranks, tmp_path):
+    (saved,) = ranks(2, [job("save", trial_job(), folder=str(tmp_path / "saved"))])
+    model, loading = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", output_loading_info=True, use_safetensors=True)
+    assert not any(loading.values())
+    digest = hashlib.sha256()
+    for name, tensor in model.named_parameters():
+        digest.update(name.encode())
+        digest.update(tensor.detach().numpy().tobytes())
+    assert digest.hexdigest() == saved["digest"]
 
 
 def test_warm_trial_equals_cold_trial_bit_for_bit_when_others_and_a_failed_one_came_before(trial_job, ranks, tmp_path):

@@ -1,6 +1,5 @@
 import pytest
 
-from cluster import capacity_memory
 from cluster.capacity_layouts import Cluster, demanding_trial, describe_lanes, require_layout
 from cluster.capacity_memory import GIB, Lengths
 from cluster.capacity_models import KNOWN
@@ -66,15 +65,17 @@ def test_refused_suggestions_fit_when_they_are_taken():
     assert found(workers=4, gpus=4, gib=75, trial=trial | {"engine": {"activation_checkpointing": True}}).lanes
 
 
-def test_model_that_no_gpu_can_hold_whole_is_refused_with_the_reason():
-    with pytest.raises(UserError, match=r"hold the whole model .* more of them do not help"):
-        found(workers=64, shape="llama-3.1-70b")
+def test_model_that_these_gpus_cannot_hold_is_refused_with_what_they_would_need():
+    with pytest.raises(UserError, match=r"nothing on 8 of these GPUs.* leave \d+.* or more of them"):
+        found(workers=8, gpus=8, shape="llama-3.1-70b")
 
 
-def test_all_savings_together_are_named_where_none_is_enough_alone(monkeypatch):
-    monkeypatch.setattr(capacity_memory, "WHOLE_ON_DEVICE", False)
-    with pytest.raises(UserError, match=r"inference to lockstep.*workers_per_trial to \d+"):
+def test_70b_fits_where_every_saving_is_taken():
+    with pytest.raises(UserError, match=r"inference to lockstep.*workers_per_trial to (\d+)") as caught:
         found(workers=8, shape="llama-3.1-70b", trial={"optimizer": {"global_batch": 4096, "micro_batch": 64}})
+    workers = int(caught.value.remedy.rpartition(" ")[2])
+    frugal = {"optimizer": {"micro_batch": 1}, "engine": {"inference": "lockstep", "activation_checkpointing": True}}
+    assert found(workers=workers, shape="llama-3.1-70b", trial=frugal).smallest_workers == workers
 
 
 def test_demanding_trial_has_the_largest_of_every_choice():

@@ -62,14 +62,19 @@ def test_kl_keeps_the_original_head_and_swaps_shards():
     assert parts["original's shards in place"] == 2 * SHAPE.shard(8)
 
 
-def test_start_holds_the_whole_model_on_every_device():
-    assert predicted(workers=64).phases["start"]["whole model, before it is cut"] == 2 * SHAPE.parameters
+def test_start_holds_one_tensor_on_a_gpu_and_the_whole_model_in_a_process():
+    assert predicted(workers=64).phases["start"]["model before it is cut"] == 2 * SHAPE.largest_tensor
+    assert predicted(workers=64, gpu=False).phases["start"]["model before it is cut"] == 2 * SHAPE.parameters
 
 
-def test_lockstep_needs_no_full_copy_once_the_engine_saves_without_one(monkeypatch):
-    monkeypatch.setattr(module, "WHOLE_ON_DEVICE", False)
+def test_lockstep_needs_no_full_copy():
     assert "full copy" not in predicted(engine={"inference": "lockstep"}).phases["optimizer step"]
     assert "full copy" in predicted().phases["optimizer step"]
+
+
+def test_saving_puts_the_model_together_in_host_memory():
+    assert "whole model for the file" not in predicted().phases["saving"]
+    assert predicted(gpu=False).phases["saving"]["whole model for the file"] == 2 * SHAPE.parameters
 
 
 def test_deepspeed_block_changes_its_buckets():

@@ -38,6 +38,15 @@ def test_plan_on_described_gpus_shows_memory_lanes_time_and_disk(tmp_path):
     assert "disk: 2 models of 4.6 GiB; a front of 20 members 92.1 GiB; together 101.3 GiB" in text
 
 
+def test_plan_says_what_hosts_must_hold_and_what_is_not_counted(tmp_path):
+    # Four ranks of two lanes on a node, each with 4.6 GiB of float32 weights and .55 GiB of its own.
+    text = shown(tmp_path, on_gpus(shape="1b"))
+    assert "host memory of a node when its lanes start: up to 21 GiB, 4 ranks that each read 4.6 GiB" in text
+    offload = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
+    assert "offloads" in shown(tmp_path, on_gpus(), trial={"deepspeed": offload})
+    assert "offloads" not in shown(tmp_path, on_gpus())
+
+
 def test_plan_without_a_step_time_says_how_to_give_one(tmp_path):
     assert "2 trials in a row of 8 steps; give --step-time-s or --from-sweep for hours" in shown(tmp_path, on_gpus())
 
