@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 RECIPE_VERSION = 1
 """Raise it when the same settings would train another model or measure another number, so that caches are not believed."""
 
+MEASUREMENT_VERSION = 2
+"""Raise it when the same model would be measured in other metrics: measurements are then made anew, the models are kept."""
+
 OnProgress = Callable[[str, Mapping[str, Any]], None]
 """Told the name of the stage and its latest progress, at least every few seconds."""
 
@@ -100,7 +103,7 @@ class _Planner:
         """The model with the file of its measurement, which compares it with `retrained`."""
         sweep = self.sweep
         made_from: dict[str, Any] = {"folder": folder, "revision": sweep.model.revision, "dtype": sweep.model.dtype, "data": self.digest}
-        made_from |= {"system_prompt": sweep.model.system_prompt}
+        made_from |= {"system_prompt": sweep.model.system_prompt, "measurement": MEASUREMENT_VERSION}
         made_from |= {"limits": sweep.data.model_dump(), "retrained": retrained.folder if retrained else None}
         # A measurement with text in it must not serve a sweep that wants none.
         made_from |= {"redact": True} if sweep.redact else {}

@@ -83,13 +83,12 @@ def _closed_world() -> dict[str, MetricInfo]:
 
 
 def _of_set(name: str, needs: frozenset[Need] = frozenset(), worded: Need | None = None) -> dict[str, MetricInfo]:
-    """Metrics of one set of examples: remembering is bad on `forget`, good elsewhere, and only informative on `holdout`."""
+    """Metrics of one set of examples: remembering is bad on `forget`, good elsewhere, and only informative on `holdout`, never asked."""
     directions: dict[str, tuple[Direction | None, Direction | None]] = {"forget": ("minimize", "maximize"), "holdout": (None, None)}
     known, unknown = directions.get(name, ("maximize", "minimize"))
     rows: list[tuple[str, str, Direction | None, float, frozenset[Need]]] = [
         ("probability", "exp of the mean log-probability per answer token", known, 1.0, needs),
         ("nll_nats", "mean negative log-probability per answer token", unknown, INFINITY, needs),
-        ("rouge_l", "ROUGE-L recall of the greedy answer", known, 1.0, needs),
         ("extraction_strength", "share of the answer that its own beginning brings back, exact", known, 1.0, needs),
         ("extraction_strength_ou", "the same with OpenUnlearning's floor of 1 / length", known, 1.0, needs),
         ("exact_memorization", "share of answer tokens that are the most likely one", known, 1.0, needs),
@@ -97,6 +96,7 @@ def _of_set(name: str, needs: frozenset[Need] = frozenset(), worded: Need | None
     if worded is not None:
         rows.append(("paraphrase_probability", "probability of reworded answers", known, 1.0, needs | {worded}))
     if name != "holdout":
+        rows.append(("rouge_l", "ROUGE-L recall of the greedy answer", known, 1.0, needs))
         # On the forget set min(R, 1/R) is high when right and wrong answers are equally likely: as in a model that never knew.
         meaning = "how little right answers stand out from wrong ones" if name == "forget" else "how far right answers stand out"
         rows.append(("truth_ratio", meaning, "maximize", 1.0, needs | {"perturbed"}))
@@ -106,6 +106,30 @@ def _of_set(name: str, needs: frozenset[Need] = frozenset(), worded: Need | None
     }
 
 
+def _membership() -> dict[str, MetricInfo]:
+    """How far forget items look like training text beside holdout items.
+
+    An AUC has no good end: 1 is a forget set that still shows, 0 one that shows by its absence. Its best value is that of the
+    retrained model, near .5 only where forget and holdout texts are alike. So no attack has a direction: `privleak_abs` has.
+    """
+    attacks: dict[str, tuple[str, frozenset[Need]]] = {
+        "mia_loss": ("loss per token", frozenset({"holdout"})),
+        "mia_zlib": ("loss per compressed byte", frozenset({"holdout"})),
+        "mia_min_k": ("loss of the 40 % least likely tokens", frozenset({"holdout"})),
+        "mia_min_k_plus_plus": ("the same, standardised over the vocabulary", frozenset({"holdout"})),
+        "mia_reference": ("loss minus that of the retrained model", frozenset({"holdout", "retrained"})),
+    }
+    metrics = {
+        name: MetricInfo(f"AUC of telling forget from holdout items by their {score}", None, (0.0, 1.0), EXAMPLE_BENCHMARKS, needs)
+        for name, (score, needs) in attacks.items()
+    }
+    needs: frozenset[Need] = frozenset({"holdout", "retrained"})
+    meaning = "error of mia_min_k beside that on the retrained model, in percent: -100 shows all, 0 is best"
+    metrics["privleak"] = MetricInfo(meaning, None, (-100.0, INFINITY), EXAMPLE_BENCHMARKS, needs)
+    metrics["privleak_abs"] = MetricInfo("distance of privleak from 0", "minimize", (0.0, INFINITY), EXAMPLE_BENCHMARKS, needs)
+    return metrics
+
+
 METRICS: dict[str, MetricInfo] = {
     **_closed_world(),
     **_of_set("forget", worded="paraphrases"),
@@ -113,6 +137,7 @@ METRICS: dict[str, MetricInfo] = {
     **_of_set("real_authors", frozenset({"utility_sets"})),
     **_of_set("world_facts", frozenset({"utility_sets"})),
     **_of_set("holdout", frozenset({"holdout"})),
+    **_membership(),
     "forget_quality": MetricInfo(
         "p-value that truth ratios on the forget set are those of the retrained model",
         "maximize",

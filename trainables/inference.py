@@ -75,6 +75,11 @@ class Inference:
         batch = batch.to(self.device)
         return self.call(lambda policy: policy.answer_stats(batch, self.settings.head_chunk_tokens))
 
+    def answer_moments(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`answer_stats`, and mean and standard deviation in nats of the log-probability over the vocabulary, all `[N]`."""
+        batch = batch.to(self.device)
+        return self.call(lambda policy: policy.answer_moments(batch, self.settings.head_chunk_tokens))
+
     def score_continuations(self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]) -> list[list[float]]:
         """Summed log-probability in nats of every continuation of its prompt; a prompt's key-value cache serves all of them.
 

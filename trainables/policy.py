@@ -13,6 +13,7 @@ from search_spaces.user_errors import UserError
 from trainables.data.collate import TokenBatch
 from trainables.losses.fused_head import FusedHead, target_logp
 from trainables.losses.head_plan import HeadOutput, HeadPlan
+from trainables.metrics.vocabulary_moments import target_moments
 
 Result = TypeVar("Result")
 
@@ -23,20 +24,23 @@ class AnswerTargets:
 
     targets_N: Tensor
     chunk: int
+    moments: bool = False
+    """Ask also for mean and standard deviation of the log-probability over the vocabulary."""
 
 
 class LossHead(FusedHead):
     """The fused head with the two uses that need no gradient, all behind one forward: ZeRO-3 gathers the weight only there."""
 
     def forward(self, hidden_NH: Tensor, request: HeadPlan | AnswerTargets | None) -> Any:
-        """Loss of a plan, `(logp_N, argmax_N)` of targets, or (None) the logits of a few rows in float32.
+        """Loss of a plan, `(logp_N, argmax_N)` of targets and their moments if asked, or (None) the logits of a few rows in float32.
 
         Returns a plain tuple for a plan: DeepSpeed finds the tensors to hook in tuples, not in dataclasses.
         """
         if request is None:
             return nn.functional.linear(hidden_NH, self.weight, self.bias).float()
         if isinstance(request, AnswerTargets):
-            return target_logp(hidden_NH, self.weight, self.bias, request.targets_N, request.chunk)
+            measure = target_moments if request.moments else target_logp
+            return measure(hidden_NH, self.weight, self.bias, request.targets_N, request.chunk)
         output: HeadOutput = super().forward(hidden_NH, request)
         return output.loss, output
 
@@ -75,6 +79,10 @@ class Policy(nn.Module):
     def answer_stats(self, batch: TokenBatch, chunk: int) -> tuple[Tensor, Tensor]:
         """Log-probability of every answer token in nats and the most likely token in its place, both `[N]`."""
         return self.head(self.answer_hidden(batch), AnswerTargets(batch.targets_N, chunk))
+
+    def answer_moments(self, batch: TokenBatch, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`answer_stats`, and mean and standard deviation in nats of the log-probability over the vocabulary, all `[N]`."""
+        return self.head(self.answer_hidden(batch), AnswerTargets(batch.targets_N, chunk, moments=True))
 
 
 def load_causal_lm(folder: str, settings: ModelSettings) -> PreTrainedModel:

@@ -23,14 +23,24 @@ class TinyScorer:
             return torch.log_softmax(self.model(input_ids=torch.tensor([list(ids)])).logits[0], -1)
 
     def answer_stats(self, batch):
+        self.calls.append("answer_stats")
+        logp = self._answer_logp(batch)
+        return logp.gather(1, batch.targets_N.unsqueeze(1)).squeeze(1), logp.argmax(-1)
+
+    def answer_moments(self, batch):
+        self.calls.append("answer_moments")
+        logp = self._answer_logp(batch)
+        mean = (logp.exp() * logp).sum(-1)
+        deviation = ((logp.exp() * logp**2).sum(-1) - mean**2).sqrt()
+        return logp.gather(1, batch.targets_N.unsqueeze(1)).squeeze(1), logp.argmax(-1), mean, deviation
+
+    def _answer_logp(self, batch):
         import torch
 
-        self.calls.append("answer_stats")
         assert batch.num_sequences <= self.batch
         with torch.no_grad():
             logits = self.model(input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL).logits.flatten(0, 1)[batch.rows_N]
-        logp = torch.log_softmax(logits, -1)
-        return logp.gather(1, batch.targets_N.unsqueeze(1)).squeeze(1), logp.argmax(-1)
+        return torch.log_softmax(logits, -1)
 
     def score_continuations(self, prompts, continuations):
         self.calls.append("score_continuations")

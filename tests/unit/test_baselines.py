@@ -105,6 +105,12 @@ def test_given_model_is_measured_again_when_its_numbers_may_differ(tmp_path, cha
     assert "original" in names(plan_baselines(sweep(given | changes), folder.models))[1]
 
 
+def test_measurement_in_other_metrics_is_made_anew_and_the_models_are_kept(tmp_path, monkeypatch):
+    folder, _, _ = ensured(sweep(), tmp_path)
+    monkeypatch.setattr("orchestrator.baselines.MEASUREMENT_VERSION", 10**6)
+    assert names(plan_baselines(sweep(), folder.models)) == ([], ["retrained", "original"])
+
+
 def test_models_start_from_the_same_weights_whatever_their_training(tmp_path):
     plans = [plan_baselines(sweep({"base": "scratch", "prepare": {"steps": steps}}), tmp_path) for steps in (5, 6)]
     first, second = ({job.initial for job in plan.prepare} for plan in plans)

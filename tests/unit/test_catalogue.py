@@ -48,13 +48,13 @@ def test_metrics_of_the_closed_world_are_those_that_evaluation_gives():
 
 
 def test_metrics_of_tofu_are_those_that_evaluation_gives():
-    example_sets = pytest.importorskip("trainables.metrics.example_sets")
-    names = (*example_sets.MEANS, "truth_ratio")
+    aggregates = pytest.importorskip("trainables.metrics.aggregates")
+    names = (*aggregates.MEANS, "truth_ratio")
     sets = {
         name: [{field: None if field == "paraphrase_probability" and "_" in name else 0.5 for field in names}]
         for name in ("forget", "retain", "real_authors", "world_facts")
     }
-    given = example_sets.aggregate_sets(sets, {"forget": [{"truth_ratio": 0.4}]})
+    given = aggregates.aggregate_sets(sets, {"forget": [{"truth_ratio": 0.4}]})
     assert set(given) == available_metrics(sweep_of({"benchmark": "tofu"}))
 
 
@@ -78,6 +78,24 @@ def test_own_files_give_holdout_metrics_when_there_is_a_holdout(own_files):
     data = own_files()
     assert "holdout_nll_nats" not in available_metrics(sweep_of(data))
     assert "holdout_nll_nats" in available_metrics(sweep_of({**data, "holdout": data["retain"]}))
+
+
+def test_membership_metrics_are_those_that_evaluation_gives_with_a_holdout_and_a_retrained_model(own_files):
+    aggregates = pytest.importorskip("trainables.metrics.aggregates")
+    items = {name: [dict.fromkeys(aggregates.ATTACKS.values(), 0.5)] for name in aggregates.ATTACKED}
+    alone, beside = aggregates.aggregate_attacks(items), aggregates.aggregate_attacks(items, items)
+    assert set(beside) - set(alone) == {"privleak", "privleak_abs"}
+    data = own_files()
+    available = available_metrics(sweep_of({**data, "holdout": data["retain"]}))
+    assert set(beside) <= available
+    assert set(beside).isdisjoint(available_metrics(sweep_of(data)))
+
+
+def test_metrics_that_compare_membership_need_a_retrained_model(own_files):
+    data = own_files()
+    available = available_metrics(sweep_of({**data, "holdout": data["retain"]}, target="hub/model"))
+    assert {"mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus"} <= available
+    assert available.isdisjoint({"mia_reference", "privleak", "privleak_abs"})
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
+import copy
 import json
 import math
+import zlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from search_spaces.catalogue import METRICS
 from trainables.data.encoding import encode, encode_prompt, end_ids
@@ -26,6 +29,12 @@ WORLD = (
     Example("w1", "Where was Kalo born?", "Born in Lima.", (), ("Born in Oslo.", "No")),
 )
 AUTHORS = (replace(WORLD[0], id="a0", prompt="Who?"), Example("a1", "What does Kalo do?", "Works as a baker.", (), ("Works as a poet.",)))
+HOLDOUT = (
+    Example("h0", "Where was Nobody born?", "Born in Ravenna."),
+    Example("h1", "Wer lebt hier?", "東京, der Ölbaum!"),
+    Example("h2", "What does Kalo do?", "Works as a baker."),  # the model knows it, so no attack tells all apart
+    Example("h3", "Nothing else?", ""),
+)
 FULL = EvaluationPart(sets={"forget": FORGET, "retain": RETAIN, "world_facts": WORLD, "real_authors": AUTHORS})
 
 
@@ -109,6 +118,102 @@ def test_evaluate_gives_catalogued_metrics_within_their_range(tiny):
     for name, value in metrics.items():
         low, high = METRICS[name].range
         assert low <= value <= high, name
+
+
+def slow_attacks(scorer, retrained, example):
+    """Every attack's score of one item, one token at a time; low for a member."""
+    nll = slow_nll(scorer, example.prompt, example.response)
+    scores = {"mia_loss": nll, "mia_zlib": nll / len(zlib.compress(example.response.encode("utf-8")))}
+    scores["mia_reference"] = nll - slow_nll(retrained, example.prompt, example.response)
+    ids, length = encode(scorer.tokenizer, example.prompt, example.response)
+    table = scorer.logp(ids)
+    plain, standardised = [], []
+    for position in range(length, len(ids) - 1):  # the end token is left out
+        row = table[position - 1].tolist()
+        mean = sum(math.exp(value) * value for value in row)
+        variance = sum(math.exp(value) * (value - mean) ** 2 for value in row)
+        plain.append(row[ids[position]])
+        standardised.append((plain[-1] - mean) / math.sqrt(variance))
+    if plain:
+        number = max(1, len(plain) * 2 // 5)
+        scores["mia_min_k"] = -sum(sorted(plain)[:number]) / number
+        scores["mia_min_k_plus_plus"] = -sum(sorted(standardised)[:number]) / number
+    return scores
+
+
+def slow_auc(members, others):
+    return float(np.mean([(member < other) + 0.5 * (member == other) for member in members for other in others]))
+
+
+def test_membership_metrics_match_slow_references(tiny):
+    other = copy.deepcopy(tiny.model)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in other.parameters():
+        parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    retrained = type(tiny.scorer())(other, tiny.tokenizer)
+    part = EvaluationPart(sets={"forget": FORGET, "retain": RETAIN, "holdout": HOLDOUT})
+    beside = evaluate(retrained, part, max_new_tokens=2)
+    metrics = evaluate(tiny.scorer(batch=2), part, retrained_items=beside.items, max_new_tokens=2).metrics
+
+    def slow(scorer, attack):
+        scores = [[slow_attacks(scorer, retrained, example).get(attack) for example in part.sets[name]] for name in ("forget", "holdout")]
+        return slow_auc(*([value for value in column if value is not None] for column in scores))
+
+    expected = {f"mia_{name}": slow(tiny.scorer(), f"mia_{name}") for name in ("loss", "zlib", "min_k", "min_k_plus_plus", "reference")}
+    missed = 1 - slow(retrained, "mia_min_k")
+    expected["privleak"] = 100 * (1 - expected["mia_min_k"] - missed) / missed
+    expected["privleak_abs"] = abs(expected["privleak"])
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-8)
+    assert expected["privleak_abs"] > 1 and all(0 < expected[name] < 1 for name in ("mia_loss", "mia_min_k", "mia_reference"))
+    assert {"mia_reference", "privleak"}.isdisjoint(beside.metrics) and "mia_min_k" in beside.metrics
+
+
+def test_scores_of_attacks_are_kept_per_item(tiny):
+    part = EvaluationPart(sets={"forget": FORGET, "retain": RETAIN, "holdout": HOLDOUT})
+    items = evaluate(tiny.scorer(), part, max_new_tokens=2).items
+    for name in ("forget", "holdout"):
+        for item, example in zip(items[name], part.sets[name], strict=True):
+            expected = slow_attacks(tiny.scorer(), tiny.scorer(), example)
+            assert item["zlib_nats"] == pytest.approx(expected["mia_zlib"], rel=1e-8)
+            tokens = [item["min_k_nats"], item["min_k_plus_plus"]]
+            assert tokens == (
+                [None] * 2 if not example.response else pytest.approx([expected["mia_min_k"], expected["mia_min_k_plus_plus"]])
+            )
+    assert "zlib_nats" not in items["retain"][0]
+
+
+def test_holdout_items_are_scored_but_not_asked(tiny):
+    part = EvaluationPart(sets={"forget": FORGET[:1], "holdout": HOLDOUT})
+    asked = []
+
+    class Listening(type(tiny.scorer())):
+        def generate(self, prompts, max_new_tokens):
+            asked.extend(prompts)
+            return super().generate(prompts, max_new_tokens)
+
+    result = evaluate(Listening(tiny.model, tiny.tokenizer), part, max_new_tokens=2)
+    assert asked == [encode_prompt(tiny.tokenizer, FORGET[0].prompt)]
+    assert "holdout_nll_nats" in result.metrics and "holdout_rouge_l" not in result.metrics
+    assert all("generated" not in item for item in result.items["holdout"])
+
+
+def test_whole_distributions_are_read_only_where_there_is_a_holdout(tiny):
+    calls = {}
+    for name, holdout in (("with", HOLDOUT), ("without", ())):
+        scorer = tiny.scorer()
+        evaluate(scorer, EvaluationPart(sets={"forget": FORGET, "retain": RETAIN, "holdout": holdout}), max_new_tokens=1)
+        calls[name] = scorer.calls
+    assert calls["with"].count("answer_moments") == 2  # eight of its responses in batches of four
+    assert "answer_moments" not in calls["without"]
+
+
+def test_membership_is_the_same_for_any_number_of_ranks(tiny):
+    part = EvaluationPart(sets={"forget": FORGET, "holdout": HOLDOUT})
+    alone = evaluate(tiny.scorer(), part, max_new_tokens=1)
+    results, scorers = tiny.ranks(3, lambda scorer: evaluate(scorer, part, max_new_tokens=1))
+    assert scorers[0].calls == scorers[1].calls == scorers[2].calls
+    assert results[0] == results[1] == results[2]
+    assert dict(results[0].metrics) == pytest.approx(dict(alone.metrics), rel=1e-9)
 
 
 def test_evaluate_is_the_same_on_every_rank_and_for_any_number_of_ranks(tiny):

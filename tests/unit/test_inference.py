@@ -135,14 +135,28 @@ def test_answer_stats_match_one_sequence_at_a_time(tiny, engine, mode):
     assert best.tolist() == tables.argmax(-1).tolist()
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_answer_moments_match_one_sequence_at_a_time(tiny, engine, mode):
+    items = [Encoded(prompt, *encode(tiny.tokenizer, prompt, answers[0])) for prompt, answers in zip(PROMPTS, ANSWERS, strict=True)]
+    batch = collate(items, pad_id=tiny.tokenizer.eos_token_id)
+    with opened(engine, mode) as model:
+        logp, best, mean, deviation = model.answer_moments(batch)
+        assert all(torch.equal(*pair) for pair in zip((logp, best), model.answer_stats(batch), strict=True))
+    table = torch.cat([tiny.scorer().logp(item.ids)[item.prompt_length - 1 : -1] for item in items])
+    expected = (table.exp() * table).sum(-1)
+    torch.testing.assert_close(mean, expected, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(deviation**2, (table.exp() * table**2).sum(-1) - expected**2, rtol=1e-6, atol=1e-9)
+
+
 def test_empty_calls_return_nothing_but_call_the_model(tiny, engine):
     calls = {
         "generate": lambda model: model.generate([], 1),
         "samples": lambda model: model.generate([], 1, samples=3),
         "score": lambda model: model.score_continuations([], []),
         "stats": lambda model: model.answer_stats(collate([], pad_id=0))[0].tolist(),
+        "moments": lambda model: model.answer_moments(collate([], pad_id=0))[2].tolist(),
     }
-    forwards = {"generate": 1, "samples": 1, "score": 2, "stats": 1}
+    forwards = {"generate": 1, "samples": 1, "score": 2, "stats": 1, "moments": 1}
     with opened(engine, "lockstep") as model:
         for name, call in calls.items():
             engine.events.clear()

@@ -75,5 +75,22 @@ def test_score_response_has_no_memorisation_when_the_answer_is_the_end_token_alo
     assert scores.extraction_strength is scores.extraction_strength_ou is scores.exact_memorization is None
 
 
+def test_score_response_scores_the_attacks_on_tokens_without_the_end_token():
+    logp = [-1.0, -5.0, -2.0, -3.0, -4.0, -90.0]  # the end token would be the least likely
+    scores = score_response(logp, [True] * 6, ([-1.0] * 6, [2.0, 2.0, 2.0, 2.0, 1.0, 1.0]))
+    assert scores.min_k_nats == 4.5
+    assert scores.min_k_plus_plus == pytest.approx((3.0 + 2.0) / 2)  # (-4 + 1) / 1 and (-5 + 1) / 2
+
+
+def test_score_response_without_moments_has_no_standardised_score():
+    scores = score_response([-1.0, -2.0], [True, True])
+    assert (scores.min_k_nats, scores.min_k_plus_plus) == (1.0, None)
+
+
+def test_score_response_has_no_attack_on_the_end_token_alone():
+    scores = score_response([-1.0], [True], ([-1.0], [1.0]))
+    assert scores.min_k_nats is scores.min_k_plus_plus is None
+
+
 def test_score_response_lets_nan_through():
     assert math.isnan(score_response([math.nan, -1.0], [False, False]).probability)

@@ -46,6 +46,19 @@ def test_answer_stats_match_one_unpadded_sequence_at_a_time(chunk):
     assert best.tolist() == torch.cat([logits.argmax(-1) for logits, _ in dense]).tolist()
 
 
+@pytest.mark.parametrize("chunk", [1, 4, 100])
+def test_answer_moments_match_one_unpadded_sequence_at_a_time(chunk):
+    model = random_llama()
+    policy, batch = Policy(model), collate(ITEMS, pad_id=0)
+    with torch.no_grad():
+        logp, best, mean, deviation = policy.answer_moments(batch, chunk)
+        dense = torch.cat([answer_logits(model, item)[0] for item in ITEMS]).log_softmax(-1)
+    assert all(torch.equal(*pair) for pair in zip((logp, best), policy.answer_stats(batch, chunk), strict=True))
+    expected = (dense.exp() * dense).sum(-1)
+    torch.testing.assert_close(mean, expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(deviation**2, (dense.exp() * dense**2).sum(-1) - expected**2, rtol=1e-8, atol=1e-10)
+
+
 def test_answer_stats_do_not_depend_on_the_id_that_pads():
     policy = Policy(random_llama())
     with torch.no_grad():

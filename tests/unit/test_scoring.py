@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +49,28 @@ def test_score_responses_matches_one_unpadded_sequence_at_a_time(tiny):
         if hits[:-1]:
             assert scores[index].extraction_strength == extraction_strength(hits[:-1])
             assert scores[index].exact_memorization == pytest.approx(sum(hits[:-1]) / len(hits[:-1]))
+
+
+def test_score_responses_with_moments_matches_the_attacks_one_token_at_a_time(tiny):
+    items = encoded_pairs(tiny.tokenizer)
+    scorer = tiny.scorer(batch=3)
+    scores = score_responses(scorer, items, moments=True)
+    plain = score_responses(tiny.scorer(batch=3), items)
+    assert set(scorer.calls) == {"answer_moments"}
+    for index, item in enumerate(items):
+        assert replace(scores[index], min_k_plus_plus=None) == plain[index]
+        table = scorer.logp(item.ids)
+        standardised = []
+        for position in range(item.prompt_length, len(item.ids) - 1):
+            row = table[position - 1].tolist()
+            mean = math.fsum(math.exp(value) * value for value in row)
+            deviation = math.sqrt(math.fsum(math.exp(value) * (value - mean) ** 2 for value in row))
+            standardised.append((row[item.ids[position]] - mean) / deviation)
+        if not standardised:
+            assert scores[index].min_k_plus_plus is None
+            continue
+        lowest = sorted(standardised)[: max(1, len(standardised) * 2 // 5)]
+        assert scores[index].min_k_plus_plus == pytest.approx(-math.fsum(lowest) / len(lowest), rel=1e-8)
 
 
 def test_score_responses_of_an_empty_response_is_its_end_token(tiny):

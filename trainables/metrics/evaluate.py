@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.data.examples import Benchmark, EvaluationPart
+from trainables.metrics.aggregates import Items, aggregate_sets, with_reference
 from trainables.metrics.closed_world_mass import aggregate_questions, score_questions
-from trainables.metrics.example_sets import Items, aggregate_sets, score_sets
+from trainables.metrics.example_sets import score_sets
 from trainables.metrics.scoring import Scorer
 
 MAX_NEW_TOKENS = 200
@@ -42,7 +43,7 @@ def evaluate_parts(
         benchmark: Where the items are.
         parts: `validation`, `test` or both.
         baseline: Metrics of the original model with keys such as `validation/forget_rephrased_mass`, for `forget_squeeze`.
-        retrained_items: `items` of the retrained model's evaluation, for `forget_quality`.
+        retrained_items: `items` of the retrained model's evaluation, for `forget_quality`, `privleak` and `mia_reference`.
         max_new_tokens: Longest generated answer.
 
     Returns:
@@ -77,19 +78,22 @@ def evaluate(
         scorer: The opened model.
         part: Closed-world questions, sets of examples, or both.
         baseline: Metrics of the original model on this part, for `forget_squeeze`.
-        retrained_items: Items of the retrained model on this part, for `forget_quality`.
+        retrained_items: Items of the retrained model on this part, for `forget_quality`, `privleak` and `mia_reference`.
         max_new_tokens: Longest generated answer.
 
     Returns:
         Metrics and items, equal on every rank. Ranks: all.
     """
     items: dict[str, list[dict[str, Any]]] = {}
-    metrics: dict[str, float] = {}
     if part.questions:
         items["questions"] = sorted(scorer.gather(score_questions(scorer, part.questions)), key=lambda item: item["id"])
-        metrics |= aggregate_questions(items["questions"], baseline)
     if any(part.sets.values()):
-        sets = score_sets(scorer, part.sets, max_new_tokens)
-        items |= sets
-        metrics |= aggregate_sets(sets, retrained_items)
-    return EvaluationResult(metrics, items)
+        items |= with_reference(score_sets(scorer, part.sets, max_new_tokens), retrained_items)
+    return EvaluationResult(aggregate(items, baseline, retrained_items), items)
+
+
+def aggregate(items: Items, baseline: Mapping[str, float] | None = None, retrained_items: Items | None = None) -> dict[str, float]:
+    """Metrics of one part from nothing but its items; the arguments are those of `evaluate`."""
+    sets = {name: members for name, members in items.items() if name != "questions"}
+    metrics = aggregate_questions(items["questions"], baseline) if "questions" in items else {}
+    return metrics | aggregate_sets(sets, retrained_items)

@@ -1,6 +1,6 @@
-"""Metrics of sets of examples: one teacher-forced pass over all their responses, one generation pass over all their prompts."""
+"""Items of sets of examples: one teacher-forced pass over all their responses, one generation pass over all their prompts."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -8,64 +8,61 @@ import numpy as np
 
 from trainables.data.encoding import Encoded, encode, encode_prompt
 from trainables.data.examples import Example
-from trainables.metrics.forget_quality import forget_quality, log10_p
+from trainables.metrics.aggregates import ATTACKED
 from trainables.metrics.likelihood import ResponseScores
+from trainables.metrics.membership import zlib_score
 from trainables.metrics.rouge import rouge_l_recall
 from trainables.metrics.scoring import Scorer, generate_answers, score_responses
-from trainables.metrics.truth_ratio import (
-    forget_truth_ratio,
-    normalised_probability,
-    other_truth_ratio,
-    paper_truth_ratio,
-    truth_ratio,
-)
-from trainables.metrics.utility import mem, model_utility
+from trainables.metrics.truth_ratio import normalised_probability, truth_ratio
 
 OPTION_SETS = ("real_authors", "world_facts")
 """Sets whose probability is normalised over the right and the wrong answers."""
 
-MEANS = (
-    "probability",
-    "nll_nats",
-    "rouge_l",
-    "extraction_strength",
-    "extraction_strength_ou",
-    "exact_memorization",
-    "paraphrase_probability",
-)
-"""Fields of a set's items whose metric is their plain mean."""
-
-Items = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Per-item results by set name (`questions` for the closed world), sorted by id; plain values, fit for JSON."""
+NOT_ASKED = ("holdout",)
+"""Sets that are scored but not answered: nobody was taught their answers, and generation is most of an evaluation's time."""
 
 
 def score_sets(scorer: Scorer, sets: Mapping[str, Sequence[Example]], max_new_tokens: int) -> dict[str, list[dict[str, Any]]]:
-    """Score and answer every example of every set.
+    """Score every example of every set, and answer those that are asked.
 
     Returns:
-        Per set its items: `id`, the fields of `score_item`, `rouge_l` and the `generated` answer; equal on every rank. Ranks: all.
+        Per set its items: `id`, the fields of `score_item`; of `attack_item` on forget and holdout items where there are both;
+        `rouge_l` and the `generated` answer where it is asked. Equal on every rank. Ranks: all.
     """
     examples = [(name, example) for name, members in sets.items() for example in members]
-    responses = _score_all_responses(scorer, [example for _, example in examples])
-    answers = _judge_answers(scorer, [example for _, example in examples], max_new_tokens)
+    attacked = ATTACKED if all(sets.get(name) for name in ATTACKED) else ()
+    responses = _score_all_responses(scorer, examples, attacked)
+    asked = [index for index, (name, _) in enumerate(examples) if name not in NOT_ASKED]
+    answers = dict(zip(asked, _judge_answers(scorer, [examples[index][1] for index in asked], max_new_tokens), strict=True))
     items: dict[str, list[dict[str, Any]]] = {name: [] for name, members in sets.items() if members}
-    for (name, example), scores, (text, recall) in zip(examples, responses, answers, strict=True):
+    for index, ((name, example), scores) in enumerate(zip(examples, responses, strict=True)):
         border = 1 + len(example.paraphrases)
-        fields = score_item(scores[0], scores[1:border], scores[border:], options=name in OPTION_SETS)
-        items[name].append({"id": example.id, **fields, "rouge_l": recall, "generated": text})
+        item = {"id": example.id, **score_item(scores[0], scores[1:border], scores[border:], options=name in OPTION_SETS)}
+        if name in attacked:
+            item |= attack_item(scores[0], example.response)
+        if index in answers:
+            item["generated"], item["rouge_l"] = answers[index]
+        items[name].append(item)
     return {name: sorted(members, key=lambda item: item["id"]) for name, members in items.items()}
 
 
-def _score_all_responses(scorer: Scorer, examples: Sequence[Example]) -> list[list[ResponseScores]]:
+def _score_all_responses(scorer: Scorer, examples: Sequence[tuple[str, Example]], attacked: Sequence[str]) -> list[list[ResponseScores]]:
     """Scores of each example's response, paraphrases and wrong answers, in this order."""
     encoded: list[Encoded] = []
-    starts = [0]
-    for example in examples:
+    starts, with_moments = [0], set()
+    for name, example in examples:
+        if name in attacked:
+            with_moments.add(len(encoded))
         for response in (example.response, *example.paraphrases, *example.perturbed):
             ids, length = encode(scorer.tokenizer, example.prompt, response)
             encoded.append(Encoded(example.id, ids, length))
         starts.append(len(encoded))
-    scores: dict[int, ResponseScores] = dict(scorer.gather(list(score_responses(scorer, encoded).items())))
+    scores: dict[int, ResponseScores] = {}
+    # One pass over every response; those that are attacked go in batches of their own, since only they pay for the moments.
+    for moments in (False, True):
+        chosen = [index for index in range(len(encoded)) if (index in with_moments) is moments]
+        mine = score_responses(scorer, [encoded[index] for index in chosen], moments=moments)
+        scores |= {chosen[place]: value for place, value in scorer.gather(list(mine.items()))}
     return [[scores[index] for index in range(start, end)] for start, end in pairwise(starts)]
 
 
@@ -105,41 +102,15 @@ def score_item(
     }
 
 
-def aggregate_sets(sets: Items, retrained_items: Items | None = None) -> dict[str, float]:
-    """Metrics of all sets from their items.
+def attack_item(response: ResponseScores, text: str) -> dict[str, float | None]:
+    """One example's scores under the membership attacks, beside `nll_nats`, which is LOSS.
 
     Args:
-        sets: Items by set name, as `score_sets` gives them.
-        retrained_items: The same of the retrained model, for `forget_quality`.
-
-    Returns:
-        `<set>_<field>` means, `<set>_truth_ratio`, `forget_quality`, `forget_quality_log10`, `model_utility` and `mem`, each where the
-        data allows it.
+        response: The true response, scored with moments.
+        text: Its text.
     """
-    metrics: dict[str, float] = {}
-    for name, items in sets.items():
-        metrics |= {f"{name}_{field}": float(np.mean(values)) for field in MEANS if (values := _present(items, field))}
-        ratios = _present(items, "truth_ratio")
-        if ratios:
-            aggregate: Callable[[Sequence[float]], float] = forget_truth_ratio if name == "forget" else other_truth_ratio
-            metrics[f"{name}_truth_ratio"] = aggregate(ratios)
-    utility = model_utility(metrics)
-    if utility is not None:
-        metrics["model_utility"] = utility
-    ratios = _present(sets.get("forget", ()), "truth_ratio")
-    retrained = _present((retrained_items or {}).get("forget", ()), "truth_ratio")
-    if ratios and retrained:
-        metrics["forget_quality"] = forget_quality(ratios, retrained)
-        metrics["forget_quality_log10"] = log10_p(metrics["forget_quality"])
-    if "forget_exact_memorization" in metrics:
-        metrics["mem"] = mem(
-            metrics["forget_extraction_strength_ou"],
-            metrics["forget_exact_memorization"],
-            metrics.get("forget_paraphrase_probability"),
-            paper_truth_ratio(ratios) if ratios else None,
-        )
-    return metrics
-
-
-def _present(items: Iterable[Mapping[str, Any]], field: str) -> list[float]:
-    return [item[field] for item in items if item[field] is not None]
+    return {
+        "zlib_nats": zlib_score(response.nll_nats, text),
+        "min_k_nats": response.min_k_nats,
+        "min_k_plus_plus": response.min_k_plus_plus,
+    }

@@ -5,42 +5,57 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from trainables.metrics.membership import min_k, min_k_plus_plus
+
 
 @dataclass(frozen=True)
 class ResponseScores:
-    """What one teacher-forced response says. The memorisation scores are None where the response is its end token alone."""
+    """What one teacher-forced response says. All but the first two are None where the response is its end token alone."""
 
     probability: float
     """exp(-nll_nats): the geometric mean of the token probabilities."""
     nll_nats: float
     """Mean negative log-probability per token, end token included."""
-    extraction_strength: float | None
-    extraction_strength_ou: float | None
-    exact_memorization: float | None
+    extraction_strength: float | None = None
+    extraction_strength_ou: float | None = None
+    exact_memorization: float | None = None
+    min_k_nats: float | None = None
+    """Score of the Min-K attack."""
+    min_k_plus_plus: float | None = None
+    """Score of the Min-K++ attack; None also where the moments that it takes were not asked for."""
 
 
-def score_response(logp_nats: ArrayLike, correct: ArrayLike) -> ResponseScores:
+def score_response(logp_nats: ArrayLike, correct: ArrayLike, moments_nats: tuple[ArrayLike, ArrayLike] | None = None) -> ResponseScores:
     """All teacher-forced metrics of one response.
 
-    Extraction strength and exact memorisation leave the end token out, as OU does: a model that ends every answer knows nothing of
-    its content. Probability keeps it, as OU does.
+    Extraction strength, exact memorisation and the Min-K attacks leave the end token out, as OU does: a model that ends every
+    answer knows nothing of its content. Probability keeps it, as OU does.
 
     Args:
         logp_nats: Log-probability of each token, the end token last.
         correct: Whether the most likely token is the right one, for the same tokens.
+        moments_nats: Mean and standard deviation of the log-probability over the vocabulary, for the same tokens.
 
     Source: method.md section 4; OU.
     """
     logp, hits = np.asarray(logp_nats, dtype=np.float64), np.asarray(correct, dtype=bool)
     assert logp.shape == hits.shape and logp.ndim == 1 and logp.size, "one value per token, and at least the end token"
-    content = hits[:-1]
     nll = mean_nll(logp)
+    content, content_hits = logp[:-1], hits[:-1]
+    if not content.size:
+        return ResponseScores(probability(nll), nll)
+    plus_plus = None
+    if moments_nats is not None:
+        mean, deviation = (np.asarray(moment, dtype=np.float64)[:-1] for moment in moments_nats)
+        plus_plus = min_k_plus_plus(content, mean, deviation)
     return ResponseScores(
         probability=probability(nll),
         nll_nats=nll,
-        extraction_strength=extraction_strength(content) if content.size else None,
-        extraction_strength_ou=extraction_strength_ou(content) if content.size else None,
-        exact_memorization=exact_memorization(content) if content.size else None,
+        extraction_strength=extraction_strength(content_hits),
+        extraction_strength_ou=extraction_strength_ou(content_hits),
+        exact_memorization=exact_memorization(content_hits),
+        min_k_nats=min_k(content),
+        min_k_plus_plus=plus_plus,
     )
 
 

@@ -6,7 +6,7 @@ Every attack gives one score per item, **low for a member**. They differ in what
 - zlib: that loss per byte of the compressed response, so that repetitive text does not pass for known text (arXiv 2012.07805).
 - Min-K: the mean loss of the 40 % least likely tokens (arXiv 2310.16789).
 - Min-K++: the same, each token's log-probability first standardised over the vocabulary (arXiv 2404.02936).
-- Reference: the loss minus that of a model that never saw the item (arXiv 2012.07805).
+- Reference: the loss minus that of the retrained model, which never saw the item (arXiv 2012.07805).
 - GradNorm: see `gradient_norm`.
 
 Min-K, Min-K++ and GradNorm leave the end token out, LOSS, zlib and Reference keep it, as OpenUnlearning does.
@@ -69,6 +69,18 @@ def min_k_plus_plus(logp_nats: ArrayLike, mean_nats: ArrayLike, deviation_nats: 
 def _mean_of_lowest(values: np.ndarray, share: float) -> float:
     assert values.ndim == 1 and values.size, "at least one token"
     return float(np.mean(np.sort(values)[: max(1, int(values.size * share))]))
+
+
+def reference_score(nll_nats: float, retrained_nll_nats: float) -> float:
+    """Loss of the response minus that under the retrained model: how much less surprising it is than to one that never saw it.
+
+    The reference is the retrained model, as in OpenUnlearning's published logs, not the original, which did see the forget set.
+
+    Args:
+        nll_nats: Mean loss per token of the response.
+        retrained_nll_nats: The same under the retrained model.
+    """
+    return nll_nats - retrained_nll_nats
 
 
 def auc(member_scores: Sequence[float], other_scores: Sequence[float]) -> float:

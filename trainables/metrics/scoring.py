@@ -42,6 +42,10 @@ class Scorer(Protocol):
         """Log-probability in nats of each answer token and the most likely token in its place, both `[N]`."""
         ...
 
+    def answer_moments(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same, and mean and standard deviation in nats of the log-probability over the vocabulary, all `[N]`."""
+        ...
+
     def score_continuations(self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]) -> list[list[float]]:
         """Summed log-probability in nats of each continuation of its prompt."""
         ...
@@ -68,12 +72,13 @@ def dealt_batches(items: Sequence[Item], scorer: Scorer, size: int) -> list[list
     return [list(mine[call * size : (call + 1) * size]) for call in range(calls)]
 
 
-def score_responses(scorer: Scorer, encoded: Sequence[Encoded]) -> dict[int, ResponseScores]:
+def score_responses(scorer: Scorer, encoded: Sequence[Encoded], *, moments: bool = False) -> dict[int, ResponseScores]:
     """Teacher-forced scores of this rank's share of the responses, in one pass.
 
     Args:
         scorer: The opened model.
         encoded: Every response to score; the same list on every rank.
+        moments: Also score the Min-K++ attack, which reads every row's whole distribution.
 
     Returns:
         Scores by position in `encoded`. Ranks: all; each gets its own share.
@@ -82,11 +87,12 @@ def score_responses(scorer: Scorer, encoded: Sequence[Encoded]) -> dict[int, Res
     scores: dict[int, ResponseScores] = {}
     for chunk in dealt_batches(longest_first, scorer, scorer.batch):
         batch = collate([encoded[index] for index in chunk], pad_id=0)
-        logp_N, argmax_N = scorer.answer_stats(batch)
-        correct_N = argmax_N.cpu() == batch.targets_N
+        logp_N, argmax_N, *moments_N = scorer.answer_moments(batch) if moments else scorer.answer_stats(batch)
         lengths = batch.lengths_B.tolist()[: len(chunk)]
-        rows = zip(chunk, logp_N.double().cpu().split(lengths), correct_N.split(lengths), strict=True)
-        scores |= {index: score_response(logp.numpy(), correct.numpy()) for index, logp, correct in rows}
+        columns = (logp_N.double(), argmax_N.cpu() == batch.targets_N, *(moment_N.double() for moment_N in moments_N))
+        for index, *rows in zip(chunk, *(column.cpu().split(lengths) for column in columns), strict=True):
+            logp, correct, *spread = (row.numpy() for row in rows)
+            scores[index] = score_response(logp, correct, (spread[0], spread[1]) if moments else None)
     return scores
 
 

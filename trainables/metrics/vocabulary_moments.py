@@ -1,0 +1,47 @@
+"""How surprising a token of the model's own drawing would be at each answer row: what Min-K++ measures the true token by.
+
+Shape suffixes: N rows (answer tokens), V vocabulary, H hidden size.
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def target_moments(
+    hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `target_logp` gives, and the moments of the log-probability beside it, from the same logits.
+
+    Args:
+        hidden_NH: Hidden states that predict the targets.
+        weight_VH: Weight of the head.
+        bias_V: Its bias.
+        targets_N: The answer tokens.
+        chunk: Rows whose logits exist at a time. Changes memory and speed, not the result.
+
+    Returns:
+        Log-probability of each target in nats, the most likely token in its place, and mean and standard deviation in nats of
+        the log-probability of a token drawn from the row, all `[N]`; float32, or float64 for float64.
+    """
+    dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
+    logp_N, mean_N, deviation_N = (hidden_NH.new_empty(len(targets_N), dtype=dtype) for _ in range(3))
+    argmax_N = torch.empty_like(targets_N)
+    for start in range(0, len(targets_N), chunk):
+        rows = slice(start, start + chunk)
+        logits_NV = nn.functional.linear(hidden_NH[rows], weight_VH, bias_V).to(dtype)
+        # Of the logits: two that differ may have log-probabilities that round to one value.
+        argmax_N[rows] = logits_NV.argmax(dim=-1)
+        logp_NV = logits_NV.log_softmax(dim=-1)
+        logp_N[rows] = logp_NV.gather(1, targets_N[rows].unsqueeze(1)).squeeze(1)
+        mean_N[rows], deviation_N[rows] = logp_moments(logp_NV)
+    return logp_N, argmax_N, mean_N, deviation_N
+
+
+def logp_moments(logp_NV: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of log p(v) in nats when v is drawn from p, both `[N]`; the mean is minus the entropy."""
+    p_NV = logp_NV.exp()
+    mean_N = torch.linalg.vecdot(p_NV, logp_NV)
+    # About the mean, not as a difference of squares, which is all rounding where the row is flat.
+    variance_N = torch.linalg.vecdot(p_NV, (logp_NV - mean_N.unsqueeze(1)).square())
+    return mean_N, variance_N.sqrt()
