@@ -211,6 +211,8 @@ def _given_by_tofu(data: TofuData) -> set[Need]:
     given: set[Need] = set()
     if there(f"{data.forget}_perturbed", "retain_perturbed"):
         given |= {"paraphrases", "retain_paraphrases", "perturbed"}
+    if there(f"holdout{data.forget.removeprefix('forget')}"):
+        given.add("holdout")
     # A model that is trained from scratch on a subset has nothing to say about real authors and the world.
     if data.authors is None and there("real_authors_perturbed", "world_facts_perturbed"):
         given.add("utility_sets")

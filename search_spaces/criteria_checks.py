@@ -12,7 +12,7 @@ WHY_MISSING = {
     "retain_paraphrases": "other wordings of the retain answers",
     "perturbed": "wrong answers to compare with",
     "utility_sets": "real authors and world facts, which come with the whole of TOFU only",
-    "holdout": "a holdout set: give data.holdout",
+    "holdout": "a holdout set: give data.holdout, or TOFU's folder with its holdout split",
 }
 
 

@@ -49,13 +49,19 @@ def test_metrics_of_the_closed_world_are_those_that_evaluation_gives():
 
 def test_metrics_of_tofu_are_those_that_evaluation_gives():
     aggregates = pytest.importorskip("trainables.metrics.aggregates")
-    names = (*aggregates.MEANS, "truth_ratio")
-    sets = {
-        name: [{field: None if field == "paraphrase_probability" and "_" in name else 0.5 for field in names}]
-        for name in ("forget", "retain", "real_authors", "world_facts")
-    }
-    given = aggregates.aggregate_sets(sets, {"forget": [{"truth_ratio": 0.4}]})
-    assert set(given) == available_metrics(sweep_of({"benchmark": "tofu"}))
+    everything = dict.fromkeys((*aggregates.MEANS, "truth_ratio", *aggregates.ATTACKS.values()), 0.5)
+    unworded = everything | {"paraphrase_probability": None}
+    unasked = unworded | {"rouge_l": None, "truth_ratio": None}
+    sets = {"forget": [everything], "retain": [everything], "real_authors": [unworded], "world_facts": [unworded], "holdout": [unasked]}
+    assert set(aggregates.aggregate_sets(sets, sets)) == available_metrics(sweep_of({"benchmark": "tofu"}))
+
+
+def test_tofu_folder_without_the_holdout_split_has_no_membership_metrics(tmp_path):
+    data = {"benchmark": "tofu", "path": str(tmp_path), "forget": "forget05"}
+    (tmp_path / "holdout10.json").touch()
+    assert "mia_loss" not in available_metrics(sweep_of(data))
+    (tmp_path / "holdout05.json").touch()
+    assert "mia_loss" in available_metrics(sweep_of(data))
 
 
 def test_forget_quality_needs_a_retrained_model():

@@ -61,6 +61,18 @@ def test_retain_is_evaluated_where_it_has_wrong_answers(small):
     assert all(item.perturbed for part in sets for item in part["retain"])
 
 
+def test_holdout_of_the_forget_split_is_evaluated_where_it_is_there(small):
+    settings = TofuData(path=str(small), forget="forget05", authors=3, forget_authors=1)
+    write(small, "holdout10", [row(number) for number in range(900, 908)])
+    assert "holdout" not in load_tofu(settings).parts["test"].sets
+    write(small, "holdout05", [row(number) for number in range(900, 904)], array=True)
+    benchmark = load_tofu(settings)
+    held_out = [example for part in benchmark.parts.values() for example in part.sets["holdout"]]
+    assert sorted(example.prompt for example in held_out) == [f"Question {number}?" for number in range(900, 904)]
+    assert {example.id for example in held_out} == {f"holdout/{number}" for number in range(4)}
+    assert not set(held_out) & {*benchmark.target_text, *benchmark.retrained_text}
+
+
 def test_evaluation_items_can_be_limited(small):
     benchmark = load_tofu(TofuData(path=str(small), authors=3, forget_authors=1, max_evaluation_items=5))
     counts = [len(part.sets["forget"]) for part in benchmark.parts.values()]
@@ -99,7 +111,7 @@ def test_published_split_equals_the_published_files(split, rows):
     assert (len(benchmark.forget), len(benchmark.retain)) == (rows, 4000 - rows)
     assert all(item.paraphrases and len(item.perturbed) == 5 for item in benchmark.forget)
     sizes = {name: sum(len(part.sets[name]) for part in benchmark.parts.values()) for name in benchmark.parts["test"].sets}
-    assert sizes == {"forget": rows, "retain": 400 + (400 - rows), "real_authors": 100, "world_facts": 117}
+    assert sizes == {"forget": rows, "retain": 400 + (400 - rows), "real_authors": 100, "world_facts": 117, "holdout": rows}
 
 
 def test_gated_data_set_says_how_to_be_let_in(monkeypatch):

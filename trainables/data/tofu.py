@@ -15,6 +15,8 @@ FORGET_SHARE = {"forget01": 0.01, "forget05": 0.05, "forget10": 0.10}
 PERTURBED = ("forget01_perturbed", "forget05_perturbed", "forget10_perturbed", "retain_perturbed")
 """Each gives paraphrases and wrong answers for some questions: the last 20 authors, and 400 questions of the others."""
 OUTSIDE = {"real_authors": "real_authors_perturbed", "world_facts": "world_facts_perturbed"}
+HOLDOUT = {"forget01": "holdout01", "forget05": "holdout05", "forget10": "holdout10"}
+"""Like authors whom no model saw: what the forget set is told apart from by membership attacks."""
 VALIDATION_SHARE = 0.5
 
 
@@ -23,6 +25,7 @@ def load_tofu(settings: TofuData) -> Benchmark:
 
     Forget items are all evaluated; retain items only where TOFU has paraphrases and wrong answers for them. Real authors and world
     facts are evaluated with the whole data only: a small model trained from scratch on a subset has nothing to say about them.
+    The holdout split that goes with the forget split is evaluated wherever it is there.
 
     Raises:
         UserError: A split cannot be read or has other columns.
@@ -43,6 +46,10 @@ def load_tofu(settings: TofuData) -> Benchmark:
     sets: dict[str, Sequence[Example]] = {"forget": forget, "retain": [item for item in retain if item.perturbed] or retain}
     if settings.authors is None:
         sets |= {name: _outside(settings, name, file) for name, file in OUTSIDE.items() if _exists(settings, file)}
+    holdout = HOLDOUT[settings.forget]
+    if _exists(settings, holdout):
+        rows = enumerate(_read(settings, holdout))
+        sets["holdout"] = [Example(f"holdout/{number}", row["question"], row["answer"]) for number, row in rows]
     return make_benchmark(forget, retain, examples, retain, split_sets(sets, VALIDATION_SHARE, settings.max_evaluation_items))
 
 
