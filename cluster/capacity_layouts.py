@@ -8,6 +8,7 @@ from typing import Any
 from cluster.capacity import Capacity, capacity_of, layout
 from cluster.capacity_memory import GIB, Lengths, RankMemory, memory_of_rank
 from cluster.capacity_models import ModelShape
+from search_spaces.method_catalogue import METHODS
 from search_spaces.space import Domain
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.trial_settings import Beliefs, TrialSettings
@@ -54,7 +55,7 @@ def demanding_trial(sweep: SweepSettings) -> TrialSettings:
     losses = [str(value) for value in _values(space.get("retain.loss"), trial.retain.loss)]
     loss = next((name for name in ("kl", "nll") if name in losses), "none")
     methods = _values(space.get("forget.method"), trial.forget.method)
-    method = next((name for name in methods if name != "ga"), "ga")  # gradient ascent has no retain sequences
+    method = max(methods, key=_demand)
     return trial.model_copy(
         update={
             "beliefs": beliefs,
@@ -71,6 +72,12 @@ def demanding_trial(sweep: SweepSettings) -> TrialSettings:
             ),
         }
     )
+
+
+def _demand(method: str) -> tuple[bool, ...]:
+    """Methods in order of the memory that they need: most of all another sequence, then the original's logits, then retain sequences."""
+    info = METHODS[method]
+    return info.preferred_answers, info.reference_logits, method != "ga"
 
 
 def require_layout(sweep: SweepSettings, shape: ModelShape, lengths: Lengths, cluster: Cluster, file: str) -> Layout:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster.capacity_models import ModelShape
+from search_spaces.method_catalogue import METHODS
 from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import TrialSettings
 
@@ -100,7 +101,7 @@ class _Sizes:
     @property
     def reference(self) -> bool:
         """Whether steps need the original model's logits."""
-        return self.trial.retain.loss == "kl" and self.trial.forget.method != "ga"
+        return METHODS[self.trial.forget.method].reference_logits or (self.trial.retain.loss == "kl" and self.trial.forget.method != "ga")
 
     def zero(self, key: str, default: int) -> int:
         """A setting of DeepSpeed's `zero_optimization` block."""
@@ -235,8 +236,11 @@ def _sequences(sizes: _Sizes) -> tuple[int, int]:
     pairs = min(trial.optimizer.micro_batch, -(-trial.optimizer.global_batch // sizes.workers))
     samples = trial.sequence_belief.num_samples if trial.sequence_beliefs else 0
     retain = trial.retain.loss != "none" and trial.forget.method != "ga"
+    preferred = METHODS[trial.forget.method].preferred_answers
     longest = max(sizes.lengths.sequence, sizes.lengths.prompt + trial.sequence_belief.max_new_tokens if samples else 0)
-    return pairs * (1 + samples + retain), longest
+    if trial.forget.method == "altpo":
+        longest = max(longest, sizes.lengths.prompt + trial.forget.preferred.max_new_tokens)
+    return pairs * (1 + samples + preferred + retain), longest
 
 
 def _rows(sizes: _Sizes) -> int:

@@ -10,15 +10,18 @@ from orchestrator.front import Front, rung_name
 from orchestrator.objectives import Objective, minimised_reference, objective_values, to_minimised
 from orchestrator.pareto import hypervolume
 from orchestrator.records import SweepView, TrialRecord
-from search_spaces.catalogue import METHODS
+from search_spaces.method_catalogue import METHODS
 from search_spaces.sweep_settings import SweepSettings
 
 # Okabe and Ito's palette: distinct for every common form of colour blindness.
 METHOD_COLOURS = {"ga": "#E69F00", "graddiff": "#0072B2", "npo": "#D55E00", "simnpo": "#CC79A7", "wga": "#009E73"}
+# Paul Tol's muted palette for the others: with so many in one picture, names beside the marks tell them apart.
+_MORE_COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499")
+METHOD_COLOURS |= dict(zip((name for name in METHODS if name not in METHOD_COLOURS), _MORE_COLOURS, strict=True))
 CANONICAL_COLOUR, REPHRASED_COLOUR = "#0072B2", "#D55E00"
 OBJECTIVE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 BELIEF_NAMES = {"none": "plain", "token": "BS-T", "sequence": "BS-S", "token+sequence": "BS-T + BS-S"}
-METHOD_NAMES = {"ga": "GA", "graddiff": "GradDiff", "npo": "NPO", "simnpo": "SimNPO", "wga": "WGA"}
+METHOD_NAMES = {name: method.name for name, method in METHODS.items()}
 CANONICAL, REPHRASED = "validation/forget_canonical_mass", "validation/forget_rephrased_mass"
 LABEL_ROOM = (0.09, 0.04)
 """Width and height of a mark's name, as shares of the spread of all marks."""

@@ -1,4 +1,4 @@
-"""What methods and metrics there are, in words. Torch-free, so that the command line answers at once; tests hold it against the code."""
+"""What metrics there are, in words. Torch-free, so that the command line answers at once; tests hold it against the code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,35 +8,11 @@ from typing import Literal
 from search_spaces.data_settings import ClosedWorldData, LocalFilesData, TofuData
 from search_spaces.places import exists
 from search_spaces.sweep_settings import ObjectiveSettings, SweepSettings
-from search_spaces.trial_settings import Method
 
 Direction = Literal["minimize", "maximize"]
 Need = Literal["retrained", "paraphrases", "retain_paraphrases", "perturbed", "utility_sets", "holdout"]
 INFINITY = float("inf")
 EXAMPLE_BENCHMARKS = frozenset({"tofu", "local_files"})
-
-
-@dataclass(frozen=True)
-class MethodInfo:
-    """A base method: what its loss is, and what it is divided by."""
-
-    name: str
-    formula: str
-    """The loss per forget example, minimised, in nats; S is the summed log-probability of the response."""
-    paper: str
-    unit: Literal["tokens", "sequences"]
-    """What the summed loss is divided by, once, over all ranks."""
-    needs_reference: bool
-    """Whether it reads log-probabilities of the original model, computed once per sweep."""
-
-
-METHODS: dict[Method, MethodInfo] = {
-    "ga": MethodInfo("GA", "gradient ascent: S, and no retain loss", "arXiv 2510.19422 eq. 1", "tokens", False),
-    "graddiff": MethodInfo("GradDiff", "gradient difference: S, plus the retain loss", "arXiv 2510.19422 eq. 2", "tokens", False),
-    "npo": MethodInfo("NPO", "-2/beta * log sigmoid(-beta * (S - S of the original))", "arXiv 2404.05868", "sequences", True),
-    "simnpo": MethodInfo("SimNPO", "-2/beta * log sigmoid(beta * (-S/length - delta))", "arXiv 2410.07163", "sequences", False),
-    "wga": MethodInfo("WGA", "sum over tokens of p^alpha * log p, with p^alpha held fixed", "arXiv 2502.19301", "tokens", False),
-}
 
 
 @dataclass(frozen=True)

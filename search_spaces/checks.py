@@ -8,6 +8,7 @@ from pathlib import Path
 from search_spaces.catalogue import is_local
 from search_spaces.criteria_checks import check_criteria
 from search_spaces.data_settings import LocalFilesData, TofuData
+from search_spaces.method_checks import check_methods
 from search_spaces.pydantic_problems import WHOLE_NUMBER
 from search_spaces.recipes import RECIPES
 from search_spaces.space import KEYS_ARE, Domain, Scalar, active, apply, dead_condition, ordered, same_value, trial_keys, trial_value
@@ -34,7 +35,7 @@ def check_sweep(sweep: SweepSettings, file: object, pinned: Sequence[str] = ()) 
     # Which metrics there are depends on the files.
     problems += [] if problems else list(check_criteria(sweep))
     in_space = list(_space(sweep))
-    problems += in_space or [*_recipes(sweep), *_enqueue(sweep), *_pinned(sweep, pinned), *_early_stopping(sweep)]
+    problems += in_space or [*_recipes(sweep), *_enqueue(sweep), *_pinned(sweep, pinned), *_early_stopping(sweep), *check_methods(sweep)]
     problems += _warm_start(sweep)
     if problems:
         raise UserError.joined(problems, file)

@@ -18,6 +18,7 @@ class Recipe:
 
 _RETAIN: dict[str, Scalar] = {"retain.loss": "nll", "retain.weight": 1.0}
 _PLAIN: dict[str, Scalar] = {"forget.weight": 1.0, **_RETAIN, "beliefs": "none"}
+_NO_RETAIN: dict[str, Scalar] = {"retain.loss": "none", "forget.weight": 1.0, "beliefs": "none"}
 _NPO: dict[str, Scalar] = {"forget.method": "npo", "forget.weight": 1.0, "forget.npo.beta": 0.1, **_RETAIN}
 _BS_T: dict[str, Scalar] = {"token_belief.weight": 0.2, "token_belief.top_k": 20, "token_belief.temperature": 1.0}
 _BS_S: dict[str, Scalar] = {"sequence_belief.weight": 0.5, "sequence_belief.num_samples": 3, "sequence_belief.temperature": 1.0}
@@ -31,6 +32,27 @@ RECIPES: dict[str, Recipe] = {
         "arXiv 2410.07163, as set in OpenUnlearning, arXiv 2506.12618",
     ),
     "wga": Recipe({"forget.method": "wga", **_PLAIN, "forget.wga.alpha": 1.0}, "arXiv 2502.19301"),
+    "tnpo": Recipe({"forget.method": "tnpo", **_PLAIN, "forget.tnpo.beta": 4.0}, "arXiv 2502.19301"),
+    "wtnpo": Recipe(
+        {"forget.method": "wtnpo", **_PLAIN, "forget.wtnpo.beta": 0.1, "forget.wtnpo.alpha": 1.0}, "arXiv 2502.19301; beta as in its code"
+    ),
+    "satimp": Recipe(
+        {"forget.method": "satimp", **_PLAIN, "forget.weight": 0.1, "forget.satimp.beta1": 5.0, "forget.satimp.beta2": 1.0},
+        "arXiv 2505.11953, as set in OpenUnlearning, arXiv 2506.12618",
+    ),
+    "dpo": Recipe(
+        {"forget.method": "dpo", **_PLAIN, "forget.dpo.beta": 0.1}, "arXiv 2401.06121; beta as in OpenUnlearning, arXiv 2506.12618"
+    ),
+    "altpo": Recipe({"forget.method": "altpo", **_PLAIN, "forget.altpo.beta": 0.1, "forget.preferred.per_example": 5}, "arXiv 2409.13474"),
+    "flat": Recipe({"forget.method": "flat", **_NO_RETAIN, "forget.flat.divergence": "total_variation"}, "arXiv 2410.11143"),
+    "ceu": Recipe({"forget.method": "ceu", **_NO_RETAIN}, "arXiv 2503.01224, as in OpenUnlearning, arXiv 2506.12618"),
+    "undial": Recipe(
+        {"forget.method": "undial", **_NO_RETAIN, "forget.undial.beta": 10.0},
+        "arXiv 2402.10052, as set in OpenUnlearning, arXiv 2506.12618",
+    ),
+    "pdu": Recipe(
+        {"forget.method": "pdu", **_PLAIN, "forget.dual.step": 1.0}, "arXiv 2506.05314; the allowed loss depends on model and data"
+    ),
     "bs_t": Recipe({**_NPO, "beliefs": "token", **_BS_T}, "arXiv 2510.19422: NPO with token beliefs"),
     "bs_s": Recipe({**_NPO, "beliefs": "token+sequence", **_BS_T, **_BS_S}, "arXiv 2510.19422: NPO with token and sequence beliefs"),
 }

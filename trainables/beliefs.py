@@ -13,15 +13,16 @@ from search_spaces.trial_settings import EngineSettings, SequenceBeliefSettings
 from trainables.data.encoding import Encoded
 from trainables.engine import Engine
 from trainables.inference import Ids, Inference, inference
-from trainables.reference import sequence_logp
+from trainables.reference import Logps, answer_logps
 
 
 @dataclass(frozen=True)
 class Belief:
-    """One sampled response to a forget prompt, and its log-probability under the original model where a method needs it."""
+    """One sampled response to a forget prompt."""
 
     encoded: Encoded
-    reference_logp_nats: float | None = None
+    reference_logp_nats: Logps | None = None
+    """Of its tokens under the original model, where a method needs it."""
 
 
 Beliefs = Mapping[str, tuple[Belief, ...]]
@@ -84,30 +85,61 @@ def sample_beliefs(
     samples for one micro-batch and reuses those for other prompts. Ranks: all.
     """
     mine = list(forget[engine.rank :: engine.world_size])
-    prompts_per_call = max(1, engine_settings.evaluation_batch // settings.num_samples)
-    calls = math.ceil(math.ceil(len(forget) / engine.world_size) / prompts_per_call)
-    sampled: list[Encoded] = []
+    at_most = math.ceil(len(forget) / engine.world_size)
     with inference(engine, engine_settings) as model:
-        for call in range(calls):  # the same number on every rank: lock-step models gather their shards in each
-            chunk = mine[call * prompts_per_call : (call + 1) * prompts_per_call]
-            sampled += _sample_chunk(model, chunk, settings, f"{seed}/{refresh}")
-    logp: list[float | None] = [None] * len(sampled)
-    if with_reference:
-        with inference(engine, engine_settings, "pristine") as model:
-            logp = list(sequence_logp(model, sampled, at_most=math.ceil(len(forget) / engine.world_size) * settings.num_samples))
-    everyone = engine.gather(list(zip(sampled, logp, strict=True)))
-    store: dict[str, list[Belief]] = {}
-    for encoded, reference in everyone:
-        store.setdefault(encoded.id, []).append(Belief(encoded, reference))
-    return {example_id: tuple(samples) for example_id, samples in store.items()}
-
-
-def _sample_chunk(model: Inference, chunk: Sequence[Encoded], settings: SequenceBeliefSettings, stream: str) -> list[Encoded]:
-    prompts: list[Ids] = [encoded.ids[: encoded.prompt_length] for encoded in chunk]
-    streams = [f"{stream}/{encoded.id}/{sample}" for encoded in chunk for sample in range(settings.num_samples)]
-    responses = model.generate(prompts, settings.max_new_tokens, GumbelMax(settings, streams, model.device), settings.num_samples)
-    return [
-        Encoded(id=encoded.id, ids=prompt + response, prompt_length=len(prompt))
-        for encoded, prompt, group in zip(chunk, prompts, responses, strict=True)
+        responses = sample_responses(model, mine, settings, f"{seed}/{refresh}", at_most=at_most)
+    sampled = [
+        Encoded(item.id, item.ids[: item.prompt_length] + response, item.prompt_length)
+        for item, group in zip(mine, responses, strict=True)
         for response in group
     ]
+    return share_answers(engine, engine_settings, sampled, at_most=at_most * settings.num_samples, with_reference=with_reference)
+
+
+def share_answers(engine: Engine, settings: EngineSettings, answers: Sequence[Encoded], *, at_most: int, with_reference: bool) -> Beliefs:
+    """Tell all ranks the answers that this one has found, in their order.
+
+    Args:
+        engine: Engine of the trial.
+        settings: How models are opened.
+        answers: This rank's.
+        at_most: Most answers that any rank has.
+        with_reference: Also score them under the original model.
+
+    Returns:
+        Answers by example id, equal on every rank. Ranks: all.
+    """
+    logp: Sequence[Logps | None] = [None] * len(answers)
+    if with_reference:
+        with inference(engine, settings, "pristine") as model:
+            logp = answer_logps(model, answers, at_most=at_most)
+    store: dict[str, list[Belief]] = {}
+    for encoded, reference in engine.gather(list(zip(answers, logp, strict=True))):
+        store.setdefault(encoded.id, []).append(Belief(encoded, reference))
+    return {example_id: tuple(group) for example_id, group in store.items()}
+
+
+def sample_responses(
+    model: Inference, prompts: Sequence[Encoded], settings: SequenceBeliefSettings, stream: str, *, at_most: int
+) -> list[list[Ids]]:
+    """Sample responses to prompts.
+
+    Args:
+        model: The opened model.
+        prompts: This rank's; what follows their prompts is not looked at.
+        settings: How many samples, and how they are drawn.
+        stream: Seeds the draw, together with each prompt's id and the number of the sample.
+        at_most: Most prompts that any rank has.
+
+    Returns:
+        Per prompt its responses, end tokens included where they were reached. Ranks: all, when `lockstep`.
+    """
+    size = max(1, model.batch // settings.num_samples)
+    responses: list[list[Ids]] = []
+    for call in range(math.ceil(at_most / size)):  # the same number on every rank: lock-step models gather their shards in each
+        chunk = prompts[call * size : (call + 1) * size]
+        streams = [f"{stream}/{item.id}/{sample}" for item in chunk for sample in range(settings.num_samples)]
+        choose = GumbelMax(settings, streams, model.device)
+        prompt_ids = [item.ids[: item.prompt_length] for item in chunk]
+        responses += model.generate(prompt_ids, settings.max_new_tokens, choose, settings.num_samples)
+    return responses

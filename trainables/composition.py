@@ -1,17 +1,19 @@
-"""Packs forget examples, their beliefs and their retain partners into one forward, and says how each row counts in the loss."""
+"""Packs forget examples, their beliefs, preferred answers and retain partners into one forward, and says how each row counts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from search_spaces.trial_settings import TrialSettings
-from trainables.beliefs import Beliefs
+from trainables.beliefs import Belief, Beliefs
 from trainables.data.collate import TokenBatch, collate
 from trainables.data.encoding import Encoded
 from trainables.losses.head_plan import HeadPlan, HeadTerm
-from trainables.losses.residuals import METHODS
+from trainables.losses.methods import METHODS
+from trainables.reference import Logps
 
 Pair = tuple[int, int]
 """Index of a forget example and of the retain example that goes with it (-1: none)."""
@@ -20,6 +22,21 @@ Pair = tuple[int, int]
 def answer_tokens(encoded: Sequence[Encoded]) -> int:
     """Answer tokens in all, end tokens included."""
     return sum(len(item.ids) - item.prompt_length for item in encoded)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The sequences of one term of the loss."""
+
+    kind: str
+    """As in `HeadTerm`."""
+    weight: float
+    """Weight of the term before it is divided by its count."""
+    encoded: Sequence[Encoded]
+    reference: Sequence[Logps] | None = None
+    """Reference log-probabilities of each sequence's answer tokens."""
+    partners: Sequence[int] | None = None
+    """Which preferred answer each sequence is paired with."""
 
 
 @dataclass(frozen=True)
@@ -33,57 +50,53 @@ class Composition:
     trial: TrialSettings
     forget: Sequence[Encoded]
     retain: Sequence[Encoded]
-    reference_logp_nats: Mapping[str, float]
+    reference_logp_nats: Mapping[str, Logps]
     beliefs: Beliefs | None = None
+    preferred: Beliefs | None = None
+    """Answers that a method prefers to those of the forget set, one of each example's per epoch in turn."""
+    retain_weight: float | None = None
+    """In place of the trial's, where a dual variable moves it."""
 
-    def micro_batch(self, pairs: Sequence[Pair], global_pairs: Sequence[Pair]) -> tuple[TokenBatch, HeadPlan]:
+    def micro_batch(self, pairs: Sequence[Pair], global_pairs: Sequence[Pair], epoch: int = 0) -> tuple[TokenBatch, HeadPlan]:
         """One packed micro-batch of `pairs`, which are part of `global_pairs`; no pairs at all give an empty one."""
-        groups = self._groups(pairs)
-        counts = [self._count(kind, group) for kind, group, _ in self._groups(global_pairs)]
-        batch = collate([item for _, group, _ in groups for item in group], pad_id=0)
+        groups = self._groups(pairs, epoch)
+        counts = [self._count(group) for group in self._groups(global_pairs, epoch)]
+        batch = collate([item for group in groups for item in group.encoded], pad_id=0)
         terms: list[HeadTerm] = []
         first_row = first_sequence = 0
-        for (kind, group, reference), share, count in zip(groups, self._shares(), counts, strict=True):
-            rows = slice(first_row, first_row + answer_tokens(group))
-            lengths = torch.tensor([len(item.ids) - item.prompt_length for item in group], dtype=torch.long)
-            sequence = batch.sequence_N[rows] - first_sequence
-            terms.append(
-                HeadTerm(
-                    rows=rows,
-                    kind=kind,
-                    coefficient=share / max(1, count),
-                    sequence_N=sequence,
-                    lengths_S=lengths,
-                    reference_sequence_logp_S=reference,
-                )
-            )
-            first_row, first_sequence = rows.stop, first_sequence + len(group)
+        for group, count in zip(groups, counts, strict=True):
+            rows = slice(first_row, first_row + answer_tokens(group.encoded))
+            terms.append(_term(group, rows, batch.sequence_N[rows] - first_sequence, count))
+            first_row, first_sequence = rows.stop, first_sequence + len(group.encoded)
         trial = self.trial
-        token_belief = trial.token_belief if trial.token_beliefs else None
         plan = HeadPlan(
             targets_N=batch.targets_N,
             terms=tuple(terms),
             forget=trial.forget,
-            token_belief=token_belief,
+            token_belief=trial.token_belief if trial.token_beliefs else None,
             chunk=trial.engine.head_chunk_tokens,
-            reference=None,
         )
         return batch, plan
 
-    def _groups(self, pairs: Sequence[Pair]) -> list[tuple[str, list[Encoded], Tensor | None]]:
-        """Kind, sequences and reference log-probabilities of each part of the loss, always in the same order."""
-        method = METHODS[self.trial.forget.method]
+    def _groups(self, pairs: Sequence[Pair], epoch: int) -> list[Group]:
+        """Each part of the loss, always in the same order."""
+        method, weight = METHODS[self.trial.forget.method], self.trial.forget.weight
+        share = self.trial.sequence_belief.weight if self.beliefs is not None else 0.0
         targets = [self.forget[forget] for forget, _ in pairs]
-        reference = (
-            torch.tensor([self.reference_logp_nats[item.id] for item in targets], dtype=torch.float64) if method.needs_reference else None
-        )
-        groups: list[tuple[str, list[Encoded], Tensor | None]] = [("forget", targets, reference)]
+        paired = range(len(targets)) if method.preferred is not None else None
+        reference = [self.reference_logp_nats[item.id] for item in targets] if method.needs_reference else None
+        groups = [Group("forget", weight * (1 - share), targets, reference, paired)]
         if self.beliefs is not None:
-            beliefs = [belief for item in targets for belief in self.beliefs[item.id]]
-            logp = torch.tensor([belief.reference_logp_nats for belief in beliefs], dtype=torch.float64) if method.needs_reference else None
-            groups.append(("forget", [belief.encoded for belief in beliefs], logp))
+            samples = [self.beliefs[item.id] for item in targets]
+            partners = [index for index, group in enumerate(samples) for _ in group] if paired is not None else None
+            groups.append(_answers("forget", weight * share, list(chain.from_iterable(samples)), method.needs_reference, partners))
+        if method.preferred is not None:
+            assert self.preferred is not None, "this method prefers other answers"
+            answers = [self.preferred[item.id] for item in targets]
+            groups.append(_answers("preferred", 1.0, [group[epoch % len(group)] for group in answers], method.needs_reference))
         if self.retain_kind is not None:
-            groups.append((self.retain_kind, [self.retain[retain] for _, retain in pairs if retain >= 0], None))
+            retain_weight = self.trial.retain.weight if self.retain_weight is None else self.retain_weight
+            groups.append(Group(self.retain_kind, retain_weight, [self.retain[retain] for _, retain in pairs if retain >= 0]))
         return groups
 
     @property
@@ -93,17 +106,39 @@ class Composition:
             return None
         return self.trial.retain.loss
 
-    def _shares(self) -> list[float]:
-        """Weight of each group, in the order of `_groups`."""
-        weight = self.trial.forget.weight
-        belief_share = self.trial.sequence_belief.weight if self.beliefs is not None else 0.0
-        shares = [weight * (1 - belief_share)]
-        if self.beliefs is not None:
-            shares.append(weight * belief_share)
-        if self.retain_kind is not None:
-            shares.append(self.trial.retain.weight)
-        return shares
+    @property
+    def needs_reference_logits(self) -> bool:
+        """Whether each step compares whole rows of logits with the original model's."""
+        return self.retain_kind == "kl" or METHODS[self.trial.forget.method].needs_reference_logits
 
-    def _count(self, kind: str, group: Sequence[Encoded]) -> int:
-        by_sequence = kind == "forget" and METHODS[self.trial.forget.method].unit == "sequences"
-        return len(group) if by_sequence else answer_tokens(group)
+    def retain_tokens(self, pairs: Sequence[Pair]) -> int:
+        """Answer tokens of the retain partners."""
+        return answer_tokens([self.retain[retain] for _, retain in pairs if retain >= 0])
+
+    def _count(self, group: Group) -> int:
+        """What the term's sum is divided by; preferred answers are divided with their pairs."""
+        unit = METHODS[self.trial.forget.method].unit if group.kind == "forget" else "tokens"
+        if group.kind == "preferred":
+            return 1
+        if unit == "sequences":
+            return len(group.encoded)
+        return answer_tokens(group.encoded) - (len(group.encoded) if unit == "later_tokens" else 0)
+
+
+def _answers(kind: str, weight: float, answers: Sequence[Belief], with_reference: bool, partners: Sequence[int] | None = None) -> Group:
+    """The group of some stored answers."""
+    reference = [answer.reference_logp_nats or () for answer in answers] if with_reference else None
+    return Group(kind, weight, [answer.encoded for answer in answers], reference, partners)
+
+
+def _term(group: Group, rows: slice, sequence_N: Tensor, count: int) -> HeadTerm:
+    reference = None if group.reference is None else torch.tensor(list(chain.from_iterable(group.reference)), dtype=torch.float64)
+    return HeadTerm(
+        rows=rows,
+        kind=group.kind,
+        coefficient=group.weight / max(1, count),
+        sequence_N=sequence_N,
+        lengths_S=torch.tensor([len(item.answer) for item in group.encoded], dtype=torch.long),
+        reference_logp_N=reference,
+        partner_S=None if group.partners is None else torch.tensor(list(group.partners), dtype=torch.long),
+    )

@@ -22,7 +22,7 @@ from trainables.lane_data import LaneData, encode_examples, load_lane_data
 from trainables.metrics.evaluate import EvaluationResult, evaluate_parts
 from trainables.preparation import train_on_text, write_atomically, write_scratch_model
 from trainables.redaction import without_text
-from trainables.reference import sequence_logp
+from trainables.reference import Logps, answer_logps
 from trainables.trial import AtRungs, Judge, Report, alone, run_trial
 
 
@@ -87,7 +87,7 @@ class JobRunner:
         return {"loss_nats": loss, "folder": job.output}
 
     def _measure(self, job: MeasureJob) -> dict[str, Any]:
-        """Returns: `metrics` and `items` for both parts, and `reference_logp_nats` of the forget set by example id."""
+        """Returns: `metrics` and `items` for both parts, and `reference_logp_nats` of the forget set's tokens by example id."""
         engine = self.engine(job.folder, job.model, {})
         data = self.data(job.data, engine)
         result = measure(engine, data, job.engine, ("validation", "test"), weights="pristine", retrained=read_measurement(job.retrained))
@@ -139,11 +139,11 @@ def measure(
         )
 
 
-def reference_logp(engine: Engine, data: LaneData, settings: EngineSettings) -> dict[str, float]:
-    """Log-probability in nats of each forget response under the pristine weights, by example id, equal on every rank. Ranks: all."""
+def reference_logp(engine: Engine, data: LaneData, settings: EngineSettings) -> dict[str, Logps]:
+    """Of the tokens of each forget response under the pristine weights, by example id, equal on every rank. Ranks: all."""
     mine = list(data.forget[engine.rank :: engine.world_size])
     with inference(engine, settings, "pristine") as model:
-        logp = sequence_logp(model, mine, at_most=math.ceil(len(data.forget) / engine.world_size))
+        logp = answer_logps(model, mine, at_most=math.ceil(len(data.forget) / engine.world_size))
     return dict(engine.gather([(item.id, value) for item, value in zip(mine, logp, strict=True)]))
 
 

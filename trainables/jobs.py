@@ -55,7 +55,7 @@ class MeasureJob(Settings):
     folder: str
     """Model folder or hub id."""
     output: str
-    """JSON file to write: `metrics`, `items` and `reference_logp_nats` by example id."""
+    """JSON file to write: `metrics`, `items` and `reference_logp_nats` of the tokens by example id."""
     retrained: str | None = None
     """JSON file of the retrained model's measurement, for metrics that compare with it."""
     redact: bool = False

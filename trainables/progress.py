@@ -38,6 +38,8 @@ class Progress:
     """Those of the current refresh: they were sampled by weights that are gone."""
     rungs: list[RungResult] = field(default_factory=list)
     """Those that were passed, in order."""
+    retain_weight: float | None = None
+    """Where a dual variable moves it."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time in steps, beliefs and evaluation, as far as it was measured."""
 

@@ -13,6 +13,8 @@ class Course:
 
     steps: int
     """Steps in all."""
+    steps_per_epoch: int
+    """Steps of one pass over the forget set."""
     refresh_every: int
     """Steps between two samplings of beliefs."""
     warmup: int
@@ -28,6 +30,7 @@ def course_of(trial: TrialSettings, forget_examples: int) -> Course:
     refresh_epochs = trial.sequence_belief.refresh_epochs
     return Course(
         steps=steps,
+        steps_per_epoch=per_epoch,
         refresh_every=max(1, round(refresh_epochs * per_epoch)) if refresh_epochs else steps,
         warmup=round(trial.optimizer.warmup_epochs * per_epoch),
         rungs=rung_steps(steps, trial.rungs),

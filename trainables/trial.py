@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -12,12 +12,15 @@ from search_spaces.trial_settings import TrialSettings
 from trainables.beliefs import sample_beliefs
 from trainables.checkpoints import Checkpoints
 from trainables.composition import Composition
-from trainables.data.batches import global_batch, share
+from trainables.data.batches import global_batch, share, steps_per_epoch
+from trainables.dual import next_weight, starting_weight
 from trainables.engine import Engine
 from trainables.jobs import TrialFailedError, Verdict
 from trainables.lane_data import LaneData
-from trainables.losses.residuals import METHODS
+from trainables.losses.methods import METHODS
+from trainables.preferred import preferred_answers
 from trainables.progress import Progress, RungResult
+from trainables.reference import Logps
 from trainables.schedule import Course, course_of, learning_rate
 
 Report = Callable[[dict[str, Any]], None]
@@ -52,6 +55,15 @@ class StepResult:
     loss: float
     gradient_norm: float
     guarded_frac: float
+    retain_loss_nats: float
+    """Mean per answer token of the retain partners; 0 where nothing is retained."""
+    retain_weight: float | None = None
+    """The dual variable, where there is one."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """As they are reported at a rung."""
+        return {f"train/{name}": value for name, value in asdict(self).items() if value is not None}
 
 
 Judge = Callable[[int, int], Verdict]
@@ -84,7 +96,7 @@ def run_trial(
     engine: Engine,
     trial: TrialSettings,
     data: LaneData,
-    reference_logp_nats: Mapping[str, float],
+    reference_logp_nats: Mapping[str, Logps],
     at_rungs: AtRungs,
     report: Report,
     checkpoints: Checkpoints | None = None,
@@ -95,7 +107,7 @@ def run_trial(
         engine: Engine whose pristine weights are the model to unlearn.
         trial: Everything that decides the result.
         data: Encoded forget and retain set.
-        reference_logp_nats: Log-probability of each forget response under the original model, by example id.
+        reference_logp_nats: Log-probabilities of each forget response's tokens under the original model, by example id.
         at_rungs: Measures, judges and keeps the policy.
         report: Told about steps and rungs, on rank 0.
         checkpoints: Where the trial's inner state is kept; None: nowhere.
@@ -113,14 +125,19 @@ def run_trial(
         progress, ended = _take_up(engine, checkpoints, course, at_rungs, report)
     if ended is not None:
         return ended
-    composition = Composition(trial, data.forget, data.retain, reference_logp_nats, progress.beliefs)
     clock = Clock(progress.seconds)
+    preferred = preferred_answers(engine, data, trial)
+    retain_weight = starting_weight(trial) if progress.retain_weight is None else progress.retain_weight
+    composition = Composition(trial, data.forget, data.retain, reference_logp_nats, progress.beliefs, preferred, retain_weight)
+    clock.lap("beliefs")
     for step in range(progress.step, course.steps):
         if trial.sequence_beliefs and step % course.refresh_every == 0:
             composition = replace(composition, beliefs=_refresh(engine, trial, data, step // course.refresh_every))
             clock.lap("beliefs")
         rate = learning_rate(step, course.steps, trial.optimizer.learning_rate, course.warmup, trial.optimizer.schedule)
         result = train_step(engine, composition, step, rate)
+        weight = next_weight(trial, composition.retain_weight, result.retain_loss_nats, step / course.steps_per_epoch)
+        composition = replace(composition, retain_weight=weight)
         clock.lap("steps")
         _check_finite({"loss": result.loss, "gradient norm": result.gradient_norm}, step)
         if engine.rank == 0:
@@ -131,7 +148,8 @@ def run_trial(
             if step + 1 < course.steps and not verdict.go_on:
                 return TrialResult(progress.rungs[-1].metrics, clock.seconds, verdict.reason or "stopped")
         if checkpoints is not None and step + 1 < course.steps and checkpoints.is_due(step + 1):
-            checkpoints.write(Progress(step + 1, composition.beliefs, progress.rungs, clock.seconds))
+            state = Progress(step + 1, composition.beliefs, progress.rungs, composition.retain_weight, clock.seconds)
+            checkpoints.write(state)
             clock.lap("checkpoints")
     return TrialResult(progress.rungs[-1].metrics, clock.seconds)
 
@@ -184,7 +202,7 @@ def _at_rung(
     rung, rungs = course.rungs.index(step + 1) + 1, len(course.rungs)
     # The report's items are measured only where the verdict, which looks at the others, asks for them; and at the end.
     metrics = at_rungs.evaluate((VALIDATION, TEST) if rung == rungs else (VALIDATION,))
-    metrics |= {"train/loss": result.loss, "train/gradient_norm": result.gradient_norm, "train/guarded_frac": result.guarded_frac}
+    metrics |= result.metrics
     _check_finite(metrics, step)
     event = {"event": "rung", "rung": rung, "rungs": rungs, "step": step + 1, "metrics": metrics}
     if engine.rank == 0:
@@ -215,18 +233,23 @@ def train_step(engine: Engine, composition: Composition, step: int, rate: float)
     """One optimizer step on the global batch of `step`. Ranks: all."""
     trial = composition.trial
     pairs = global_batch(trial.seed, step, len(composition.forget), len(composition.retain), trial.optimizer.global_batch)
-    loss = guarded = belief_rows = 0.0
+    epoch = step // steps_per_epoch(len(composition.forget), trial.optimizer.global_batch)
+    loss = guarded = belief_rows = retain_nats = 0.0
     for part in share(pairs, engine.rank, engine.world_size, trial.optimizer.micro_batch):
-        batch, plan = composition.micro_batch(part, pairs)
-        if composition.retain_kind == "kl":
+        batch, plan = composition.micro_batch(part, pairs, epoch)
+        if composition.needs_reference_logits:
             plan = engine.with_reference(batch, plan)
         output = engine.backward(batch, plan)
         loss += float(output.loss.detach())
-        guarded += sum(term.guarded_rows for term in output.terms)
-        belief_rows += sum(term.rows for term, planned in zip(output.terms, plan.terms, strict=True) if planned.kind == "forget")
+        for term, planned in zip(output.terms, plan.terms, strict=True):
+            if planned.kind == "forget":
+                guarded, belief_rows = guarded + term.guarded_rows, belief_rows + term.rows
+            elif planned.kind == composition.retain_kind:
+                retain_nats += term.loss
     norm = engine.step(rate)
-    loss, guarded, belief_rows = engine.sum([loss, guarded, belief_rows])
-    return StepResult(loss, norm, guarded / max(1.0, belief_rows))
+    loss, guarded, belief_rows, retain_nats = engine.sum([loss, guarded, belief_rows, retain_nats])
+    retain_loss_nats = retain_nats / max(1, composition.retain_tokens(pairs))
+    return StepResult(loss, norm, guarded / max(1.0, belief_rows), retain_loss_nats, composition.retain_weight)
 
 
 def _refresh(engine: Engine, trial: TrialSettings, data: LaneData, refresh: int) -> Any:

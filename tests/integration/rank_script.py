@@ -18,6 +18,7 @@ from trainables.composition import Composition
 from trainables.engine import start_deepspeed
 from trainables.job_runner import JobRunner, measure, reference_logp, write_json_atomically
 from trainables.jobs import JOB, TrialFailedError
+from trainables.preferred import preferred_answers
 from trainables.run_job import leave
 from trainables.trial import train_step
 
@@ -50,7 +51,12 @@ def run_step(runner: JobRunner, step: dict) -> dict:
         return {"beliefs": {name: [belief.encoded.ids for belief in group] for name, group in beliefs.items()}}
     assert step["do"] == "fixed_beliefs"
     composition = Composition(
-        trial, data.forget, data.retain, reference_logp(engine, data, trial.engine), beliefs if trial.sequence_beliefs else None
+        trial,
+        data.forget,
+        data.retain,
+        reference_logp(engine, data, trial.engine),
+        beliefs if trial.sequence_beliefs else None,
+        preferred_answers(engine, data, trial),
     )
     results = [train_step(engine, composition, number, trial.optimizer.learning_rate) for number in range(step["steps"])]
     metrics = measure(engine, data, trial.engine, ("validation",)).metrics

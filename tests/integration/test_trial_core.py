@@ -9,10 +9,11 @@ import json
 import pytest
 from transformers import AutoModelForCausalLM
 
+from search_spaces.method_catalogue import METHODS
 from tests.integration.launch import torchrun
 
-METHODS = ["ga", "graddiff", "npo", "simnpo", "wga"]
 BELIEFS = ["none", "token", "sequence", "token+sequence"]
+KINDS = [(name, beliefs) for name, info in METHODS.items() for beliefs in BELIEFS if info.token_beliefs or "token" not in beliefs]
 FAILING = {"forget": {"method": "graddiff", "weight": 1.0}, "optimizer": {"learning_rate": 1e6, "gradient_clip": 0.0}}
 
 
@@ -53,8 +54,7 @@ def test_warm_trial_equals_cold_trial_bit_for_bit_when_others_and_a_failed_one_c
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("beliefs", BELIEFS)
+@pytest.mark.parametrize(("method", "beliefs"), KINDS)
 @pytest.mark.parametrize("retain", ["nll", "kl"])
 def test_warm_trial_equals_cold_trial_bit_for_bit_for_every_method(method, beliefs, retain, trial_job, ranks, tmp_path):
     check_warm_equals_cold({"forget": {"method": method}, "beliefs": beliefs, "retain": {"loss": retain}}, trial_job, ranks, tmp_path)
@@ -71,13 +71,12 @@ def check_warm_equals_cold(trial, trial_job, ranks, tmp_path):
 
 
 def test_every_method_and_belief_trains_and_repeats_itself_in_one_lane(trial_job, ranks):
-    cases = [(method, beliefs) for method in METHODS for beliefs in BELIEFS]
-    steps = [job("job", trial_job(forget={"method": method}, beliefs=beliefs, steps=2, rungs=1)) for method, beliefs in cases]
+    steps = [job("job", trial_job(forget={"method": method}, beliefs=beliefs, steps=2, rungs=1)) for method, beliefs in KINDS]
     results = ranks(2, steps + steps[::-1])
     first, second = results[: len(steps)], results[len(steps) :][::-1]
     assert [comparable(result) for result in first] == [comparable(result) for result in second]
-    digests = [result["digest"] for result in first]
-    assert len(set(digests)) == len(digests), "two different methods gave the same weights"
+    digests = {kind: result["digest"] for kind, result in zip(KINDS, first, strict=True)}
+    assert len(set(digests.values())) == len(digests), "two different methods gave the same weights"
 
 
 def test_one_worker_two_workers_and_two_micro_batches_agree(trial_job, ranks):
@@ -85,17 +84,20 @@ def test_one_worker_two_workers_and_two_micro_batches_agree(trial_job, ranks):
     check_worker_counts_agree(trials, trial_job, ranks)
 
 
+def test_one_worker_two_workers_and_two_micro_batches_agree_for_every_method_in_short(trial_job, ranks):
+    check_worker_counts_agree([{"forget": {"method": method}, "beliefs": "sequence"} for method in METHODS], trial_job, ranks, steps=3)
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("beliefs", BELIEFS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "beliefs"), KINDS)
 def test_one_worker_two_workers_and_two_micro_batches_agree_for_every_method(method, beliefs, trial_job, ranks):
     check_worker_counts_agree([{"forget": {"method": method}, "beliefs": beliefs}], trial_job, ranks)
 
 
-def check_worker_counts_agree(trials, trial_job, ranks):
-    """The first loss and gradient norm to 1e-5, metrics after 20 steps to 1e-3, all with the beliefs of the first refresh."""
-    whole = [job("fixed_beliefs", trial_job(**trial), steps=20) for trial in trials]
-    halves = [job("fixed_beliefs", trial_job(**{**trial, "optimizer": {"micro_batch": 2}}), steps=20) for trial in trials]
+def check_worker_counts_agree(trials, trial_job, ranks, steps=20):
+    """The first loss and gradient norm to 1e-5, metrics at the end to 1e-3, all with the beliefs of the first refresh."""
+    whole = [job("fixed_beliefs", trial_job(**trial), steps=steps) for trial in trials]
+    halves = [job("fixed_beliefs", trial_job(**{**trial, "optimizer": {"micro_batch": 2}}), steps=steps) for trial in trials]
     one = ranks(1, whole + halves)
     two = ranks(2, whole)
     expected, halved = one[: len(trials)], one[len(trials) :]

@@ -62,11 +62,11 @@ def answer_logits(model, item):
     return logits[item.prompt_length - 1 : -1], torch.tensor(item.answer)
 
 
-def answer_logp(model, item):
-    """Log-probability of one response."""
+def answer_logps(model, item):
+    """Log-probability of each answer token of one response."""
     with torch.no_grad():
         logits, targets = answer_logits(model, item)
-        return float(logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).sum())
+        return tuple(logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1).tolist())
 
 
 class Ranks:

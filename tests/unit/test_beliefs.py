@@ -3,7 +3,7 @@ import torch
 from scipy.stats import chisquare
 
 from search_spaces.trial_settings import EngineSettings, SequenceBeliefSettings
-from tests.unit.plain_engine import PlainEngine, answer_logp, run_ranks
+from tests.unit.plain_engine import PlainEngine, answer_logps, run_ranks
 from trainables.beliefs import Belief, GumbelMax, sample_beliefs
 from trainables.data.encoding import Encoded, encode
 
@@ -170,7 +170,7 @@ def test_references_are_those_of_the_pristine_model(tiny, mode):
     assert stores[0] == stores[1]
     for belief in (belief for beliefs in stores[0].values() for belief in beliefs):
         assert isinstance(belief, Belief)
-        assert belief.reference_logp_nats == pytest.approx(answer_logp(tiny.model, belief.encoded), rel=1e-9)
+        assert belief.reference_logp_nats == pytest.approx(answer_logps(tiny.model, belief.encoded), rel=1e-9)
 
 
 def test_beliefs_come_from_the_policy_as_it_is_now(tiny):

@@ -89,3 +89,5 @@ def test_demanding_trial_has_the_largest_of_every_choice():
     trial = demanding_trial(synthetic_sweep.sweep(space=space))
     assert (trial.beliefs, trial.retain.loss, trial.forget.method) == ("token+sequence", "kl", "npo")
     assert (trial.sequence_belief.num_samples, trial.optimizer.micro_batch) == (5, 16)
+    trial = demanding_trial(synthetic_sweep.sweep(space={"forget.method": {"choice": ["ga", "undial", "flat", "npo"]}}))
+    assert trial.forget.method == "flat"

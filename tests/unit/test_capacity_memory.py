@@ -51,6 +51,12 @@ def test_micro_batch_and_beliefs_scale_activations():
     assert belief.phases["forward and backward"]["activations"] == one * 5 // 2
 
 
+def test_preferred_answers_are_one_more_sequence_and_distillation_needs_the_original():
+    plain, preferring = (predicted(forget={"method": method}).phases["forward and backward"] for method in ("npo", "dpo"))
+    assert 2 * preferring["activations"] == 3 * plain["activations"]
+    assert predicted(forget={"method": "undial"}).phases["forward and backward"]["reference head"] == 2 * SHAPE.head_elements
+
+
 def test_head_chunk_is_chunk_times_vocabulary():
     parts = predicted(engine={"head_chunk_tokens": 64}).phases["forward and backward"]
     assert parts["head chunk"] == 64 * 128_256 * 14

@@ -1,11 +1,9 @@
 import json
-from typing import get_args
 
 import pytest
 
-from search_spaces.catalogue import METHODS, METRICS, available_metrics, default_objectives
+from search_spaces.catalogue import METRICS, available_metrics, default_objectives
 from search_spaces.sweep_settings import SweepSettings
-from search_spaces.trial_settings import ForgetSettings, Method
 
 
 def sweep_of(data, **model):
@@ -20,17 +18,6 @@ def own_files(tmp_path):
         return {"benchmark": "local_files", "forget": str(tmp_path / "forget.jsonl"), "retain": str(tmp_path / "retain.jsonl")}
 
     return write
-
-
-def test_methods_are_those_of_the_settings():
-    assert set(METHODS) == set(get_args(Method))
-    assert {"npo", "simnpo", "wga"} == ForgetSettings.model_fields.keys() & METHODS.keys()
-
-
-def test_methods_agree_with_the_code():
-    residuals = pytest.importorskip("trainables.losses.residuals")
-    for name, method in METHODS.items():
-        assert (residuals.METHODS[name].unit, residuals.METHODS[name].needs_reference) == (method.unit, method.needs_reference), name
 
 
 def test_metrics_have_a_range_and_a_bad_end_where_they_have_a_direction():

@@ -69,7 +69,7 @@ class Stage:
             return {f"{part}/score": float(weights(engine).abs().sum()) + len(part) for part in parts}
 
         at_rungs = AtRungs(measured, self.judge, lambda rung: engine.events.append(("save", rung)))
-        reference = {item.id: -1.0 for item in DATA.forget}
+        reference = {item.id: (-1.0,) * len(item.answer) for item in DATA.forget}
         checkpoints = checkpoints_of(engine, self.job(**more), events.append)
         try:
             with pytest.MonkeyPatch.context() as patch:
@@ -147,6 +147,17 @@ def test_trial_that_is_killed_again_and_again_arrives(stage, plain):
     result, events = stage.run(engine)
     assert torch.equal(weights(engine), plain[2])
     assert (result.metrics, told(events)) == (plain[0].metrics, told(plain[1]))
+
+
+def test_dual_variable_goes_on_from_where_it_was(tmp_path):
+    whole, killed = (Stage(tmp_path / name, forget={"method": "pdu"}, beliefs="sequence") for name in ("whole", "killed"))
+    engine = whole.engine()
+    expected, _ = whole.run(engine, checkpoint=None)
+    killed.run(killed.engine(), 5)
+    other = killed.engine()
+    result, _ = killed.run(other)
+    assert result.metrics == expected.metrics
+    assert torch.equal(weights(other), weights(engine))
 
 
 def test_beliefs_of_the_current_refresh_are_not_sampled_again(stage, monkeypatch):

@@ -1,16 +1,18 @@
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
 
+from search_spaces.method_catalogue import METHODS as CATALOGUE
 from search_spaces.trial_settings import TrialSettings
-from tests.unit.dense_losses import belief_loss, published_loss, published_weights, retain_loss, slow_mixtures, token_nll
-from tests.unit.plain_engine import PlainEngine, answer_logits, answer_logp, half_memorised, random_examples, random_llama
+from tests.unit.dense_losses import belief_loss, gradient, pair_loss, published_loss, retain_loss, row_loss, slow_mixtures, token_nll
+from tests.unit.plain_engine import PlainEngine, answer_logits, answer_logps, half_memorised, random_examples, random_llama
 from trainables.beliefs import Belief
 from trainables.composition import Composition, answer_tokens
 from trainables.data.batches import share
 from trainables.data.encoding import Encoded
-from trainables.losses.residuals import METHODS
+from trainables.losses.methods import METHODS, LogitMethod, PreferenceMethod
 
 FORGET = half_memorised(random_llama(0), random_examples("forget", [(3, 4), (2, 1), (5, 6), (1, 2), (2, 3), (4, 2)], seed=1))
 RETAIN = random_examples("retain", [(2, 5), (4, 1), (1, 3), (3, 3)], seed=2)
@@ -24,7 +26,7 @@ BELIEF_KINDS = ["none", "token", "sequence", "token+sequence"]
 def settings(method="npo", beliefs="none", retain="nll", **changes):
     return TrialSettings.model_validate(
         {
-            "forget": {"method": method, "weight": 0.7, "npo": {"beta": 0.4}, "simnpo": {"delta": 0.3}},
+            "forget": {"method": method, "weight": 0.7, "npo": {"beta": 0.4}, "simnpo": {"delta": 0.3}, "tnpo": {"beta": 0.7}},
             "retain": {"loss": retain, "weight": 1.3},
             "beliefs": beliefs,
             "token_belief": {"weight": 0.3, "top_k": 5, "temperature": 2.0},
@@ -42,50 +44,96 @@ def belief_store(original):
         prompt = item.ids[: item.prompt_length]
         answers = [sample.ids for sample in random_examples("sample", [(2, 3), (0, 1), (1, index + 1)][: 1 + index % 3], seed=index)]
         encoded = [Encoded(item.id, prompt + answer, len(prompt)) for answer in [*answers, answers[0]]]
-        store[item.id] = tuple(Belief(sample, answer_logp(original, sample) + 0.5) for sample in encoded)
+        store[item.id] = tuple(Belief(sample, shifted(original, sample, 0.5)) for sample in encoded)
     return store
+
+
+def preferred_store(original):
+    """One or two answers to each prompt."""
+    store = {}
+    for index, item in enumerate(FORGET):
+        prompt = item.ids[: item.prompt_length]
+        answers = [sample.ids for sample in random_examples("preferred", [(1, 2), (0, index + 1)][: 1 + index % 2], seed=20 + index)]
+        encoded = [Encoded(item.id, prompt + answer, len(prompt)) for answer in answers]
+        store[item.id] = tuple(Belief(sample, shifted(original, sample, -0.25)) for sample in encoded)
+    return store
+
+
+def shifted(model, item, by):
+    """Log-probabilities of a response's tokens, its first one moved."""
+    first, *others = answer_logps(model, item)
+    return (first + by, *others)
 
 
 @functools.cache
 def world(tied=False):
-    """Policy, original model, reference log-probabilities and beliefs."""
+    """Policy, original model, reference log-probabilities, beliefs and preferred answers."""
     policy, original = random_llama(0, tied=tied), random_llama(5, tied=tied)
     # Closer to the policy than the original model is, or NPO's weights are all 0 or 2.
-    reference = {item.id: answer_logp(policy, item) + shift for item, shift in zip(FORGET, [3.0, -2.0, 5.0, 0.5, -4.0, 1.0], strict=True)}
-    return policy, original, reference, belief_store(policy)
+    shifts = [3.0, -2.0, 5.0, 0.5, -4.0, 1.0]
+    reference = {item.id: shifted(policy, item, shift) for item, shift in zip(FORGET, shifts, strict=True)}
+    return policy, original, reference, belief_store(policy), preferred_store(policy)
 
 
 def composition(trial, tied=False):
-    _, _, reference, beliefs = world(tied)
-    return Composition(trial, FORGET, RETAIN, reference, beliefs if trial.sequence_beliefs else None)
+    _, _, reference, beliefs, preferred = world(tied)
+    return Composition(trial, FORGET, RETAIN, reference, beliefs if trial.sequence_beliefs else None, preferred)
 
 
-def dense_group(policy, items, references, trial):
-    """The published loss of one group of responses, divided by its own count, and how many rows the guard changed."""
-    rows = [answer_logits(policy, item) for item in items]
-    logits, targets = torch.cat([logits for logits, _ in rows]), torch.cat([targets for _, targets in rows])
+def rows_of(model, items):
+    """Logits, targets and response of each answer row of some sequences, one sequence at a time."""
+    rows = [answer_logits(model, item) for item in items]
     responses = torch.repeat_interleave(torch.arange(len(items)), torch.tensor([len(targets) for _, targets in rows]))
+    return torch.cat([logits for logits, _ in rows]), torch.cat([targets for _, targets in rows]), responses
+
+
+def dense_group(models, items, references, sides, trial):
+    """The published loss of one group of responses, divided by its own count, and how many rows the guard changed."""
+    policy, original = models
+    logits, targets, responses = rows_of(policy, items)
+    method, settings = METHODS[trial.forget.method], trial.forget
+    count = {"sequences": len(items), "tokens": len(targets), "later_tokens": len(targets) - len(items)}[method.unit]
+    if isinstance(method, LogitMethod):
+        with torch.no_grad():
+            known, _, _ = rows_of(original, items)
+        return row_loss(logits, targets, responses, settings, known) / count, 0
+    flat = torch.tensor([value for values in references for value in values], dtype=torch.float64)
+
+    def base(nll, fixed=False):
+        if not isinstance(method, PreferenceMethod):
+            return published_loss(nll, responses, flat, settings)
+        pairs = [((nll[responses == index], -flat[responses == index]), side) for index, side in enumerate(sides)]
+        return sum(pair_loss(mine, [part.detach() for part in side] if fixed else side, settings) for mine, side in pairs)
+
     nll = token_nll(logits, targets)
-    loss, guarded = published_loss(nll, responses, references, trial.forget), 0
+    loss, guarded = base(nll), 0
     if trial.token_beliefs:
-        weights = published_weights(nll, responses, references, trial.forget).detach()
+        _, (slopes,) = gradient(lambda nll: base(nll, fixed=True), nll)
+        weights = -slopes.detach()
         loss = loss + belief_loss(logits, targets, weights, trial.token_belief) + (weights * nll).sum()
         guarded = int(slow_mixtures(logits, targets, trial.token_belief)[1].sum())
-    by_sequence = trial.forget.method in ("npo", "simnpo")
-    return loss / (len(items) if by_sequence else len(targets)), guarded
+    return loss / count, guarded
+
+
+def preferred_side(policy, belief):
+    """A preferred answer's token losses under policy and reference."""
+    logits, targets = answer_logits(policy, belief.encoded)
+    return token_nll(logits, targets), -torch.tensor(belief.reference_logp_nats, dtype=torch.float64)
 
 
 @functools.cache
-def dense(method, beliefs, retain="nll", tied=False):
+def dense(method, beliefs, retain="nll", tied=False, epoch=0):
     """Loss, gradients by parameter and guarded rows of the whole global batch, straight from the formula, one sequence at a time."""
     trial = settings(method, beliefs, retain)
-    policy, original, reference, store = world(tied)
+    policy, original, reference, store, preferred = world(tied)
     targets = [FORGET[forget] for forget, _ in PAIRS]
-    loss, guarded = dense_group(policy, targets, [reference[item.id] for item in targets], trial)
+    # Once for all pairs: transformers' norm is in float32, so two forwards of one answer have gradients that add up only roughly.
+    answers = [preferred_side(policy, preferred[item.id][epoch % len(preferred[item.id])]) for item in targets]
+    loss, guarded = dense_group((policy, original), targets, [reference[item.id] for item in targets], answers, trial)
     if trial.sequence_beliefs:
-        samples = [belief for item in targets for belief in store[item.id]]
-        encoded, references = [belief.encoded for belief in samples], [belief.reference_logp_nats for belief in samples]
-        belief_part, more = dense_group(policy, encoded, references, trial)
+        samples = [(belief, answer) for item, answer in zip(targets, answers, strict=True) for belief in store[item.id]]
+        encoded, references = [belief.encoded for belief, _ in samples], [belief.reference_logp_nats for belief, _ in samples]
+        belief_part, more = dense_group((policy, original), encoded, references, [answer for _, answer in samples], trial)
         share_s = trial.sequence_belief.weight
         loss, guarded = (1 - share_s) * loss + share_s * belief_part, guarded + more
     loss = trial.forget.weight * loss
@@ -101,17 +149,17 @@ def dense(method, beliefs, retain="nll", tied=False):
     return loss.detach(), dict(zip(names, torch.autograd.grad(loss, parameters), strict=True)), guarded
 
 
-def packed(trial, world_size, micro_batch, tied=False):
+def packed(trial, world_size, micro_batch, tied=False, epoch=0):
     """The same through packed micro-batches, summed over ranks."""
-    policy, original, _, _ = world(tied)
+    policy, original, *_ = world(tied)
     engine = PlainEngine(policy)
     engine.models["pristine"] = original
     parts = composition(trial, tied)
     loss, guarded = torch.zeros((), dtype=torch.float64), 0
     for rank in range(world_size):
         for pairs in share(PAIRS, rank, world_size, micro_batch):
-            batch, plan = parts.micro_batch(pairs, PAIRS)
-            output = engine.backward(batch, engine.with_reference(batch, plan) if parts.retain_kind == "kl" else plan)
+            batch, plan = parts.micro_batch(pairs, PAIRS, epoch)
+            output = engine.backward(batch, engine.with_reference(batch, plan) if parts.needs_reference_logits else plan)
             loss += output.loss.detach()
             guarded += sum(term.guarded_rows for term in output.terms)
     return loss, {name: parameter.grad for name, parameter in engine.models["policy"].named_parameters()}, guarded
@@ -120,16 +168,27 @@ def packed(trial, world_size, micro_batch, tied=False):
 def assert_same(actual, expected):
     torch.testing.assert_close(actual[0], expected[0], rtol=1e-10, atol=0)
     assert actual[1].keys() == expected[1].keys()
-    for name, gradient in expected[1].items():
-        torch.testing.assert_close(actual[1][name], gradient, rtol=1e-8, atol=1e-11, msg=f"gradient of {name}")
+    for name, wanted in expected[1].items():
+        torch.testing.assert_close(actual[1][name], wanted, rtol=1e-8, atol=1e-11, msg=f"gradient of {name}")
     assert actual[2] == expected[2]
 
 
+def goes_with(method, beliefs):
+    """Whether a method takes these beliefs."""
+    return CATALOGUE[method].token_beliefs or "token" not in beliefs
+
+
 @pytest.mark.parametrize(("world_size", "micro_batch"), CUTS)
-@pytest.mark.parametrize("beliefs", BELIEF_KINDS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "beliefs"), [(name, kind) for name in METHODS for kind in BELIEF_KINDS if goes_with(name, kind)])
 def test_micro_batches_add_up_to_the_published_loss(method, beliefs, world_size, micro_batch):
     assert_same(packed(settings(method, beliefs), world_size, micro_batch), dense(method, beliefs))
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.preferred])
+def test_preferred_answers_take_turns_from_epoch_to_epoch(method):
+    assert_same(packed(settings(method, "sequence"), 2, 2, epoch=3), dense(method, "sequence", epoch=3))
+    later, first = (dense(method, "sequence", epoch=epoch)[1]["lm_head.weight"] for epoch in (3, 0))
+    assert not torch.equal(later, first)
 
 
 def test_the_compared_batches_have_guarded_and_unguarded_belief_rows():
@@ -171,11 +230,13 @@ def test_missing_retain_partners_are_left_out():
 
 
 def test_coefficients_divide_by_the_global_count_of_the_unit_of_each_method():
-    beliefs = [belief.encoded for forget, _ in PAIRS for belief in world()[3][FORGET[forget].id]]
+    _, _, _, store, _ = world()
+    beliefs = [belief.encoded for forget, _ in PAIRS for belief in store[FORGET[forget].id]]
     retain = 1.3 / answer_tokens([RETAIN[index] for _, index in PAIRS])
     counts = {
         "graddiff": (answer_tokens([FORGET[forget] for forget, _ in PAIRS]), answer_tokens(beliefs)),
         "npo": (len(PAIRS), len(beliefs)),
+        "ceu": (answer_tokens([FORGET[forget] for forget, _ in PAIRS]) - len(PAIRS), answer_tokens(beliefs) - len(beliefs)),
     }
     for method, (targets, samples) in counts.items():
         _, plan = composition(settings(method, "sequence")).micro_batch(PAIRS[:1], PAIRS)
@@ -196,15 +257,24 @@ def test_a_global_batch_without_pairs_divides_by_nothing():
     assert all(term.coefficient < float("inf") for term in plan.terms)
 
 
-def test_references_are_those_of_the_packed_responses():
-    _, plan = composition(settings("npo", "sequence")).micro_batch(PAIRS[:2], PAIRS)
-    _, _, reference, beliefs = world()
-    targets, samples, retain = plan.terms
-    assert targets.reference_sequence_logp_S.tolist() == [reference["forget/4"], reference["forget/0"]]
-    assert samples.reference_sequence_logp_S.tolist() == [
-        belief.reference_logp_nats for index in ("4", "0") for belief in beliefs[f"forget/{index}"]
+def test_references_and_partners_are_those_of_the_packed_responses():
+    _, plan = composition(settings("dpo", "sequence")).micro_batch(PAIRS[:2], PAIRS)
+    _, _, reference, beliefs, preferred = world()
+    targets, samples, answers, retain = plan.terms
+    assert targets.reference_logp_N.tolist() == [*reference["forget/4"], *reference["forget/0"]]
+    drawn = [beliefs[f"forget/{index}"] for index in ("4", "0")]
+    assert samples.reference_logp_N.tolist() == [value for group in drawn for belief in group for value in belief.reference_logp_nats]
+    assert answers.reference_logp_N.tolist() == [
+        value for index in ("4", "0") for value in preferred[f"forget/{index}"][0].reference_logp_nats
     ]
-    assert retain.reference_sequence_logp_S is None
+    assert (targets.partner_S.tolist(), samples.partner_S.tolist()) == ([0, 1], [0] * len(drawn[0]) + [1] * len(drawn[1]))
+    assert (retain.reference_logp_N, retain.partner_S) == (None, None)
+
+
+def test_moved_retain_weight_takes_the_place_of_the_fixed_one():
+    parts = composition(settings("pdu"))
+    fixed, moved = (other.micro_batch(PAIRS, PAIRS)[1].terms[-1].coefficient for other in (parts, replace(parts, retain_weight=5.0)))
+    assert moved == pytest.approx(fixed * 5.0 / 1.3)
 
 
 def test_token_beliefs_are_in_the_plan_only_where_asked():

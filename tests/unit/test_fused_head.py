@@ -6,14 +6,16 @@ from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from search_spaces.method_catalogue import METHODS as CATALOGUE
 from search_spaces.trial_settings import ForgetSettings, TokenBeliefSettings
-from tests.unit.dense_losses import belief_loss, gradient, published_loss, published_weights, retain_loss, slow_mixtures, token_nll
+from tests.unit.dense_losses import belief_loss, gradient, pair_loss, published_loss, retain_loss, row_loss, slow_mixtures, token_nll
 from trainables.losses.fused_head import FusedHead, HeadPlan, HeadTerm, target_logp
-from trainables.losses.residuals import METHODS
+from trainables.losses.methods import METHODS, LogitMethod
 
 HIDDEN, VOCABULARY = 6, 13
-FORGET, BELIEFS, RETAIN = [3, 1, 4], [2, 2], [5, 1]
-COEFFICIENTS = (0.5, 0.25, 1.75)
+FORGET, BELIEFS, PREFERRED, RETAIN = [3, 1, 4], [2, 2], [2, 3, 1], [5, 1]
+PARTNERS = {"forget": [0, 1, 2], "beliefs": [2, 0]}
+COEFFICIENTS = {"forget": 0.5, "beliefs": 0.25, "preferred": 1.0, "retain": 1.75}
 TOKEN_BELIEFS = [
     None,
     TokenBeliefSettings(weight=0.3, top_k=4),
@@ -34,7 +36,7 @@ def response_of_row(lengths):
 
 def inputs(with_bias=True):
     """Hidden states, weight and bias of a head that is sure of some targets."""
-    rows = sum(FORGET + BELIEFS + RETAIN)
+    rows = sum(FORGET + BELIEFS + PREFERRED + RETAIN)
     return (numbers(rows, HIDDEN), numbers(VOCABULARY, HIDDEN, seed=1), *([numbers(VOCABULARY, seed=2)] if with_bias else []))
 
 
@@ -43,38 +45,64 @@ def make_plan(method="npo", token_belief=None, retain="nll", chunk=4, with_bias=
     targets = torch.randint(VOCABULARY, (len(hidden),), generator=torch.Generator().manual_seed(3))
     targets[::2] = linear(hidden, weight, *bias).argmax(-1)[::2]
     terms, start = [], 0
-    for lengths, kind, coefficient in zip((FORGET, BELIEFS, RETAIN), ("forget", "forget", retain), COEFFICIENTS, strict=True):
+    for name, lengths in (("forget", FORGET), ("beliefs", BELIEFS), ("preferred", PREFERRED), ("retain", RETAIN)):
         rows = slice(start, start + sum(lengths))
-        reference = numbers(len(lengths), seed=start, scale=4) - 8 if kind == "forget" else None
-        terms.append(HeadTerm(rows, kind, coefficient, response_of_row(lengths), torch.tensor(lengths), reference))
         start = rows.stop
-    reference = (numbers(len(hidden), HIDDEN, seed=8), numbers(VOCABULARY, HIDDEN, seed=9)) if retain == "kl" else None
-    reference_bias = numbers(VOCABULARY, seed=10) if retain == "kl" and with_bias else None
+        if name == "preferred" and METHODS[method].preferred is None:
+            continue
+        kind = {"beliefs": "forget", "retain": retain}.get(name, name)
+        reference = None if name == "retain" else -8 * numbers(sum(lengths), seed=start).abs() / len(lengths)
+        partners = torch.tensor(PARTNERS[name]) if name in PARTNERS and METHODS[method].preferred else None
+        terms.append(HeadTerm(rows, kind, COEFFICIENTS[name], response_of_row(lengths), torch.tensor(lengths), reference, partners))
+    known = retain == "kl" or METHODS[method].needs_reference_logits
+    reference = (numbers(len(hidden), HIDDEN, seed=8), numbers(VOCABULARY, HIDDEN, seed=9)) if known else None
+    reference_bias = numbers(VOCABULARY, seed=10) if known and with_bias else None
     return HeadPlan(targets, tuple(terms), ForgetSettings(method=method), token_belief, chunk, reference, reference_bias)
 
 
-def dense_term_loss(logits, plan, term):
-    """Loss of one term without its coefficient; `logits` are its own rows."""
-    targets = plan.targets_N[term.rows]
-    if term.kind == "nll":
-        return retain_loss("nll", logits, targets)
-    if term.kind == "kl":
-        hidden, weight = plan.reference
-        return retain_loss("kl", logits, targets, linear(hidden[term.rows], weight, plan.reference_bias_V))
-    arguments = (term.sequence_N, term.reference_sequence_logp_S, plan.forget)
+def dense_term_loss(every_logit, plan, term):
+    """Loss of one term without its coefficient."""
+    logits, targets = every_logit[term.rows], plan.targets_N[term.rows]
+    known = None
+    if plan.reference is not None:
+        known = linear(plan.reference[0][term.rows], plan.reference[1], plan.reference_bias_V)
+    if term.kind == "preferred":
+        return torch.zeros((), dtype=logits.dtype)  # it counts with its pairs
+    if term.kind in ("nll", "kl"):
+        return retain_loss(term.kind, logits, targets, known)
+    if isinstance(METHODS[plan.forget.method], LogitMethod):
+        return row_loss(logits, targets, term.sequence_N, plan.forget, known)
     nll = token_nll(logits, targets)
-    base = published_loss(nll, *arguments)
+    sides = preferred_sides(every_logit, plan, term)
     if plan.token_belief is None:
-        return base
-    weights = published_weights(nll.detach(), *arguments)
-    # The value is the published one at lambda 0; the gradient is the mixture's alone.
-    mixture = belief_loss(logits, targets, weights, plan.token_belief)
-    return mixture + (base + (weights * nll).sum()).detach()
+        return dense_base(nll, sides, plan, term)
+    fixed = [[part.detach() for part in side] for side in sides]
+    _, (slopes,) = gradient(lambda nll: dense_base(nll, fixed, plan, term), nll)
+    # The value is the published one at lambda 0; for the response the gradient is the mixture's alone.
+    mixture = belief_loss(logits, targets, -slopes, plan.token_belief)
+    return dense_base(nll.detach(), sides, plan, term) + mixture - (slopes * nll).sum().detach()
+
+
+def preferred_sides(every_logit, plan, term):
+    """Per response of a term its preferred answer's token losses under policy and reference."""
+    if term.partner_S is None:
+        return []
+    answers = next(other for other in plan.terms if other.kind == "preferred")
+    nll = token_nll(every_logit[answers.rows], plan.targets_N[answers.rows])
+    return [(nll[answers.sequence_N == index], -answers.reference_logp_N[answers.sequence_N == index]) for index in term.partner_S.tolist()]
+
+
+def dense_base(nll, sides, plan, term):
+    """Loss of a term's responses without beliefs."""
+    if not sides:
+        return published_loss(nll, term.sequence_N, term.reference_logp_N, plan.forget)
+    mine = [(nll[term.sequence_N == index], -term.reference_logp_N[term.sequence_N == index]) for index in range(len(sides))]
+    return sum(pair_loss(response, side, plan.forget) for response, side in zip(mine, sides, strict=True))
 
 
 def dense_loss(plan, hidden, weight, bias=None):
     logits = linear(hidden, weight, bias)
-    return sum(term.coefficient * dense_term_loss(logits[term.rows], plan, term) for term in plan.terms)
+    return sum(term.coefficient * dense_term_loss(logits, plan, term) for term in plan.terms)
 
 
 def fused(plan, hidden, weight, bias=None, *, scale=1.0):
@@ -94,9 +122,15 @@ def check_same(plan, tensors, rtol=1e-10, atol=1e-11):
 
 
 @pytest.mark.parametrize("token_belief", TOKEN_BELIEFS, ids=BELIEF_NAMES)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, info in CATALOGUE.items() if info.token_beliefs])
 def test_head_gives_the_loss_and_gradients_of_the_dense_published_formula(method, token_belief):
     check_same(make_plan(method, token_belief), inputs())
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("method", [name for name, info in CATALOGUE.items() if not info.token_beliefs])
+def test_head_gives_the_loss_and_gradients_of_methods_without_a_target(method, with_bias):
+    check_same(make_plan(method, with_bias=with_bias), inputs(with_bias))
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
@@ -110,21 +144,22 @@ def test_head_refuses_kl_when_only_one_of_policy_and_reference_has_a_bias():
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
-@pytest.mark.parametrize("method", ["npo", "simnpo", "wga"])
+@pytest.mark.parametrize("method", METHODS)
 def test_head_gives_the_same_for_any_chunk(method, chunk):
-    check_same(make_plan(method, TOKEN_BELIEFS[2], retain="kl", chunk=chunk), inputs())
+    belief = TOKEN_BELIEFS[2] if CATALOGUE[method].token_beliefs else None
+    check_same(make_plan(method, belief, retain="kl", chunk=chunk), inputs())
 
 
 def test_head_does_not_care_about_the_order_of_responses():
     hidden, weight = inputs(with_bias=False)
     lengths = [3, 1, 4]
     targets = torch.randint(VOCABULARY, (8,), generator=torch.Generator().manual_seed(5))
-    reference = torch.tensor([-4.0, -1.0, -9.0], dtype=torch.float64)
+    reference = -numbers(8, seed=6).abs()
 
     def plan_of(order):
         mine = [lengths[index] for index in order]
         rows = torch.cat([(response_of_row(lengths) == index).nonzero().squeeze(1) for index in order])
-        term = HeadTerm(slice(0, 8), "forget", 1.0, response_of_row(mine), torch.tensor(mine), reference[order])
+        term = HeadTerm(slice(0, 8), "forget", 1.0, response_of_row(mine), torch.tensor(mine), reference[rows])
         return rows, HeadPlan(targets[rows], (term,), chunk=3)
 
     in_order, plan = plan_of([0, 1, 2])
@@ -155,7 +190,7 @@ def test_head_counts_what_its_terms_came_to():
         mine, targets = logits[term.rows], plan.targets_N[term.rows]
         guarded = slow_mixtures(mine, targets, plan.token_belief)[1].sum() if term.kind == "forget" else 0
         sums = torch.stack([-token_nll(mine, targets)[term.sequence_N == index].sum() for index in range(len(term.lengths_S))])
-        assert stats.loss == pytest.approx(float(dense_term_loss(mine, plan, term)))
+        assert stats.loss == pytest.approx(float(dense_term_loss(logits, plan, term)))
         assert stats.target_logp_nats == pytest.approx(float(sums.sum()))
         assert (stats.rows, stats.guarded_rows) == (len(targets), int(guarded))
         torch.testing.assert_close(stats.sequence_logp_S, sums)
@@ -255,7 +290,7 @@ class LargestTensor(TorchDispatchMode):
 def test_head_never_holds_logits_of_more_than_a_chunk(method, retain):
     rows, vocabulary, hidden_size, chunk = 96, 3000, 4, 8
     terms = tuple(
-        HeadTerm(slice(start, start + 48), kind, 1.0, response_of_row([48]), torch.tensor([48]), torch.tensor([-100.0]))
+        HeadTerm(slice(start, start + 48), kind, 1.0, response_of_row([48]), torch.tensor([48]), torch.full((48,), -2.0))
         for start, kind in ((0, "forget"), (48, retain))
     )
     hidden, weight = torch.randn(rows, hidden_size, requires_grad=True), torch.nn.Parameter(torch.randn(vocabulary, hidden_size))
@@ -320,5 +355,5 @@ def test_plan_refuses_terms_that_overlap_or_cut_a_response():
         HeadPlan(torch.zeros(2, dtype=torch.long), (term, term))
     with pytest.raises(AssertionError, match="whole responses"):
         HeadPlan(torch.zeros(2, dtype=torch.long), (replace(term, lengths_S=torch.tensor([3])),))
-    with pytest.raises(AssertionError, match="forget, nll, kl"):
+    with pytest.raises(AssertionError, match="forget, preferred, nll, kl"):
         HeadPlan(torch.zeros(2, dtype=torch.long), (replace(term, kind="dpo"),))

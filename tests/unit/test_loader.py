@@ -168,7 +168,7 @@ def test_text_that_is_not_utf8_is_refused(tmp_path):
 def test_unknown_key_is_refused_with_the_nearest_one(message):
     assert message(trial={"token_belief": {"top_kk": 5}}).endswith(
         'trial.token_belief.top_kk: unknown key (given: 5). Did you mean "top_k"? '
-        "Allowed: weight, top_k, temperature, exclude_target, guard_target."
+        "Allowed: weight, top_k, top_p, temperature, exclude_target, guard_target."
     )
 
 

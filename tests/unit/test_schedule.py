@@ -62,9 +62,12 @@ def test_rungs_are_distinct_steps_and_as_many_as_asked_when_they_fit(steps, rung
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"epochs": 4, "rungs": 2}, Course(steps=8, refresh_every=2, warmup=2, rungs=[4, 8])),
-        ({"steps": 5, "sequence_belief": {"refresh_epochs": 0}}, Course(steps=5, refresh_every=5, warmup=2, rungs=[5])),
-        ({"epochs": 1, "sequence_belief": {"refresh_epochs": 0.1}}, Course(steps=2, refresh_every=1, warmup=2, rungs=[2])),
+        ({"epochs": 4, "rungs": 2}, Course(steps=8, steps_per_epoch=2, refresh_every=2, warmup=2, rungs=[4, 8])),
+        ({"steps": 5, "sequence_belief": {"refresh_epochs": 0}}, Course(steps=5, steps_per_epoch=2, refresh_every=5, warmup=2, rungs=[5])),
+        (
+            {"epochs": 1, "sequence_belief": {"refresh_epochs": 0.1}},
+            Course(steps=2, steps_per_epoch=2, refresh_every=1, warmup=2, rungs=[2]),
+        ),
     ],
     ids=["epochs", "beliefs once", "beliefs at every step"],
 )

@@ -4,7 +4,7 @@ import torch
 from search_spaces.trial_settings import TokenBeliefSettings
 from tests.unit.dense_losses import belief_loss, gradient, random_rows, slow_belief, slow_mixtures
 from trainables.losses.residuals import target_residual, token_logp
-from trainables.losses.token_belief import belief, belief_residual, top_tokens
+from trainables.losses.token_belief import belief, belief_residual, nucleus_size, top_tokens
 
 VOCABULARY = 11
 VARIANTS = [
@@ -15,6 +15,9 @@ VARIANTS = [
     TokenBeliefSettings(weight=0.6, top_k=3, exclude_target=True, guard_target=False),
     TokenBeliefSettings(weight=1.0, top_k=200, temperature=1.5, exclude_target=True),
     TokenBeliefSettings(weight=0.2, top_k=1, guard_target=True),
+    TokenBeliefSettings(weight=0.3, top_k=200, top_p=0.9, temperature=2.0),
+    TokenBeliefSettings(weight=0.4, top_k=3, top_p=0.7, exclude_target=True),
+    TokenBeliefSettings(weight=0.4, top_k=5, top_p=1e-9, guard_target=False),
 ]
 
 
@@ -50,15 +53,28 @@ def test_belief_leaves_its_logits_alone():
     assert torch.equal(logits, before)
 
 
+def top(scores, count):
+    """The mask of as many top tokens in each row."""
+    return top_tokens(scores, scores.topk(count).values, torch.full((len(scores), 1), count))
+
+
+def test_nucleus_is_the_fewest_tokens_that_have_the_mass():
+    probabilities = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.94, 0.03, 0.02, 0.01]])
+    for top_p, sizes in [(0.5, [1, 1]), (0.51, [2, 1]), (0.94, [3, 1]), (0.96, [4, 2]), (1e-12, [1, 1])]:
+        assert nucleus_size(probabilities.log(), torch.zeros(2, 1), top_p).flatten().tolist() == sizes
+    q = belief(probabilities.log(), torch.tensor([3, 3]), TokenBeliefSettings(top_p=0.51))
+    torch.testing.assert_close(q, torch.tensor([[0.625, 0.375, 0, 0], [1, 0, 0, 0]]))
+
+
 def test_top_tokens_take_the_lowest_indices_when_scores_tie():
     scores = torch.tensor([[1.0, 3.0, 1.0, 1.0, 2.0], [5.0, 5.0, 5.0, 5.0, 5.0]])
-    assert top_tokens(scores, 3).int().tolist() == [[1, 1, 0, 0, 1], [1, 1, 1, 0, 0]]
+    assert top(scores, 3).int().tolist() == [[1, 1, 0, 0, 1], [1, 1, 1, 0, 0]]
 
 
 def test_top_tokens_agree_with_a_sort_when_bfloat16_makes_many_ties():
     scores = torch.randn(50, 300, generator=torch.Generator().manual_seed(0)).bfloat16().float()
     expected = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, scores.argsort(dim=-1, descending=True, stable=True)[:, :40], True)
-    assert torch.equal(top_tokens(scores, 40), expected)
+    assert torch.equal(top(scores, 40), expected)
 
 
 def test_belief_of_weight_zero_is_the_base_method():

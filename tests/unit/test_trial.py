@@ -1,16 +1,16 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from search_spaces.trial_settings import TrialSettings
-from tests.unit.plain_engine import PlainEngine, answer_logp, random_examples, random_llama, run_ranks
+from tests.unit.plain_engine import PlainEngine, answer_logps, random_examples, random_llama, run_ranks
 from trainables import trial as trial_module
-from trainables.data.encoding import Encoded, encode
-from trainables.data.examples import Benchmark
+from trainables.data.examples import Benchmark, Example
 from trainables.jobs import TrialFailedError, Verdict
-from trainables.lane_data import LaneData
+from trainables.lane_data import LaneData, encode_examples
 from trainables.trial import AtRungs, alone, run_trial
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
@@ -38,10 +38,10 @@ def random_data():
 
 
 def text_data(tokenizer):
-    def encoded(name, pairs):
-        return [Encoded(f"{name}/{index}", *encode(tokenizer, *pair)) for index, pair in enumerate(pairs)]
-
-    return LaneData(EMPTY, encoded("forget", PAIRS), encoded("retain", KEPT))
+    forget, retain = (
+        [Example(f"{name}/{index}", *pair) for index, pair in enumerate(pairs)] for name, pairs in (("forget", PAIRS), ("retain", KEPT))
+    )
+    return LaneData(replace(EMPTY, forget=tuple(forget)), encode_examples(tokenizer, forget), encode_examples(tokenizer, retain))
 
 
 class Witness:
@@ -87,7 +87,7 @@ STOP_AND_KEEP = Verdict(go_on=False, keep=True, reason="the time is up")
 
 def run(engine, trial, data, values=None, judge=None):
     witness = Witness(engine, values or {}, judge or alone())
-    reference = {item.id: answer_logp(engine.models["pristine"], item) for item in data.forget}
+    reference = {item.id: answer_logps(engine.models["pristine"], item) for item in data.forget}
     return run_trial(engine, trial, data, reference, witness.at_rungs, witness.events.append), witness
 
 
@@ -116,7 +116,8 @@ def test_rungs_measure_validation_and_only_the_last_one_the_test_part():
     assert [(event["rung"], event["rungs"], event["step"]) for event in rungs] == [(1, 4, 2), (2, 4, 4), (3, 4, 6), (4, 4, 8)]
     assert [event["metrics"]["validation/score"] for event in rungs] == [2, 4, 6, 8]
     assert result.metrics == rungs[-1]["metrics"]
-    assert set(result.metrics) == {"validation/score", "test/score", "train/loss", "train/gradient_norm", "train/guarded_frac"}
+    trained = {f"train/{name}" for name in ("loss", "gradient_norm", "guarded_frac", "retain_loss_nats")}
+    assert set(result.metrics) == {"validation/score", "test/score", *trained}
 
 
 def test_kept_rungs_alone_are_measured_on_the_test_part_and_saved():
@@ -250,9 +251,9 @@ def test_reported_loss_is_that_of_the_global_batch():
     _, cut = run(PlainEngine(random_llama()), settings(steps=1, optimizer={"global_batch": 5, "micro_batch": 1}), random_data())
     model, data = random_llama(), random_data()
     tokens = sum(len(item.answer) for item in data.forget)
-    forget = sum(answer_logp(model, item) for item in data.forget) / tokens
+    forget = sum(sum(answer_logps(model, item)) for item in data.forget) / tokens
     # Five partners out of three retain examples: all of them once, two of them twice.
-    nll = {item.id: -answer_logp(model, item) / 10 for item in data.retain}
+    nll = {item.id: -sum(answer_logps(model, item)) / 10 for item in data.retain}
     pairs = trial_module.global_batch(0, 0, 5, 3, 5)
     expected = forget + sum(nll[data.retain[retain].id] for _, retain in pairs)
     assert witness.of("progress")[0]["loss"] == pytest.approx(expected, rel=1e-10)
@@ -298,8 +299,8 @@ def test_no_beliefs_are_sampled_unless_asked(monkeypatch):
     run(PlainEngine(random_llama()), settings(beliefs="token"), random_data())
 
 
-def test_reference_states_are_computed_for_kl_retain_alone():
-    for retain, method, wanted in [("kl", "graddiff", True), ("nll", "graddiff", False), ("kl", "ga", False)]:
+def test_reference_states_are_computed_for_kl_retain_and_whole_rows_of_logits_alone():
+    for retain, method, wanted in [("kl", "graddiff", True), ("nll", "graddiff", False), ("kl", "ga", False), ("nll", "undial", True)]:
         engine = PlainEngine(random_llama())
         run(engine, settings(retain={"loss": retain}, forget={"method": method}, steps=1), random_data())
         assert ("reference" in engine.events) == wanted
@@ -312,6 +313,26 @@ def test_guarded_share_counts_belief_rows_alone():
     for beliefs, expected in [("token", 1.0), ("none", 0.0)]:
         result, _ = run(PlainEngine(random_llama(sharpness=5.0)), trial.model_copy(update={"beliefs": beliefs}), data)
         assert result.metrics["train/guarded_frac"] == expected
+
+
+def test_dual_variable_rises_while_the_retain_loss_is_larger_than_allowed_and_never_falls_below_zero():
+    forget = {"method": "pdu", "dual": {"step": 0.5, "allowed_nats": 0.1}}
+    result, witness = run(PlainEngine(random_llama()), settings(steps=3, rungs=3, forget=forget, retain={"weight": 2.0}), random_data())
+    told = [event["metrics"] for event in witness.of("rung")]
+    expected = 2.0
+    for metrics in told:
+        assert metrics["train/retain_weight"] == pytest.approx(expected, rel=1e-12)
+        expected += 0.5 * (metrics["train/retain_loss_nats"] - 0.1)
+    forget["dual"] = {"step": 1000.0, "allowed_nats": 1e6}
+    result, _ = run(PlainEngine(random_llama()), settings(steps=3, rungs=3, forget=forget), random_data())
+    assert result.metrics["train/retain_weight"] == 0.0
+
+
+def test_dual_variable_waits_for_its_warm_up():
+    forget = {"method": "pdu", "dual": {"warmup_epochs": 1.0}}
+    _, witness = run(PlainEngine(random_llama()), settings(steps=4, rungs=4, forget=forget), random_data())
+    first, second, third, fourth = (event["metrics"]["train/retain_weight"] for event in witness.of("rung"))
+    assert first == second == third == 1.0 != fourth
 
 
 def test_loss_that_is_not_finite_fails_the_trial_with_what_to_change():

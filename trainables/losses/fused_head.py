@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from trainables.losses.head_plan import HeadOutput, HeadPlan, HeadTerm, TermStats
-from trainables.losses.residuals import METHODS, TargetStats, target_residual, token_logp
+from trainables.losses.logit_methods import LogitRows
+from trainables.losses.methods import METHODS, LogitMethod, PreferenceMethod, TargetMethod
+from trainables.losses.residuals import TargetStats, target_residual, token_logp
 from trainables.losses.retain import kl_residual, nll_residual
 from trainables.losses.token_belief import belief_residual
+from trainables.losses.whole_responses import WholeResponses, pair_up, sums_of
 
 
 class FusedHead(nn.Module):
@@ -147,53 +150,80 @@ class _KnownGradients(torch.autograd.Function):
 @torch.no_grad()
 def _run(head: _Head, plan: HeadPlan, gradients: _Gradients) -> tuple[Tensor, tuple[TermStats, ...]]:
     """Loss and statistics of a plan; fills `gradients`."""
-    results = tuple(_run_term(head, plan, term, gradients) for term in plan.terms)
+    wholes = _whole_responses(head, plan)
+    results = tuple(_run_term(head, plan, term, whole, gradients) for term, whole in zip(plan.terms, wholes, strict=True))
     loss = sum(term.coefficient * result.loss for term, result in zip(plan.terms, results, strict=True))
     return torch.tensor(loss, dtype=head.dtype, device=head.hidden_NH.device), results
 
 
-def _run_term(head: _Head, plan: HeadPlan, term: HeadTerm, gradients: _Gradients) -> TermStats:
+def _run_term(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses, gradients: _Gradients) -> TermStats:
     # Sums are in float64, so that they do not depend on how the rows are cut into chunks.
     sums = torch.zeros(3, dtype=torch.float64, device=head.hidden_NH.device)
     logp_S = sums.new_zeros(len(term.lengths_S))
-    whole_logp_S = _whole_responses(head, plan, term)
     for rows in _chunks(term.rows, plan.chunk):
         logits_NV, targets_N = head.logits(rows), plan.targets_N[rows]
-        sequence_N = term.sequence_N[rows.start - term.rows.start : rows.stop - term.rows.start]
-        stats = TargetStats(token_logp(logits_NV, targets_N), sequence_N, term.lengths_S, whole_logp_S, term.reference_sequence_logp_S)
-        loss_N, residual_NV, guarded_N = _losses(head, plan, term.kind, rows, logits_NV, stats)
+        mine = slice(rows.start - term.rows.start, rows.stop - term.rows.start)
+        stats = TargetStats(
+            token_logp(logits_NV, targets_N),
+            term.sequence_N[mine],
+            term.lengths_S,
+            None if term.reference_logp_N is None else term.reference_logp_N[mine],
+            whole.logp_S,
+            whole.reference_logp_S,
+        )
+        loss_N, residual_NV, guarded_N = _losses(head, plan, term, whole, rows, logits_NV, stats)
         gradients.add(rows, residual_NV.mul_(term.coefficient))
         sums += torch.stack([loss_N.double().sum(), stats.logp_N.double().sum(), guarded_N.double().sum()])
-        logp_S.index_add_(0, sequence_N, stats.logp_N.double())
+        logp_S.index_add_(0, stats.sequence_N, stats.logp_N.double())
     loss, target_logp_nats, guarded_rows = sums.tolist()
     return TermStats(loss, target_logp_nats, len(term.sequence_N), int(guarded_rows), logp_S)
 
 
-def _losses(head: _Head, plan: HeadPlan, kind: str, rows: slice, logits_NV: Tensor, stats: TargetStats) -> tuple[Tensor, Tensor, Tensor]:
+def _losses(
+    head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses, rows: slice, logits_NV: Tensor, stats: TargetStats
+) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, residual and guard of each row of one chunk."""
-    targets_N = plan.targets_N[rows]
+    targets_N, method = plan.targets_N[rows], METHODS[plan.forget.method]
     unguarded_N = torch.zeros_like(targets_N, dtype=torch.bool)
-    if kind == "nll":
+    if term.kind == "nll":
         return *nll_residual(logits_NV, targets_N), unguarded_N
-    if kind == "kl":
+    if term.kind == "kl":
         return *kl_residual(logits_NV, _reference_logits(head, plan, rows)), unguarded_N
-    weight_N, loss_N = METHODS[plan.forget.method].weigh(stats, plan.forget)
-    if plan.token_belief is None:
+    if isinstance(method, LogitMethod):
+        reference_NV = _reference_logits(head, plan, rows) if method.needs_reference_logits else None
+        first_N = _first_rows(term, rows)
+        return *method.residual(LogitRows(logits_NV, targets_N, first_N, reference_NV), plan.forget), unguarded_N
+    weight_N, loss_N = method.weigh(stats, plan.forget) if isinstance(method, TargetMethod) else whole.weigh(stats, method.score)
+    if term.kind == "preferred" or plan.token_belief is None:
         return loss_N, target_residual(logits_NV, targets_N, weight_N), unguarded_N
     loss_extra_N, residual_NV, guarded_N = belief_residual(logits_NV, targets_N, weight_N, plan.token_belief)
     return loss_N + loss_extra_N, residual_NV, guarded_N
 
 
-def _whole_responses(head: _Head, plan: HeadPlan, term: HeadTerm) -> Tensor | None:
-    """Log-probability of each whole response, by a pass of its own: the first chunk may not hold all rows that its weights depend on."""
-    if term.kind != "forget" or not METHODS[plan.forget.method].needs_sequence_sums:
-        return None
-    logp_N, _ = target_logp(head.hidden_NH[term.rows], head.weight_VH, head.bias_V, plan.targets_N[term.rows], plan.chunk)
-    return logp_N.new_zeros(len(term.lengths_S), dtype=torch.float64).index_add_(0, term.sequence_N, logp_N.double())
+def _first_rows(term: HeadTerm, rows: slice) -> Tensor:
+    """Whether each of some rows of a term is the first of its response; responses follow one another."""
+    changed_N = torch.ones_like(term.sequence_N, dtype=torch.bool)
+    changed_N[1:] = term.sequence_N[1:] != term.sequence_N[:-1]
+    return changed_N[rows.start - term.rows.start : rows.stop - term.rows.start]
+
+
+def _whole_responses(head: _Head, plan: HeadPlan) -> list[WholeResponses]:
+    """What each term's rows must know of whole responses, by a pass of its own: the first chunk may not hold all rows that count."""
+    method = METHODS[plan.forget.method]
+    if not method.needs_whole_responses:
+        return [WholeResponses()] * len(plan.terms)
+    logp: list[Tensor | None] = []
+    for term in plan.terms:
+        counts = term.kind in ("forget", "preferred")
+        inputs = (head.hidden_NH[term.rows], head.weight_VH, head.bias_V, plan.targets_N[term.rows], plan.chunk)
+        logp.append(target_logp(*inputs)[0] if counts else None)
+    if isinstance(method, PreferenceMethod):
+        return pair_up(method, plan, logp)
+    return [WholeResponses() if logp_N is None else sums_of(term, logp_N) for term, logp_N in zip(plan.terms, logp, strict=True)]
 
 
 def _reference_logits(head: _Head, plan: HeadPlan, rows: slice) -> Tensor:
-    assert plan.reference is not None, "a kl term needs the reference's hidden states and head"
+    assert plan.reference is not None, "kl terms and some methods need the reference's hidden states and head"
     assert (plan.reference_bias_V is None) == (head.bias_V is None), "the reference has the head of the policy, bias included"
     return _Head(*plan.reference, plan.reference_bias_V).logits(rows)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from search_spaces.trial_settings import ForgetSettings, TokenBeliefSettings
 
-KINDS = ("forget", "nll", "kl")
+KINDS = ("forget", "preferred", "nll", "kl")
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,18 @@ class HeadTerm:
     rows: slice
     """Rows of the packed forward."""
     kind: str
-    """`forget` (the plan's method, with token beliefs where the plan has them), `nll` or `kl`."""
+    """`forget` (the plan's method, with token beliefs where the plan has them), `preferred` (the answers that such a method prefers;
+    at most one such term, after those of the forget set), `nll` or `kl`."""
     coefficient: float
-    """The term's weight, already divided by the global count of tokens or sequences."""
+    """The term's weight, already divided by the global count of tokens or sequences. Preferred answers count with their pairs."""
     sequence_N: Tensor
     """Index of each row's response within this term."""
     lengths_S: Tensor
     """Answer tokens of each response."""
-    reference_sequence_logp_S: Tensor | None = None
-    """Log-probability of each response under the reference in nats, for methods that need it."""
+    reference_logp_N: Tensor | None = None
+    """Log-probability of each target under the reference in nats, for methods that need it."""
+    partner_S: Tensor | None = None
+    """Of a `forget` term: which response of the `preferred` term each of its responses is paired with."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class HeadPlan:
     chunk: int = 256
     """Rows whose logits exist at a time. Changes memory and speed, not the result."""
     reference: tuple[Tensor, Tensor] | None = None
-    """Hidden states `[N, H]` and head weight `[V, H]` of the reference, for `kl` terms."""
+    """Hidden states `[N, H]` and head weight `[V, H]` of the reference, for `kl` terms and methods that compare whole rows of logits."""
     reference_bias_V: Tensor | None = None
     """Bias of the reference's head, where the policy's head has one."""
 

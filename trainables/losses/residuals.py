@@ -1,20 +1,14 @@
-"""The base methods of unlearning: what each token weighs, and the published loss that this weight is the derivative of.
+"""What every loss is made of: log-probabilities of targets, and the residual that pushes a target down.
 
-Everything is minimised and in nats. A *residual* is the gradient of a loss with respect to the logits of one row; for every base
-method it is `weight * (e_y - p)`, so a method only has to say the weight. The learning-dynamics analysis works on the same residuals.
+A *residual* is the gradient of a loss with respect to the logits of one row. The learning-dynamics analysis works on the same ones.
 
 Shape suffixes: N rows (answer tokens), S sequences (responses), V vocabulary.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
-
-from search_spaces.trial_settings import ForgetSettings
 
 Weighted = tuple[Tensor, Tensor]
 """`(weight_N, loss_N)`: with the weight held constant, `weight * (e_y - p)` is the gradient of the summed loss."""
@@ -30,10 +24,12 @@ class TargetStats:
     """Index into S of each row's response."""
     lengths_S: Tensor
     """Answer tokens of each whole response."""
+    reference_logp_N: Tensor | None = None
+    """Log-probability of each target under the reference. None for methods that need no reference."""
     sequence_logp_S: Tensor | None = None
     """Log-probability of each whole response in nats, also of its rows that are not among N. None for methods that need no sums."""
     reference_sequence_logp_S: Tensor | None = None
-    """The same under the reference. None for methods that need no reference."""
+    """The same under the reference."""
 
     @property
     def lengths_N(self) -> Tensor:
@@ -64,90 +60,22 @@ def target_residual(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor) -> T
     return residual_NV.scatter_(1, at_target_N1, -residual_NV.sum(dim=-1, keepdim=True))
 
 
-def gradient_ascent(stats: TargetStats) -> Weighted:
-    """Minimise the log-likelihood: `S(y)`.
-
-    Source: BS eq. 1 (GA) and eq. 2 (GradDiff; its retain loss is a term of its own).
-    Deviation: averaged over tokens, as OU does; the equations average over sequences.
-    """
-    return torch.ones_like(stats.logp_N), stats.logp_N
-
-
-def npo(stats: TargetStats, *, beta: float) -> Weighted:
-    """Negative preference optimisation: `-(2 / beta) * log sigmoid(-beta * (S - S_reference))` per response.
+@torch.no_grad()
+def learning_residual(logp_NV: Tensor, mixture_NV: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the policy with a mixture that it is to learn.
 
     Args:
-        stats: With whole-response sums of policy and reference.
-        beta: Inverse temperature; towards 0 the weight is 1, gradient ascent.
+        logp_NV: Log-probabilities of the policy; not kept.
+        mixture_NV: Probabilities that sum to one, treated as constants.
 
-    Source: BS eq. 3.
+    Returns:
+        Loss of each row in nats, and its gradient `p - t` with respect to the logits.
     """
-    assert stats.sequence_logp_S is not None and stats.reference_sequence_logp_S is not None
-    margin_N = (stats.sequence_logp_S - stats.reference_sequence_logp_S)[stats.sequence_N]
-    weight_N = 2 * torch.sigmoid(beta * margin_N)
-    loss_N = -2 / beta * logsigmoid(-beta * margin_N) / stats.lengths_N
-    return weight_N.to(stats.logp_N.dtype), loss_N.to(stats.logp_N.dtype)
+    # A token that the mixture leaves out counts nothing, also where its log-probability is infinite.
+    loss_N = -torch.where(mixture_NV > 0, mixture_NV * logp_NV, 0.0).sum(dim=-1)
+    return loss_N, logp_NV.exp_().sub_(mixture_NV)
 
 
-def simnpo(stats: TargetStats, *, beta: float, delta: float) -> Weighted:
-    """NPO without a reference: `-(2 / beta) * log sigmoid(beta * (-S / length - delta))` per response.
-
-    Args:
-        stats: With whole-response sums of the policy.
-        beta: Inverse temperature.
-        delta: Margin in nats per token.
-
-    Source: OU.
-    """
-    assert stats.sequence_logp_S is not None
-    margin_N = -stats.sequence_logp_S[stats.sequence_N] / stats.lengths_N - delta
-    weight_N = 2 * torch.sigmoid(-beta * margin_N) / stats.lengths_N
-    loss_N = -2 / beta * logsigmoid(beta * margin_N) / stats.lengths_N
-    return weight_N.to(stats.logp_N.dtype), loss_N.to(stats.logp_N.dtype)
-
-
-def wga(stats: TargetStats, *, alpha: float) -> Weighted:
-    """Weighted gradient ascent: `p_y^alpha * log p_y` per token, the weight held constant.
-
-    Args:
-        stats: Rows alone are enough.
-        alpha: Exponent; 0 is gradient ascent.
-
-    Source: BS eq. 4.
-    """
-    weight_N = (alpha * stats.logp_N.detach()).exp()
-    return weight_N, weight_N * stats.logp_N
-
-
-@dataclass(frozen=True)
-class BaseMethod:
-    """One registered method.
-
-    Attributes:
-        name: Its key, and the name of its block of settings where it has one.
-        formula: Pure function of `TargetStats` and of the block's fields as keywords. The losses of a response's rows add up to the
-            response's published loss.
-        unit: What the published average is over.
-        needs_reference: Whether it compares with the reference's log-probability of the whole response.
-        needs_sequence_sums: Whether a row's weight depends on the whole response.
-    """
-
-    name: str
-    formula: Callable[..., Weighted]
-    unit: Literal["tokens", "sequences"]
-    needs_reference: bool = False
-    needs_sequence_sums: bool = False
-
-    def weigh(self, stats: TargetStats, settings: ForgetSettings) -> Weighted:
-        """Weight and loss of each row, with the hyperparameters of the method's own block."""
-        block = getattr(settings, self.name, None)
-        return self.formula(stats, **(block.model_dump() if block is not None else {}))
-
-
-METHODS: dict[str, BaseMethod] = {
-    "ga": BaseMethod("ga", gradient_ascent, unit="tokens"),
-    "graddiff": BaseMethod("graddiff", gradient_ascent, unit="tokens"),
-    "npo": BaseMethod("npo", npo, unit="sequences", needs_reference=True, needs_sequence_sums=True),
-    "simnpo": BaseMethod("simnpo", simnpo, unit="sequences", needs_sequence_sums=True),
-    "wga": BaseMethod("wga", wga, unit="tokens"),
-}
+def sums_of_sequences(values_N: Tensor, sequence_N: Tensor, sequences: int) -> Tensor:
+    """Sums over the rows of each response, `[S]` in float64."""
+    return torch.zeros(sequences, dtype=torch.float64, device=values_N.device).index_add_(0, sequence_N, values_N.double())

@@ -57,29 +57,55 @@ def belief_residual(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor, sett
 
 
 def belief(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettings) -> Tensor:
-    """The belief `q`: softmax at a temperature, restricted to the top tokens and renormalised.
+    """The belief `q`: softmax at a temperature, restricted to the top tokens or to a nucleus among them, and renormalised.
 
     Args:
         logits_NV: Logits of the policy.
         targets_N: Target tokens, left out where `exclude_target`.
-        settings: Temperature, number of tokens, whether the target is left out.
+        settings: Temperature, number of tokens, mass of the nucleus, whether the target is left out.
 
     Returns:
-        Probabilities over the whole vocabulary; not zero at the top tokens only.
+        Probabilities over the whole vocabulary; not zero at the chosen tokens only.
     """
     scores_NV = logits_NV / settings.temperature
     if settings.exclude_target:
         scores_NV.scatter_(1, targets_N.unsqueeze(1), -math.inf)
-    top_NV = top_tokens(scores_NV, min(settings.top_k, scores_NV.shape[1]))
-    return scores_NV.masked_fill_(~top_NV, -math.inf).softmax(dim=-1)
+    most = min(settings.top_k, scores_NV.shape[1])
+    top_Nk = scores_NV.topk(most, dim=-1).values
+    count_N1 = torch.full_like(targets_N, most).unsqueeze(1)
+    if settings.top_p < 1:
+        count_N1 = nucleus_size(top_Nk, scores_NV.logsumexp(dim=-1, keepdim=True), settings.top_p)
+    chosen_NV = top_tokens(scores_NV, top_Nk, count_N1)
+    return scores_NV.masked_fill_(~chosen_NV, -math.inf).softmax(dim=-1)
 
 
-def top_tokens(scores_NV: Tensor, k: int) -> Tensor:
-    """Mask of the `k` highest scores of each row; of equal scores the lowest indices win.
+def nucleus_size(top_Nk: Tensor, log_total_N1: Tensor, top_p: float) -> Tensor:
+    """How many of the highest scores it takes to reach a mass: the fewest, at least one, at most all that are given.
+
+    Args:
+        top_Nk: The highest scores of each row, in descending order.
+        log_total_N1: Logarithm of the sum of exp over the whole row.
+        top_p: The mass.
+
+    Returns:
+        `[N, 1]`.
+    """
+    before_Nk = (top_Nk - log_total_N1).exp().cumsum(dim=-1).roll(1, dims=-1)
+    before_Nk[:, 0] = 0.0
+    return (before_Nk < top_p).sum(dim=-1, keepdim=True)
+
+
+def top_tokens(scores_NV: Tensor, top_Nk: Tensor, count_N1: Tensor) -> Tensor:
+    """Mask of the highest scores of each row; of equal scores the lowest indices win.
 
     `topk` alone leaves the choice among equals to the kernel, and equals are common: bfloat16 logits have three digits.
+
+    Args:
+        scores_NV: The scores.
+        top_Nk: The highest of them, in descending order.
+        count_N1: How many are taken, from 1 to k.
     """
-    threshold_N1 = scores_NV.topk(k, dim=-1).values[:, -1:]
+    threshold_N1 = top_Nk.gather(1, count_N1 - 1)
     above_NV, tied_NV = scores_NV > threshold_N1, scores_NV == threshold_N1
-    room_N1 = k - above_NV.sum(dim=-1, keepdim=True)
+    room_N1 = count_N1 - above_NV.sum(dim=-1, keepdim=True)
     return above_NV | (tied_NV & (tied_NV.cumsum(dim=-1, dtype=torch.int32) <= room_N1))

@@ -1,0 +1,91 @@
+"""Whether the methods that a sweep may try go with the beliefs and the retain loss that it may try with them."""
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
+
+from search_spaces.method_catalogue import METHODS
+from search_spaces.space import Scalar, active, ordered, trial_value
+from search_spaces.sweep_settings import SweepSettings
+from search_spaces.user_errors import UserError
+
+ASKED = ("forget.method", "beliefs", "retain.loss")
+
+
+def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
+    """What does not go together.
+
+    Args:
+        sweep: With a space whose keys and conditions are sound.
+    """
+    entries: list[Mapping[str, Scalar]] = [*_drawn(sweep), *(_completed(sweep, entry) for entry in sweep.search.enqueue)]
+    clashes = {(str(values["forget.method"]), str(values["beliefs"])) for values in entries if _believes_in_vain(values)}
+    for method, beliefs in sorted(clashes):
+        able = [name for name, info in METHODS.items() if info.token_beliefs]
+        place = "space.beliefs" if "beliefs" in sweep.space else "trial.beliefs"
+        yield UserError(
+            f"{METHODS[method].name} pushes no target down, so token beliefs have nothing to add to",
+            key=place,
+            value=f"{beliefs} with {method}",
+            allowed="none or sequence with it",
+            remedy=f"switch beliefs on for the others only: when: {{forget.method: [{', '.join(able)}]}}, with trial.beliefs none",
+        )
+    if any(values["forget.method"] == "pdu" and values["retain.loss"] == "none" for values in entries):
+        yield UserError(
+            "PDU holds the retain loss down, and there is none", key="retain.loss", value="none", allowed="nll or kl", remedy="choose one"
+        )
+    answers = sweep.trial.forget.preferred.answers
+    if answers is not None:
+        yield from _answers_file(answers)
+
+
+def _answers_file(path: str) -> Iterator[UserError]:
+    key = "trial.forget.preferred.answers"
+    file = Path(path).expanduser()
+    if not file.is_file():
+        yield UserError("no such file", key=key, value=path, remedy="give a text file with one answer per line")
+    elif not file.read_text(encoding="utf-8", errors="replace").strip():
+        yield UserError("the file is empty", key=key, value=path, remedy="give a text file with one answer per line")
+
+
+def _believes_in_vain(values: Mapping[str, Scalar]) -> bool:
+    return not METHODS[str(values["forget.method"])].token_beliefs and "token" in str(values["beliefs"]).split("+")
+
+
+def _completed(sweep: SweepSettings, entry: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The asked values of an entry; the trial's own where it says nothing and nothing else is sampled."""
+    return {key: entry[key] if key in entry else (_neutral(key) if key in sweep.space else trial_value(sweep.trial, key)) for key in ASKED}
+
+
+def _neutral(key: str) -> Scalar:
+    """A value that goes with everything: what an entry leaves open is judged where it is drawn."""
+    return {"forget.method": "npo", "beliefs": "none", "retain.loss": "nll"}[key]
+
+
+def _drawn(sweep: SweepSettings) -> Iterator[dict[str, Scalar]]:
+    """All combinations of the asked keys that can be drawn together."""
+    keys = _with_conditions(sweep)
+    for drawn in product(*(_values(sweep, key) for key in keys)):
+        offered = dict(zip(keys, drawn, strict=True))
+        params: dict[str, Scalar] = {}
+        for key in keys:
+            if active(key, sweep.space, params, sweep.trial):
+                params[key] = offered[key]
+        yield {key: params[key] if key in params else trial_value(sweep.trial, key) for key in ASKED}
+
+
+def _with_conditions(sweep: SweepSettings) -> list[str]:
+    """The asked keys that are searched, and those that their conditions depend on, in an order that decides conditions first."""
+    wanted = {key for key in ASKED if key in sweep.space}
+    while more := {other for key in wanted for other in sweep.space[key].when if other in sweep.space} - wanted:
+        wanted |= more
+    return [key for key in ordered(sweep.space) if key in wanted]
+
+
+def _values(sweep: SweepSettings, key: str) -> list[Scalar]:
+    """The values that conditions can tell apart: a choice's own, or those that conditions on a range name."""
+    domain = sweep.space[key]
+    if domain.kind == "choice":
+        return list(domain.choices)
+    named = [value for other in sweep.space.values() for value in other.when.get(key, ()) if domain.contains(value)]
+    return [domain.low, *named]

@@ -1,0 +1,111 @@
+"""The methods that push the target down: what each token weighs, and the published loss that this weight is the derivative of.
+
+Everything is minimised and in nats. For all of them the residual is `weight * (e_y - p)`, so a method only has to say the weight;
+token beliefs then replace `e_y` by a mixture. Keyword arguments are the fields of the method's block of settings.
+"""
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from trainables.losses.residuals import TargetStats, Weighted
+
+
+def gradient_ascent(stats: TargetStats) -> Weighted:
+    """Minimise the log-likelihood: `S(y)`.
+
+    Source: BS eq. 1 (GA) and eq. 2 (GradDiff; its retain loss is a term of its own).
+    Deviation: averaged over tokens, as OU does; the equations average over sequences.
+    """
+    return torch.ones_like(stats.logp_N), stats.logp_N
+
+
+def npo(stats: TargetStats, *, beta: float) -> Weighted:
+    """Negative preference optimisation: `-(2 / beta) * log sigmoid(-beta * (S - S_reference))` per response.
+
+    Args:
+        stats: With whole-response sums of policy and reference.
+        beta: Inverse temperature; towards 0 the weight is 1, gradient ascent.
+
+    Source: BS eq. 3.
+    """
+    assert stats.sequence_logp_S is not None and stats.reference_sequence_logp_S is not None
+    margin_N = (stats.sequence_logp_S - stats.reference_sequence_logp_S)[stats.sequence_N]
+    weight_N = 2 * torch.sigmoid(beta * margin_N)
+    loss_N = -2 / beta * logsigmoid(-beta * margin_N) / stats.lengths_N
+    return weight_N.to(stats.logp_N.dtype), loss_N.to(stats.logp_N.dtype)
+
+
+def simnpo(stats: TargetStats, *, beta: float, delta: float) -> Weighted:
+    """NPO without a reference: `-(2 / beta) * log sigmoid(beta * (-S / length - delta))` per response.
+
+    Args:
+        stats: With whole-response sums of the policy.
+        beta: Inverse temperature.
+        delta: Margin in nats per token.
+
+    Source: OU.
+    """
+    assert stats.sequence_logp_S is not None
+    margin_N = -stats.sequence_logp_S[stats.sequence_N] / stats.lengths_N - delta
+    weight_N = 2 * torch.sigmoid(-beta * margin_N) / stats.lengths_N
+    loss_N = -2 / beta * logsigmoid(beta * margin_N) / stats.lengths_N
+    return weight_N.to(stats.logp_N.dtype), loss_N.to(stats.logp_N.dtype)
+
+
+def wga(stats: TargetStats, *, alpha: float) -> Weighted:
+    """Weighted gradient ascent: `p_y^alpha * log p_y` per token, the weight held constant.
+
+    Args:
+        stats: Rows alone are enough.
+        alpha: Exponent; 0 is gradient ascent.
+
+    Source: BS eq. 4.
+    """
+    weight_N = (alpha * stats.logp_N).exp()
+    return weight_N, weight_N * stats.logp_N
+
+
+def tnpo(stats: TargetStats, *, beta: float) -> Weighted:
+    """NPO token by token: `-(2 / beta) * log sigmoid(-beta * (log p_y - log p_y of the reference))`.
+
+    Args:
+        stats: With the reference's log-probability of each target.
+        beta: Inverse temperature.
+
+    Source: G-effect, arXiv 2502.19301. Deviation: its code adds 1e-5 to the weight's denominator; the logarithms need none.
+    """
+    margin_N = _margin(stats)
+    return 2 * torch.sigmoid(beta * margin_N), -2 / beta * logsigmoid(-beta * margin_N)
+
+
+def wtnpo(stats: TargetStats, *, beta: float, alpha: float) -> Weighted:
+    """TNPO's weight times `p_y^alpha`, held constant, times `log p_y`.
+
+    Args:
+        stats: With the reference's log-probability of each target.
+        beta: Inverse temperature.
+        alpha: Exponent; 0 has TNPO's gradient.
+
+    Source: G-effect, arXiv 2502.19301, as in its code (`w_ins_npo`).
+    """
+    weight_N = 2 * torch.sigmoid(beta * _margin(stats)) * (alpha * stats.logp_N).exp()
+    return weight_N, weight_N * stats.logp_N
+
+
+def satimp(stats: TargetStats, *, beta1: float, beta2: float) -> Weighted:
+    """Saturation and importance: `p_y^beta1 * (1 - p_y)^beta2 * log p_y` per token, the weight held constant.
+
+    Args:
+        stats: Rows alone are enough.
+        beta1: Exponent of saturation; 0 with `beta2` 0 is gradient ascent.
+        beta2: Exponent of importance: memorised tokens, whose `p_y` is 1, count nothing.
+
+    Source: OU; arXiv 2505.11953.
+    """
+    weight_N = (beta1 * stats.logp_N).exp() * (-torch.expm1(stats.logp_N)).pow(beta2)
+    return weight_N, weight_N * stats.logp_N
+
+
+def _margin(stats: TargetStats) -> torch.Tensor:
+    assert stats.reference_logp_N is not None, "a tokenwise margin needs the reference's log-probabilities"
+    return (stats.logp_N.double() - stats.reference_logp_N.double()).to(stats.logp_N.dtype)
