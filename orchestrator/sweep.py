@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -23,6 +22,7 @@ from orchestrator.ending import Ending, busy_s
 from orchestrator.lane_pool import LanePool
 from orchestrator.lease import Lease
 from orchestrator.ledger import Ledger
+from orchestrator.library_logs import library_logs
 from orchestrator.live_progress import LiveProgress
 from orchestrator.objectives import criteria_of
 from orchestrator.picks import pick
@@ -72,7 +72,7 @@ class SweepRun:
         Raises:
             UserError: Settings, data, models or the cluster do not allow it, or the lanes were lost on the way.
         """
-        with self.folder.opened(self.sweep, self.file) as resumed, _library_logs(self.folder.driver_log):
+        with self.folder.opened(self.sweep, self.file) as resumed, library_logs(self.folder.driver_log):
             plan = plan_baselines(self.sweep, self.folder.models)
             study = self._open_study()
             ledger = self._ledger(study)
@@ -127,7 +127,7 @@ class SweepRun:
         Raises:
             UserError: Settings, data, models or the cluster do not allow it.
         """
-        with self.folder.opened(self.sweep, self.file), _library_logs(self.folder.driver_log):
+        with self.folder.opened(self.sweep, self.file), library_logs(self.folder.driver_log):
             plan = plan_baselines(self.sweep, self.folder.models)
             with ray_session():
                 lanes = min(self._lanes(), max(1, len(plan.prepare)))
@@ -148,7 +148,7 @@ class SweepRun:
         Raises:
             UserError: No such member, the cluster does not allow it, or the lanes were lost on the way.
         """
-        with self.folder.opened(self.sweep, self.file), _library_logs(self.folder.driver_log):
+        with self.folder.opened(self.sweep, self.file), library_logs(self.folder.driver_log):
             plan = plan_baselines(self.sweep, self.folder.models)
             study = self._open_study()
             ledger = self._ledger(study)
@@ -181,7 +181,7 @@ class SweepRun:
         Raises:
             UserError: Data, models or the cluster do not allow it, or the lane was lost on the way.
         """
-        with _library_logs(self.folder.driver_log):
+        with library_logs(self.folder.driver_log):
             plan = plan_baselines(self.sweep, self.folder.models)
             self.progress.stage("starting Ray")
             with ray_session():
@@ -273,28 +273,3 @@ def _log_failure(done: "Future[None]") -> None:
     # The end of the sweep sends everything once more, and raises what is still wrong.
     if (error := done.exception()) is not None:
         logger.error("tracking failed", exc_info=error)
-
-
-@contextmanager
-def _library_logs(path: Path) -> Iterator[None]:
-    """Send what libraries log to a file: the screen is for people."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    # Imported later, on the tracking thread: it would put its own handler on the screen.
-    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
-    root = logging.getLogger()
-    root.addHandler(handler)
-    quiet = [logging.getLogger(name) for name in ("ray", "ray.train", "ray.tune", "ray.air", "mlflow", "alembic")]
-    before = [(log, log.handlers[:], log.propagate) for log in quiet]
-    for log in quiet:
-        log.handlers, log.propagate = [], True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log, handlers, propagate in before:
-            log.handlers, log.propagate = handlers, propagate
-        root.removeHandler(handler)
-        handler.close()
