@@ -40,6 +40,8 @@ def measurement(path: Path, contents: Mapping[str, Any]) -> Measurement:
                 raise UserError("not a list of items", file=file, key=place, value=items, remedy="measure the model again")
             for number, item in enumerate(items):
                 _check_item(item, file, f"{place}[{number}]", closed_world=name == "questions")
+    if not any(items for sets in parts.values() for items in sets.values()):
+        raise UserError("the measurement has no items", file=file, key="items", remedy="measure the model again")
     metrics = {key: value for key, value in _object(contents["metrics"], file, "metrics").items() if is_number(value)}
     return Measurement(file, metrics, parts)
 

@@ -138,6 +138,7 @@ def test_measurement_of_another_kind_or_of_other_items_is_refused(measured, tmp_
     ("path", "value", "told"),
     [
         (("items",), [], "items: not an object (given: [])"),
+        (("items",), {"test": {"forget": []}}, "items: the measurement has no items. Measure the model again"),
         (("items", "test"), 3, "items.test: not an object (given: 3)"),
         (("items", "test", "forget"), {}, "items.test.forget: not a list of items (given: {})"),
         (("items", "test", "forget", 1), None, "items.test.forget[1]: not an object"),
