@@ -44,14 +44,14 @@ def scores_json(scores: Scores) -> dict[str, Any]:
     """Everything recomputed; null where a value could not be had or is not a finite number.
 
     Returns:
-        `openunlearning` and `lethe` by name, `mia_splits` by attack and split, and why in `not_recomputed`.
+        `openunlearning` and `lethe` by name, `mia_splits` by attack and split, and in `not_recomputed` why, for either.
     """
-    notes = {name: recomputed.note for name, recomputed in scores.published.items() if recomputed.value is None}
+    why = {name: recomputed.note for name, recomputed in scores.published.items() if recomputed.value is None}
     return {
         "openunlearning": {name: _finite(recomputed.value) for name, recomputed in scores.published.items()},
         "lethe": {name: _finite(value) for name, value in scores.ours.items()},
         "mia_splits": {name: {split: _finite(mean) for split, mean in means.items()} for name, means in scores.splits.items()},
-        "not_recomputed": {**scores.missing, **notes},
+        "not_recomputed": {"openunlearning": why, "lethe": dict(scores.missing)},
     }
 
 

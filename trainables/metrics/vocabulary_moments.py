@@ -43,5 +43,5 @@ def logp_moments(logp_NV: Tensor) -> tuple[Tensor, Tensor]:
     p_NV = logp_NV.exp()
     mean_N = torch.linalg.vecdot(p_NV, logp_NV)
     # About the mean, not as a difference of squares, which is all rounding where the row is flat.
-    variance_N = torch.linalg.vecdot(p_NV, (logp_NV - mean_N.unsqueeze(1)).square())
+    variance_N = torch.linalg.vecdot(p_NV, (logp_NV - mean_N.unsqueeze(1)).square_())
     return mean_N, variance_N.sqrt()
