@@ -64,9 +64,8 @@ def _is_measurement(contents: Any) -> bool:
 
 def _of_log(log: EvaluationLog, retrained: EvaluationLog | None) -> Scores:
     published, splits = published_aggregates(log, retrained), split_means(log)
-    items = items_of_log(log)
-    ours = aggregate_sets(items, None if retrained is None else items_of_log(retrained))
-    missing = _missing(items, ours)
+    ours = aggregate_sets(items_of_log(log), None if retrained is None else items_of_log(retrained))
+    missing = _missing(ours)
     if "forget_extraction_strength_ou" in ours:
         missing["forget_extraction_strength"] = "OpenUnlearning's logs hold it with a floor of 1 / length only"
     return Scores(published, splits, ours, missing, logged_published=_logged(log, splits))
@@ -82,12 +81,12 @@ def _of_measurement(measured: "Measurement", retrained: "Measurement | None") ->
     for part, items in measured.parts.items():
         beside = None if retrained is None else _same_part(measured, retrained, part)
         log = log_of_items(measured.file, items)
-        log_beside = None if retrained is None or beside is None else log_of_items(retrained.file, beside)
+        log_beside = None if beside is None or retrained is None else log_of_items(retrained.file, beside)
         metrics = aggregate(items, retrained_items=beside)
         published |= _within(part, published_aggregates(log, log_beside))
         splits |= _within(part, split_means(log))
         ours |= _within(part, metrics)
-        missing |= _within(part, _missing(items, metrics))
+        missing |= _within(part, _missing(metrics))
     return Scores(published, splits, ours, missing, logged_ours=measured.metrics)
 
 
@@ -108,7 +107,7 @@ def _same_part(measured: "Measurement", retrained: "Measurement", part: str) -> 
     return beside
 
 
-def _missing(items: Items, ours: Mapping[str, float]) -> dict[str, str]:
+def _missing(ours: Mapping[str, float]) -> dict[str, str]:
     """Metrics that a retrained model's file would add."""
     possible = set()
     if "forget_truth_ratio" in ours:
