@@ -61,7 +61,8 @@ def split_means(log: EvaluationLog) -> dict[str, dict[str, float]]:
 
 
 def _mean_score(name: str, scores: list[float]) -> float:
-    return float(np.mean(np.asarray(scores, dtype=np.float32 if name in FLOAT32_MEANS else np.float64)))
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there, and so is its mean
+        return float(np.mean(np.asarray(scores, dtype=np.float32 if name in FLOAT32_MEANS else np.float64)))
 
 
 def _recompute(log: EvaluationLog, name: str, retrained: EvaluationLog | None) -> Recomputed:
