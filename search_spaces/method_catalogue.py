@@ -22,6 +22,8 @@ class MethodInfo:
     """Whether it compares whole rows of logits with the original model's, which takes a forward pass of that at each step."""
     preferred_answers: bool = False
     """Whether another answer goes with every forget example."""
+    activations: bool = False
+    """Whether it works on activations, above which nothing is run: then so does its retain loss."""
     token_beliefs: bool = True
     """Whether BS-T composes with it: it does where a target is pushed down."""
 
@@ -76,5 +78,13 @@ METHODS: dict[str, MethodInfo] = {
         "arXiv 2506.05314",
         "tokens",
         token_beliefs=False,
+    ),
+    "rmu": MethodInfo(
+        "RMU",
+        "mean squared distance of one layer's activations to a random direction",
+        "arXiv 2403.03218",
+        "sequences",
+        token_beliefs=False,
+        activations=True,
     ),
 }

@@ -1,6 +1,7 @@
 """Whether the methods that a sweep may try go with the beliefs and the retain loss that it may try with them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -18,25 +19,52 @@ def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
     Args:
         sweep: With a space whose keys and conditions are sound.
     """
-    entries: list[Mapping[str, Scalar]] = [*_drawn(sweep), *(_completed(sweep, entry) for entry in sweep.search.enqueue)]
-    clashes = {(str(values["forget.method"]), str(values["beliefs"])) for values in entries if _believes_in_vain(values)}
-    for method, beliefs in sorted(clashes):
-        able = [name for name, info in METHODS.items() if info.token_beliefs]
-        place = "space.beliefs" if "beliefs" in sweep.space else "trial.beliefs"
+    trials = [*_drawn(sweep), *(_completed(sweep, entry) for entry in sweep.search.enqueue)]
+    for method, beliefs in sorted({(trial.method, trial.beliefs) for trial in trials if trial.believes_in_vain}):
+        able = ", ".join(name for name, info in METHODS.items() if info.token_beliefs)
         yield UserError(
             f"{METHODS[method].name} pushes no target down, so token beliefs have nothing to add to",
-            key=place,
+            key="space.beliefs" if "beliefs" in sweep.space else "trial.beliefs",
             value=f"{beliefs} with {method}",
             allowed="none or sequence with it",
-            remedy=f"switch beliefs on for the others only: when: {{forget.method: [{', '.join(able)}]}}, with trial.beliefs none",
+            remedy=f"switch beliefs on for the others only: when: {{forget.method: [{able}]}}, with trial.beliefs none",
         )
-    if any(values["forget.method"] == "pdu" and values["retain.loss"] == "none" for values in entries):
+    for method, loss in sorted({(trial.method, trial.retain) for trial in trials if trial.retains_in_vain}):
+        able = ", ".join(name for name, info in METHODS.items() if info.activations)
+        above = METHODS[method].activations
+        yield UserError(
+            f"{METHODS[method].name} {'runs nothing above the activations that it steers' if above else 'leaves activations alone'}",
+            key="space.retain.loss" if "retain.loss" in sweep.space else "trial.retain.loss",
+            value=f"{loss} with {method}",
+            allowed=f"{'activations' if above else 'nll, kl'} or none with it",
+            remedy=f"search retain.loss: {{choice: [activations], when: {{forget.method: [{able}]}}}}; trial.retain.loss is for the others",
+        )
+    if any(trial.method == "pdu" and trial.retain == "none" for trial in trials):
         yield UserError(
             "PDU holds the retain loss down, and there is none", key="retain.loss", value="none", allowed="nll or kl", remedy="choose one"
         )
     answers = sweep.trial.forget.preferred.answers
     if answers is not None:
         yield from _answers_file(answers)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What one trial may be asked for; empty where an entry leaves it open, which is judged where it is drawn."""
+
+    method: str
+    beliefs: str
+    retain: str
+
+    @property
+    def believes_in_vain(self) -> bool:
+        return bool(self.method) and not METHODS[self.method].token_beliefs and "token" in self.beliefs.split("+")
+
+    @property
+    def retains_in_vain(self) -> bool:
+        if not self.method or self.retain in ("", "none"):
+            return False
+        return (self.retain == "activations") != METHODS[self.method].activations
 
 
 def _answers_file(path: str) -> Iterator[UserError]:
@@ -48,21 +76,13 @@ def _answers_file(path: str) -> Iterator[UserError]:
         yield UserError("the file is empty", key=key, value=path, remedy="give a text file with one answer per line")
 
 
-def _believes_in_vain(values: Mapping[str, Scalar]) -> bool:
-    return not METHODS[str(values["forget.method"])].token_beliefs and "token" in str(values["beliefs"]).split("+")
+def _completed(sweep: SweepSettings, entry: Mapping[str, Scalar]) -> _Trial:
+    """What an entry asks for; the trial's own where it says nothing and nothing else is sampled."""
+    own = {key: "" if key in sweep.space else trial_value(sweep.trial, key) for key in ASKED}
+    return _Trial(*(str(entry.get(key, own[key])) for key in ASKED))
 
 
-def _completed(sweep: SweepSettings, entry: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """The asked values of an entry; the trial's own where it says nothing and nothing else is sampled."""
-    return {key: entry[key] if key in entry else (_neutral(key) if key in sweep.space else trial_value(sweep.trial, key)) for key in ASKED}
-
-
-def _neutral(key: str) -> Scalar:
-    """A value that goes with everything: what an entry leaves open is judged where it is drawn."""
-    return {"forget.method": "npo", "beliefs": "none", "retain.loss": "nll"}[key]
-
-
-def _drawn(sweep: SweepSettings) -> Iterator[dict[str, Scalar]]:
+def _drawn(sweep: SweepSettings) -> Iterator[_Trial]:
     """All combinations of the asked keys that can be drawn together."""
     keys = _with_conditions(sweep)
     for drawn in product(*(_values(sweep, key) for key in keys)):
@@ -71,7 +91,7 @@ def _drawn(sweep: SweepSettings) -> Iterator[dict[str, Scalar]]:
         for key in keys:
             if active(key, sweep.space, params, sweep.trial):
                 params[key] = offered[key]
-        yield {key: params[key] if key in params else trial_value(sweep.trial, key) for key in ASKED}
+        yield _Trial(*(str(params[key] if key in params else trial_value(sweep.trial, key)) for key in ASKED))
 
 
 def _with_conditions(sweep: SweepSettings) -> list[str]:

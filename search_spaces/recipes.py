@@ -53,6 +53,10 @@ RECIPES: dict[str, Recipe] = {
     "pdu": Recipe(
         {"forget.method": "pdu", **_PLAIN, "forget.dual.step": 1.0}, "arXiv 2506.05314; the allowed loss depends on model and data"
     ),
+    "rmu": Recipe(
+        {"forget.method": "rmu", **_PLAIN, "retain.loss": "activations", "forget.steering.coefficient": 2.0},
+        "arXiv 2403.03218; layer and length as set in OpenUnlearning, arXiv 2506.12618",
+    ),
     "bs_t": Recipe({**_NPO, "beliefs": "token", **_BS_T}, "arXiv 2510.19422: NPO with token beliefs"),
     "bs_s": Recipe({**_NPO, "beliefs": "token+sequence", **_BS_T, **_BS_S}, "arXiv 2510.19422: NPO with token and sequence beliefs"),
 }

@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from search_spaces.method_catalogue import METHODS, MethodInfo
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import shown
 
@@ -26,6 +27,20 @@ def settings_table() -> str:
     return "\n\n".join(
         f"**{block}**\n\n| key | allowed | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) for block, rows in blocks.items()
     )
+
+
+def method_table() -> str:
+    """Markdown: one row per method."""
+    rows = [
+        f"| `{key}` | {info.name} | {info.formula.replace('|', '')} | {_beliefs(info)} | {info.paper} |" for key, info in METHODS.items()
+    ]
+    return "\n".join(
+        ["| `forget.method` | name | loss per forget example, minimised, in nats | beliefs | source |", "|---|---|---|---|---|", *rows]
+    )
+
+
+def _beliefs(info: MethodInfo) -> str:
+    return "token, sequence" if info.token_beliefs else "sequence"
 
 
 def _rows(settings: type[BaseModel], prefix: str, title: str = "Top level") -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from search_spaces.settings import NonNegative, Positive, PositiveInt, Settings, Share
 
-Method = Literal["ga", "graddiff", "npo", "simnpo", "wga", "tnpo", "wtnpo", "satimp", "dpo", "altpo", "flat", "ceu", "undial", "pdu"]
+Method = Literal["ga", "graddiff", "npo", "simnpo", "wga", "tnpo", "wtnpo", "satimp", "dpo", "altpo", "flat", "ceu", "undial", "pdu", "rmu"]
 Divergence = Literal["total_variation", "kl", "reverse_kl", "jeffrey", "squared_hellinger", "pearson", "neyman", "jensen_shannon"]
 Beliefs = Literal["none", "token", "sequence", "token+sequence"]
 
@@ -121,6 +121,15 @@ class DualSettings(Settings):
     """Epochs before it changes at all; a fraction is fine."""
 
 
+class SteeringSettings(Settings):
+    """`rmu`: activations on the forget set are steered to one random direction."""
+
+    layer: Annotated[int, Field(ge=0)] | None = None
+    """Decoder layer, from 0, whose output is steered; the forward pass ends there. Left out: 7, or half the depth where that is less."""
+    coefficient: Positive = 2.0
+    """Length of the vector that activations are steered to."""
+
+
 class PreferredSettings(Settings):
     """The answers that `dpo`, `altpo` and `flat` teach in place of the forgotten ones, each example's in turn, one per epoch."""
 
@@ -160,14 +169,15 @@ class ForgetSettings(Settings):
     flat: FlatSettings = FlatSettings()
     undial: UndialSettings = UndialSettings()
     dual: DualSettings = DualSettings()
+    steering: SteeringSettings = SteeringSettings()
     preferred: PreferredSettings = PreferredSettings()
 
 
 class RetainSettings(Settings):
     """What holds the rest in place. `ga` ignores it: gradient ascent has no retain loss by definition."""
 
-    loss: Literal["nll", "kl", "none"] = "nll"
-    """Negative log-likelihood, or KL(reference || policy) on the answer tokens."""
+    loss: Literal["nll", "kl", "activations", "none"] = "nll"
+    """Negative log-likelihood, or KL(reference || policy) on the answer tokens; `rmu`: distance to the original's activations."""
     weight: NonNegative = 1.0
     """Weight of the retain loss."""
 

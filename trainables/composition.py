@@ -11,8 +11,8 @@ from search_spaces.trial_settings import TrialSettings
 from trainables.beliefs import Belief, Beliefs
 from trainables.data.collate import TokenBatch, collate
 from trainables.data.encoding import Encoded
-from trainables.losses.head_plan import HeadPlan, HeadTerm
-from trainables.losses.methods import METHODS
+from trainables.losses.head_plan import HeadPlan, HeadTerm, Steering
+from trainables.losses.methods import METHODS, Unit
 from trainables.reference import Logps
 
 Pair = tuple[int, int]
@@ -54,6 +54,8 @@ class Composition:
     beliefs: Beliefs | None = None
     preferred: Beliefs | None = None
     """Answers that a method prefers to those of the forget set, one of each example's per epoch in turn."""
+    steering: Steering | None = None
+    """For methods that work on activations."""
     retain_weight: float | None = None
     """In place of the trial's, where a dual variable moves it."""
 
@@ -75,6 +77,7 @@ class Composition:
             forget=trial.forget,
             token_belief=trial.token_belief if trial.token_beliefs else None,
             chunk=trial.engine.head_chunk_tokens,
+            steering=self.steering,
         )
         return batch, plan
 
@@ -101,25 +104,26 @@ class Composition:
 
     @property
     def retain_kind(self) -> str | None:
-        """`nll`, `kl`, or None where nothing is retained: gradient ascent by definition, or no retain loss asked for."""
+        """`nll`, `kl`, `activations`, or None where nothing is retained: gradient ascent by definition, or no retain loss asked for."""
         if self.trial.forget.method == "ga" or self.trial.retain.loss == "none" or not self.retain:
             return None
         return self.trial.retain.loss
 
     @property
-    def needs_reference_logits(self) -> bool:
-        """Whether each step compares whole rows of logits with the original model's."""
-        return self.retain_kind == "kl" or METHODS[self.trial.forget.method].needs_reference_logits
+    def needs_reference_pass(self) -> bool:
+        """Whether each step compares whole rows of logits, or activations, with the original model's."""
+        return self.retain_kind in ("kl", "activations") or METHODS[self.trial.forget.method].needs_reference_logits
 
-    def retain_tokens(self, pairs: Sequence[Pair]) -> int:
-        """Answer tokens of the retain partners."""
-        return answer_tokens([self.retain[retain] for _, retain in pairs if retain >= 0])
+    def retain_count(self, pairs: Sequence[Pair]) -> int:
+        """What the retain loss of these pairs is divided by."""
+        return sum(self._count(group) for group in self._groups(pairs, 0) if group.kind == self.retain_kind)
 
     def _count(self, group: Group) -> int:
         """What the term's sum is divided by; preferred answers are divided with their pairs."""
-        unit = METHODS[self.trial.forget.method].unit if group.kind == "forget" else "tokens"
         if group.kind == "preferred":
             return 1
+        units: dict[str, Unit] = {"forget": METHODS[self.trial.forget.method].unit, "activations": "sequences"}
+        unit = units.get(group.kind, "tokens")
         if unit == "sequences":
             return len(group.encoded)
         return answer_tokens(group.encoded) - (len(group.encoded) if unit == "later_tokens" else 0)

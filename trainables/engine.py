@@ -133,7 +133,8 @@ class Engine:
         """Start a trial: pristine weights, empty optimizer, the trial's hyperparameters. Ranks: all.
 
         Writing the float32 master alone would leave the working shard as it was until the next step, and AdamW's step
-        counters would keep the bias correction of the trial before: all three are set.
+        counters would keep the bias correction of the trial before: all three are set. Gradients too: where a method ends the forward
+        pass early, DeepSpeed would step on what an earlier trial left for the layers above.
         """
         from deepspeed.utils import safe_set_local_fp32_param
 
@@ -146,6 +147,7 @@ class Engine:
             for value in state.values():
                 if isinstance(value, Tensor):
                     value.zero_()
+        zero.grad_partitions_flat_buffer.zero_()
         for group in zero.optimizer.param_groups:
             group.update(betas=(optimizer.beta1, optimizer.beta2), weight_decay=optimizer.weight_decay, lr=0.0)
         zero.clip_grad = optimizer.gradient_clip
@@ -283,7 +285,7 @@ class Engine:
     def backward(self, batch: TokenBatch, plan: HeadPlan) -> HeadOutput:
         """Forward and backward of one micro-batch; gradients add up until `step`. Ranks: all, equally often."""
         batch = batch.to(self.device)
-        loss, output = self._deepspeed(lambda policy: policy.head(policy.answer_hidden(batch), plan))
+        loss, output = self._deepspeed(lambda policy: policy.loss(batch, plan))
         # DeepSpeed averages over ranks; the plan's coefficients already divide by global counts, so the sum is wanted.
         self._deepspeed.backward(loss * self.world_size)
         return output
@@ -316,21 +318,23 @@ class Engine:
             self._deepspeed.train()
 
     def with_reference(self, batch: TokenBatch, plan: HeadPlan) -> HeadPlan:
-        """The plan with the original model's hidden states at the answer rows and its head: what KL retain needs at every step.
+        """The plan with what the original model has at the answer rows: hidden states and head for KL retain, or activations.
 
         The pristine shards that every lane keeps anyway are swapped in for one forward, so no second engine is held.
 
         Ranks: all, equally often.
         """
+        batch = batch.to(self.device)
+        with self.lockstep_module("pristine") as module:
+            hidden_NH = module(lambda policy: policy.compared(batch, plan))
+        if plan.steering is not None:
+            return replace(plan, reference=(hidden_NH, hidden_NH.new_empty(0)))
         if not self._reference_head:
             head = self._deepspeed.module.head
             for part in (head.weight, head.bias):
                 names = [name for name, parameter in self._parameters.items() if parameter is part]
                 self._reference_head += [tensor for _, tensor in self._gather_bundle(names, self._pristine)] if names else [None]
-        batch = batch.to(self.device)
         weight_VH, bias_V = self._reference_head
-        with self.lockstep_module("pristine") as module:
-            hidden_NH = module(lambda policy: policy.answer_hidden(batch))
         assert weight_VH is not None
         return replace(plan, reference=(hidden_NH, weight_VH), reference_bias_V=bias_V)
 

@@ -13,7 +13,9 @@ from search_spaces.user_errors import UserError
 from trainables.data.collate import TokenBatch
 from trainables.losses.fused_head import FusedHead, target_logp
 from trainables.losses.head_plan import HeadOutput, HeadPlan
+from trainables.losses.steering import steer
 from trainables.metrics.vocabulary_moments import target_moments
+from trainables.truncation import ends_after
 
 Result = TypeVar("Result")
 
@@ -75,6 +77,26 @@ class Policy(nn.Module):
         decoder = self.model.get_decoder()
         hidden_BLH = decoder(input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL, use_cache=False).last_hidden_state
         return hidden_BLH.flatten(0, 1)[batch.rows_N]
+
+    def activations(self, batch: TokenBatch, layer: int) -> Tensor:
+        """Output of a decoder layer, from 0, at the answer rows; the forward pass ends there. Returns: `[N, H]`."""
+        decoder = self.model.get_decoder()
+        with ends_after(decoder, layer) as outputs:
+            decoder(input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL, use_cache=False)
+        (output_BLH,) = outputs
+        return output_BLH.flatten(0, 1)[batch.rows_N]
+
+    def compared(self, batch: TokenBatch, plan: HeadPlan) -> Tensor:
+        """What a plan's loss looks at, at the answer rows: hidden states before the head, or a layer's activations. Returns: `[N, H]`."""
+        return self.answer_hidden(batch) if plan.steering is None else self.activations(batch, plan.steering.layer)
+
+    def loss(self, batch: TokenBatch, plan: HeadPlan) -> tuple[Tensor, HeadOutput]:
+        """Loss of one packed micro-batch, and what its terms came to."""
+        if plan.steering is None:
+            loss, output = self.head(self.answer_hidden(batch), plan)
+            return loss, output
+        output = steer(self.compared(batch, plan), plan)
+        return output.loss, output
 
     def answer_stats(self, batch: TokenBatch, chunk: int) -> tuple[Tensor, Tensor]:
         """Log-probability of every answer token in nats and the most likely token in its place, both `[N]`."""

@@ -17,7 +17,9 @@ from trainables.dual import next_weight, starting_weight
 from trainables.engine import Engine
 from trainables.jobs import TrialFailedError, Verdict
 from trainables.lane_data import LaneData
-from trainables.losses.methods import METHODS
+from trainables.losses.head_plan import Steering
+from trainables.losses.methods import METHODS, ActivationMethod
+from trainables.losses.steering import random_direction, steered_layer
 from trainables.preferred import preferred_answers
 from trainables.progress import Progress, RungResult
 from trainables.reference import Logps
@@ -55,8 +57,8 @@ class StepResult:
     loss: float
     gradient_norm: float
     guarded_frac: float
-    retain_loss_nats: float
-    """Mean per answer token of the retain partners; 0 where nothing is retained."""
+    retain_loss: float
+    """Mean per answer token of the retain partners (on activations, per response); 0 where nothing is retained."""
     retain_weight: float | None = None
     """The dual variable, where there is one."""
 
@@ -128,7 +130,8 @@ def run_trial(
     clock = Clock(progress.seconds)
     preferred = preferred_answers(engine, data, trial)
     retain_weight = starting_weight(trial) if progress.retain_weight is None else progress.retain_weight
-    composition = Composition(trial, data.forget, data.retain, reference_logp_nats, progress.beliefs, preferred, retain_weight)
+    steering = steering_of(engine, trial)
+    composition = Composition(trial, data.forget, data.retain, reference_logp_nats, progress.beliefs, preferred, steering, retain_weight)
     clock.lap("beliefs")
     for step in range(progress.step, course.steps):
         if trial.sequence_beliefs and step % course.refresh_every == 0:
@@ -136,7 +139,7 @@ def run_trial(
             clock.lap("beliefs")
         rate = learning_rate(step, course.steps, trial.optimizer.learning_rate, course.warmup, trial.optimizer.schedule)
         result = train_step(engine, composition, step, rate)
-        weight = next_weight(trial, composition.retain_weight, result.retain_loss_nats, step / course.steps_per_epoch)
+        weight = next_weight(trial, composition.retain_weight, result.retain_loss, step / course.steps_per_epoch)
         composition = replace(composition, retain_weight=weight)
         clock.lap("steps")
         _check_finite({"loss": result.loss, "gradient norm": result.gradient_norm}, step)
@@ -152,6 +155,15 @@ def run_trial(
             checkpoints.write(state)
             clock.lap("checkpoints")
     return TrialResult(progress.rungs[-1].metrics, clock.seconds)
+
+
+def steering_of(engine: Engine, trial: TrialSettings) -> Steering | None:
+    """Where a method on activations takes them, and where it wants them; None for the others."""
+    if not isinstance(METHODS[trial.forget.method], ActivationMethod):
+        return None
+    config, settings = engine.hf_config.get_text_config(), trial.forget.steering
+    layer = steered_layer(settings.layer, config.num_hidden_layers)
+    return Steering(layer, random_direction(config.hidden_size, settings.coefficient, trial.seed))
 
 
 def _take_up(
@@ -237,7 +249,7 @@ def train_step(engine: Engine, composition: Composition, step: int, rate: float)
     loss = guarded = belief_rows = retain_nats = 0.0
     for part in share(pairs, engine.rank, engine.world_size, trial.optimizer.micro_batch):
         batch, plan = composition.micro_batch(part, pairs, epoch)
-        if composition.needs_reference_logits:
+        if composition.needs_reference_pass:
             plan = engine.with_reference(batch, plan)
         output = engine.backward(batch, plan)
         loss += float(output.loss.detach())
@@ -248,8 +260,8 @@ def train_step(engine: Engine, composition: Composition, step: int, rate: float)
                 retain_nats += term.loss
     norm = engine.step(rate)
     loss, guarded, belief_rows, retain_nats = engine.sum([loss, guarded, belief_rows, retain_nats])
-    retain_loss_nats = retain_nats / max(1, composition.retain_tokens(pairs))
-    return StepResult(loss, norm, guarded / max(1.0, belief_rows), retain_loss_nats, composition.retain_weight)
+    retain_loss = retain_nats / max(1, composition.retain_count(pairs))
+    return StepResult(loss, norm, guarded / max(1.0, belief_rows), retain_loss, composition.retain_weight)
 
 
 def _refresh(engine: Engine, trial: TrialSettings, data: LaneData, refresh: int) -> Any:

@@ -20,7 +20,7 @@ from trainables.job_runner import JobRunner, measure, reference_logp, write_json
 from trainables.jobs import JOB, TrialFailedError
 from trainables.preferred import preferred_answers
 from trainables.run_job import leave
-from trainables.trial import train_step
+from trainables.trial import steering_of, train_step
 
 
 def run_step(runner: JobRunner, step: dict) -> dict:
@@ -57,6 +57,7 @@ def run_step(runner: JobRunner, step: dict) -> dict:
         reference_logp(engine, data, trial.engine),
         beliefs if trial.sequence_beliefs else None,
         preferred_answers(engine, data, trial),
+        steering_of(engine, trial),
     )
     results = [train_step(engine, composition, number, trial.optimizer.learning_rate) for number in range(step["steps"])]
     metrics = measure(engine, data, trial.engine, ("validation",)).metrics

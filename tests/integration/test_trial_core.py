@@ -21,6 +21,12 @@ def job(do: str, body: dict, **extra) -> dict:
     return {"do": do, "job": body, **extra}
 
 
+def trial_of(method: str, beliefs: str, retain: str = "nll", **changes) -> dict:
+    """Blocks of a trial; methods on activations hold activations."""
+    retain = "activations" if METHODS[method].activations else retain
+    return {"forget": {"method": method}, "beliefs": beliefs, "retain": {"loss": retain}, **changes}
+
+
 def comparable(result: dict) -> tuple:
     return result["digest"], json.dumps(result["result"]["metrics"], sort_keys=True)
 
@@ -57,7 +63,7 @@ def test_warm_trial_equals_cold_trial_bit_for_bit_when_others_and_a_failed_one_c
 @pytest.mark.parametrize(("method", "beliefs"), KINDS)
 @pytest.mark.parametrize("retain", ["nll", "kl"])
 def test_warm_trial_equals_cold_trial_bit_for_bit_for_every_method(method, beliefs, retain, trial_job, ranks, tmp_path):
-    check_warm_equals_cold({"forget": {"method": method}, "beliefs": beliefs, "retain": {"loss": retain}}, trial_job, ranks, tmp_path)
+    check_warm_equals_cold(trial_of(method, beliefs, retain), trial_job, ranks, tmp_path)
 
 
 def check_warm_equals_cold(trial, trial_job, ranks, tmp_path):
@@ -71,7 +77,7 @@ def check_warm_equals_cold(trial, trial_job, ranks, tmp_path):
 
 
 def test_every_method_and_belief_trains_and_repeats_itself_in_one_lane(trial_job, ranks):
-    steps = [job("job", trial_job(forget={"method": method}, beliefs=beliefs, steps=2, rungs=1)) for method, beliefs in KINDS]
+    steps = [job("job", trial_job(**trial_of(method, beliefs, steps=2, rungs=1))) for method, beliefs in KINDS]
     results = ranks(2, steps + steps[::-1])
     first, second = results[: len(steps)], results[len(steps) :][::-1]
     assert [comparable(result) for result in first] == [comparable(result) for result in second]
@@ -85,13 +91,13 @@ def test_one_worker_two_workers_and_two_micro_batches_agree(trial_job, ranks):
 
 
 def test_one_worker_two_workers_and_two_micro_batches_agree_for_every_method_in_short(trial_job, ranks):
-    check_worker_counts_agree([{"forget": {"method": method}, "beliefs": "sequence"} for method in METHODS], trial_job, ranks, steps=3)
+    check_worker_counts_agree([trial_of(method, "sequence") for method in METHODS], trial_job, ranks, steps=3)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("method", "beliefs"), KINDS)
 def test_one_worker_two_workers_and_two_micro_batches_agree_for_every_method(method, beliefs, trial_job, ranks):
-    check_worker_counts_agree([{"forget": {"method": method}, "beliefs": beliefs}], trial_job, ranks)
+    check_worker_counts_agree([trial_of(method, beliefs)], trial_job, ranks)
 
 
 def check_worker_counts_agree(trials, trial_job, ranks, steps=20):

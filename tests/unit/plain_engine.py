@@ -111,7 +111,7 @@ class PlainEngine:
 
     def backward(self, batch, plan):
         self.events.append("backward")
-        loss, output = self.policy(lambda policy: policy.head(policy.answer_hidden(batch), plan))
+        loss, output = self.policy(lambda policy: policy.loss(batch, plan))
         loss.backward()
         return output
 
@@ -119,7 +119,9 @@ class PlainEngine:
         self.events.append("step")
         self.rates.append(learning_rate)
         parameters: list[Any] = list(self.policy.parameters())
-        everyone = self._ranks.exchange(self.rank, [parameter.grad.clone() for parameter in parameters])
+        # As under ZeRO-3, what no gradient reached has one of zero.
+        zeros = (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone() for parameter in parameters)
+        everyone = self._ranks.exchange(self.rank, list(zeros))
         for parameter, *gradients in zip(parameters, *everyone, strict=True):
             parameter.grad = sum(gradients)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self._clip)
@@ -151,7 +153,7 @@ class PlainEngine:
         self.events.append("reference")
         pristine = Policy(self.models["pristine"])
         with torch.no_grad():
-            return replace(plan, reference=(pristine.answer_hidden(batch), pristine.head.weight))
+            return replace(plan, reference=(pristine.compared(batch, plan), pristine.head.weight))
 
     def plain_model(self, weights="policy"):
         return self.models[weights]

@@ -13,6 +13,7 @@ from trainables.composition import Composition, answer_tokens
 from trainables.data.batches import share
 from trainables.data.encoding import Encoded
 from trainables.losses.methods import METHODS, LogitMethod, PreferenceMethod
+from trainables.trial import steering_of
 
 FORGET = half_memorised(random_llama(0), random_examples("forget", [(3, 4), (2, 1), (5, 6), (1, 2), (2, 3), (4, 2)], seed=1))
 RETAIN = random_examples("retain", [(2, 5), (4, 1), (1, 3), (3, 3)], seed=2)
@@ -26,8 +27,15 @@ BELIEF_KINDS = ["none", "token", "sequence", "token+sequence"]
 def settings(method="npo", beliefs="none", retain="nll", **changes):
     return TrialSettings.model_validate(
         {
-            "forget": {"method": method, "weight": 0.7, "npo": {"beta": 0.4}, "simnpo": {"delta": 0.3}, "tnpo": {"beta": 0.7}},
-            "retain": {"loss": retain, "weight": 1.3},
+            "forget": {
+                "method": method,
+                "weight": 0.7,
+                "npo": {"beta": 0.4},
+                "simnpo": {"delta": 0.3},
+                "tnpo": {"beta": 0.7},
+                "steering": {"layer": 0},
+            },
+            "retain": {"loss": "activations" if CATALOGUE[method].activations else retain, "weight": 1.3},
             "beliefs": beliefs,
             "token_belief": {"weight": 0.3, "top_k": 5, "temperature": 2.0},
             "sequence_belief": {"weight": 0.4},
@@ -76,8 +84,9 @@ def world(tied=False):
 
 
 def composition(trial, tied=False):
-    _, _, reference, beliefs, preferred = world(tied)
-    return Composition(trial, FORGET, RETAIN, reference, beliefs if trial.sequence_beliefs else None, preferred)
+    policy, _, reference, beliefs, preferred = world(tied)
+    steering = steering_of(PlainEngine(policy), trial)
+    return Composition(trial, FORGET, RETAIN, reference, beliefs if trial.sequence_beliefs else None, preferred, steering)
 
 
 def rows_of(model, items):
@@ -85,6 +94,34 @@ def rows_of(model, items):
     rows = [answer_logits(model, item) for item in items]
     responses = torch.repeat_interleave(torch.arange(len(items)), torch.tensor([len(targets) for _, targets in rows]))
     return torch.cat([logits for logits, _ in rows]), torch.cat([targets for _, targets in rows]), responses
+
+
+def layer_outputs(model, item, layer):
+    """What a layer gives at the answer rows of one unpadded sequence."""
+    return model(input_ids=torch.tensor([item.ids]), output_hidden_states=True).hidden_states[layer + 1][0, item.prompt_length - 1 : -1]
+
+
+def steered_group(policy, items, wanted, layer):
+    """RMU's distance to a vector, or to the activations of another model, averaged over each response and over responses."""
+    distances = []
+    for item in items:
+        found = layer_outputs(policy, item, layer)
+        goal = wanted if isinstance(wanted, torch.Tensor) else layer_outputs(wanted, item, layer).detach()
+        distances.append(((found - goal) ** 2).mean(-1).mean())
+    return torch.stack(distances).mean()
+
+
+def dense_steered(models, trial, targets, samples):
+    """The whole loss of a method on activations."""
+    policy, original = models
+    direction = torch.rand(16, generator=torch.Generator().manual_seed(trial.seed), dtype=torch.float64)
+    goal = trial.forget.steering.coefficient * direction / direction.norm()
+    loss = steered_group(policy, targets, goal, 0)
+    if samples:
+        share_s = trial.sequence_belief.weight
+        loss = (1 - share_s) * loss + share_s * steered_group(policy, samples, goal, 0)
+    retained = steered_group(policy, [RETAIN[index] for _, index in PAIRS], original, 0)
+    return trial.forget.weight * loss + trial.retain.weight * retained
 
 
 def dense_group(models, items, references, sides, trial):
@@ -127,6 +164,11 @@ def dense(method, beliefs, retain="nll", tied=False, epoch=0):
     trial = settings(method, beliefs, retain)
     policy, original, reference, store, preferred = world(tied)
     targets = [FORGET[forget] for forget, _ in PAIRS]
+    names, parameters = zip(*policy.named_parameters(), strict=True)
+    if CATALOGUE[method].activations:
+        samples = [belief.encoded for item in targets for belief in store[item.id]] if trial.sequence_beliefs else []
+        loss = dense_steered((policy, original), trial, targets, samples)
+        return loss.detach(), dict(zip(names, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True)), 0
     # Once for all pairs: transformers' norm is in float32, so two forwards of one answer have gradients that add up only roughly.
     answers = [preferred_side(policy, preferred[item.id][epoch % len(preferred[item.id])]) for item in targets]
     loss, guarded = dense_group((policy, original), targets, [reference[item.id] for item in targets], answers, trial)
@@ -145,7 +187,6 @@ def dense(method, beliefs, retain="nll", tied=False, epoch=0):
                 original_logits, _ = answer_logits(original, RETAIN[index])
             retained, tokens = retained + retain_loss(retain, logits, answer, original_logits), tokens + len(answer)
         loss = loss + trial.retain.weight * retained / tokens
-    names, parameters = zip(*policy.named_parameters(), strict=True)
     return loss.detach(), dict(zip(names, torch.autograd.grad(loss, parameters), strict=True)), guarded
 
 
@@ -159,7 +200,7 @@ def packed(trial, world_size, micro_batch, tied=False, epoch=0):
     for rank in range(world_size):
         for pairs in share(PAIRS, rank, world_size, micro_batch):
             batch, plan = parts.micro_batch(pairs, PAIRS, epoch)
-            output = engine.backward(batch, engine.with_reference(batch, plan) if parts.needs_reference_logits else plan)
+            output = engine.backward(batch, engine.with_reference(batch, plan) if parts.needs_reference_pass else plan)
             loss += output.loss.detach()
             guarded += sum(term.guarded_rows for term in output.terms)
     return loss, {name: parameter.grad for name, parameter in engine.models["policy"].named_parameters()}, guarded
@@ -169,6 +210,9 @@ def assert_same(actual, expected):
     torch.testing.assert_close(actual[0], expected[0], rtol=1e-10, atol=0)
     assert actual[1].keys() == expected[1].keys()
     for name, wanted in expected[1].items():
+        if wanted is None:
+            assert actual[1][name] is None or not actual[1][name].any(), name
+            continue
         torch.testing.assert_close(actual[1][name], wanted, rtol=1e-8, atol=1e-11, msg=f"gradient of {name}")
     assert actual[2] == expected[2]
 

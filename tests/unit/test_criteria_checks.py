@@ -43,7 +43,7 @@ def message(load):
         (
             ["nop"],
             {},
-            'search.recipes[0]: no such recipe (given: "nop"). Did you mean "npo"? Allowed: ga, graddiff, npo, simnpo, wga, bs_t, bs_s.',
+            'search.recipes[0]: no such recipe (given: "nop"). Did you mean "npo"? Allowed: ga, graddiff, npo, simnpo, wga,',
         ),
         (
             ["npo", "graddiff"],

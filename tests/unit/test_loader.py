@@ -244,7 +244,11 @@ def test_bad_override_is_refused_with_its_remedy(message, override, remedy):
         ("epochs", {"uniform": [1, 5]}, "Allowed: a whole number. Use int or log_int."),
         ("epochs", {"choice": ["1", "2"]}, 'has the wrong type (given: "1"). Allowed: values such as 1.'),
         ("token_belief.weight", {"uniform": [0.5, 1.5]}, "is out of range (given: 1.5). Allowed: less than or equal to 1."),
-        ("retain.loss", {"choice": ["nll", "kll"]}, 'is none of the choices (given: "kll"). Did you mean "kl"? Allowed: nll, kl, none.'),
+        (
+            "retain.loss",
+            {"choice": ["nll", "kll"]},
+            'is none of the choices (given: "kll"). Did you mean "kl"? Allowed: nll, kl, activations, none.',
+        ),
         (
             "engine.inference",
             {"choice": ["gathered"]},

@@ -52,6 +52,18 @@ def test_dual_variable_needs_a_retain_loss():
     assert problems(forget={"method": "pdu"}, retain={"loss": "kl"}) == []
 
 
+def test_activations_are_held_by_methods_that_steer_them_and_by_no_others():
+    assert (
+        problems(forget={"method": "rmu"}, retain={"loss": "activations"})
+        == problems(forget={"method": "rmu"}, retain={"loss": "none"})
+        == []
+    )
+    assert "nll with rmu" in problems(forget={"method": "rmu"})[0]
+    assert "activations with npo" in problems(retain={"loss": "activations"})[0]
+    space = {"forget.method": {"choice": ["npo", "rmu"]}, "retain.loss": {"choice": ["activations"], "when": {"forget.method": "rmu"}}}
+    assert problems(space) == problems(space, {"enqueue": [{"forget.method": "rmu"}]}) == []
+
+
 def test_file_of_preferred_answers_is_looked_for(tmp_path):
     path = tmp_path / "answers.txt"
     answers = {"method": "dpo", "preferred": {"answers": str(path)}}

@@ -9,7 +9,7 @@ from search_spaces.trial_settings import ForgetSettings, Method, NpoSettings, Sa
 from tests.unit.dense_losses import gradient, pair_loss, published_loss, random_rows, row_loss, token_nll
 from tests.unit.method_settings import LOGIT, OTHERS, PREFERENCE, TARGET, short_name
 from trainables.losses.logit_methods import LogitRows
-from trainables.losses.methods import METHODS, PreferenceMethod, TargetMethod
+from trainables.losses.methods import METHODS, ActivationMethod, PreferenceMethod, TargetMethod
 from trainables.losses.residuals import TargetStats, sums_of_sequences, target_residual, token_logp
 
 LENGTHS = [4, 1, 6, 2]
@@ -135,6 +135,7 @@ def test_methods_are_those_of_the_settings_and_of_the_catalogue():
         info = CATALOGUE[name]
         assert (method.name, method.unit, method.needs_reference) == (name, info.unit, info.needs_reference)
         assert (info.reference_logits, info.preferred_answers) == (method.needs_reference_logits, method.preferred is not None)
+        assert info.activations == isinstance(method, ActivationMethod)
         assert info.token_beliefs == isinstance(method, TargetMethod | PreferenceMethod)
 
 

@@ -116,7 +116,7 @@ def test_rungs_measure_validation_and_only_the_last_one_the_test_part():
     assert [(event["rung"], event["rungs"], event["step"]) for event in rungs] == [(1, 4, 2), (2, 4, 4), (3, 4, 6), (4, 4, 8)]
     assert [event["metrics"]["validation/score"] for event in rungs] == [2, 4, 6, 8]
     assert result.metrics == rungs[-1]["metrics"]
-    trained = {f"train/{name}" for name in ("loss", "gradient_norm", "guarded_frac", "retain_loss_nats")}
+    trained = {f"train/{name}" for name in ("loss", "gradient_norm", "guarded_frac", "retain_loss")}
     assert set(result.metrics) == {"validation/score", "test/score", *trained}
 
 
@@ -322,7 +322,7 @@ def test_dual_variable_rises_while_the_retain_loss_is_larger_than_allowed_and_ne
     expected = 2.0
     for metrics in told:
         assert metrics["train/retain_weight"] == pytest.approx(expected, rel=1e-12)
-        expected += 0.5 * (metrics["train/retain_loss_nats"] - 0.1)
+        expected += 0.5 * (metrics["train/retain_loss"] - 0.1)
     forget["dual"] = {"step": 1000.0, "allowed_nats": 1e6}
     result, _ = run(PlainEngine(random_llama()), settings(steps=3, rungs=3, forget=forget), random_data())
     assert result.metrics["train/retain_weight"] == 0.0

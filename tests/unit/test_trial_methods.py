@@ -15,7 +15,9 @@ KINDS = [(name, beliefs) for name in METHODS for beliefs in BELIEFS if CATALOGUE
 def trial_of(method, beliefs, **changes):
     optimizer = {"learning_rate": 1e-3} | changes.pop("optimizer", {})
     preferred = {"per_example": 2, "max_new_tokens": 3}
-    return settings(forget={"method": method, "preferred": preferred}, beliefs=beliefs, epochs=2, optimizer=optimizer, **changes)
+    retain = {"loss": "activations" if CATALOGUE[method].activations else "nll"}
+    forget = {"method": method, "preferred": preferred}
+    return settings(forget=forget, retain=retain, beliefs=beliefs, epochs=2, optimizer=optimizer, **changes)
 
 
 @pytest.mark.parametrize(("method", "beliefs"), KINDS)

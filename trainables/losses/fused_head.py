@@ -193,6 +193,7 @@ def _losses(
         reference_NV = _reference_logits(head, plan, rows) if method.needs_reference_logits else None
         first_N = _first_rows(term, rows)
         return *method.residual(LogitRows(logits_NV, targets_N, first_N, reference_NV), plan.forget), unguarded_N
+    assert isinstance(method, TargetMethod | PreferenceMethod), "a method on activations needs no head"
     weight_N, loss_N = method.weigh(stats, plan.forget) if isinstance(method, TargetMethod) else whole.weigh(stats, method.score)
     if term.kind == "preferred" or plan.token_belief is None:
         return loss_N, target_residual(logits_NV, targets_N, weight_N), unguarded_N

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from search_spaces.trial_settings import ForgetSettings, TokenBeliefSettings
 
-KINDS = ("forget", "preferred", "nll", "kl")
+KINDS = ("forget", "preferred", "nll", "kl", "activations")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class HeadTerm:
     """Rows of the packed forward."""
     kind: str
     """`forget` (the plan's method, with token beliefs where the plan has them), `preferred` (the answers that such a method prefers;
-    at most one such term, after those of the forget set), `nll` or `kl`."""
+    at most one such term, after those of the forget set), `nll`, `kl` or `activations` (with a plan that steers)."""
     coefficient: float
     """The term's weight, already divided by the global count of tokens or sequences. Preferred answers count with their pairs."""
     sequence_N: Tensor
@@ -36,6 +36,16 @@ class HeadTerm:
     """Log-probability of each target under the reference in nats, for methods that need it."""
     partner_S: Tensor | None = None
     """Of a `forget` term: which response of the `preferred` term each of its responses is paired with."""
+
+
+@dataclass(frozen=True)
+class Steering:
+    """Where activations are taken, and where those of the forget set are to go."""
+
+    layer: int
+    """Decoder layer, from 0, whose output counts."""
+    target_H: Tensor
+    """The vector that they are steered to."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,8 @@ class HeadPlan:
     """Hidden states `[N, H]` and head weight `[V, H]` of the reference, for `kl` terms and methods that compare whole rows of logits."""
     reference_bias_V: Tensor | None = None
     """Bias of the reference's head, where the policy's head has one."""
+    steering: Steering | None = None
+    """For methods that work on activations: then `reference` holds those of the reference, and no head is run."""
 
     def __post_init__(self) -> None:
         end = 0
@@ -70,9 +82,9 @@ class HeadPlan:
     def to(self, device: torch.device) -> Self:
         """The same plan on a device."""
         reference = self.reference and (self.reference[0].to(device), self.reference[1].to(device))
-        return replace(
-            self, **_tensors(self, device), terms=tuple(replace(term, **_tensors(term, device)) for term in self.terms), reference=reference
-        )
+        steering = self.steering and replace(self.steering, **_tensors(self.steering, device))
+        terms = tuple(replace(term, **_tensors(term, device)) for term in self.terms)
+        return replace(self, **_tensors(self, device), terms=terms, reference=reference, steering=steering)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from search_spaces.trial_settings import ForgetSettings
 from trainables.losses.logit_methods import LogitRows, ceu, pdu, undial
 from trainables.losses.preference_methods import dpo, flat
 from trainables.losses.residuals import TargetStats, Weighted
+from trainables.losses.steering import steer
 from trainables.losses.target_methods import gradient_ascent, npo, satimp, simnpo, tnpo, wga, wtnpo
 
 Unit = Literal["tokens", "sequences", "later_tokens"]
@@ -87,7 +88,13 @@ class LogitMethod(BaseMethod):
         return result
 
 
-_ALL: list[TargetMethod | PreferenceMethod | LogitMethod] = [
+@dataclass(frozen=True, kw_only=True)
+class ActivationMethod(BaseMethod):
+    """Works on the activations of one layer, above which nothing is run. Its retain loss is on activations too."""
+
+
+AnyMethod = TargetMethod | PreferenceMethod | LogitMethod | ActivationMethod
+_ALL: list[AnyMethod] = [
     TargetMethod(name="ga", formula=gradient_ascent, unit="tokens"),
     TargetMethod(name="graddiff", formula=gradient_ascent, unit="tokens"),
     TargetMethod(name="npo", formula=npo, unit="sequences", needs_reference=True, needs_whole_responses=True),
@@ -120,5 +127,6 @@ _ALL: list[TargetMethod | PreferenceMethod | LogitMethod] = [
     LogitMethod(name="ceu", formula=ceu, unit="later_tokens"),
     LogitMethod(name="undial", formula=undial, unit="tokens", needs_reference_logits=True),
     LogitMethod(name="pdu", formula=pdu, unit="tokens"),
+    ActivationMethod(name="rmu", formula=steer, unit="sequences"),
 ]
-METHODS: dict[str, TargetMethod | PreferenceMethod | LogitMethod] = {method.name: method for method in _ALL}
+METHODS: dict[str, AnyMethod] = {method.name: method for method in _ALL}
