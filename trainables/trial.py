@@ -128,10 +128,7 @@ def run_trial(
     if ended is not None:
         return ended
     clock = Clock(progress.seconds)
-    preferred = preferred_answers(engine, data, trial)
-    retain_weight = starting_weight(trial) if progress.retain_weight is None else progress.retain_weight
-    steering = steering_of(engine, trial)
-    composition = Composition(trial, data.forget, data.retain, reference_logp_nats, progress.beliefs, preferred, steering, retain_weight)
+    composition = compose(engine, trial, data, reference_logp_nats, progress)
     clock.lap("beliefs")
     for step in range(progress.step, course.steps):
         if trial.sequence_beliefs and step % course.refresh_every == 0:
@@ -155,6 +152,22 @@ def run_trial(
             checkpoints.write(state)
             clock.lap("checkpoints")
     return TrialResult(progress.rungs[-1].metrics, clock.seconds)
+
+
+def compose(
+    engine: Engine, trial: TrialSettings, data: LaneData, reference_logp_nats: Mapping[str, Logps], progress: Progress
+) -> Composition:
+    """All that the steps are made of, as it is after `progress`. Ranks: all."""
+    return Composition(
+        trial=trial,
+        forget=data.forget,
+        retain=data.retain,
+        reference_logp_nats=reference_logp_nats,
+        beliefs=progress.beliefs,
+        preferred=preferred_answers(engine, data, trial),
+        steering=steering_of(engine, trial),
+        retain_weight=starting_weight(trial) if progress.retain_weight is None else progress.retain_weight,
+    )
 
 
 def steering_of(engine: Engine, trial: TrialSettings) -> Steering | None:

@@ -14,13 +14,12 @@ import torch
 import torch.distributed as dist
 
 from trainables.beliefs import sample_beliefs
-from trainables.composition import Composition
 from trainables.engine import start_deepspeed
 from trainables.job_runner import JobRunner, measure, reference_logp, write_json_atomically
 from trainables.jobs import JOB, TrialFailedError
-from trainables.preferred import preferred_answers
+from trainables.progress import Progress
 from trainables.run_job import leave
-from trainables.trial import steering_of, train_step
+from trainables.trial import compose, train_step
 
 
 def run_step(runner: JobRunner, step: dict) -> dict:
@@ -50,15 +49,8 @@ def run_step(runner: JobRunner, step: dict) -> dict:
     if step["do"] == "beliefs":
         return {"beliefs": {name: [belief.encoded.ids for belief in group] for name, group in beliefs.items()}}
     assert step["do"] == "fixed_beliefs"
-    composition = Composition(
-        trial,
-        data.forget,
-        data.retain,
-        reference_logp(engine, data, trial.engine),
-        beliefs if trial.sequence_beliefs else None,
-        preferred_answers(engine, data, trial),
-        steering_of(engine, trial),
-    )
+    progress = Progress(beliefs=beliefs if trial.sequence_beliefs else None)
+    composition = compose(engine, trial, data, reference_logp(engine, data, trial.engine), progress)
     results = [train_step(engine, composition, number, trial.optimizer.learning_rate) for number in range(step["steps"])]
     metrics = measure(engine, data, trial.engine, ("validation",)).metrics
     return {"losses": [r.loss for r in results], "norms": [r.gradient_norm for r in results], "metrics": dict(metrics)}
