@@ -209,8 +209,10 @@ class SequenceBeliefSettings(Settings):
 
     weight: Share = 0.5
     """Share of the sampled responses in the forget loss (lambda_s)."""
+    search: Literal["sample", "beam"] = "sample"
+    """Draw responses, or take the most likely ones that beam search finds; `temperature`, `top_k` and `top_p` are for drawing."""
     num_samples: PositiveInt = 3
-    """Responses per forget prompt."""
+    """Responses per forget prompt; as many beams."""
     temperature: Positive = 1.0
     """Sampling temperature."""
     top_k: Annotated[int, Field(ge=0)] = 0

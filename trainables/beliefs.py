@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, TopKLogitsWarper, TopPLogitsWarper
 
 from search_spaces.trial_settings import EngineSettings, SequenceBeliefSettings
+from trainables.beam_search import beam_search
 from trainables.data.encoding import Encoded
 from trainables.engine import Engine
 from trainables.inference import Ids, Inference, inference
@@ -122,7 +123,7 @@ def share_answers(engine: Engine, settings: EngineSettings, answers: Sequence[En
 def sample_responses(
     model: Inference, prompts: Sequence[Encoded], settings: SequenceBeliefSettings, stream: str, *, at_most: int
 ) -> list[list[Ids]]:
-    """Sample responses to prompts.
+    """Sample responses to prompts, or search for the most likely ones.
 
     Args:
         model: The opened model.
@@ -138,8 +139,12 @@ def sample_responses(
     responses: list[list[Ids]] = []
     for call in range(math.ceil(at_most / size)):  # the same number on every rank: lock-step models gather their shards in each
         chunk = prompts[call * size : (call + 1) * size]
+        prompt_ids = [item.ids[: item.prompt_length] for item in chunk]
+        if settings.search == "beam":
+            found = beam_search(model, prompt_ids, settings.num_samples, settings.max_new_tokens)
+            responses += [[ids for _, ids in beams] for beams in found]
+            continue
         streams = [f"{stream}/{item.id}/{sample}" for item in chunk for sample in range(settings.num_samples)]
         choose = GumbelMax(settings, streams, model.device)
-        prompt_ids = [item.ids[: item.prompt_length] for item in chunk]
         responses += model.generate(prompt_ids, settings.max_new_tokens, choose, settings.num_samples)
     return responses

@@ -88,7 +88,7 @@ class Inference:
         filled = bool(prompts)
         width = max((len(group) for group in continuations), default=1)
         groups = [list(group) + [group[0]] * (width - len(group)) for group in continuations] if filled else [[(0,)]]
-        cache, last_logits, prefix_mask = self._prefill(list(prompts) if filled else [(0,)])
+        cache, last_logits, prefix_mask = self.prefill(list(prompts) if filled else [(0,)])
         flat = [ids for group in groups for ids in group]
         longest = max(len(ids) for ids in flat)
         ids_BL = torch.tensor([list(ids) + [0] * (longest - len(ids)) for ids in flat], device=self.device)
@@ -129,7 +129,7 @@ class Inference:
         """
         filled = bool(prompts)
         ends = torch.tensor(sorted(end_ids(self.tokenizer)), device=self.device)
-        cache, logits, mask = self._prefill(list(prompts) if filled else [(0,)])
+        cache, logits, mask = self.prefill(list(prompts) if filled else [(0,)])
         cache.batch_repeat_interleave(samples)
         logits, mask = logits.repeat_interleave(samples, 0), mask.repeat_interleave(samples, 0)
         done = torch.full((logits.shape[0],), not filled, device=self.device)
@@ -138,27 +138,28 @@ class Inference:
             token = torch.where(done, ends[0], choose(logits, position)) if filled else ends[0].expand(logits.shape[0])
             columns.append(torch.where(done, -1, token))
             done = done | torch.isin(token, ends)
-            if position == max_new_tokens - 1 or self._all_done(bool(done.all())):
+            if position == max_new_tokens - 1 or self.all_done(bool(done.all())):
                 break
             mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
-            logits = self._decode(token.unsqueeze(1), mask, cache)
+            logits = self.decode(token.unsqueeze(1), mask, cache)
         tokens = torch.stack(columns, dim=1).tolist() if columns else [[] for _ in range(len(prompts) * samples)]
         sequences = [tuple(token for token in row if token >= 0) for row in tokens]
         return [sequences[start : start + samples] for start in range(0, len(prompts) * samples, samples)]
 
-    def _all_done(self, here: bool) -> bool:
-        # Sharded ranks step together: one that stops early would leave the others waiting in a gather.
+    def all_done(self, here: bool) -> bool:
+        """Whether this rank may stop: sharded ranks step together, for one that stops early leaves the others waiting in a gather."""
         return self.engine.sum([float(not here)])[0] == 0 if self.lockstep else here
 
-    def _prefill(self, prompts: Sequence[Ids]) -> tuple[DynamicCache, Tensor, Tensor]:
+    def prefill(self, prompts: Sequence[Ids]) -> tuple[DynamicCache, Tensor, Tensor]:
         """Run prompts, padded on the left so that all continue at one column. Returns: cache, logits after the prompt, mask."""
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=self.device)
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=self.device)
         cache = DynamicCache(config=self.engine.hf_config)
-        return cache, self._decode(ids, mask, cache), mask
+        return cache, self.decode(ids, mask, cache), mask
 
-    def _decode(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+    def decode(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+        """Run the next tokens `[B, L]` after what the cache holds; the mask covers both. Returns: logits after the last, `[B, V]`."""
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
 
         def work(policy: Policy) -> Tensor:
