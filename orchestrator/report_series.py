@@ -16,7 +16,7 @@ from search_spaces.sweep_settings import SweepSettings
 # Okabe and Ito's palette: distinct for every common form of colour blindness.
 METHOD_COLOURS = {"ga": "#E69F00", "graddiff": "#0072B2", "npo": "#D55E00", "simnpo": "#CC79A7", "wga": "#009E73"}
 # Paul Tol's muted palette for the others: with so many in one picture, names beside the marks tell them apart.
-_MORE_COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499")
+_MORE_COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#661100")
 METHOD_COLOURS |= dict(zip((name for name in METHODS if name not in METHOD_COLOURS), _MORE_COLOURS, strict=True))
 CANONICAL_COLOUR, REPHRASED_COLOUR = "#0072B2", "#D55E00"
 OBJECTIVE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
