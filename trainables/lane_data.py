@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from search_spaces.data_settings import DataSettings
 from trainables.data.benchmarks import load_benchmark
-from trainables.data.encoding import Encoded, encode
+from trainables.data.encoding import Encoded, encode_example
 from trainables.data.examples import Benchmark, Example
 
 
@@ -22,11 +22,7 @@ class LaneData:
 
 def encode_examples(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Encoded]:
     """Token ids of each example, its answer marked."""
-    encoded = []
-    for example in examples:
-        ids, prompt_length = encode(tokenizer, example.prompt, example.response)
-        encoded.append(Encoded(id=example.id, ids=ids, prompt_length=prompt_length))
-    return encoded
+    return [encode_example(tokenizer, example) for example in examples]
 
 
 def load_lane_data(settings: DataSettings, tokenizer: PreTrainedTokenizerBase) -> LaneData:

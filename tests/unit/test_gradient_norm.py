@@ -33,6 +33,14 @@ def test_gradient_norm_does_not_depend_on_the_end_token():
     assert len(norms) == 1
 
 
+def test_gradient_norm_of_running_text_counts_its_last_token():
+    model = random_llama()
+    ended, running = (
+        gradient_norm(model, Encoded("item", ids, 2, ended=end)) for ids, end in (((4, 5, 6, 7, 1), True), ((4, 5, 6, 7), False))
+    )
+    assert running == ended != gradient_norm(model, Encoded("item", (4, 5, 6, 7), 2))
+
+
 def test_gradient_norm_of_the_end_token_alone_is_none():
     assert gradient_norm(random_llama(), Encoded("item", (4, 5, 1), 2)) is None
 

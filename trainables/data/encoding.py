@@ -6,6 +6,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from search_spaces.user_errors import UserError
+from trainables.data.examples import Example
 
 # Llama 3's template writes today's date unless it is given one: results would change overnight. This is the published evaluations' date.
 TEMPLATE_OPTIONS = {"date_string": "10 Apr 2025", "enable_thinking": False}
@@ -18,11 +19,30 @@ class Encoded:
     id: str
     ids: tuple[int, ...]
     prompt_length: int
+    ended: bool = True
+    """Whether the last id is an end token; running text has none."""
 
     @property
     def answer(self) -> tuple[int, ...]:
         """The answer tokens, end token included."""
         return self.ids[self.prompt_length :]
+
+    @property
+    def content(self) -> tuple[int, ...]:
+        """The answer tokens without an end token."""
+        return self.answer[:-1] if self.ended else self.answer
+
+
+def encode_example(tokenizer: PreTrainedTokenizerBase, example: Example, response: str | None = None) -> Encoded:
+    """Token ids of an example, with another response in place of its own where one is given."""
+    response = example.response if response is None else response
+    ids, prompt_length = (encode_plain if example.plain else encode)(tokenizer, example.prompt, response)
+    return Encoded(example.id, ids, prompt_length, ended=not example.plain)
+
+
+def encode_question(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[int, ...]:
+    """Token ids of an example's prompt, ready for the first answer token."""
+    return (plain_ids if example.plain else encode_prompt)(tokenizer, example.prompt)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tuple[tuple[int, ...], int]:
@@ -60,6 +80,37 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int,
     ids = tuple(tokenizer(_plain_prompt(prompt))["input_ids"])
     # A tokenizer that closes every text by itself would put the end of the answer before its start.
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str) -> tuple[tuple[int, ...], int]:
+    """Token ids of running text: no template, and no end token, since a piece of text does not end where it was cut.
+
+    Args:
+        tokenizer: Any.
+        prompt: What is given; may be empty.
+        text: What follows it, with the space between them.
+
+    Returns:
+        The ids and the number of prompt ids: at least one, the begin token, which nothing predicts.
+
+    Source: OU's pretraining data. Deviation: where the tokenizer writes no begin token, OU leaves the first token of the text
+    unscored; here one stands in front (see `plain_ids`), so that a text of one token can be scored too.
+    """
+    prompt_ids, whole = plain_ids(tokenizer, prompt), plain_ids(tokenizer, prompt + text)
+    if whole[: len(prompt_ids)] != prompt_ids:
+        whole = prompt_ids + tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return whole, len(prompt_ids)
+
+
+def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Token ids of running text behind a begin token, or the end token (of the text before it) where the tokenizer has none."""
+    ids = tuple(tokenizer(text)["input_ids"])
+    if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+        ids = ids[:-1]  # written by the tokenizer itself
+    begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    if begin is None:
+        begin = min(end_ids(tokenizer))
+    return ids if ids[:1] == (begin,) else (int(begin), *ids)
 
 
 def end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -4,9 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
-Item = TypeVar("Item", bound="Example")
+Item = TypeVar("Item", "Example", "ChoiceQuestion")
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Example:
     """Other wordings of the response."""
     perturbed: tuple[str, ...] = ()
     """Wrong answers, worded like the paraphrase (or like the response, where there is no paraphrase)."""
+    plain: bool = False
+    """The response follows the prompt as running text: no template around them, no end token. A prompt may be empty then."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,27 @@ class ClosedQuestion:
 
 
 @dataclass(frozen=True)
+class ChoiceQuestion:
+    """A multiple-choice question, answered by which continuation of its prompt is the likeliest."""
+
+    id: str
+    prompt: str
+    """Running text, up to and without the answer."""
+    choices: tuple[str, ...]
+    """The continuations: ` A`, ` B` and so on."""
+    right: int
+    """Place of the right one."""
+
+
+@dataclass(frozen=True)
 class EvaluationPart:
     """The items of one part: `validation` guides the search, `test` is reported."""
 
     questions: tuple[ClosedQuestion, ...] = ()
     sets: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
-    """By name: forget, retain, real_authors, world_facts, holdout."""
+    """By name: forget, retain, real_authors, world_facts, holdout, verbmem, forget_knowmem, retain_knowmem."""
+    choices: Mapping[str, tuple[ChoiceQuestion, ...]] = field(default_factory=dict)
+    """By name: wmdp, mmlu."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +89,29 @@ def make_benchmark(
 ) -> Benchmark:
     """Freeze the contents and add their digest."""
     contents = {
-        "forget": [asdict(example) for example in forget],
-        "retain": [asdict(example) for example in retain],
-        "target_text": [asdict(example) for example in target_text],
-        "retrained_text": [asdict(example) for example in retrained_text],
+        "forget": contents_of(forget),
+        "retain": contents_of(retain),
+        "target_text": contents_of(target_text),
+        "retrained_text": contents_of(retrained_text),
         "parts": {name: _part_contents(part) for name, part in parts.items()},
     }
     digest = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
     return Benchmark(tuple(forget), tuple(retain), tuple(target_text), tuple(retrained_text), dict(parts), digest)
 
 
+def contents_of(examples: Iterable[Example]) -> list[dict[str, Any]]:
+    """Plain values of examples, for digests: what is only in newer data must not change the digest of older."""
+    return [{name: value for name, value in asdict(example).items() if name != "plain" or value} for example in examples]
+
+
 def _part_contents(part: EvaluationPart) -> dict[str, object]:
-    return {
+    contents: dict[str, object] = {
         "questions": [asdict(question) for question in part.questions],
-        "sets": {name: [asdict(example) for example in examples] for name, examples in part.sets.items()},
+        "sets": {name: contents_of(examples) for name, examples in part.sets.items()},
     }
+    if part.choices:
+        contents["choices"] = {name: [asdict(question) for question in questions] for name, questions in part.choices.items()}
+    return contents
 
 
 def draw_by_hash(items: Iterable[Item], most: int | None = None) -> list[Item]:
@@ -113,10 +138,23 @@ def split_by_hash(items: Iterable[Item], validation_share: float) -> tuple[tuple
     return tuple(ordered[:cut]), tuple(ordered[cut:])
 
 
-def split_sets(sets: Mapping[str, Sequence[Example]], validation_share: float, most: int | None) -> dict[str, EvaluationPart]:
+def split_sets(
+    sets: Mapping[str, Sequence[Example]],
+    validation_share: float,
+    most: int | None,
+    choices: Mapping[str, Sequence[ChoiceQuestion]] | None = None,
+) -> dict[str, EvaluationPart]:
     """Split every named set into its validation and test part, at most `most` items per set; empty sets are left out."""
-    halves = {name: split_by_hash(draw_by_hash(examples, most), validation_share) for name, examples in sets.items() if examples}
+    halves, asked = _halves(sets, validation_share, most), _halves(choices or {}, validation_share, most)
     return {
-        "validation": EvaluationPart(sets={name: half[0] for name, half in halves.items()}),
-        "test": EvaluationPart(sets={name: half[1] for name, half in halves.items()}),
+        part: EvaluationPart(
+            sets={name: half[place] for name, half in halves.items()}, choices={name: half[place] for name, half in asked.items()}
+        )
+        for place, part in enumerate(("validation", "test"))
     }
+
+
+def _halves(
+    sets: Mapping[str, Sequence[Item]], validation_share: float, most: int | None
+) -> dict[str, tuple[tuple[Item, ...], tuple[Item, ...]]]:
+    return {name: split_by_hash(draw_by_hash(items, most), validation_share) for name, items in sets.items() if items}

@@ -23,12 +23,13 @@ def gradient_norm(model: PreTrainedModel, item: Encoded) -> float | None:
 
     Source: arXiv 2402.17012; OU (p = 2). Deviation: OU takes the norms in the model's own precision.
     """
-    content = item.ids[item.prompt_length : -1]
+    content = item.content
     if not content:
         return None
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.enable_grad():
-        ids_BL = torch.tensor([item.ids[:-2]], device=model.device)  # no loss follows the last two
+        # The last content token is a target only.
+        ids_BL = torch.tensor([item.ids[: item.prompt_length + len(content) - 1]], device=model.device)
         logits_LV = _at_least_float32(model(input_ids=ids_BL, use_cache=False).logits[0, item.prompt_length - 1 :])
         loss = torch.nn.functional.cross_entropy(logits_LV, torch.tensor(content, device=model.device))
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

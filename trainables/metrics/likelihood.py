@@ -25,28 +25,32 @@ class ResponseScores:
     """Score of the Min-K++ attack; None also where the moments that it takes were not asked for."""
 
 
-def score_response(logp_nats: ArrayLike, correct: ArrayLike, moments_nats: tuple[ArrayLike, ArrayLike] | None = None) -> ResponseScores:
+def score_response(
+    logp_nats: ArrayLike, correct: ArrayLike, moments_nats: tuple[ArrayLike, ArrayLike] | None = None, *, ended: bool = True
+) -> ResponseScores:
     """All teacher-forced metrics of one response.
 
     Extraction strength, exact memorisation and the Min-K attacks leave the end token out, as OU does: a model that ends every
     answer knows nothing of its content. Probability keeps it, as OU does.
 
     Args:
-        logp_nats: Log-probability of each token, the end token last.
+        logp_nats: Log-probability of each token, the end token last where there is one.
         correct: Whether the most likely token is the right one, for the same tokens.
         moments_nats: Mean and standard deviation of the log-probability over the vocabulary, for the same tokens.
+        ended: Whether there is an end token; running text has none, and all of it is content.
 
     Source: method.md section 4; OU.
     """
     logp, hits = np.asarray(logp_nats, dtype=np.float64), np.asarray(correct, dtype=bool)
     assert logp.shape == hits.shape and logp.ndim == 1 and logp.size, "one value per token, and at least the end token"
     nll = mean_nll(logp)
-    content, content_hits = logp[:-1], hits[:-1]
+    size = logp.size - 1 if ended else logp.size
+    content, content_hits = logp[:size], hits[:size]
     if not content.size:
         return ResponseScores(probability(nll), nll)
     plus_plus = None
     if moments_nats is not None:
-        mean, deviation = (np.asarray(moment, dtype=np.float64)[:-1] for moment in moments_nats)
+        mean, deviation = (np.asarray(moment, dtype=np.float64)[:size] for moment in moments_nats)
         plus_plus = min_k_plus_plus(content, mean, deviation)
     return ResponseScores(
         probability=probability(nll),

@@ -92,15 +92,21 @@ def score_responses(scorer: Scorer, encoded: Sequence[Encoded], *, moments: bool
         columns = (logp_N.double(), argmax_N.cpu() == batch.targets_N, *(moment_N.double() for moment_N in moments_N))
         for index, *rows in zip(chunk, *(column.cpu().split(lengths) for column in columns), strict=True):
             logp, correct, *spread = (row.numpy() for row in rows)
-            scores[index] = score_response(logp, correct, (spread[0], spread[1]) if moments else None)
+            scores[index] = score_response(logp, correct, (spread[0], spread[1]) if moments else None, ended=encoded[index].ended)
     return scores
 
 
-def generate_answers(scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int) -> dict[int, str]:
+def generate_answers(scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int, stops: Sequence[str] = ()) -> dict[int, str]:
     """Greedy answers to this rank's share of the prompts.
 
+    Args:
+        scorer: The opened model.
+        prompts: Every prompt; the same list on every rank.
+        max_new_tokens: Longest answer.
+        stops: Texts that an answer is cut at, for models that go on where an answer ends.
+
     Returns:
-        Text without end and special tokens, stripped, by position in `prompts`. Ranks: all; each gets its own share.
+        Text without end and special tokens, cut, stripped, by position in `prompts`. Ranks: all; each gets its own share.
     """
     ends = end_ids(scorer.tokenizer)
     longest_first = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
@@ -109,5 +115,7 @@ def generate_answers(scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int
         for index, (ids,) in zip(chunk, scorer.generate([prompts[index] for index in chunk], max_new_tokens), strict=True):
             text = scorer.tokenizer.decode([token for token in ids if token not in ends], skip_special_tokens=True)
             assert isinstance(text, str)
+            for stop in stops:
+                text = text.partition(stop)[0]
             answers[index] = text.strip()
     return answers
