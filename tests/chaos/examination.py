@@ -117,8 +117,15 @@ def _tune(folder: SweepFolder, records: list[TrialRecord]) -> list[str]:
     """What every start's Tune holds as ended has ended in the study, in the same way. Ray's own file: a killed driver's may be old."""
     states = {record.number: record.status for record in records}
     wrong = []
-    for file in folder.tune.glob("tune-*/experiment_state-*.json"):
-        for told, progress in json.loads(file.read_text())["trial_data"]:
+    files = sorted(folder.tune.glob("tune-*/experiment_state-*.json"), key=lambda file: file.stat().st_mtime_ns)
+    for file in files:
+        try:
+            held = json.loads(file.read_text())["trial_data"]
+        except json.JSONDecodeError:
+            # Ray writes in place: a full disk tears the file of a start that ends with it. The last start had room.
+            wrong += ["Tune's newest state is torn"] if file == files[-1] else []
+            continue
+        for told, progress in held:
             trial, last = json.loads(told), json.loads(progress)["last_result"]
             number, outcome = trial["config"]["number"], (last or {}).get("events", [{}])[-1]
             if trial["status"] == "TERMINATED" and outcome.get("status") not in (states.get(number), "lost"):

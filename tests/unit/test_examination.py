@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import time
 
@@ -94,6 +95,18 @@ def test_what_tune_says_otherwise_is_found(sweep):
     assert "of t0000: finished" in found(sweep).disagreeing[0]
     write(0, "ERROR", "finished")
     assert "Tune has an error in t0000" in found(sweep).disagreeing[0]
+
+
+def test_torn_state_of_tune_counts_where_no_later_start_has_written_a_whole_one(sweep):
+    folder, _ = sweep
+    torn, whole = (folder.tune / f"tune-0000{number}-1" / "experiment_state-1.json" for number in (1, 2))
+    for state in (torn, whole):
+        state.parent.mkdir(parents=True)
+    torn.write_text('{"trial_data": [["')
+    assert found(sweep).disagreeing == ["Tune's newest state is torn"]
+    whole.write_text(json.dumps({"trial_data": []}))
+    os.utime(torn, ns=(1, 1))
+    assert found(sweep).disagreeing == []
 
 
 def test_measurements_that_are_not_those_of_the_settings_are_found(sweep):
