@@ -12,8 +12,12 @@ Beliefs = Literal["none", "token", "sequence", "token+sequence"]
 
 
 class OptimizerSettings(Settings):
-    """AdamW and its schedule."""
+    """The optimizer and its schedule."""
 
+    method: Literal["adamw", "second_order"] = "adamw"
+    """AdamW, or a step that is divided by a diagonal curvature and clipped (Sophia, as SOUL uses it)."""
+    rho: Positive = 0.04
+    """`second_order`: how much the curvature counts; smaller is closer to sign descent at the learning rate."""
     learning_rate: Positive = 1e-5
     """Peak learning rate."""
     weight_decay: NonNegative = 0.01

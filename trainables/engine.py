@@ -21,6 +21,7 @@ from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import EngineSettings, OptimizerSettings
 from trainables.data.collate import TokenBatch
 from trainables.losses.head_plan import HeadOutput, HeadPlan
+from trainables.optimizer import TrialOptimizer, configure
 from trainables.policy import Policy, load_causal_lm
 
 Weights = Literal["policy", "pristine"]
@@ -107,7 +108,7 @@ class Engine:
         for buffer in policy.buffers():
             buffer.data = buffer.data.to(self.device)
         deepspeed.zero.Init(module=policy, config_dict_or_path=config, dtype=getattr(torch, model.dtype))
-        optimizer = torch.optim.AdamW(policy.parameters(), lr=0.0, foreach=False)
+        optimizer = TrialOptimizer(policy.parameters())
         self._deepspeed, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=config)
         parameters = dict(self._deepspeed.module.named_parameters())
         self._parameters: dict[str, Any] = {name.removeprefix("model."): parameters[name] for name in names}
@@ -148,8 +149,7 @@ class Engine:
                 if isinstance(value, Tensor):
                     value.zero_()
         zero.grad_partitions_flat_buffer.zero_()
-        for group in zero.optimizer.param_groups:
-            group.update(betas=(optimizer.beta1, optimizer.beta2), weight_decay=optimizer.weight_decay, lr=0.0)
+        configure(zero.optimizer.param_groups, optimizer)
         zero.clip_grad = optimizer.gradient_clip
         model = self._deepspeed.module.model
         if settings.activation_checkpointing:

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from search_spaces.trial_settings import OptimizerSettings
 from trainables.data.encoding import Encoded
+from trainables.optimizer import TrialOptimizer, configure
 from trainables.policy import Policy
 
 
@@ -105,8 +106,8 @@ class PlainEngine:
     def reset(self, optimizer: OptimizerSettings, settings):
         self.events.append("reset")
         self.models["policy"].load_state_dict(self.models["pristine"].state_dict())
-        betas = (optimizer.beta1, optimizer.beta2)
-        self._optimizer = torch.optim.AdamW(self.policy.parameters(), betas=betas, weight_decay=optimizer.weight_decay)
+        self._optimizer = TrialOptimizer(self.policy.parameters())
+        configure(self._optimizer.param_groups, optimizer)
         self._clip = optimizer.gradient_clip or float("inf")
 
     def backward(self, batch, plan):

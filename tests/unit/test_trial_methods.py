@@ -36,6 +36,22 @@ def test_results_do_not_depend_on_ranks_or_micro_batches(tiny, method, beliefs):
     assert not torch.allclose(weights(engine), weights(PlainEngine(tiny.model)), rtol=1e-4, atol=1e-5)
 
 
+def test_second_order_steps_do_not_depend_on_ranks(tiny):
+    data, second = text_data(tiny.tokenizer), {"method": "second_order", "rho": 10.0}
+
+    def work(micro_batch):
+        trial = trial_of("npo", "token", optimizer={"micro_batch": micro_batch, **second})
+        return lambda engine: run(engine, trial, data)
+
+    ((alone, _),), (engine,) = run_ranks(tiny.model, 1, work(4), tiny.tokenizer)
+    ((result, _), _), (other, _) = run_ranks(tiny.model, 2, work(1), tiny.tokenizer)
+    assert result.metrics == pytest.approx(alone.metrics, rel=1e-6)
+    torch.testing.assert_close(weights(other), weights(engine), rtol=1e-6, atol=1e-8)
+    first_order = PlainEngine(tiny.model, tiny.tokenizer)
+    run(first_order, trial_of("npo", "token"), data)
+    assert not torch.allclose(weights(first_order), weights(engine), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_lock_step_gives_the_same(tiny, method):
     data, trial = text_data(tiny.tokenizer), trial_of(method, "sequence")

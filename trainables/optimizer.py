@@ -1,0 +1,72 @@
+"""The optimizer of a lane: AdamW, or a second-order step with a diagonal curvature, as each trial asks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search_spaces.trial_settings import OptimizerSettings
+
+
+class TrialOptimizer(torch.optim.AdamW):
+    """Both kinds keep the same state (a step counter and two moments), so a warm lane changes from one to the other by a reset.
+
+    Args:
+        parameters: What is trained.
+    """
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.0, foreach=False)
+        configure(self.param_groups, OptimizerSettings())
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One step on the parameters that have a gradient."""
+        if not any(group["second_order"] for group in self.param_groups):
+            return super().step(closure)
+        assert closure is None, "a loss is not evaluated again"
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    second_order_step(parameter, parameter.grad, self._state_of(parameter), group)
+        return None
+
+    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        return state
+
+
+def configure(groups: list[dict[str, Any]], settings: OptimizerSettings) -> None:
+    """Write a trial's hyperparameters into parameter groups; the learning rate is set at each step."""
+    second_order = settings.method == "second_order"
+    for group in groups:
+        group.update(
+            betas=(settings.beta1, settings.beta2),
+            weight_decay=settings.weight_decay,
+            lr=0.0,
+            second_order=second_order,
+            curvature_scale=settings.rho * settings.global_batch,
+        )
+
+
+def second_order_step(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+    """`w -= rate * clip(m / (rho * batch * h), 1)`, with decoupled weight decay; changes `parameter` and `state`.
+
+    `m` is the running mean of gradients and `h` that of their squares, the diagonal of the empirical Fisher matrix. Where the curvature is
+    small against the gradient the step is clipped to the rate, as in sign descent; where it is large the step is Newton's.
+
+    Source: Sophia (arXiv 2305.14342), used for unlearning in SOUL (arXiv 2404.18239). Deviation: the squares are those of the loss itself
+    at every step, where Sophia draws labels every ten steps; SOUL takes the loss's gradients too.
+    """
+    beta1, beta2 = group["betas"]
+    state["step"] += 1
+    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+    mean = state["exp_avg"].lerp_(gradient, 1 - beta1)
+    curvature = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    # A curvature of zero comes with a mean of zero: the floor only keeps their quotient finite.
+    size = (mean.abs() / (group["curvature_scale"] * curvature).clamp_min_(torch.finfo(mean.dtype).tiny)).clamp_max_(1.0)
+    parameter.addcmul_(mean.sign(), size, value=-group["lr"])
