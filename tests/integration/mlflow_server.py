@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-START_S = 120.0
+START_S = 240.0
 
 
 @contextmanager
