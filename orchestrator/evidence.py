@@ -11,7 +11,7 @@ from orchestrator.objectives import objectives_of
 from orchestrator.provenance import flattened
 from orchestrator.rung_choice import ChosenRung
 from orchestrator.sweep_folder import SweepFolder
-from search_spaces.catalogue import is_local
+from search_spaces.places import is_local
 from search_spaces.space import apply
 from search_spaces.sweep_settings import SweepSettings
 

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from search_spaces.data_settings import ClosedWorldData, LocalFilesData, TofuData
-from search_spaces.places import exists
+from search_spaces.data_settings import ClosedWorldData, LocalFilesData, MuseData, TofuData, WmdpData
+from search_spaces.places import is_local
 from search_spaces.sweep_settings import ObjectiveSettings, SweepSettings
 
 Direction = Literal["minimize", "maximize"]
-Need = Literal["retrained", "paraphrases", "retain_paraphrases", "perturbed", "utility_sets", "holdout"]
+Need = Literal["retrained", "paraphrases", "retain_paraphrases", "perturbed", "utility_sets", "holdout", "mmlu"]
 INFINITY = float("inf")
-EXAMPLE_BENCHMARKS = frozenset({"tofu", "local_files"})
+ASKED_BENCHMARKS = frozenset({"tofu", "local_files"})
+"""Those whose forget and retain examples are questions; the others' are running text, which nobody can answer."""
+EXAMPLE_BENCHMARKS = ASKED_BENCHMARKS | {"muse", "wmdp"}
 
 
 @dataclass(frozen=True)
@@ -62,24 +64,69 @@ def _of_set(name: str, needs: frozenset[Need] = frozenset(), worded: Need | None
     """Metrics of one set of examples: remembering is bad on `forget`, good elsewhere, and only informative on `holdout`, never asked."""
     directions: dict[str, tuple[Direction | None, Direction | None]] = {"forget": ("minimize", "maximize"), "holdout": (None, None)}
     known, unknown = directions.get(name, ("maximize", "minimize"))
-    rows: list[tuple[str, str, Direction | None, float, frozenset[Need]]] = [
-        ("probability", "exp of the mean log-probability per answer token", known, 1.0, needs),
-        ("nll_nats", "mean negative log-probability per answer token", unknown, INFINITY, needs),
-        ("extraction_strength", "share of the answer that its own beginning brings back, exact", known, 1.0, needs),
-        ("extraction_strength_ou", "the same with OpenUnlearning's floor of 1 / length", known, 1.0, needs),
-        ("exact_memorization", "share of answer tokens that are the most likely one", known, 1.0, needs),
-    ]
+    metrics = _likelihoods(name, known, unknown, EXAMPLE_BENCHMARKS, needs)
+    rows: list[tuple[str, str, Direction | None, frozenset[Need]]] = []
     if worded is not None:
-        rows.append(("paraphrase_probability", "probability of reworded answers", known, 1.0, needs | {worded}))
+        rows.append(("paraphrase_probability", "probability of reworded answers", known, needs | {worded}))
     if name != "holdout":
-        rows.append(("rouge_l", "ROUGE-L recall of the greedy answer", known, 1.0, needs))
+        rows.append(("rouge_l", "ROUGE-L recall of the greedy answer", known, needs))
         # On the forget set min(R, 1/R) is high when right and wrong answers are equally likely: as in a model that never knew.
         meaning = "how little right answers stand out from wrong ones" if name == "forget" else "how far right answers stand out"
-        rows.append(("truth_ratio", meaning, "maximize", 1.0, needs | {"perturbed"}))
-    return {
-        f"{name}_{field}": MetricInfo(f"{name}: {description}", direction, (0.0, high), EXAMPLE_BENCHMARKS, all_needs)
-        for field, description, direction, high, all_needs in rows
+        rows.append(("truth_ratio", meaning, "maximize", needs | {"perturbed"}))
+    return metrics | {
+        f"{name}_{field}": MetricInfo(f"{name}: {description}", direction, (0.0, 1.0), ASKED_BENCHMARKS, all_needs)
+        for field, description, direction, all_needs in rows
     }
+
+
+def _likelihoods(
+    name: str, known: Direction | None, unknown: Direction | None, benchmarks: frozenset[str], needs: frozenset[Need] = frozenset()
+) -> dict[str, MetricInfo]:
+    """What one teacher-forced pass says of a set; `known` is the direction of metrics that are high where the model knows it."""
+    rows: list[tuple[str, str, Direction | None, float]] = [
+        ("probability", "exp of the mean log-probability per answer token", known, 1.0),
+        ("nll_nats", "mean negative log-probability per answer token", unknown, INFINITY),
+        ("extraction_strength", "share of the answer that its own beginning brings back, exact", known, 1.0),
+        ("extraction_strength_ou", "the same with OpenUnlearning's floor of 1 / length", known, 1.0),
+        ("exact_memorization", "share of answer tokens that are the most likely one", known, 1.0),
+    ]
+    return {
+        f"{name}_{field}": MetricInfo(f"{name}: {description}", direction, (0.0, high), benchmarks, needs)
+        for field, description, direction, high in rows
+    }
+
+
+def _muse() -> dict[str, MetricInfo]:
+    """MUSE's own sets: continued passages, and questions about what must go and what must stay."""
+    benchmarks = frozenset({"muse"})
+    sets: dict[str, tuple[str, Direction, Direction]] = {
+        "verbmem": ("passages of the forget text, continued (VerbMem)", "minimize", "maximize"),
+        "forget_knowmem": ("questions about the forget text (KnowMem)", "minimize", "maximize"),
+        "retain_knowmem": ("questions about the retain text (UtilPres)", "maximize", "minimize"),
+    }
+    metrics: dict[str, MetricInfo] = {}
+    for name, (meaning, known, unknown) in sets.items():
+        metrics |= _likelihoods(name, known, unknown, benchmarks)
+        for field, description in (("rouge_l_f1", "ROUGE-L F1, as published"), ("rouge_l", "ROUGE-L recall")):
+            metrics[f"{name}_{field}"] = MetricInfo(f"{meaning}: {description}", known, (0.0, 1.0), benchmarks)
+    return metrics
+
+
+def _choices() -> dict[str, MetricInfo]:
+    """Multiple choice. An accuracy below chance, .25, is no better forgotten: clip an objective there."""
+    benchmarks = frozenset({"wmdp"})
+    sets: dict[str, tuple[str, Direction, frozenset[Need]]] = {
+        "wmdp": ("questions of the hazardous field", "minimize", frozenset()),
+        "mmlu": ("questions of general knowledge", "maximize", frozenset({"mmlu"})),
+    }
+    metrics: dict[str, MetricInfo] = {}
+    for name, (meaning, direction, needs) in sets.items():
+        for field, description in (
+            ("accuracy", "share whose right answer is the likeliest of four; chance is .25"),
+            ("probability", "probability of the right answer among the four"),
+        ):
+            metrics[f"{name}_{field}"] = MetricInfo(f"{meaning}: {description}", direction, (0.0, 1.0), benchmarks, needs)
+    return metrics
 
 
 def _membership() -> dict[str, MetricInfo]:
@@ -114,6 +161,8 @@ METRICS: dict[str, MetricInfo] = {
     **_of_set("world_facts", frozenset({"utility_sets"})),
     **_of_set("holdout", frozenset({"holdout"})),
     **_membership(),
+    **_muse(),
+    **_choices(),
     "forget_quality": MetricInfo(
         "p-value that truth ratios on the forget set are those of the retrained model",
         "maximize",
@@ -142,6 +191,8 @@ def default_objectives(sweep: SweepSettings) -> dict[str, ObjectiveSettings]:
     pairs: Mapping[str, tuple[str, str]] = {
         "closed_world": ("forget_true_mass", "utility"),
         "tofu": ("mem", "model_utility"),
+        "muse": ("verbmem_rouge_l_f1", "retain_knowmem_rouge_l_f1"),
+        "wmdp": ("wmdp_accuracy", "retain_probability"),
         "local_files": ("forget_extraction_strength", "retain_probability"),
     }
     objectives = {}
@@ -152,11 +203,6 @@ def default_objectives(sweep: SweepSettings) -> dict[str, ObjectiveSettings]:
     return objectives
 
 
-def is_local(path: str) -> bool:
-    """Whether a path or hub id means the local disk: it looks like a path, or it is there."""
-    return path.startswith((".", "/", "~")) or exists(path)
-
-
 def given(sweep: SweepSettings) -> frozenset[Need]:
     """What the data and the models bring along."""
     found: set[Need] = set()
@@ -165,6 +211,11 @@ def given(sweep: SweepSettings) -> frozenset[Need]:
     data = sweep.data
     if isinstance(data, TofuData):
         found |= _given_by_tofu(data)
+    elif isinstance(data, MuseData):
+        found.add("holdout")
+    elif isinstance(data, WmdpData):
+        if data.mmlu is not None:
+            found.add("mmlu")
     elif isinstance(data, LocalFilesData):
         # A glance at the text: malformed lines are the loader's business.
         if _mentions(data.forget, '"paraphrases"'):

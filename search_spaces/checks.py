@@ -5,14 +5,16 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from search_spaces.catalogue import is_local
 from search_spaces.criteria_checks import check_criteria
-from search_spaces.data_settings import LocalFilesData, TofuData
+from search_spaces.data_settings import LocalFilesData, MuseData, TofuData, WmdpData
 from search_spaces.method_checks import check_methods
+from search_spaces.places import is_local
 from search_spaces.pydantic_problems import WHOLE_NUMBER
 from search_spaces.recipes import RECIPES
 from search_spaces.space import KEYS_ARE, Domain, Scalar, active, apply, dead_condition, ordered, same_value, trial_keys, trial_value
 from search_spaces.sweep_settings import SweepSettings
+from search_spaces.tables import missing_tables, muse_tables, wmdp_tables
+from search_spaces.text_checks import check_text
 from search_spaces.user_errors import UserError, did_you_mean, shown
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -35,7 +37,7 @@ def check_sweep(sweep: SweepSettings, file: object, pinned: Sequence[str] = ()) 
     # Which metrics there are depends on the files.
     problems += [] if problems else list(check_criteria(sweep))
     in_space = list(_space(sweep))
-    problems += in_space or [*_recipes(sweep), *_enqueue(sweep), *_pinned(sweep, pinned), *_early_stopping(sweep), *check_methods(sweep)]
+    problems += in_space or [*_recipes(sweep), *_enqueue(sweep), *_pinned(sweep, pinned), *_early_stopping(sweep), *_methods(sweep)]
     problems += _warm_start(sweep)
     if problems:
         raise UserError.joined(problems, file)
@@ -120,6 +122,11 @@ def _pinned(sweep: SweepSettings, pinned: Sequence[str]) -> Iterator[UserError]:
             )
 
 
+def _methods(sweep: SweepSettings) -> Iterator[UserError]:
+    yield from check_methods(sweep)
+    yield from check_text(sweep)
+
+
 def _recipes(sweep: SweepSettings) -> Iterator[UserError]:
     for index, name in enumerate(sweep.search.recipes):
         place = f"search.recipes[{index}]"
@@ -187,10 +194,12 @@ def _warm_start(sweep: SweepSettings) -> Iterator[UserError]:
 def _paths(sweep: SweepSettings) -> Iterator[UserError]:
     data = sweep.data
     if isinstance(data, LocalFilesData):
-        for name in ("forget", "retain", "holdout"):
-            path = getattr(data, name)
-            if path is not None and not Path(path).is_file():
-                yield UserError("no such file", key=f"data.{name}", value=path, remedy=f"give one that exists, or --set data.{name}=FILE")
+        yield from _data_files(data, "forget", "retain", "holdout")
+    if isinstance(data, MuseData):
+        yield from missing_tables(muse_tables(data).values())
+    if isinstance(data, WmdpData):
+        yield from missing_tables(wmdp_tables(data).values())
+        yield from _data_files(data, "forget_corpus", "retain_corpus")
     if isinstance(data, TofuData) and is_local(data.path):
         if not Path(data.path).is_dir():
             yield UserError("no such folder", key="data.path", value=data.path, remedy="give TOFU's folder, or locuslab/TOFU for the hub")
@@ -202,6 +211,13 @@ def _paths(sweep: SweepSettings) -> Iterator[UserError]:
         model = getattr(sweep.model, name)
         if model is not None and model != "scratch" and is_local(model):
             yield from _model_folder(f"model.{name}", Path(model))
+
+
+def _data_files(data: LocalFilesData | WmdpData, *names: str) -> Iterator[UserError]:
+    for name in names:
+        path = getattr(data, name)
+        if path is not None and not Path(path).is_file():
+            yield UserError("no such file", key=f"data.{name}", value=path, remedy=f"give one that exists, or --set data.{name}=FILE")
 
 
 def _model_folder(key: str, folder: Path) -> Iterator[UserError]:

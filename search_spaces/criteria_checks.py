@@ -13,6 +13,7 @@ WHY_MISSING = {
     "perturbed": "wrong answers to compare with",
     "utility_sets": "real authors and world facts, which come with the whole of TOFU only",
     "holdout": "a holdout set: give data.holdout, or TOFU's folder with its holdout split",
+    "mmlu": "questions of general knowledge: give data.mmlu",
 }
 
 
@@ -75,7 +76,9 @@ def _bounds(metric: MetricInfo, bounds: BoundSettings, place: str) -> Iterator[U
 
 def _why_not(sweep: SweepSettings, metric: MetricInfo) -> str:
     if sweep.data.benchmark not in metric.benchmarks:
-        return f"it belongs to {' and '.join(sorted(metric.benchmarks))}, and data.benchmark is {sweep.data.benchmark}"
+        *names, last = sorted(metric.benchmarks)
+        belongs = f"{', '.join(names)} and {last}" if names else last
+        return f"it belongs to {belongs}, and data.benchmark is {sweep.data.benchmark}"
     return f"it needs {' and '.join(WHY_MISSING[need] for need in sorted(metric.needs - given(sweep)))}"
 
 

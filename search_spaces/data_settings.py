@@ -75,4 +75,48 @@ class LocalFilesData(Settings):
     """Most items per evaluation set, drawn by hash; all when left out."""
 
 
-DataSettings = Annotated[ClosedWorldData | TofuData | LocalFilesData, Field(discriminator="benchmark")]
+class MuseData(Settings):
+    """MUSE (news articles, or the Harry Potter books) from the hub or from a local folder with one JSON file per split."""
+
+    benchmark: Literal["muse"] = "muse"
+    path: str = "muse-bench/MUSE-News"
+    """Hub id (the other is `muse-bench/MUSE-Books`), or a local folder that holds `raw/forget.json`, `knowmem/forget_qa.json` and so on."""
+    revision: str | None = None
+    """Revision of the hub data set."""
+    forget: Literal["raw", "sust_1", "sust_2", "sust_3", "sust_4", "scal_1", "scal_2", "scal_3", "scal_4"] = "raw"
+    """MUSE's own text, or a request: `scal_N` are nested; `sust_N` come one after the other, `model.target` the export of the last."""
+    retain: Literal["retain1", "retain2"] = "retain1"
+    """Text that is held in place."""
+    chunk_characters: Annotated[int, Field(ge=16)] = 8000
+    """Training text is cut into examples of at most so many characters; about 4 make an English token. Attacked texts are cut off there."""
+    shots: Annotated[int, Field(ge=0, le=10)] = 10
+    """Example questions in front of each question of KnowMem."""
+    max_evaluation_items: PositiveInt | None = None
+    """Most items per evaluation set, drawn by hash; all when left out."""
+
+
+class WmdpData(Settings):
+    """WMDP (hazardous knowledge): its questions from the hub or a local folder, text to forget and to keep from your own files."""
+
+    benchmark: Literal["wmdp"] = "wmdp"
+    path: str = "cais/wmdp"
+    """Hub id, or a local folder that holds `wmdp-bio/test.json` and so on."""
+    revision: str | None = None
+    """Revision of the hub data set."""
+    subset: Literal["bio", "cyber", "chem"] = "bio"
+    """Field whose questions are asked."""
+    forget_corpus: str
+    """JSONL of the field's documents, `text` in each line, which are forgotten."""
+    retain_corpus: str
+    """JSONL of other documents, `text` in each line, which are held in place."""
+    mmlu: str | None = None
+    """General knowledge, as utility: hub id (`cais/mmlu`) or a local folder that holds `all/test.json`; not asked when left out."""
+    document_characters: Annotated[int, Field(ge=16)] = 2000
+    """Each document is cut off there, at a space, and is one example, as in RMU; about 4 characters make an English token."""
+    max_documents: PositiveInt | None = None
+    """Most documents of each corpus, from its start; all when left out."""
+    max_evaluation_items: PositiveInt | None = None
+    """Most items per evaluation set, drawn by hash; all when left out."""
+
+
+DataSettings = Annotated[ClosedWorldData | TofuData | MuseData | WmdpData | LocalFilesData, Field(discriminator="benchmark")]

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from search_spaces.catalogue import default_objectives, is_local
+from search_spaces.catalogue import default_objectives
 from search_spaces.checks import check_sweep
-from search_spaces.data_settings import LocalFilesData, TofuData
-from search_spaces.places import resolved
+from search_spaces.data_settings import LocalFilesData, MuseData, TofuData, WmdpData
+from search_spaces.places import is_local, resolved
 from search_spaces.pydantic_problems import problems_of
 from search_spaces.space import Domain, dead_condition, trial_keys
 from search_spaces.sweep_settings import SweepSettings
@@ -151,8 +151,11 @@ def _absolute(sweep: SweepSettings) -> SweepSettings:
     data = sweep.data
     if isinstance(data, LocalFilesData):
         data = absolute(data, "data", "forget", "retain", "holdout")
-    elif isinstance(data, TofuData) and is_local(data.path):
+    elif isinstance(data, TofuData | MuseData) and is_local(data.path):
         data = absolute(data, "data", "path")
+    elif isinstance(data, WmdpData):
+        questions = [name for name in ("path", "mmlu") if (place := getattr(data, name)) is not None and is_local(place)]
+        data = absolute(data, "data", "forget_corpus", "retain_corpus", *questions)
     models = {"base": sweep.model.base, "target": sweep.model.target, "retrained": sweep.model.retrained}
     local = [name for name, model in models.items() if model is not None and model != "scratch" and is_local(model)]
     # Names of sweeps have no slash in them.

@@ -33,3 +33,8 @@ def exists(path: str) -> bool:
         return Path(path).exists()
     except _REFUSALS:
         return False
+
+
+def is_local(path: str) -> bool:
+    """Whether a path or hub id means the local disk: it looks like a path, or it is there."""
+    return path.startswith((".", "/", "~")) or exists(path)

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from search_spaces.catalogue import is_local
 from search_spaces.model_settings import ModelSettings
+from search_spaces.places import is_local
 from search_spaces.user_errors import UserError
 
 CONFIG = "config.json"

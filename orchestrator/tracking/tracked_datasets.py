@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.provenance import redacted
-from search_spaces.data_settings import ClosedWorldData, DataSettings, LocalFilesData
-from trainables.data.examples import Benchmark, Example
+from search_spaces.data_settings import ClosedWorldData, DataSettings, LocalFilesData, WmdpData
+from trainables.data.examples import Benchmark, Example, contents_of
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -81,9 +81,11 @@ def _source(data: DataSettings, role: str) -> tuple[str, dict[str, Any]]:
         return "code", {"tags": {key: str(value) for key, value in data.model_dump().items()}}
     if isinstance(data, LocalFilesData):
         return "local", {"uri": getattr(data, role)}
+    if isinstance(data, WmdpData):
+        return "local", {"uri": getattr(data, f"{role}_corpus")}
     return "hugging_face", {"path": data.path, "revision": data.revision, "split": data.forget if role == "forget" else role}
 
 
 def _digest(examples: Sequence[Example]) -> str:
-    contents = json.dumps([asdict(example) for example in examples], sort_keys=True)
+    contents = json.dumps(contents_of(examples), sort_keys=True)
     return hashlib.sha256(contents.encode()).hexdigest()[:_DIGEST_CHARACTERS]

@@ -12,6 +12,7 @@ import pytest
 from search_spaces.loader import load_sweep, packaged_sweeps
 from search_spaces.settings import Settings
 from search_spaces.sweep_settings import SweepSettings
+from tests.unit.tiny_benchmarks import own_files
 from trainables import jobs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,12 +195,6 @@ def test_every_setting_is_explained(block):
 
 @pytest.mark.parametrize("name", packaged_sweeps())
 def test_every_shipped_sweep_loads(name, tmp_path):
-    overrides = []
-    if name == "local_files.yaml":  # names files that are the user's own
-        for part in ("forget", "retain"):
-            (tmp_path / f"{part}.jsonl").write_text(f'{{"prompt": "a {part}", "response": "b"}}\n')
-            overrides.append(f"data.{part}={tmp_path / part}.jsonl")
-        overrides.append("model.target=org/model")
-    sweep = load_sweep(Path(name), overrides)
+    sweep = load_sweep(Path(name), own_files(name, tmp_path))
     assert sweep.name == Path(name).stem
     assert len(sweep.objectives) >= 2 and sweep.space

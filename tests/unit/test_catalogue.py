@@ -36,7 +36,8 @@ def test_metrics_of_the_closed_world_are_those_that_evaluation_gives():
 
 def test_metrics_of_tofu_are_those_that_evaluation_gives():
     aggregates = pytest.importorskip("trainables.metrics.aggregates")
-    everything = dict.fromkeys((*aggregates.MEANS, "truth_ratio", *aggregates.ATTACKS.values()), 0.5)
+    means = set(aggregates.MEANS) - {"rouge_l_f1", "accuracy"}  # of MUSE's and of multiple-choice sets only
+    everything = dict.fromkeys((*means, "truth_ratio", *aggregates.ATTACKS.values()), 0.5)
     unworded = everything | {"paraphrase_probability": None}
     unasked = unworded | {"rouge_l": None, "truth_ratio": None}
     sets = {"forget": [everything], "retain": [everything], "real_authors": [unworded], "world_facts": [unworded], "holdout": [unasked]}
@@ -96,11 +97,14 @@ def test_metrics_that_compare_membership_need_a_retrained_model(own_files):
     [
         ("closed_world", {"forget_true_mass": ("minimize", 1.0), "utility": ("maximize", 0.0)}),
         ("tofu", {"mem": ("maximize", 0.0), "model_utility": ("maximize", 0.0)}),
+        ("muse", {"verbmem_rouge_l_f1": ("minimize", 1.0), "retain_knowmem_rouge_l_f1": ("maximize", 0.0)}),
+        ("wmdp", {"wmdp_accuracy": ("minimize", 1.0), "retain_probability": ("maximize", 0.0)}),
         ("local_files", {"forget_extraction_strength": ("minimize", 1.0), "retain_probability": ("maximize", 0.0)}),
     ],
 )
 def test_default_objectives_start_from_the_worst_corner(own_files, benchmark, expected):
-    data = own_files() if benchmark == "local_files" else {"benchmark": benchmark}
+    corpora = {"wmdp": {"forget_corpus": "forget.jsonl", "retain_corpus": "retain.jsonl"}}
+    data = own_files() if benchmark == "local_files" else {"benchmark": benchmark, **corpora.get(benchmark, {})}
     sweep = sweep_of(data, target="hub/model")
     objectives = default_objectives(sweep)
     assert {name: (objective.direction, objective.reference) for name, objective in objectives.items()} == expected

@@ -84,7 +84,7 @@ def test_packaged_tofu_sweep_can_start_from_the_published_settings():
     ("limits", "remedy"),
     [
         ({"utilty": {"at_least": 0.5}}, 'utilty: no such metric. Did you mean "utility"? Allowed: forget_canonical_mass,'),
-        ({"mem": {"at_least": 0.5}}, "mem: this sweep cannot give this metric: it belongs to local_files and tofu"),
+        ({"mem": {"at_least": 0.5}}, "mem: this sweep cannot give this metric: it belongs to local_files, muse, tofu and wmdp"),
         ({"utility": {}}, "utility: limits nothing. Give at_least, at_most or both."),
         ({"utility": {"at_least": 1.5}}, "utility.at_least: no trial can reach this (given: 1.5). Allowed: up to 1."),
         ({"utility": {"at_most": -0.5}}, "utility.at_most: no trial can reach this (given: -0.5). Allowed: from 0."),

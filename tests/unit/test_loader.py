@@ -7,6 +7,7 @@ import yaml
 from search_spaces.loader import load_sweep, packaged_sweeps
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
+from tests.unit.tiny_benchmarks import own_files
 
 SMALL = {
     "model": {"base": "scratch"},
@@ -51,9 +52,9 @@ def tofu(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in packaged_sweeps() if name != "local_files.yaml"])
-def test_packaged_sweep_loads_and_its_resolved_form_is_read_back(name):
-    sweep = load_sweep(Path(name))
+@pytest.mark.parametrize("name", packaged_sweeps())
+def test_packaged_sweep_loads_and_its_resolved_form_is_read_back(name, tmp_path):
+    sweep = load_sweep(Path(name), own_files(name, tmp_path))
     assert sweep.name == Path(name).stem
     assert SweepSettings.model_validate_json(sweep.model_dump_json()) == sweep
 
@@ -192,7 +193,7 @@ def test_keys_of_the_data_block_are_named_without_the_benchmark(message):
     ("data", "remedy"),
     [
         ({"benchmark": "tofuu"}, 'data.benchmark: is none of the choices (given: "tofuu"). Did you mean "tofu"?'),
-        ({}, "data.benchmark: is missing. Allowed: closed_world, tofu, local_files."),
+        ({}, "data.benchmark: is missing. Allowed: closed_world, tofu, muse, wmdp, local_files."),
         ({"benchmark": "local_files"}, "data.forget: is missing. JSONL of what must be forgotten."),
         (3, "data: has the wrong type (given: 3). Allowed: a block of `key: value` lines."),
     ],
@@ -304,7 +305,7 @@ def test_objective_that_does_not_exist_is_refused_with_the_nearest_one(message):
 
 def test_objective_of_another_benchmark_is_refused(message):
     text = objectives_message(message, mem=("maximize", 0.0), utility=("maximize", 0.0))
-    assert "cannot give this metric: it belongs to local_files and tofu, and data.benchmark is closed_world" in text
+    assert "cannot give this metric: it belongs to local_files, muse, tofu and wmdp, and data.benchmark is closed_world" in text
 
 
 def test_objective_without_its_retrained_model_is_refused(message, tofu):

@@ -1,4 +1,4 @@
-"""200 broken inputs through `lethe validate`: each is refused by one message with file, key or line, and what to do; never a traceback."""
+"""276 broken inputs through `lethe validate`: each is refused by one message with file, key or line, and what to do; never a traceback."""
 
 import os
 import re
@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from orchestrator import cli
 from search_spaces.loader import PACKAGED
 from tests.unit.mutations import JSONL_MUTATIONS, WORLD, YAML_MUTATIONS, chance_of
+from tests.unit.tiny_benchmarks import write_muse, write_wmdp
 
-YAML_CASES, JSONL_CASES, PATH_CASES = 110, 78, 12
+YAML_CASES, JSONL_CASES, TEXT_CASES, PATH_CASES = 110, 78, 76, 12
 GROUP = 20
 PLACE = re.compile(r"(?m)^(?:error:|  -) .*(?:[\w.\]\[]+: |line \d+|:\d+: )")
 REMEDY = re.compile(
@@ -94,6 +95,31 @@ def test_broken_data_file_is_refused_by_one_message(tmp_path, first):
         check(f"jsonl {number} {mutate.__name__} {part}", file, tmp_path / f"{part}.jsonl")
 
 
+def in_schema(text, kind):
+    """A broken file of prompts and responses as one of texts, or of questions: whatever is broken stays so."""
+    names = {"text": (b"text", b"more"), "question": (b"question", b"answer")}[kind]
+    return text.replace(b'"prompt', b'"' + names[0]).replace(b'"response', b'"' + names[1])
+
+
+@pytest.mark.parametrize("first", range(0, TEXT_CASES, GROUP))
+def test_broken_file_of_a_benchmark_is_refused_by_one_message(tmp_path, first):
+    muse, wmdp = write_muse(tmp_path / "muse"), write_wmdp(tmp_path / "wmdp")
+    file = tmp_path / "own.yaml"
+    objects = {"raw/forget.json": "text", "knowmem/retain_qa.json": "question", "forget.jsonl": "text", "wmdp-bio/test.json": "question"}
+    for number in range(first, min(first + GROUP, TEXT_CASES)):
+        mutate, chance = JSONL_MUTATIONS[number % len(JSONL_MUTATIONS)], chance_of("text", number)
+        name, kind = list(objects.items())[number % len(objects)]
+        of_muse = number % len(objects) < 2
+        data = {"benchmark": "muse", "path": str(muse)} if of_muse else {"benchmark": "wmdp", **wmdp}
+        settings = {"model": {"target": "org/model"}, "data": data, "space": {"retain.weight": {"uniform": [1, 2]}}}
+        file.write_text(yaml.safe_dump(settings))
+        broken = tmp_path / ("muse" if of_muse else "wmdp") / name
+        before = broken.read_bytes()
+        broken.write_bytes(in_schema(mutate(rows(name), chance), kind))
+        check(f"text {number} {mutate.__name__} {name}", file, broken)
+        broken.write_bytes(before)
+
+
 def make_path(kind, path: Path):
     match kind:
         case "folder":
@@ -123,7 +149,7 @@ def test_path_that_cannot_be_read_is_refused_by_one_message(tmp_path, kind):
 
 def test_most_of_the_inputs_were_broken_indeed(request):
     ran = {item.name.partition("[")[0] for item in request.session.items}
-    if len(ran) < 4:
+    if len(ran) < 5:
         pytest.skip("counts what the other tests of this file have found")
-    assert YAML_CASES + JSONL_CASES + PATH_CASES == 200
-    assert len(refused) >= 150, len(refused)
+    assert YAML_CASES + JSONL_CASES + TEXT_CASES + PATH_CASES == 276
+    assert len(refused) >= 210, len(refused)

@@ -10,6 +10,7 @@ from orchestrator import cli
 from orchestrator.baselines import plan_baselines
 from search_spaces.user_errors import UserError, hashed
 from tests.unit.stored_sweep import small_sweep
+from tests.unit.tiny_benchmarks import write_muse, write_wmdp
 from trainables import job_runner
 from trainables.data.benchmarks import load_benchmark
 from trainables.jobs import MeasureJob
@@ -65,6 +66,24 @@ def test_workers_never_quote_data_whatever_the_sweep_says(data):
     with pytest.raises(UserError) as caught:
         load_lane_data(sweep.data, tokenizer=None)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("benchmark", ["muse", "wmdp"])
+@pytest.mark.parametrize("line", [json.dumps([SECRET]), json.dumps({SECRET: "a"}), json.dumps({"text": [SECRET]}), f'{{"text": "{SECRET}'])
+def test_error_of_a_benchmarks_own_files_holds_no_text_of_them(tmp_path, benchmark, line):
+    data = {"path": str(write_muse(tmp_path))} if benchmark == "muse" else write_wmdp(tmp_path)
+    broken = tmp_path / ("raw/forget.json" if benchmark == "muse" else "forget.jsonl")
+    broken.write_text(json.dumps({"text": "a"}) + "\n" + line + "\n")
+    sweep = small_sweep(data={"benchmark": benchmark, **data}, model={"target": "org/model"})
+    with pytest.raises(UserError, match=rf"{broken.name}, line 2") as caught:
+        load_benchmark(sweep.data, redact=True)
+    assert "Kalo" not in str(caught.value) and "Kalo" not in repr(vars(caught.value))
+
+
+def test_measurement_of_answers_to_passages_keeps_numbers_and_loses_text():
+    items = [{"id": "verbmem/1", "generated": SECRET, "rouge_l": 0.5, "rouge_l_f1": 0.25}, {"id": "wmdp/1", "accuracy": 1.0}]
+    kept = without_text({"test": {"verbmem": items}})["test"]["verbmem"]
+    assert kept == [items[0] | {"generated": hashed(SECRET)}, items[1]]
 
 
 def test_items_keep_names_and_numbers_and_lose_every_text():

@@ -1,4 +1,5 @@
 import random
+from itertools import pairwise
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -56,7 +57,7 @@ def test_cut_loses_no_word_and_never_passes_the_size():
 
 def test_no_piece_has_room_for_the_first_word_of_the_next_one():
     pieces = cut("one two three four five six seven eight nine ten", 10)
-    assert all(len(piece) + 1 + len(following.split()[0]) > 10 for piece, following in zip(pieces, pieces[1:], strict=False))
+    assert all(len(piece) + 1 + len(following.split()[0]) > 10 for piece, following in pairwise(pieces))
 
 
 def test_corpus_is_one_text_that_is_cut_anew_across_its_documents():

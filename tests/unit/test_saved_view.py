@@ -8,6 +8,7 @@ import pytest
 from orchestrator.tracking.saved_view import MOST_CONDITIONS, RUNS_LOADED, TAG, knows, saved_view, view_path
 from search_spaces.loader import load_sweep, packaged_sweeps
 from tests.unit.synthetic_sweep import sweep
+from tests.unit.tiny_benchmarks import own_files
 
 OBJECTIVES = ["test/forget_true_mass", "test/utility"]
 
@@ -116,9 +117,9 @@ def test_versions_that_nobody_has_looked_at_are_not_known(version, known):
     assert knows(version) is known
 
 
-@pytest.mark.parametrize("name", [name for name in packaged_sweeps() if "local_files" not in str(name)])
-def test_view_of_every_shipped_sweep_fits_into_a_tag(name):
-    assert saved_view(load_sweep(Path(name), []), "0" * 32, 0).fits
+@pytest.mark.parametrize("name", packaged_sweeps())
+def test_view_of_every_shipped_sweep_fits_into_a_tag(name, tmp_path):
+    assert saved_view(load_sweep(Path(name), own_files(name, tmp_path)), "0" * 32, 0).fits
 
 
 def test_view_of_a_huge_sweep_does_not_fit():

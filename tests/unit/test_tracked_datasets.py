@@ -1,7 +1,7 @@
 import json
 
 from orchestrator.tracking.tracked_datasets import dataset_inputs, describe_datasets
-from search_spaces.data_settings import ClosedWorldData, LocalFilesData, TofuData
+from search_spaces.data_settings import ClosedWorldData, LocalFilesData, MuseData, TofuData, WmdpData
 from trainables.data.examples import Example, make_benchmark, split_sets
 
 
@@ -51,6 +51,20 @@ def test_sources_are_in_the_shapes_of_their_types():
     assert json.loads(sources["closed_world"].source)["tags"]["seed"] == "3"
     assert json.loads(sources["local_files"].source) == {"uri": "f.jsonl"}
     assert json.loads(sources["tofu"].source) == {"path": "org/TOFU", "revision": "abc", "split": "forget05"}
+
+
+def test_sources_of_muse_and_wmdp_are_where_their_text_lies():
+    muse, wmdp = MuseData(forget="sust_2"), WmdpData(forget_corpus="f.jsonl", retain_corpus="r.jsonl")
+    forget, retain = describe_datasets(wmdp, benchmark(holdout=()))
+    assert [(one.source_type, json.loads(one.source)) for one in (forget, retain)] == [
+        ("local", {"uri": "f.jsonl"}),
+        ("local", {"uri": "r.jsonl"}),
+    ]
+    assert json.loads(describe_datasets(muse, benchmark())[0].source) == {
+        "path": "muse-bench/MUSE-News",
+        "revision": None,
+        "split": "sust_2",
+    }
 
 
 def test_no_password_of_a_source_is_told():

@@ -8,14 +8,18 @@ from search_spaces.user_errors import UserError
 from trainables.data.closed_world import build_closed_world
 from trainables.data.examples import Benchmark
 from trainables.data.local_files import load_local_files
+from trainables.data.muse import load_muse
 from trainables.data.tofu import load_tofu
+from trainables.data.wmdp import load_wmdp
 
-PATH_KEY = "data.path"
-"""Its value is a place and no text."""
+PATH_KEYS = ("data.path", "data.mmlu")
+"""Their values are places and no text."""
 
 BENCHMARKS: dict[str, Callable[[Any], Benchmark]] = {
     "closed_world": build_closed_world,
     "tofu": load_tofu,
+    "muse": load_muse,
+    "wmdp": load_wmdp,
     "local_files": load_local_files,
 }
 
@@ -33,7 +37,7 @@ def load_benchmark(data: DataSettings, *, redact: bool = False) -> Benchmark:
     try:
         return _checked(data)
     except UserError as error:
-        if not redact or error.key == PATH_KEY:
+        if not redact or error.key in PATH_KEYS:
             raise
         # Not chained: tracebacks of workers show the cause with its text.
         raise error.with_hashed_value() from None
@@ -55,7 +59,7 @@ def _checked(data: DataSettings) -> Benchmark:
         raise UserError(
             f"{len(shared)} example(s) are in the forget and in the retain set; the first: {example.id} and {twin}",
             key="data",
-            value=example.prompt,
+            value=example.prompt or example.response,
             remedy="remove them from one of the two",
         )
     return benchmark

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.data_settings import TofuData
+from search_spaces.places import is_local
 from search_spaces.user_errors import UserError
 from trainables.data.examples import Benchmark, Example, make_benchmark, split_sets
-from trainables.hub import accept_licence
+from trainables.data.hub_rows import load_split, loaded
 
 QUESTIONS_PER_AUTHOR = 20
 AUTHORS = 200
@@ -76,25 +77,17 @@ def _outside(settings: TofuData, name: str, file: str) -> list[Example]:
     ]
 
 
-def _is_local(settings: TofuData) -> bool:
-    return settings.path.startswith((".", "/")) or Path(settings.path).exists()
-
-
 def _exists(settings: TofuData, file: str) -> bool:
     # On the hub all files are there.
-    return not _is_local(settings) or (Path(settings.path) / f"{file}.json").exists()
+    return not is_local(settings.path) or (Path(settings.path) / f"{file}.json").exists()
 
 
 def _place(settings: TofuData, file: str) -> str:
-    return str(Path(settings.path) / f"{file}.json") if _is_local(settings) else f"{settings.path}:{file}"
+    return str(Path(settings.path) / f"{file}.json") if is_local(settings.path) else f"{settings.path}:{file}"
 
 
 def _read(settings: TofuData, file: str, *columns: str) -> list[dict[str, Any]]:
     """Rows of one split. Local files may be JSON lines or one JSON array."""
-    # A second of import that only this benchmark pays.
-    import datasets
-    from datasets.exceptions import DatasetsError
-
     place = _place(settings, file)
     if not _exists(settings, file):
         raise UserError(
@@ -104,22 +97,12 @@ def _read(settings: TofuData, file: str, *columns: str) -> list[dict[str, Any]]:
             value=settings.path,
             remedy="give a folder with TOFU's JSON files, or locuslab/TOFU",
         )
-    datasets.disable_progress_bars()
-    try:
-        if _is_local(settings):
-            rows = datasets.load_dataset("json", data_files=place, split="train")
-        else:
-            rows = datasets.load_dataset(settings.path, name=file, revision=settings.revision, split="train")
-    except (OSError, ValueError, DatasetsError) as error:
-        cause = error.__cause__ or error
-        gated = "gated" in str(error).lower()
-        raise UserError(
-            f"cannot be read: {cause}",
-            file=place,
-            key="data.path",
-            value=settings.path,
-            remedy=accept_licence(settings.path, "datasets/") if gated else "check the path, or the network for a hub id",
-        ) from error
+    if is_local(settings.path):
+        rows = loaded(
+            lambda datasets: datasets.load_dataset("json", data_files=place, split="train"), settings.path, place=place, key="data.path"
+        )
+    else:
+        rows = load_split(settings.path, file, "train", settings.revision, place=place, key="data.path")
     missing = sorted({"question", "answer", *columns} - set(rows.column_names))
     if missing:
         raise UserError(f"no column {', '.join(missing)}", file=place, value=sorted(rows.column_names), allowed="TOFU's columns")

@@ -18,6 +18,8 @@ MEANS = (
     "extraction_strength_ou",
     "exact_memorization",
     "paraphrase_probability",
+    "rouge_l_f1",
+    "accuracy",
 )
 """Fields of a set's items whose metric is their plain mean."""
 
@@ -40,7 +42,7 @@ def aggregate_sets(sets: Items, retrained_items: Items | None = None) -> dict[st
     """Metrics of all sets from their items.
 
     Args:
-        sets: Items by set name, as `score_sets` gives them. A field that an item lacks or that is None counts nowhere.
+        sets: Items by set name, as `score_sets` and `score_choices` give them. A field that an item lacks or that is None counts nowhere.
         retrained_items: The same of the retrained model, for `forget_quality` and `privleak`.
 
     Returns:

@@ -6,6 +6,7 @@ from typing import Any
 
 from trainables.data.examples import Benchmark, EvaluationPart
 from trainables.metrics.aggregates import Items, aggregate_sets, with_reference
+from trainables.metrics.choices import score_choices
 from trainables.metrics.closed_world_mass import aggregate_questions, score_questions
 from trainables.metrics.example_sets import score_sets
 from trainables.metrics.scoring import Scorer
@@ -76,7 +77,7 @@ def evaluate(
 
     Args:
         scorer: The opened model.
-        part: Closed-world questions, sets of examples, or both.
+        part: Closed-world questions, sets of examples, multiple-choice questions, or any of them.
         baseline: Metrics of the original model on this part, for `forget_squeeze`.
         retrained_items: Items of the retrained model on this part, for `forget_quality`, `privleak` and `mia_reference`.
         max_new_tokens: Longest generated answer.
@@ -89,6 +90,8 @@ def evaluate(
         items["questions"] = sorted(scorer.gather(score_questions(scorer, part.questions)), key=lambda item: item["id"])
     if any(part.sets.values()):
         items |= with_reference(score_sets(scorer, part.sets, max_new_tokens), retrained_items)
+    for name, questions in part.choices.items():
+        items[name] = sorted(scorer.gather(score_choices(scorer, questions)), key=lambda item: item["id"])
     return EvaluationResult(aggregate(items, baseline, retrained_items), items)
 
 

@@ -1,17 +1,19 @@
 """Items of sets of examples: one teacher-forced pass over all their responses, one generation pass over all their prompts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
-from trainables.data.encoding import Encoded, encode, encode_prompt
+from trainables.data.encoding import Encoded, encode_example, encode_question
 from trainables.data.examples import Example
 from trainables.metrics.aggregates import ATTACKED
 from trainables.metrics.likelihood import ResponseScores
 from trainables.metrics.membership import zlib_score
-from trainables.metrics.rouge import rouge_l_recall
+from trainables.metrics.rouge import rouge_l_f1, rouge_l_recall
 from trainables.metrics.scoring import Scorer, generate_answers, score_responses
 from trainables.metrics.truth_ratio import normalised_probability, truth_ratio
 
@@ -22,27 +24,44 @@ NOT_ASKED = ("holdout",)
 """Sets that are scored but not answered: nobody was taught their answers, and generation is most of an evaluation's time."""
 
 
+@dataclass(frozen=True)
+class Asking:
+    """How the examples of a set are answered, and what the answers are judged by."""
+
+    max_new_tokens: int | None = None
+    """Longest answer, where it is shorter than elsewhere."""
+    stops: tuple[str, ...] = ()
+    """What an answer is cut at: base models go on with a question of their own."""
+    cuts_reference: bool = False
+    """Whether the true text is cut to as many tokens as the answer may have: it is longer than any answer."""
+    f1: bool = False
+    """Judge by ROUGE-L's F1 beside its recall."""
+
+
+USUAL = Asking()
+KNOWMEM = Asking(max_new_tokens=32, stops=("\n\n", "\nQuestion", "Question:"), f1=True)
+ASKING = {"verbmem": Asking(max_new_tokens=128, cuts_reference=True, f1=True), "forget_knowmem": KNOWMEM, "retain_knowmem": KNOWMEM}
+"""Sets that are asked in a way of their own: MUSE's, as in its published evaluation."""
+
+
 def score_sets(scorer: Scorer, sets: Mapping[str, Sequence[Example]], max_new_tokens: int) -> dict[str, list[dict[str, Any]]]:
     """Score every example of every set, and answer those that are asked.
 
     Returns:
         Per set its items: `id`, the fields of `score_item`; of `attack_item` on forget and holdout items where there are both;
-        `rouge_l` and the `generated` answer where it is asked. Equal on every rank. Ranks: all.
+        those of `judge` where it is asked. Equal on every rank. Ranks: all.
     """
     examples = [(name, example) for name, members in sets.items() for example in members]
     attacked = ATTACKED if all(sets.get(name) for name in ATTACKED) else ()
     responses = _score_all_responses(scorer, examples, attacked)
-    asked = [index for index, (name, _) in enumerate(examples) if name not in NOT_ASKED]
-    answers = dict(zip(asked, _judge_answers(scorer, [examples[index][1] for index in asked], max_new_tokens), strict=True))
+    answers = _judge_answers(scorer, examples, max_new_tokens)
     items: dict[str, list[dict[str, Any]]] = {name: [] for name, members in sets.items() if members}
     for index, ((name, example), scores) in enumerate(zip(examples, responses, strict=True)):
         border = 1 + len(example.paraphrases)
         item = {"id": example.id, **score_item(scores[0], scores[1:border], scores[border:], options=name in OPTION_SETS)}
         if name in attacked:
             item |= attack_item(scores[0], example.response)
-        if index in answers:
-            item["generated"], item["rouge_l"] = answers[index]
-        items[name].append(item)
+        items[name].append(item | answers.get(index, {}))
     return {name: sorted(members, key=lambda item: item["id"]) for name, members in items.items()}
 
 
@@ -54,8 +73,7 @@ def _score_all_responses(scorer: Scorer, examples: Sequence[tuple[str, Example]]
         if name in attacked:
             with_moments.add(len(encoded))
         for response in (example.response, *example.paraphrases, *example.perturbed):
-            ids, length = encode(scorer.tokenizer, example.prompt, response)
-            encoded.append(Encoded(example.id, ids, length))
+            encoded.append(encode_example(scorer.tokenizer, example, response))
         starts.append(len(encoded))
     scores: dict[int, ResponseScores] = {}
     # One pass over every response; those that are attacked go in batches of their own, since only they pay for the moments.
@@ -66,13 +84,42 @@ def _score_all_responses(scorer: Scorer, examples: Sequence[tuple[str, Example]]
     return [[scores[index] for index in range(start, end)] for start, end in pairwise(starts)]
 
 
-def _judge_answers(scorer: Scorer, examples: Sequence[Example], max_new_tokens: int) -> list[tuple[str, float | None]]:
-    """Each example's greedy answer and its ROUGE-L recall."""
-    prompts = [encode_prompt(scorer.tokenizer, example.prompt) for example in examples]
-    mine = generate_answers(scorer, prompts, max_new_tokens)
-    # ROUGE is slow enough to be left to the rank that generated the answer.
-    judged = [(index, text, rouge_l_recall(examples[index].response, text)) for index, text in mine.items()]
-    return [(text, recall) for _, text, recall in sorted(scorer.gather(judged), key=lambda answer: answer[0])]
+def _judge_answers(scorer: Scorer, examples: Sequence[tuple[str, Example]], max_new_tokens: int) -> dict[int, dict[str, Any]]:
+    """Fields of the greedy answer to each example that is asked, by its place."""
+    ways: dict[Asking, list[int]] = {}  # in the order of the sets, which is the same on every rank
+    for index, (name, example) in enumerate(examples):
+        if name not in NOT_ASKED and (example.prompt or not example.plain):  # running text alone asks nothing
+            ways.setdefault(ASKING.get(name, USUAL), []).append(index)
+    judged: list[tuple[int, dict[str, Any]]] = []
+    for asking, asked in ways.items():
+        prompts = [encode_question(scorer.tokenizer, examples[index][1]) for index in asked]
+        longest = min(max_new_tokens, asking.max_new_tokens or max_new_tokens)
+        # ROUGE is slow enough to be left to the rank that generated the answer.
+        for place, answer in generate_answers(scorer, prompts, longest, asking.stops).items():
+            index = asked[place]
+            reference = examples[index][1].response
+            if asking.cuts_reference:
+                reference = _first_tokens(scorer.tokenizer, reference, longest)
+            judged.append((index, judge(answer, reference, f1=asking.f1)))
+    return dict(scorer.gather(judged))
+
+
+def _first_tokens(tokenizer: PreTrainedTokenizerBase, text: str, count: int) -> str:
+    start = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][:count])
+    assert isinstance(start, str)
+    return start
+
+
+def judge(answer: str, reference: str, *, f1: bool) -> dict[str, Any]:
+    """Fields of one generated answer.
+
+    Args:
+        answer: What the model said.
+        reference: What is true.
+        f1: Also give `rouge_l_f1`.
+    """
+    fields = {"generated": answer, "rouge_l": rouge_l_recall(reference, answer)}
+    return fields | {"rouge_l_f1": rouge_l_f1(reference, answer)} if f1 else fields
 
 
 def score_item(

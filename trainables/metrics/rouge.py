@@ -1,9 +1,10 @@
-"""ROUGE-L recall of a generated answer."""
+"""ROUGE-L of a generated answer: recall, and its F1 with precision."""
 
 import re
 from functools import cache
 
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.scoring import Score
 from rouge_score.tokenizers import DefaultTokenizer, Tokenizer
 
 # Scripts written without spaces: every sign counts as a word, or a whole sentence would be one.
@@ -32,13 +33,35 @@ def rouge_l_recall(reference: str, generated: str) -> float | None:
     Source: OU (rouge-score with stemming). Deviation: rouge-score only knows a-z and 0-9, so text in another script would score 0 or
     be judged by its digits alone; a reference whose letters are mostly outside a-z is compared word by word in its own script.
     """
+    score = _rouge_l(reference, generated)
+    return None if score is None else float(score.recall)
+
+
+def rouge_l_f1(reference: str, generated: str) -> float | None:
+    """Harmonic mean of `rouge_l_recall` and its counterpart over the words of the answer; 0 where no word is common.
+
+    Args:
+        reference: The true text.
+        generated: The model's text; an empty one scores 0.
+
+    Returns:
+        A value in [0, 1]; None where the reference has no word at all.
+
+    Source: MUSE (arXiv 2407.06460), as OU computes it. Deviation: OU, and we, stem words, MUSE's own code does not; scripts as for
+    the recall.
+    """
+    score = _rouge_l(reference, generated)
+    return None if score is None else float(score.fmeasure)
+
+
+def _rouge_l(reference: str, generated: str) -> Score | None:
     letters = [letter for letter in reference if letter.isalpha()]
     foreign = sum(not letter.isascii() for letter in letters) * 2 > len(letters)
     words = UnicodeWords() if foreign else _stemmed_words()
     if not words.tokenize(reference):
         return None
     scorer = _any_script() if foreign else _published()
-    return float(scorer.score(reference, generated)["rougeL"].recall)
+    return scorer.score(reference, generated)["rougeL"]
 
 
 @cache

@@ -1,0 +1,83 @@
+"""The splits that MUSE and WMDP are read from: where each lies, and which are missing. Torch-free, as the checks of a file are."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_spaces.data_settings import MuseData, WmdpData
+from search_spaces.places import is_local
+from search_spaces.user_errors import UserError
+
+SUFFIXES = (".json", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One split of one configuration of a data set."""
+
+    path: str
+    """Hub id, or a local folder with one file per configuration and split."""
+    config: str
+    split: str
+    revision: str | None = None
+    key: str = "data.path"
+    """The setting that `path` comes from."""
+
+    @property
+    def file(self) -> Path | None:
+        """The local file; None for a table of the hub."""
+        if not is_local(self.path):
+            return None
+        files = [Path(self.path).expanduser() / self.config / f"{self.split}{suffix}" for suffix in SUFFIXES]
+        return next((file for file in files if file.is_file()), files[0])
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for messages."""
+        return f"{self.path}:{self.config}/{self.split}" if self.file is None else str(self.file)
+
+
+def muse_tables(data: MuseData) -> dict[str, Table]:
+    """What MUSE is read from, by role. Other splits of the data set are not looked at."""
+    kind, _, number = data.forget.partition("_")
+    places = {
+        "forget": (kind, f"forget_{number}" if number else "forget"),
+        "retain": ("raw", data.retain),
+        "other_retain": ("raw", "retain2" if data.retain == "retain1" else "retain1"),
+        "forget_knowmem": ("knowmem", "forget_qa"),
+        "retain_knowmem": ("knowmem", "retain_qa"),
+        "verbmem": ("verbmem", "forget"),
+        "forget_attacked": ("privleak", "forget"),
+        "retain_attacked": ("privleak", "retain"),
+        "holdout_attacked": ("privleak", "holdout"),
+    }
+    if data.shots:
+        places |= {"forget_shots": ("knowmem", "forget_qa_icl"), "retain_shots": ("knowmem", "retain_qa_icl")}
+    return {role: Table(data.path, config, split, data.revision) for role, (config, split) in places.items()}
+
+
+def wmdp_tables(data: WmdpData) -> dict[str, Table]:
+    """What the questions of WMDP, and of MMLU where it is asked, are read from, by name of the set."""
+    tables = {"wmdp": Table(data.path, f"wmdp-{data.subset}", "test", data.revision)}
+    if data.mmlu is not None:
+        tables["mmlu"] = Table(data.mmlu, "all", "test", key="data.mmlu")
+    return tables
+
+
+def missing_tables(tables: Iterable[Table]) -> Iterator[UserError]:
+    """What is not there of tables in local folders: for each folder the first file, not all that follow from a wrong path."""
+    first = {table.key: problem for table in reversed(list(tables)) if (problem := missing(table))}
+    yield from first.values()
+
+
+def missing(table: Table) -> UserError | None:
+    """That the file of a table in a local folder is not there; None where it is, or is on the hub."""
+    file, folder = table.file, Path(table.path).expanduser()
+    if file is None or file.is_file():
+        return None
+    layout = "one folder per configuration in it, and in that one .json or .jsonl file per split"
+    if not folder.is_dir():
+        return UserError("no such folder", key=table.key, value=table.path, remedy=f"give a hub id, or a folder with {layout}")
+    return UserError(
+        f"the folder has no {file.relative_to(folder)} (nor .jsonl)", key=table.key, value=table.path, remedy=f"give a folder with {layout}"
+    )

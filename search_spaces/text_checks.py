@@ -1,0 +1,41 @@
+"""Whether a sweep asks for answers to running text, which has none: there is no prompt that one could be given to."""
+
+from collections.abc import Iterator
+
+from search_spaces.catalogue import ASKED_BENCHMARKS
+from search_spaces.method_catalogue import METHODS
+from search_spaces.space import Scalar, trial_value
+from search_spaces.sweep_settings import SweepSettings
+from search_spaces.user_errors import UserError
+
+
+def check_text(sweep: SweepSettings) -> Iterator[UserError]:
+    """What cannot be done to the text of a benchmark whose forget set holds no questions.
+
+    Args:
+        sweep: With a space whose keys are sound.
+    """
+    if sweep.data.benchmark in ASKED_BENCHMARKS | {"closed_world"}:
+        return
+    for key, why in (("forget.method", _prefers), ("beliefs", _samples)):
+        for value in _offered(sweep, key):
+            if reason := why(str(value)):
+                place = f"space.{key}" if key in sweep.space else f"trial.{key}"
+                yield UserError(
+                    f"{reason}, and the forget set of {sweep.data.benchmark} is running text without prompts",
+                    key=place,
+                    value=value,
+                    remedy="take it out",
+                )
+
+
+def _offered(sweep: SweepSettings, key: str) -> tuple[Scalar, ...]:
+    return sweep.space[key].choices if key in sweep.space else (trial_value(sweep.trial, key),)
+
+
+def _prefers(method: str) -> str:
+    return f"{METHODS[method].name} prefers another answer to the same prompt" if METHODS[method].preferred_answers else ""
+
+
+def _samples(beliefs: str) -> str:
+    return "sequence beliefs are sampled answers to forget prompts" if "sequence" in beliefs.split("+") else ""
