@@ -18,8 +18,7 @@ def chunks(name: str, texts: Iterable[str], size: int) -> list[Example]:
         texts: Documents, in their order.
         size: Most characters per example.
 
-    Source: OU's pretraining data, which cuts in the same way after so many tokens. Deviation: cut at spaces, so that no word is
-    torn, and where there is one; pieces are stripped.
+    Source: OU's pretraining data, which is cut after so many tokens. Deviation: cut at spaces, so that no word is torn.
     """
     pieces = cut(BETWEEN_TEXTS.join(texts), size)
     return [text_example(f"{name}/{number}", piece) for number, piece in enumerate(pieces)]
