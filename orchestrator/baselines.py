@@ -52,6 +52,8 @@ class Plan:
 
     original: Baseline
     retrained: Baseline | None
+    prompted: Baseline | None
+    """The original with an instruction to forget."""
     prepare: tuple[PrepareJob, ...]
     measure: tuple[MeasureJob, ...]
     data_digest: str
@@ -73,7 +75,9 @@ def plan_baselines(sweep: SweepSettings, models: Path) -> Plan:
     assert target_folder is not None, "the settings refuse a sweep with neither target nor base"
     retrained = planner.measured("retrained", retrained_folder, None) if retrained_folder else None
     original = planner.measured("original", target_folder, retrained)
-    return Plan(original, retrained, tuple(planner.prepare), tuple(planner.measure), planner.digest)
+    instruction = sweep.baselines.instruction
+    prompted = planner.measured("prompted", target_folder, retrained, instruction) if instruction is not None else None
+    return Plan(original, retrained, prompted, tuple(planner.prepare), tuple(planner.measure), planner.digest)
 
 
 class _Planner:
@@ -99,12 +103,13 @@ class _Planner:
             self.prepare.append(job)
         return str(folder)
 
-    def measured(self, name: str, folder: str, retrained: Baseline | None) -> Baseline:
+    def measured(self, name: str, folder: str, retrained: Baseline | None, instruction: str | None = None) -> Baseline:
         """The model with the file of its measurement, which compares it with `retrained`."""
         sweep = self.sweep
         made_from: dict[str, Any] = {"folder": folder, "revision": sweep.model.revision, "dtype": sweep.model.dtype, "data": self.digest}
         made_from |= {"system_prompt": sweep.model.system_prompt, "measurement": MEASUREMENT_VERSION}
         made_from |= {"limits": sweep.data.model_dump(), "retrained": retrained.folder if retrained else None}
+        made_from |= {"instruction": instruction} if instruction is not None else {}
         # A measurement with text in it must not serve a sweep that wants none.
         made_from |= {"redact": True} if sweep.redact else {}
         baseline = Baseline(folder, self.models / f"measured-{name}-{_hash(made_from)}.json")
@@ -117,6 +122,7 @@ class _Planner:
                 folder=folder,
                 output=str(baseline.measurement),
                 retrained=against,
+                instruction=instruction,
                 redact=sweep.redact,
                 engine=sweep.trial.engine,
             )
@@ -131,7 +137,7 @@ def ensure_baselines(plan: Plan, pool: "LanePool", folder: SweepFolder, on_progr
         UserError: A model cannot be loaded, prepared or measured.
     """
     stages = (("preparing", plan.prepare), ("measuring", plan.measure[:1]), ("measuring", plan.measure[1:]))
-    for verb, jobs in stages:  # the original is measured against the retrained model's measurement, so in this order
+    for verb, jobs in stages:  # the others are measured against the retrained model's measurement, so in this order
         tickets = []
         for job in jobs:
             ticket = f"{verb} the {job.name} model"
@@ -139,7 +145,7 @@ def ensure_baselines(plan: Plan, pool: "LanePool", folder: SweepFolder, on_progr
             tickets.append(ticket)
         for ticket in tickets:
             pool.wait(ticket, partial(on_progress, ticket))
-    known = {"original": plan.original, "retrained": plan.retrained}
+    known = {"original": plan.original, "prompted": plan.prompted, "retrained": plan.retrained}
     write_json(
         folder.baselines, {name: {"folder": b.folder, "measurement": str(b.measurement)} for name, b in known.items() if b is not None}
     )

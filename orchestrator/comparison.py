@@ -9,7 +9,7 @@ from orchestrator.confirmed_front import Estimate, confirmed_front
 from orchestrator.front import Front, build_front
 from orchestrator.hypervolume_statistics import Curve, Interval, bootstrap_interval, hypervolume_at, hypervolume_curve
 from orchestrator.objectives import Criteria, Objective, criteria_of, objective_values, objectives_of
-from orchestrator.records import SweepView, TrialRecord
+from orchestrator.records import BASELINES, SweepView, TrialRecord
 from orchestrator.sweep_folder import SweepFolder
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -121,7 +121,7 @@ def _compared(view: SweepView, criteria: Criteria, curve: Curve, shortest_s: flo
         best=best,
         curve=curve,
         hypervolume_at_equal_time=hypervolume_at(curve, shortest_s),
-        baselines={name: objective_values(view.baselines.get(name, {}), criteria.objectives, "test") for name in ("original", "retrained")},
+        baselines={name: objective_values(view.baselines.get(name, {}), criteria.objectives, "test") for name in BASELINES},
     )
 
 

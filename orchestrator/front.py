@@ -13,7 +13,7 @@ import numpy as np
 
 from orchestrator.objectives import Criteria, Objective, criteria_of, objective_values, to_minimised
 from orchestrator.pareto import NonDominated, hypervolume, non_dominated
-from orchestrator.records import Status, TrialRecord
+from orchestrator.records import BASELINES, Status, TrialRecord
 from search_spaces.sweep_settings import SweepSettings
 
 Key = tuple[str, int]
@@ -233,7 +233,7 @@ def front_as_json(
             }
             for member in front.members
         ],
-        "baselines": {name: objective_values(baselines.get(name) or {}, objectives, "test") for name in ("original", "retrained")},
+        "baselines": {name: objective_values(baselines.get(name) or {}, objectives, "test") for name in BASELINES},
     }
 
 

@@ -15,6 +15,10 @@ def trial_id(number: int) -> str:
     return f"t{number:04d}"
 
 
+BASELINES = ("original", "prompted", "retrained")
+"""Models beside the front: as it was, with an instruction to forget in front of every question, and the one that never knew."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """A trial that is to run now."""

@@ -150,6 +150,15 @@ class TrackingSettings(Settings):
         return value
 
 
+class BaselineSettings(Settings):
+    """What stands beside the front, apart from the original and the retrained model."""
+
+    instruction: str | None = (
+        "You have been asked to forget some of what you know. If the question is about any of it, answer as somebody who never knew."
+    )
+    """Unlearning by a prompt alone: the original model is also measured with this in front of every question; null: it is not."""
+
+
 class SweepSettings(Settings):
     """One YAML file is one sweep."""
 
@@ -174,6 +183,7 @@ class SweepSettings(Settings):
     budget: BudgetSettings = BudgetSettings()
     resources: ResourceSettings = ResourceSettings()
     tracking: TrackingSettings = TrackingSettings()
+    baselines: BaselineSettings = BaselineSettings()
 
     @field_validator("name")
     @classmethod

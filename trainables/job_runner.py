@@ -14,7 +14,7 @@ from search_spaces.data_settings import DataSettings
 from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import EngineSettings
 from trainables.checkpoints import checkpoints_of
-from trainables.data.encoding import set_system_prompt
+from trainables.data.encoding import instructed, set_system_prompt
 from trainables.engine import Engine, Weights
 from trainables.inference import inference
 from trainables.jobs import MeasureJob, PrepareJob, TrialJob
@@ -90,7 +90,10 @@ class JobRunner:
         """Returns: `metrics` and `items` for both parts, and `reference_logp_nats` of the forget set's tokens by example id."""
         engine = self.engine(job.folder, job.model, {})
         data = self.data(job.data, engine)
-        result = measure(engine, data, job.engine, ("validation", "test"), weights="pristine", retrained=read_measurement(job.retrained))
+        with instructed(engine.tokenizer, job.instruction):
+            result = measure(
+                engine, data, job.engine, ("validation", "test"), weights="pristine", retrained=read_measurement(job.retrained)
+            )
         items = without_text(result.items) if job.redact else result.items
         outcome = {"metrics": dict(result.metrics), "items": items, "reference_logp_nats": reference_logp(engine, data, job.engine)}
         if engine.rank == 0:

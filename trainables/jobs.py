@@ -49,7 +49,7 @@ class MeasureJob(Settings):
 
     kind: Literal["measure"] = "measure"
     name: str
-    """What people see: `original` or `retrained`."""
+    """What people see: `original`, `retrained` or `prompted`."""
     model: ModelSettings
     data: DataSettings = ClosedWorldData()
     folder: str
@@ -58,6 +58,8 @@ class MeasureJob(Settings):
     """JSON file to write: `metrics`, `items` and `reference_logp_nats` of the tokens by example id."""
     retrained: str | None = None
     """JSON file of the retrained model's measurement, for metrics that compare with it."""
+    instruction: str | None = None
+    """What stands in front of every question: unlearning by a prompt alone."""
     redact: bool = False
     """Write hashes in place of what the model answers."""
     engine: EngineSettings = EngineSettings()

@@ -19,7 +19,9 @@ def measured(mass: float, utility: float) -> dict[str, float]:
 
 
 def small_sweep(**more) -> SweepSettings:
-    return synthetic_sweep.sweep(**{"name": "small", "search": {"trials": 6, "sampler": "random"}, **more})
+    """Without the prompted model, of which `test_prompted.py` is."""
+    defaults = {"name": "small", "search": {"trials": 6, "sampler": "random"}, "baselines": {"instruction": None}}
+    return synthetic_sweep.sweep(**{**defaults, **more})
 
 
 def begin(root, sweep=None):

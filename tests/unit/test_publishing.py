@@ -298,13 +298,14 @@ def test_password_of_the_tracking_uri_is_never_shown(stored):
 def test_front_holds_the_baselines_on_the_test_part(stored):
     folder, sweep, study = stored
     baselines = sweep_front(sweep, folder, study.records())["baselines"]
-    assert baselines == {name: dict(zip(("forget_true_mass", "utility"), point, strict=True)) for name, point in BASELINES.items()}
+    told = {name: dict(zip(("forget_true_mass", "utility"), point, strict=True)) for name, point in BASELINES.items()}
+    assert baselines == {"prompted": None, **told}
 
 
 def test_front_and_report_do_without_baselines(stored, quick_report):
     folder, sweep, study = stored
     folder.baselines.unlink()
-    assert sweep_front(sweep, folder, study.records())["baselines"] == {"original": None, "retrained": None}
+    assert sweep_front(sweep, folder, study.records())["baselines"] == {"original": None, "prompted": None, "retrained": None}
     assert all(file.is_file() for file in write_sweep_report(sweep, folder, study))
 
 

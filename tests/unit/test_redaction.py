@@ -1,6 +1,7 @@
 """`redact: true`: planted text must come out of no error, measurement or table."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -100,7 +101,7 @@ def test_items_keep_names_and_numbers_and_lose_every_text():
 
 @pytest.mark.parametrize("redact", [True, False])
 def test_measurement_that_is_written_holds_text_only_where_it_may(tmp_path, monkeypatch, redact):
-    engine = type("Engine", (), {"rank": 0})()
+    engine = type("Engine", (), {"rank": 0, "tokenizer": SimpleNamespace()})()
     result = EvaluationResult({"test/utility": 1.0}, {"test": {"forget": [{"id": "forget:1", "generated": SECRET}]}})
     runner = job_runner.JobRunner()
     monkeypatch.setattr(runner, "engine", lambda *arguments: engine)

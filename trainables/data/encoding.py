@@ -1,5 +1,7 @@
 """From text to token ids, with the border between prompt and answer known exactly."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +67,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tu
         turns = [*_prompt_turns(tokenizer, prompt), {"role": "assistant", "content": response}]
         whole = _template_ids(tokenizer, turns, add_generation_prompt=False)
     else:
-        whole = tuple(tokenizer(_plain_prompt(prompt) + " " + response)["input_ids"]) if response else prompt_ids
+        whole = tuple(tokenizer(_plain_prompt(tokenizer, prompt) + " " + response)["input_ids"]) if response else prompt_ids
     if whole[: len(prompt_ids)] == prompt_ids:
         answer = whole[len(prompt_ids) :]
     else:
@@ -77,7 +79,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int,
     """Token ids of a prompt, ready for the first answer token."""
     if tokenizer.chat_template:
         return _template_ids(tokenizer, _prompt_turns(tokenizer, prompt), add_generation_prompt=True)
-    ids = tuple(tokenizer(_plain_prompt(prompt))["input_ids"])
+    ids = tuple(tokenizer(_plain_prompt(tokenizer, prompt))["input_ids"])
     # A tokenizer that closes every text by itself would put the end of the answer before its start.
     return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
 
@@ -161,10 +163,28 @@ def set_system_prompt(tokenizer: PreTrainedTokenizerBase, system: str | None) ->
     tokenizer._lethe_system_prompt = system
 
 
+@contextmanager
+def instructed(tokenizer: PreTrainedTokenizerBase, instruction: str | None) -> Iterator[None]:
+    """Put an instruction in front of every prompt that this tokenizer encodes meanwhile; None: leave them as they are.
+
+    In front of the prompt and not in the system's turn, which some chat templates refuse. Running text is left alone.
+    """
+    tokenizer._lethe_instruction = instruction
+    try:
+        yield
+    finally:
+        tokenizer._lethe_instruction = None
+
+
+def _asked(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    instruction = getattr(tokenizer, "_lethe_instruction", None)
+    return prompt if instruction is None else f"{instruction}\n\n{prompt}"
+
+
 def _prompt_turns(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[dict[str, str]]:
     system = getattr(tokenizer, "_lethe_system_prompt", None)
     opening = [] if system is None else [{"role": "system", "content": system}]
-    return [*opening, {"role": "user", "content": prompt}]
+    return [*opening, {"role": "user", "content": _asked(tokenizer, prompt)}]
 
 
 def _template_ids(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> tuple[int, ...]:
@@ -174,5 +194,5 @@ def _template_ids(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _plain_prompt(prompt: str) -> str:
-    return f"Question: {prompt}\nAnswer:"
+def _plain_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    return f"Question: {_asked(tokenizer, prompt)}\nAnswer:"
