@@ -26,6 +26,10 @@ def _trained(prefix: str) -> dict[str, tuple[Place, ...]]:
     return _answered(prefix) | {field: ((metric, "prob"),) for field, metric in worded.items()}
 
 
+def _continued(metric: str) -> dict[str, tuple[Place, ...]]:
+    return {"rouge_l_f1": ((metric, "rougeL_f1"),), "rouge_l": ((metric, "rougeL_recall"),)}
+
+
 def _attacked(split: str) -> dict[str, tuple[Place, ...]]:
     return {field: ((f"{attack}.{split}", "score"),) for attack, field in ATTACKS.items()}
 
@@ -42,6 +46,9 @@ PLACES: Mapping[str, Mapping[str, tuple[Place, ...]]] = {
     "real_authors": _answered("ra"),
     "world_facts": _answered("wf"),
     "holdout": _attacked("holdout"),
+    "verbmem": _continued("forget_verbmem_ROUGE"),
+    "forget_knowmem": _continued("forget_knowmem_ROUGE"),
+    "retain_knowmem": _continued("retain_knowmem_ROUGE"),
 }
 """Where each field of each of our sets stands in a published log, with the same meaning; the first place that is there is read."""
 

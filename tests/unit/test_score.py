@@ -64,6 +64,12 @@ def test_muse_log_has_its_hand_computed_aggregates(tmp_path):
     assert found["mia_splits"] == {"mia_min_k": {"forget": 1.5, "holdout": 2.5}, "mia_zlib": {"forget": 0.5, "holdout": 0.5}}
     assert found["lethe"] == pytest.approx(
         {
+            "verbmem_rouge_l_f1": 0.2,
+            "verbmem_rouge_l": 0.8,
+            "forget_knowmem_rouge_l_f1": 0.375,
+            "forget_knowmem_rouge_l": 0.625,
+            "retain_knowmem_rouge_l_f1": 0.7,
+            "retain_knowmem_rouge_l": 0.3,
             "forget_extraction_strength_ou": 0.75,
             "forget_exact_memorization": 0.25,
             "mem": 2 / (1 / 0.25 + 1 / 0.75),
