@@ -11,7 +11,8 @@ from search_spaces.sweep_settings import BaselineSettings
 from tests.unit.stored_sweep import small_sweep
 from tests.unit.test_baselines import WORLD, ensured
 from trainables import job_runner
-from trainables.data.encoding import encode, encode_plain, encode_prompt, instructed
+from trainables.data.encoding import encode, encode_example, encode_plain, encode_prompt, encode_question, instructed
+from trainables.data.examples import Example
 from trainables.jobs import MeasureJob
 from trainables.metrics.evaluate import EvaluationResult
 
@@ -54,13 +55,16 @@ def test_instruction_stands_in_front_of_every_question_and_leaves_answers_alone(
     tokenizer = tiny.tokenizer
     monkeypatch.setattr(tokenizer, "chat_template", template)
     plain, plain_length = encode(tokenizer, "Where was Kalo born?", "Born in Lima.")
-    text = encode_plain(tokenizer, "Kalo", " was born")
+    text, question = encode_plain(tokenizer, "", "Kalo was born"), Example("a", "Kalo was born in", " Lima", plain=True)
     with instructed(tokenizer, FORGET_IT):
         asked, length = encode(tokenizer, "Where was Kalo born?", "Born in Lima.")
         assert asked[:length] == encode_prompt(tokenizer, "Where was Kalo born?")
         assert FORGET_IT in tokenizer.decode(asked[:length])
         assert asked[length:] == plain[plain_length:]
-        assert encode_plain(tokenizer, "Kalo", " was born") == text
+        assert encode_plain(tokenizer, "", "Kalo was born") == text, "nobody is asked anything"
+        passage = encode_example(tokenizer, question)
+        assert passage.ids[: passage.prompt_length] == encode_question(tokenizer, question)
+        assert FORGET_IT in tokenizer.decode(passage.ids[: passage.prompt_length])
     assert encode(tokenizer, "Where was Kalo born?", "Born in Lima.") == (plain, plain_length)
 
 

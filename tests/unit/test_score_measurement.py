@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -48,7 +49,7 @@ def measured(results, tmp_path, monkeypatch):
 
     def measured(name, **more):
         runner = job_runner.JobRunner()
-        monkeypatch.setattr(runner, "engine", lambda *arguments: type("Engine", (), {"rank": 0})())
+        monkeypatch.setattr(runner, "engine", lambda *arguments: SimpleNamespace(rank=0, tokenizer=SimpleNamespace()))
         monkeypatch.setattr(runner, "data", lambda *arguments: None)
         monkeypatch.setattr(job_runner, "measure", lambda *arguments, **options: results[name])
         monkeypatch.setattr(job_runner, "reference_logp", lambda *arguments: {})

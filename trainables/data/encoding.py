@@ -44,7 +44,7 @@ def encode_example(tokenizer: PreTrainedTokenizerBase, example: Example, respons
 
 def encode_question(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[int, ...]:
     """Token ids of an example's prompt, ready for the first answer token."""
-    return (plain_ids if example.plain else encode_prompt)(tokenizer, example.prompt)
+    return plain_ids(tokenizer, _asked(tokenizer, example.prompt)) if example.plain else encode_prompt(tokenizer, example.prompt)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tuple[tuple[int, ...], int]:
@@ -98,6 +98,7 @@ def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str) -> 
     Source: OU's pretraining data. Deviation: where the tokenizer writes no begin token, OU leaves the first token of the text
     unscored; here one stands in front (see `plain_ids`), so that a text of one token can be scored too.
     """
+    prompt = _asked(tokenizer, prompt)
     prompt_ids, whole = plain_ids(tokenizer, prompt), plain_ids(tokenizer, prompt + text)
     if whole[: len(prompt_ids)] != prompt_ids:
         whole = prompt_ids + tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -167,7 +168,8 @@ def set_system_prompt(tokenizer: PreTrainedTokenizerBase, system: str | None) ->
 def instructed(tokenizer: PreTrainedTokenizerBase, instruction: str | None) -> Iterator[None]:
     """Put an instruction in front of every prompt that this tokenizer encodes meanwhile; None: leave them as they are.
 
-    In front of the prompt and not in the system's turn, which some chat templates refuse. Running text is left alone.
+    In front of the prompt and not in the system's turn, which some chat templates refuse. Text without a prompt is left alone: nobody
+    is asked anything.
     """
     tokenizer._lethe_instruction = instruction
     try:
@@ -178,7 +180,7 @@ def instructed(tokenizer: PreTrainedTokenizerBase, instruction: str | None) -> I
 
 def _asked(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     instruction = getattr(tokenizer, "_lethe_instruction", None)
-    return prompt if instruction is None else f"{instruction}\n\n{prompt}"
+    return prompt if instruction is None or not prompt else f"{instruction}\n\n{prompt}"
 
 
 def _prompt_turns(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[dict[str, str]]:
