@@ -26,7 +26,7 @@ def test_exported_member_loads_with_its_evidence_and_is_registered(finished, tmp
     evidence = json.loads((output / "lethe_evidence.json").read_text())
     member = next(member for member in front_of(storage, "tiny")["front"] if member["name"] == evidence["trial"])
     assert {name: evidence["metrics"][f"test/{name}"] for name in member["objectives"]} == member["objectives"]
-    assert set(evidence["baselines"]) == {"original", "retrained"}
+    assert set(evidence["baselines"]) == {"original", "prompted", "retrained"}
     card = (output / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["tags"] == ["unlearning", "lethe"]
     assert evidence["data_digest"] in card and evidence["versions"]["version.torch"] in card
