@@ -210,7 +210,8 @@ class Engine:
         if self.rank == 0:
             model = self._deepspeed.module.model
             # Sharded parameters are empty in `state_dict`, buffers are not.
-            saved_buffers = {name: buffer for name, buffer in model.named_buffers() if name in model.state_dict()}
+            saved = model.state_dict().keys()
+            saved_buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
             folder.mkdir(parents=True, exist_ok=True)
             model.save_pretrained(folder, state_dict=saved_buffers | whole, safe_serialization=True)
             self.tokenizer.save_pretrained(folder)

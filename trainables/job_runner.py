@@ -95,7 +95,9 @@ class JobRunner:
                 engine, data, job.engine, ("validation", "test"), weights="pristine", retrained=read_measurement(job.retrained)
             )
         items = without_text(result.items) if job.redact else result.items
-        outcome = {"metrics": dict(result.metrics), "items": items, "reference_logp_nats": reference_logp(engine, data, job.engine)}
+        # Trials compare with the original as it is: nobody reads this of a model with an instruction.
+        reference = reference_logp(engine, data, job.engine) if job.instruction is None else {}
+        outcome = {"metrics": dict(result.metrics), "items": items, "reference_logp_nats": reference}
         if engine.rank == 0:
             write_json_atomically(Path(job.output), outcome)
         return outcome

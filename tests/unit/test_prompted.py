@@ -87,7 +87,7 @@ def test_job_is_measured_under_its_instruction(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "engine", lambda *arguments: engine)
     monkeypatch.setattr(runner, "data", lambda *arguments: None)
     monkeypatch.setattr(job_runner, "measure", measure)
-    monkeypatch.setattr(job_runner, "reference_logp", lambda engine, *arguments: {"a": engine.tokenizer._lethe_instruction})
+    monkeypatch.delattr(job_runner, "reference_logp")
     job = MeasureJob(name="prompted", model={"base": "scratch"}, folder="nowhere", output=str(tmp_path / "a.json"), instruction=FORGET_IT)
-    assert runner.run(job, lambda event: None)["reference_logp_nats"] == {"a": None}
-    assert seen == [FORGET_IT]
+    assert runner.run(job, lambda event: None)["reference_logp_nats"] == {}, "trials compare with the original as it is"
+    assert (seen, engine.tokenizer._lethe_instruction) == ([FORGET_IT], None)
