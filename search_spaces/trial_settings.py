@@ -1,5 +1,6 @@
 """The `trial:` block: everything that decides one unlearning trial. Space keys are dotted fields of this class."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -229,6 +230,20 @@ class SequenceBeliefSettings(Settings):
     """Sample anew after so many epochs (on-policy); 0: once, before training (off-policy)."""
 
 
+class LoraSettings(Settings):
+    """Low-rank adapters (LoRA): the weights stay as they are, and each linear layer learns a product of two thin matrices beside its own.
+
+    Merged into the weights wherever those are written. Another rank or other modules make a lane build its engine anew.
+    """
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    """Width of the adapters; 0: none, and the weights themselves are trained."""
+    alpha: Positive = 32.0
+    """The product is scaled by alpha / rank."""
+    modules: list[str] = Field(default_factory=list)
+    """Names of the linear layers that get one (`q_proj`, `down_proj`, ...); all but the output head when left out."""
+
+
 class EngineSettings(Settings):
     """Memory and speed; none of it changes a result beyond floating-point summation."""
 
@@ -260,6 +275,9 @@ class TrialSettings(Settings):
     """Which beliefs are suppressed along with the forget set."""
     token_belief: TokenBeliefSettings = TokenBeliefSettings()
     sequence_belief: SequenceBeliefSettings = SequenceBeliefSettings()
+    lora: LoraSettings = LoraSettings()
+    trained: list[str] = Field(default_factory=list)
+    """Patterns (regular expressions for whole names) of the parameters that are trained; all when left out. Not with `lora`."""
     engine: EngineSettings = EngineSettings()
     deepspeed: dict[str, Any] = Field(default_factory=dict)
     """Passed through to DeepSpeed's configuration; batch sizes, optimizer, precision and the ZeRO stage belong to Lethe."""
@@ -273,6 +291,17 @@ class TrialSettings(Settings):
     def sequence_beliefs(self) -> bool:
         """Whether BS-S is on."""
         return "sequence" in self.beliefs.split("+")
+
+    @model_validator(mode="after")
+    def _trains_one_way(self) -> Self:
+        for pattern in self.trained:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"trained: {pattern!r} is no regular expression: {error}") from error
+        if self.trained and self.lora.rank:
+            raise ValueError("trained: adapters are all that lora trains; leave `trained` out, or set lora.rank to 0")
+        return self
 
     @model_validator(mode="after")
     def _lethe_owns_these(self) -> Self:

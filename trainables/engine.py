@@ -18,11 +18,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import EngineSettings, OptimizerSettings
+from search_spaces.trial_settings import EngineSettings, TrialSettings
 from trainables.data.collate import TokenBatch
 from trainables.losses.head_plan import HeadOutput, HeadPlan
 from trainables.optimizer import TrialOptimizer, configure
 from trainables.policy import Policy, load_causal_lm
+from trainables.trained import choose_trained, fresh_adapter, is_adapter, merged, plain_name, set_scale
 
 Weights = Literal["policy", "pristine"]
 """The model as trained so far, or as it was before unlearning."""
@@ -84,12 +85,15 @@ class Engine:
         folder: Model folder or hub id whose weights are loaded.
         model: Precision, attention and loading switches.
         tokenizer: Tokenizer of the model.
-        passed_through: The `deepspeed:` block of the trial.
+        trial: What is trained (`lora`, `trained`), and the `deepspeed` block: the same for every trial of this engine.
+
+    Raises:
+        UserError: The model has nothing of what is to be trained.
 
     Ranks: all.
     """
 
-    def __init__(self, folder: str, model: ModelSettings, tokenizer: PreTrainedTokenizerBase, passed_through: Mapping[str, Any]) -> None:
+    def __init__(self, folder: str, model: ModelSettings, tokenizer: PreTrainedTokenizerBase, trial: TrialSettings) -> None:
         import deepspeed
 
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
@@ -101,18 +105,24 @@ class Engine:
         self.generation_config = causal_lm.generation_config
         # Buffers that no checkpoint holds (rotary frequencies) are made by the constructor, so the plain copy is built the same way.
         self._mirror: PreTrainedModel | None = None
+        choose_trained(causal_lm, trial)
         policy = Policy(causal_lm)
         names = [name for name, _ in policy.named_parameters()]
-        config = deepspeed_config(model.dtype, passed_through)
+        config = deepspeed_config(model.dtype, trial.deepspeed)
         # `initialize` would move the whole model to the device before it cuts it; here each tensor is cut as soon as it arrives.
         for buffer in policy.buffers():
             buffer.data = buffer.data.to(self.device)
         deepspeed.zero.Init(module=policy, config_dict_or_path=config, dtype=getattr(torch, model.dtype))
-        optimizer = TrialOptimizer(policy.parameters())
+        optimizer = TrialOptimizer(parameter for parameter in policy.parameters() if parameter.requires_grad)
         self._deepspeed, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=config)
         parameters = dict(self._deepspeed.module.named_parameters())
-        self._parameters: dict[str, Any] = {name.removeprefix("model."): parameters[name] for name in names}
-        self._pristine = {name: parameter.ds_tensor.detach().clone() for name, parameter in self._parameters.items()}
+        self._parameters: dict[str, Any] = {plain_name(name.removeprefix("model.")): parameters[name] for name in names}
+        # What is frozen is pristine by itself.
+        self._pristine = {
+            name: parameter.ds_tensor.detach().clone() if parameter.requires_grad else parameter.ds_tensor
+            for name, parameter in self._parameters.items()
+        }
+        self._lora = trial.lora
         self._reference_head: list[Tensor | None] = []
         self.folder = folder
 
@@ -121,16 +131,20 @@ class Engine:
     def load(self, folder: str) -> None:
         """Make the weights of `folder` the pristine ones. The shape must be that of the engine. Ranks: all."""
         source = dict(load_causal_lm(folder, self._model_settings).named_parameters())
-        for name, shard in self._pristine.items():
-            flat = source[name].detach().flatten()
-            start = self.rank * shard.numel()
-            mine = flat[start : start + shard.numel()]
-            shard.zero_()
-            shard[: mine.numel()].copy_(mine)
+        for name in self._pristine:
+            if not is_adapter(name):
+                self._set_pristine(name, source[name].detach())
         self._reference_head = []
         self.folder = folder
 
-    def reset(self, optimizer: OptimizerSettings, settings: EngineSettings) -> None:
+    def _set_pristine(self, name: str, whole: Tensor) -> None:
+        """Take this rank's part of a whole tensor as pristine."""
+        shard, flat = self._pristine[name], whole.flatten()
+        mine = flat[self.rank * shard.numel() : (self.rank + 1) * shard.numel()]
+        shard.zero_()
+        shard[: mine.numel()].copy_(mine)
+
+    def reset(self, trial: TrialSettings) -> None:
         """Start a trial: pristine weights, empty optimizer, the trial's hyperparameters. Ranks: all.
 
         Writing the float32 master alone would leave the working shard as it was until the next step, and AdamW's step
@@ -140,7 +154,11 @@ class Engine:
         from deepspeed.utils import safe_set_local_fp32_param
 
         self._deepspeed.empty_partition_cache()
-        for name, parameter in self._parameters.items():
+        self._lora = trial.lora
+        set_scale(self._deepspeed.module.modules(), trial.lora)
+        for name, parameter in self._trained.items():
+            if is_adapter(name):
+                self._set_pristine(name, fresh_adapter(name, parameter.ds_shape, trial.seed))
             parameter.ds_tensor.data.copy_(self._pristine[name])
             safe_set_local_fp32_param(parameter, self._pristine[name].float())
         zero = self._deepspeed.optimizer
@@ -149,8 +167,12 @@ class Engine:
                 if isinstance(value, Tensor):
                     value.zero_()
         zero.grad_partitions_flat_buffer.zero_()
-        configure(zero.optimizer.param_groups, optimizer)
-        zero.clip_grad = optimizer.gradient_clip
+        configure(zero.optimizer.param_groups, trial.optimizer)
+        zero.clip_grad = trial.optimizer.gradient_clip
+        self._checkpoint_activations(trial.engine)
+        self._deepspeed.train()
+
+    def _checkpoint_activations(self, settings: EngineSettings) -> None:
         model = self._deepspeed.module.model
         if settings.activation_checkpointing:
             # The reentrant form: the other one compares shapes that ZeRO-3 changes between forward and recomputation.
@@ -159,18 +181,31 @@ class Engine:
         elif model.is_activation_checkpointing:
             model.gradient_checkpointing_disable()
             model.disable_input_require_grads()
-        self._deepspeed.train()
+
+    @property
+    def _trained(self) -> dict[str, Any]:
+        """Parameters that are not frozen, by name."""
+        return {name: parameter for name, parameter in self._parameters.items() if parameter.requires_grad}
 
     def shards(self, weights: Weights = "policy") -> dict[str, Tensor]:
         """This rank's flat shards by parameter name: `policy` (as trained so far) or `pristine`."""
         return self._pristine if weights == "pristine" else {name: parameter.ds_tensor for name, parameter in self._parameters.items()}
 
     def full_tensors(self, weights: Weights = "policy") -> Iterator[tuple[str, Tensor]]:
-        """Whole tensors, put together a bounded number of elements at a time. Ranks: all; consume it to its end."""
+        """Whole tensors of the plain model, adapters merged, put together a bounded number of elements at a time.
+
+        Ranks: all; consume it to its end.
+        """
         shards = self.shards(weights)
+        adapters: dict[str, Tensor] = {}
+        if weights == "policy":  # those of the pristine model add nothing
+            adapters = {name: tensor.clone() for name, tensor in self._gather([name for name in shards if is_adapter(name)], shards)}
+        for name, tensor in self._gather([name for name in shards if not is_adapter(name)], shards):
+            yield name, merged(name, tensor, adapters, self._lora)
+
+    def _gather(self, names: Sequence[str], shards: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         bundle: list[str] = []
         elements = 0
-        names = list(shards)
         for position, name in enumerate(names):
             bundle.append(name)
             elements += shards[name].numel() * self.world_size
@@ -267,9 +302,8 @@ class Engine:
                 else:
                     # An engine that has not stepped yet has none. AdamW counts its steps on the CPU.
                     moments[key] = value.to("cpu" if value.dim() == 0 else master.device, copy=True)
-        for parameter in self._parameters.values():
-            if parameter.requires_grad:
-                parameter.ds_tensor.data.copy_(safe_get_local_fp32_param(parameter))
+        for parameter in self._trained.values():
+            parameter.ds_tensor.data.copy_(safe_get_local_fp32_param(parameter))
         torch.set_rng_state(state["random"].clone())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random/device"].clone(), self.device)
@@ -305,7 +339,7 @@ class Engine:
         Ranks: all, equally many calls of the module.
         """
         self._deepspeed.empty_partition_cache()  # a parameter still gathered would be read in place of its shard
-        kept = {name: shard.detach().clone() for name, shard in self.shards().items()} if weights == "pristine" else {}
+        kept = {name: parameter.ds_tensor.detach().clone() for name, parameter in self._trained.items()} if weights == "pristine" else {}
         for name in kept:
             self._parameters[name].ds_tensor.data.copy_(self._pristine[name])
         self._deepspeed.eval()

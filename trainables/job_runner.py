@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from search_spaces.data_settings import DataSettings
 from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import EngineSettings
+from search_spaces.trial_settings import EngineSettings, TrialSettings
 from trainables.checkpoints import checkpoints_of
 from trainables.data.encoding import instructed, set_system_prompt
 from trainables.engine import Engine, Weights
@@ -52,16 +52,18 @@ class JobRunner:
             return self._trial(job, report, judge)
         return self._prepare(job, report) if isinstance(job, PrepareJob) else self._measure(job)
 
-    def engine(self, folder: str, model: ModelSettings, passed_through: Mapping[str, Any]) -> Engine:
-        """The warm engine with `folder` as its pristine weights; built anew only for another shape, precision or DeepSpeed block."""
+    def engine(self, folder: str, model: ModelSettings, trial: TrialSettings | None = None) -> Engine:
+        """The warm engine with `folder` as its pristine weights; built anew only where that differs which it was built with."""
+        trial = TrialSettings() if trial is None else trial
         config = Path(folder, "config.json")
         shape = config.read_text() if config.is_file() else folder
-        key = (shape, model.dtype, model.attention, model.system_prompt, json.dumps(dict(passed_through), sort_keys=True))
+        built_with = (trial.deepspeed, trial.trained, trial.lora.rank, trial.lora.modules)
+        key = (shape, model.dtype, model.attention, model.system_prompt, json.dumps(built_with, sort_keys=True))
         if self._engine is None or self._engine_key != key:
             tokenizer = AutoTokenizer.from_pretrained(folder, revision=model.revision, trust_remote_code=model.trust_remote_code)
             set_system_prompt(tokenizer, model.system_prompt)
             self._engine = None  # free the old one before the new one takes its memory
-            self._engine, self._engine_key = Engine(folder, model, tokenizer, passed_through), key
+            self._engine, self._engine_key = Engine(folder, model, tokenizer, trial), key
         elif self._engine.folder != folder:
             self._engine.load(folder)
         return self._engine
@@ -79,7 +81,7 @@ class JobRunner:
             if dist.get_rank() == 0:
                 write_scratch_model(job)
             dist.barrier()  # all ranks read what rank 0 writes
-        engine = self.engine(job.initial, job.model, {})
+        engine = self.engine(job.initial, job.model)
         benchmark = self.data(job.data, engine).benchmark
         examples = benchmark.target_text if job.text == "target" else benchmark.retrained_text
         loss = train_on_text(engine, encode_examples(engine.tokenizer, examples), job.model.prepare, job.engine, report)
@@ -88,7 +90,7 @@ class JobRunner:
 
     def _measure(self, job: MeasureJob) -> dict[str, Any]:
         """Returns: `metrics` and `items` for both parts, and `reference_logp_nats` of the forget set's tokens by example id."""
-        engine = self.engine(job.folder, job.model, {})
+        engine = self.engine(job.folder, job.model)
         data = self.data(job.data, engine)
         with instructed(engine.tokenizer, job.instruction):
             result = measure(
@@ -104,7 +106,7 @@ class JobRunner:
 
     def _trial(self, job: TrialJob, report: Report, judge: Judge | None) -> dict[str, Any]:
         """Returns: `status` (`finished` or `stopped`), `reason`, `metrics` of the last rung and `seconds` by phase."""
-        engine = self.engine(job.folder, job.model, job.trial.deepspeed)
+        engine = self.engine(job.folder, job.model, job.trial)
         data = self.data(job.data, engine)
         original, retrained = read_measurement(job.original), read_measurement(job.retrained)
         reference = original["reference_logp_nats"] if original else reference_logp(engine, data, job.trial.engine)

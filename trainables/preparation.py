@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from search_spaces.model_settings import PrepareSettings
-from search_spaces.trial_settings import EngineSettings, OptimizerSettings
+from search_spaces.trial_settings import EngineSettings, OptimizerSettings, TrialSettings
 from trainables.data.batches import plain_batch, share
 from trainables.data.benchmarks import load_benchmark
 from trainables.data.collate import collate
@@ -63,7 +63,7 @@ def train_on_text(
     optimizer = OptimizerSettings(
         learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, gradient_clip=settings.gradient_clip
     )
-    engine.reset(optimizer, engine_settings)
+    engine.reset(TrialSettings(seed=settings.seed, optimizer=optimizer, engine=engine_settings))
     loss = math.nan
     for step in range(settings.steps):
         indices = plain_batch(settings.seed, step, len(encoded), settings.global_batch)

@@ -120,7 +120,7 @@ def run_trial(
     Ranks: all.
     """
     torch.manual_seed(trial.seed)
-    engine.reset(trial.optimizer, trial.engine)
+    engine.reset(trial)
     course = course_of(trial, len(data.forget))
     progress, ended = Progress(), None
     if checkpoints is not None:

@@ -35,10 +35,10 @@ def run_step(runner: JobRunner, step: dict) -> dict:
             "events": events,
             "digest": runner._engine.digest(),
         }
-    engine = runner.engine(job.folder, job.model, job.trial.deepspeed)
+    engine = runner.engine(job.folder, job.model, job.trial)
     data = runner.data(job.data, engine)
     trial = job.trial
-    engine.reset(trial.optimizer, trial.engine)
+    engine.reset(trial)
     if step["do"] == "memory":
         model_bytes = sum(p.ds_numel * p.ds_tensor.element_size() for p in engine._parameters.values())
         return {"resident": engine.gather([engine.resident_parameter_bytes()]), "model": model_bytes}

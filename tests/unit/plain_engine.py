@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from search_spaces.trial_settings import OptimizerSettings
+from search_spaces.trial_settings import TrialSettings
 from trainables.data.encoding import Encoded
 from trainables.optimizer import TrialOptimizer, configure
 from trainables.policy import Policy
@@ -103,12 +103,12 @@ class PlainEngine:
         self.events: list[Any] = []
         self.rates: list[float] = []
 
-    def reset(self, optimizer: OptimizerSettings, settings):
+    def reset(self, trial: TrialSettings):
         self.events.append("reset")
         self.models["policy"].load_state_dict(self.models["pristine"].state_dict())
         self._optimizer = TrialOptimizer(self.policy.parameters())
-        configure(self._optimizer.param_groups, optimizer)
-        self._clip = optimizer.gradient_clip or float("inf")
+        configure(self._optimizer.param_groups, trial.optimizer)
+        self._clip = trial.optimizer.gradient_clip or float("inf")
 
     def backward(self, batch, plan):
         self.events.append("backward")

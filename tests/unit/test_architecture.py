@@ -28,6 +28,7 @@ SEAMS = {
     "optuna": ["orchestrator/search/"],
     "mlflow": ["orchestrator/tracking/"],
     "deepspeed": ["trainables/engine.py"],
+    "peft": ["trainables/trained.py"],
     "torch": ["trainables/"],
     "transformers": ["trainables/"],
     "ray": ["orchestrator/", "trainables/lane_worker.py", "cluster/submit.py"],

@@ -23,7 +23,7 @@ def run(monkeypatch):
     monkeypatch.setattr(module, "measure", lambda *args, **kwargs: SimpleNamespace(metrics={f"{part}/score": 0.5 for part in args[3]}))
     monkeypatch.setattr(module, "reference_logp", lambda engine, data, settings: {item.id: 0.0 for item in data.forget})
     monkeypatch.setattr(module, "write_atomically", lambda engine, path: written.append(str(path)))
-    monkeypatch.setattr(JobRunner, "engine", lambda self, folder, model, passed_through: PlainEngine(random_llama()))
+    monkeypatch.setattr(JobRunner, "engine", lambda self, folder, model, trial=None: PlainEngine(random_llama()))
     monkeypatch.setattr(JobRunner, "data", lambda self, settings, engine: DATA)
 
     def run(judge=None, **more):
