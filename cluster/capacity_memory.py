@@ -7,9 +7,11 @@ the model. Offloading (`deepspeed: {zero_optimization: {offload_*}}`) is not cou
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cluster.capacity_models import ModelShape
+from cluster.capacity_trained import adapters, cut, trained_tensors
 from search_spaces.method_catalogue import METHODS
 from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import TrialSettings
@@ -91,8 +93,23 @@ class _Sizes:
 
     @property
     def shard(self) -> int:
-        """Elements that this rank holds."""
-        return self.shape.shard(self.workers)
+        """Elements that this rank holds, those of adapters among them."""
+        return self.shape.shard(self.workers) + cut(adapters(self.shape, self.trial), self.workers)
+
+    @cached_property
+    def trained(self) -> Mapping[str, int]:
+        """Elements of each trained parameter."""
+        return trained_tensors(self.shape, self.trial)
+
+    @property
+    def trained_shard(self) -> int:
+        """Trained elements that this rank holds."""
+        return cut(self.trained, self.workers)
+
+    @property
+    def trained_head(self) -> int:
+        """Elements of the output head's gradient."""
+        return self.trained.get("model.embed_tokens.weight" if self.shape.tied else "lm_head.weight", 0)
 
     @property
     def gathered(self) -> bool:
@@ -112,7 +129,7 @@ class _Sizes:
     def bucket(self) -> int:
         """Elements of the bucket in which gradients wait for their reduction: on a CPU only pages that are written to count."""
         size = self.zero("reduce_bucket_size", _REDUCE_BUCKET)
-        return size if self.gpu else min(size, self.shape.parameters)
+        return size if self.gpu else min(size, sum(self.trained.values()))
 
 
 def memory_of_rank(
@@ -139,7 +156,7 @@ def memory_of_rank(
         "start": _start(sizes),
         "forward and backward": resident | _training(sizes),
         "gradient reduction": between | _reduction(sizes),
-        "optimizer step": between | {"optimizer temporaries": min(sizes.shard, sizes.zero("sub_group_size", _SUB_GROUP)) * _STEP_BYTES},
+        "optimizer step": between | _optimizer_step(sizes),
         # In lock-step, parameters are gathered where those of the training pass were.
         "evaluation and beliefs": (between if sizes.gathered else resident) | _inference(sizes),
         "saving": between | _saving(sizes),
@@ -162,14 +179,15 @@ def _start(sizes: _Sizes) -> dict[str, int]:
 
 def _resident(sizes: _Sizes) -> dict[str, int]:
     """What stays from the first step and evaluation of a lane on."""
-    shard, word = sizes.shard, sizes.word
+    trained, word = sizes.trained_shard, sizes.word
     return {
-        "weights": shard * word,
-        "gradients": shard * word,
+        "weights": sizes.shard * word,
+        "gradients": trained * word,
         # DeepSpeed copies the shard for its master also where both are float32.
-        "master weights": shard * 4,
-        "Adam moments": shard * 8,
-        "pristine weights": shard * word,
+        "master weights": trained * 4,
+        "Adam moments": trained * 8,
+        # Frozen weights are pristine by themselves.
+        "pristine weights": trained * word,
         "gradient bucket": sizes.bucket * word,
         "full copy": sizes.whole if sizes.gathered else 0,
         "reference head": sizes.shape.head_elements * word if sizes.reference else 0,
@@ -211,14 +229,14 @@ def _fetching(sizes: _Sizes) -> int:
 def _training(sizes: _Sizes) -> dict[str, int]:
     shape, word = sizes.shape, sizes.word
     # The head's gradient is summed in float32 and then held in working precision.
-    head_gradient = shape.head_elements * (4 if word == 4 else 6)
+    head_gradient = sizes.trained_head * (4 if word == 4 else 6)
     return {
         "gathered weights": _live(sizes) + _fetching(sizes),
         "activations": activation_bytes(sizes),
         "head gradient": head_gradient,
         "head chunk": min(sizes.trial.engine.head_chunk_tokens, _rows(sizes)) * shape.vocabulary * _logit_bytes(sizes),
-        "original's shards in place": sizes.shard * word if sizes.reference else 0,
-        "gradient of one tensor": shape.largest_tensor * word,
+        "original's shards in place": sizes.trained_shard * word if sizes.reference else 0,
+        "gradient of one tensor": max(sizes.trained.values()) * word,
     }
 
 
@@ -273,11 +291,16 @@ def _layer_bytes(sizes: _Sizes) -> int:
 
 def _reduction(sizes: _Sizes) -> dict[str, int]:
     """The bucket's gradients, sorted by rank into a second buffer; gloo sums in a third one."""
-    flushed = min(sizes.bucket, sizes.shape.parameters)
+    trained = sum(sizes.trained.values())
+    flushed = min(sizes.bucket, trained)
     # With more parameters than the bucket holds, it is emptied in the middle of the backward pass.
-    during = _training(sizes) if flushed < sizes.shape.parameters else {}
+    during = _training(sizes) if flushed < trained else {}
     kept = {name: during[name] for name in ("gathered weights", "activations") if name in during}
     return kept | {"gradient reduction": flushed * sizes.word * (1 if sizes.gpu else 2)}
+
+
+def _optimizer_step(sizes: _Sizes) -> dict[str, int]:
+    return {"optimizer temporaries": min(sizes.trained_shard, sizes.zero("sub_group_size", _SUB_GROUP)) * _STEP_BYTES}
 
 
 def _gathering(sizes: _Sizes) -> int:
@@ -303,10 +326,10 @@ def _inference(sizes: _Sizes) -> dict[str, int]:
     passing = batch * length * (3 * shape.intermediate + 4 * shape.hidden) * word
     # Logits of the newest tokens with scores, noise and its logarithm, or a chunk of answer rows.
     logits = max(batch * 20, min(trial.engine.head_chunk_tokens, batch * length) * 12) * shape.vocabulary
-    working = cache + passing + logits + (0 if sizes.gathered else _live(sizes) + _fetching(sizes) + sizes.shard * word)
+    working = cache + passing + logits + (0 if sizes.gathered else _live(sizes) + _fetching(sizes) + sizes.trained_shard * word)
     if gathering >= working and sizes.gathered:
         return {"gathering the full copy": gathering}
     parts = {"key-value cache": cache, "activations": passing, "head chunk": logits}
     if not sizes.gathered:
-        parts |= {"gathered weights": _live(sizes) + _fetching(sizes), "policy's shards set aside": sizes.shard * word}
+        parts |= {"gathered weights": _live(sizes) + _fetching(sizes), "policy's shards set aside": sizes.trained_shard * word}
     return parts

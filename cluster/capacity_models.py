@@ -3,6 +3,8 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +62,30 @@ class ModelShape:
         return self.key_value_heads * self.head_size
 
     @property
-    def layer_tensors(self) -> tuple[int, ...]:
-        """Elements of each parameter tensor of one decoder layer."""
+    def layer_tensors(self) -> dict[str, tuple[int, ...]]:
+        """Sides of each parameter tensor of one decoder layer, by its name there."""
         queries, keys, hidden, wide = self.query_width, self.key_value_width, self.hidden, self.intermediate
-        sizes = [hidden * queries, hidden * keys, hidden * keys, queries * hidden, *[hidden * wide] * 3, hidden, hidden]
-        sizes += [queries, keys, keys] if self.query_bias else []
-        sizes += [hidden] if self.output_bias else []
-        sizes += [wide, wide, hidden] if self.feed_forward_bias else []
-        sizes += [self.head_size] * 2 if self.query_key_norms else []
-        return tuple(sizes)
+        linear = {
+            "self_attn.q_proj": (queries, hidden, self.query_bias),
+            "self_attn.k_proj": (keys, hidden, self.query_bias),
+            "self_attn.v_proj": (keys, hidden, self.query_bias),
+            "self_attn.o_proj": (hidden, queries, self.output_bias),
+            "mlp.gate_proj": (wide, hidden, self.feed_forward_bias),
+            "mlp.up_proj": (wide, hidden, self.feed_forward_bias),
+            "mlp.down_proj": (hidden, wide, self.feed_forward_bias),
+        }
+        tensors: dict[str, tuple[int, ...]] = {f"{name}.weight": (out, into) for name, (out, into, _) in linear.items()}
+        tensors |= {f"{name}.bias": (out,) for name, (out, _, biased) in linear.items() if biased}
+        tensors |= {f"{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")}
+        tensors |= {f"self_attn.{name}_norm.weight": (self.head_size,) for name in ("q", "k") if self.query_key_norms}
+        return tensors
+
+    @cached_property
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Sides of every parameter by its name, a tied head left out."""
+        layers = {f"model.layers.{layer}.{name}": sides for layer in range(self.layers) for name, sides in self.layer_tensors.items()}
+        around = {"model.embed_tokens.weight": (self.vocabulary, self.hidden), "model.norm.weight": (self.hidden,)}
+        return around | layers | ({} if self.tied else {"lm_head.weight": (self.vocabulary, self.hidden)})
 
     @property
     def head_elements(self) -> int:
@@ -78,18 +95,16 @@ class ModelShape:
     @property
     def parameters(self) -> int:
         """Parameters, a tied head counted once."""
-        return self.head_elements * (1 if self.tied else 2) + self.layers * sum(self.layer_tensors) + self.hidden
+        return sum(prod(sides) for sides in self.tensors.values())
 
     @property
     def largest_tensor(self) -> int:
         """Elements of the largest parameter."""
-        return max(self.head_elements, *self.layer_tensors)
+        return max(prod(sides) for sides in self.tensors.values())
 
     def shard(self, workers: int) -> int:
         """Elements that one of `workers` ranks holds: every tensor is cut by itself, and its last piece padded."""
-        sizes = [*[self.head_elements] * (1 if self.tied else 2), self.hidden]
-        layer = sum(-(-size // workers) for size in self.layer_tensors)
-        return sum(-(-size // workers) for size in sizes) + self.layers * layer
+        return sum(-(-prod(sides) // workers) for sides in self.tensors.values())
 
 
 def _llama(name: str, hidden: int, intermediate: int, layers: int, heads: int, head_size: int, *, tied: bool) -> ModelShape:

@@ -45,7 +45,8 @@ def test_warm_trial_with_adapters_equals_cold_bit_for_bit_after_others_of_the_sa
 
 
 def test_adapters_depend_on_the_seed_and_on_alpha(trial_job, ranks):
-    plain, seeded, scaled = ranks(2, [job(trial_job(**LORA)), job(trial_job(**LORA, seed=5)), job(trial_job(lora={"rank": 4, "alpha": 64.0}))])
+    scaled_lora = {"rank": 4, "alpha": 64.0}
+    plain, seeded, scaled = ranks(2, [job(trial_job(**LORA)), job(trial_job(**LORA, seed=5)), job(trial_job(lora=scaled_lora))])
     assert len({plain["digest"], seeded["digest"], scaled["digest"]}) == 3
 
 

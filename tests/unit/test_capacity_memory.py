@@ -83,6 +83,28 @@ def test_saving_puts_the_model_together_in_host_memory():
     assert predicted(gpu=False).phases["saving"]["whole model for the file"] == 2 * SHAPE.parameters
 
 
+def test_adapters_are_all_that_has_gradients_masters_and_moments():
+    memory = predicted(lora={"rank": 16})
+    parts, training = memory.phases["optimizer step"], memory.phases["forward and backward"]
+    adapters = sum(16 * (out + into) for sides in SHAPE.layer_tensors.values() if len(sides) == 2 for out, into in [sides]) * SHAPE.layers
+    # 41,943,040 as peft counts them for this model.
+    assert adapters == 41_943_040
+    for part, size in {"gradients": 2, "master weights": 4, "Adam moments": 8, "pristine weights": 2}.items():
+        assert parts[part] == adapters // 8 * size
+    assert parts["weights"] == 2 * (SHAPE.shard(8) + adapters // 8)
+    assert "head gradient" not in training
+
+
+def test_frozen_parameters_have_no_gradients():
+    parts = predicted(trained=[r"model\.layers\.[567]\.mlp\.down_proj\.weight"]).phases["optimizer step"]
+    assert parts["Adam moments"] == 8 * 3 * SHAPE.hidden * SHAPE.intermediate // 8
+    assert predicted(trained=["lm_head.weight"]).phases["forward and backward"]["head gradient"] == 6 * SHAPE.head_elements
+
+
+def test_patterns_that_name_nothing_of_a_llama_promise_nothing():
+    assert predicted(trained=["transformer.h.0"]).peak == predicted().peak
+
+
 def test_deepspeed_block_changes_its_buckets():
     trial = {"deepspeed": {"zero_optimization": {"reduce_bucket_size": 1000}}}
     assert predicted(**trial).phases["optimizer step"]["gradient bucket"] == 2000

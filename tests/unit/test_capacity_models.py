@@ -44,6 +44,7 @@ def test_parameters_of_a_config_equal_those_of_the_model_itself(family, more):
     shape = shape_from_config(config, "a/config.json")
     assert shape.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert shape.largest_tensor == max(parameter.numel() for parameter in model.parameters())
+    assert shape.tensors == {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def test_scratch_parameters_equal_those_of_the_model_itself():
