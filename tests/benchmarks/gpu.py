@@ -1,0 +1,348 @@
+"""What one trial costs on GPUs: the heads alone, training steps, memory against `lethe plan`, sampling and evaluation. No Ray, no download.
+
+    torchrun --standalone --nproc-per-node 1 tests/benchmarks/gpu.py heads --out results
+    torchrun --standalone --nproc-per-node 1 tests/benchmarks/gpu.py 1b --out results      # trained whole
+    torchrun --standalone --nproc-per-node 1 tests/benchmarks/gpu.py 8b --out results      # with LoRA
+
+Weights are random and text is made up: neither decides speed. Each measurement prints as soon as it is there, and
+RESULTS/WHAT.json holds all so far: one that fails says so and does not take the others along. `tiny` tries everything on a CPU.
+"""
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from cluster.capacity_memory import GPU_FRAMEWORK, Lengths, memory_of_rank
+from search_spaces.model_settings import ModelSettings
+from search_spaces.trial_settings import TrialSettings
+from tests.benchmarks import gpu_heads, gpu_shapes
+from trainables.beliefs import sample_responses
+from trainables.composition import Composition
+from trainables.data.examples import EvaluationPart
+from trainables.engine import Engine, start_deepspeed
+from trainables.inference import inference
+from trainables.job_runner import JobRunner
+from trainables.losses.head_plan import HeadPlan, HeadTerm
+from trainables.metrics.evaluate import evaluate
+from trainables.policy import LossHead
+from trainables.run_job import leave
+from trainables.trial import train_step
+
+MIB = 2**20
+HEADS = {"fused": gpu_heads.fused, "dense": gpu_heads.dense, "Liger": gpu_heads.liger}
+LOSSES = {"cross-entropy": "none", "BS-T": "token"}
+BATCH = 32
+"""Forget sequences of a global batch; as many retain sequences go with them."""
+
+
+def main() -> None:
+    """Measure one thing and write what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("heads", *gpu_shapes.SHAPES))
+    parser.add_argument("--out", type=Path, default=Path("gpu_results"))
+    parser.add_argument("--models", type=Path, default=Path("/dev/shm/lethe-gpu-bench"), help="where model folders are written")
+    parser.add_argument("--rows", type=int, nargs="*", default=[1024, 4096], help="answer tokens for `heads`")
+    parser.add_argument("--vocabulary", type=int, default=128_256, help="for `heads`")
+    parser.add_argument("--rounds", type=int, default=5, help="times that each is measured, in turn")
+    given = parser.parse_args()
+    start_deepspeed()
+    results = Results(given.out / f"{given.what}.json")
+    results.add("machine", machine())
+    if given.what == "heads":
+        for rows in given.rows:
+            results.measure(f"heads, {rows} rows", lambda rows=rows: heads(rows, given.vocabulary, given.rounds))
+    else:
+        whole_model(given, results)
+    leave()
+
+
+class Results:
+    """Collects measurements by name; rank 0 prints and writes them."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.found = file, {}
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+    def add(self, name: str, value: Any) -> None:
+        """Take down one result."""
+        self.found[name] = value
+        if dist.get_rank() == 0:
+            print(f"{name}: {json.dumps(value)}", flush=True)
+            self.file.write_text(json.dumps(self.found, indent=1))
+
+    def measure(self, name: str, work: Callable[[], Any]) -> None:
+        """Take down what `work` gives, or why it gives nothing."""
+        begun = time.perf_counter()
+        try:
+            self.add(name, work())
+        except Exception:
+            self.add(name, {"failed": traceback.format_exc()})
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.add(f"{name}: seconds in all", round(time.perf_counter() - begun, 1))
+
+
+def machine() -> dict[str, Any]:
+    """Hardware and versions."""
+    import deepspeed
+    import transformers
+
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
+        "ranks": dist.get_world_size(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "deepspeed": deepspeed.__version__},
+    }
+
+
+def synchronize() -> None:
+    """Wait until the device has done all that was asked."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def in_turn(works: dict[str, Callable[[], Any]], rounds: int, before: Callable[[], Any] = lambda: None) -> dict[str, dict[str, float]]:
+    """Median and spread of the milliseconds that each work takes, A B A B, after two that do not count; and peak memory above the start."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    peaks: dict[str, float] = {}
+    for number in range(rounds + 2):
+        for name, work in works.items():
+            before()
+            synchronize()
+            start = memory(reset=True)
+            begun = time.perf_counter()
+            work()
+            synchronize()
+            if number >= 2:
+                times[name].append(1e3 * (time.perf_counter() - begun))
+                peaks[name] = max(peaks.get(name, 0.0), memory() - start)
+    return {
+        name: {
+            "median_ms": round(statistics.median(taken), 2),
+            "least_ms": round(min(taken), 2),
+            "most_ms": round(max(taken), 2),
+            "peak_mib": round(peaks[name] / MIB),
+        }
+        for name, taken in times.items()
+    }
+
+
+def memory(reset: bool = False) -> int:
+    """Peak bytes of tensors since the last reset; 0 on a CPU."""
+    if not torch.cuda.is_available():
+        return 0
+    if reset:
+        torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.max_memory_allocated()
+
+
+def heads(rows: int, vocabulary: int, rounds: int) -> dict[str, Any]:
+    """Forward and backward of the output head alone, half of the rows to forget and half to retain; peak memory includes gradients."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    hidden = 2048 if torch.cuda.is_available() else 64
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(vocabulary, hidden, dtype=torch.bfloat16, device=device) * 0.02)
+    hidden_NH = torch.randn(rows, hidden, dtype=torch.bfloat16, device=device).requires_grad_()
+    head = LossHead(weight)
+    targets = torch.randint(vocabulary, (rows,), device=device)
+
+    def work(name: str, loss: str, chunk: int) -> Callable[[], Any]:
+        plan = head_plan(targets, loss, chunk)
+
+        def run() -> None:
+            weight.grad = hidden_NH.grad = None
+            HEADS[name](head, hidden_NH, plan).loss.backward()
+
+        return run
+
+    cuda = torch.cuda.is_available()
+    chunks = [256, 1024] if rows > 256 else [rows]
+    found: dict[str, Any] = {}
+    for loss in LOSSES:
+        works = {f"fused, chunk {chunk}": work("fused", loss, chunk) for chunk in chunks}
+        works["dense"] = work("dense", loss, rows)
+        if cuda and loss == "cross-entropy":
+            works["Liger"] = work("Liger", loss, rows)
+        gradients = {}
+        for name, run in works.items():
+            run()
+            gradients[name] = hidden_NH.grad.float()
+        found[f"{loss}, gradients apart from dense"] = {
+            name: float((gradient - gradients["dense"]).norm() / gradients["dense"].norm()) for name, gradient in gradients.items()
+        }
+        del gradients
+        found[loss] = in_turn(works, rounds)
+        if cuda:
+            with gpu_heads.compiled():
+                works = {f"fused and compiled, chunk {chunk}": work("fused", loss, chunk) for chunk in chunks}
+                found[loss] |= in_turn(works, rounds)
+    return found
+
+
+def head_plan(targets: torch.Tensor, loss: str, chunk: int) -> HeadPlan:
+    """GradDiff: the first half of the rows is forgotten, the other retained, in responses of 64 tokens."""
+    trial = TrialSettings(forget={"method": "graddiff"}, beliefs=LOSSES[loss])
+    half = len(targets) // 2
+    terms = []
+    for kind, part in (("forget", slice(0, half)), ("nll", slice(half, len(targets)))):
+        count = part.stop - part.start
+        sequence = torch.arange(count) // 64
+        terms.append(HeadTerm(part, kind, 1 / count, sequence, torch.bincount(sequence)))
+    plan = HeadPlan(targets, tuple(terms), trial.forget, trial.token_belief if trial.token_beliefs else None, chunk)
+    return plan.to(targets.device)
+
+
+def whole_model(given: argparse.Namespace, results: Results) -> None:
+    """Everything with one model: sampling and evaluation first, so that the full copy they need is there when steps are measured."""
+    shape = gpu_shapes.SHAPES[given.what]
+    folder = given.models / given.what
+    if dist.get_rank() == 0 and not (folder / "config.json").is_file():
+        gpu_shapes.write_model(shape, folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    gc.collect()
+    dist.barrier()  # all ranks read what rank 0 writes
+    lora = {"rank": 16} if given.what == "8b" else {}
+    trial = settings("BS-T", lora)
+    model = ModelSettings(target=str(folder), dtype="bfloat16")
+    begun = time.perf_counter()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    runner = JobRunner()
+    engine = runner.engine(str(folder), model, trial)
+    results.add("engine built", {"seconds": round(time.perf_counter() - begun, 1), "memory_mib": used_mib()})
+    results.measure("reset of a warm engine", lambda: in_turn({"reset": lambda: engine.reset(trial)}, given.rounds))
+    results.measure("full copy", lambda: in_turn({"filled": engine.plain_model}, given.rounds))
+    results.measure("sampling", lambda: sampling(engine, trial))
+    results.measure("evaluation of 400 items", lambda: evaluation(engine, trial))
+    results.measure("steps", lambda: steps(engine, shape, lora, given.rounds))
+    results.measure("memory", lambda: plan_and_measured(engine, shape, model, lora))
+
+
+def settings(loss: str, lora: dict[str, int], **engine: Any) -> TrialSettings:
+    """GradDiff, plain or with BS-T, 16 pairs a forward pass."""
+    return TrialSettings(
+        forget={"method": "graddiff"},
+        beliefs=LOSSES[loss],
+        lora=lora,
+        optimizer={"global_batch": BATCH, "micro_batch": 16},
+        engine={"evaluation_batch": 128, **engine},
+    )
+
+
+def sampling(engine: Engine, trial: TrialSettings) -> dict[str, Any]:
+    """New tokens per second and rank: ours, seeded by prompt and sample, beside transformers' `generate` with the same batch."""
+    cuda = torch.cuda.is_available()
+    count, new = (128, 64) if cuda else (8, 4)
+    prompts = gpu_shapes.encoded(count, gpu_shapes.SHAPES["tiny" if not cuda else "1b"], "sampled")
+    wanted = trial.sequence_belief.model_copy(update={"num_samples": 1, "max_new_tokens": new})
+    found = {}
+    with inference(engine, trial.engine) as model:
+        ids = torch.tensor([item.ids[: item.prompt_length] for item in prompts], device=engine.device)
+        plain = engine.plain_model()
+
+        def ours() -> None:
+            responses = sample_responses(model, prompts, wanted, "bench", at_most=count)
+            found["tokens"] = sum(len(group[0]) for group in responses)
+
+        def theirs() -> None:
+            output = plain.generate(
+                ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, min_new_tokens=new, max_new_tokens=new, pad_token_id=0
+            )
+            assert output.shape[1] == ids.shape[1] + new
+
+        times = in_turn({"ours": ours, "generate": theirs}, 3)
+    for name, entry in times.items():
+        entry["tokens_per_s"] = round(1e3 * (found["tokens"] if name == "ours" else count * new) / entry["median_ms"])
+    return times
+
+
+def evaluation(engine: Engine, trial: TrialSettings) -> dict[str, Any]:
+    """400 items as in TOFU's forget set: truth ratio of a paraphrase and five wrong answers, extraction, ROUGE of 200 greedy tokens."""
+    cuda = torch.cuda.is_available()
+    part = EvaluationPart(sets={"forget": gpu_shapes.examples(400 if cuda else 4)})
+    found: dict[str, Any] = {}
+    for batch in (32, 128) if engine.hf_config.hidden_size < 4096 else (128,):
+        with inference(engine, trial.engine.model_copy(update={"evaluation_batch": batch})) as model:
+            for name, new in (("likelihoods and one token", 1), ("likelihoods and 200 tokens", 200)):
+                begun = time.perf_counter()
+                evaluate(model, part, max_new_tokens=new if cuda else 2)
+                synchronize()
+                found[f"{name}, batch {batch}"] = {"seconds": round(time.perf_counter() - begun, 2)}
+    return found
+
+
+def steps(engine: Engine, shape: gpu_shapes.ModelShape, lora: dict[str, int], rounds: int) -> dict[str, Any]:
+    """One optimizer step on 32 forget and 32 retain sequences of 48 + 80 tokens, in two micro-batches a rank."""
+    forget, retain = (gpu_shapes.encoded(BATCH, shape, name) for name in ("forget", "retain"))
+    module = engine._deepspeed.module.head  # noqa: SLF001 - a rival takes the place of our own head
+    engine.reset(settings("BS-T", lora))
+    found = {}
+    for loss in LOSSES:
+        works = {}
+        for name, head in HEADS.items():
+            for chunk in (256, 2048) if name == "fused" else (256,):
+                if name == "Liger" and (loss != "cross-entropy" or not torch.cuda.is_available()):
+                    continue
+                composition = Composition(settings(loss, lora, head_chunk_tokens=chunk), forget, retain, {})
+
+                def work(composition: Composition = composition, head: Any = head) -> None:
+                    own = head is gpu_heads.fused
+                    with nullcontext() if own else gpu_heads.in_place_of_ours(module, head):
+                        train_step(engine, composition, 0, 1e-6)
+
+                works[f"fused, chunk {chunk}" if name == "fused" else name] = work
+        found[loss] = in_turn(works, rounds)
+    return found
+
+
+def used_mib() -> dict[str, float]:
+    """Memory of the device: in tensors, held by PyTorch's allocator, and outside of it (context, NCCL, libraries)."""
+    if not torch.cuda.is_available():
+        return {}
+    free, total = torch.cuda.mem_get_info()
+    reserved = torch.cuda.memory_reserved()
+    allocated = torch.cuda.memory_allocated()
+    return {name: round(value / MIB) for name, value in (("tensors", allocated), ("held", reserved), ("outside", total - free - reserved))}
+
+
+def plan_and_measured(engine: Engine, shape: gpu_shapes.ModelShape, model: ModelSettings, lora: dict[str, int]) -> dict[str, Any]:
+    """Peak memory of BS-T steps with and without recomputed activations, beside what `lethe plan` predicts for the same trial."""
+    forget, retain = (gpu_shapes.encoded(BATCH, shape, name) for name in ("forget", "retain"))
+    lengths = Lengths(sequence=gpu_shapes.PROMPT + gpu_shapes.ANSWER, prompt=gpu_shapes.PROMPT)
+    found = {}
+    for recomputed in (False, True):
+        trial = settings("BS-T", lora, activation_checkpointing=recomputed)
+        engine.reset(trial)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        memory(reset=True)
+        begun = time.perf_counter()
+        for step in range(2):
+            train_step(engine, Composition(trial, forget, retain, {}), step, 1e-6)
+        synchronize()
+        predicted = memory_of_rank(shape, model, trial, lengths, dist.get_world_size(), gpu=True)
+        training = ("forward and backward", "gradient reduction", "optimizer step")
+        worst = max(training, key=lambda name: sum(predicted.phases[name].values()))
+        found["recomputed" if recomputed else "kept"] = {
+            "seconds_of_two_steps": round(time.perf_counter() - begun, 2),
+            "peak_of_tensors_mib": round(memory() / MIB),
+            "predicted_without_framework_mib": round((sum(predicted.phases[worst].values()) - GPU_FRAMEWORK) / MIB),
+            "predicted_phase": worst,
+            "predicted_parts_mib": {name: round(size / MIB) for name, size in predicted.phases[worst].items()},
+            "device": used_mib(),
+        }
+    return found
+
+
+if __name__ == "__main__":
+    main()
