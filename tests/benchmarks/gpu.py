@@ -284,7 +284,7 @@ def evaluation(engine: Engine, trial: TrialSettings) -> dict[str, Any]:
 def steps(engine: Engine, shape: gpu_shapes.ModelShape, lora: dict[str, int], rounds: int) -> dict[str, Any]:
     """One optimizer step on 32 forget and 32 retain sequences of 48 + 80 tokens, in two micro-batches a rank."""
     forget, retain = (gpu_shapes.encoded(BATCH, shape, name) for name in ("forget", "retain"))
-    module = engine._deepspeed.module.head  # noqa: SLF001 - a rival takes the place of our own head
+    module = engine._deepspeed.module.head  # a rival takes the place of our own
     engine.reset(settings("BS-T", lora))
     found = {}
     for loss in LOSSES:
