@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import EngineSettings, TrialSettings
 from trainables.data.collate import TokenBatch
+from trainables.decoding import StaticSteps
 from trainables.losses.head_plan import HeadOutput, HeadPlan
 from trainables.optimizer import TrialOptimizer, configure
 from trainables.policy import Policy, load_causal_lm
@@ -42,6 +43,9 @@ def start_deepspeed() -> None:
     import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.ERROR)
+    if torch.cuda.is_available():
+        # Before anything asks which device is this rank's: Ray Train has said so already, torchrun has not.
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
 
     if not torch.cuda.is_available():
         # The shared-memory operator takes a minute of g++ at first use and serves inference only.
@@ -105,6 +109,8 @@ class Engine:
         self.generation_config = causal_lm.generation_config
         # Buffers that no checkpoint holds (rotary frequencies) are made by the constructor, so the plain copy is built the same way.
         self._mirror: PreTrainedModel | None = None
+        self.captured_steps: StaticSteps | None = None
+        """Decode steps of the plain copy, kept from one batch to the next."""
         choose_trained(causal_lm, trial)
         policy = Policy(causal_lm)
         names = [name for name, _ in policy.named_parameters()]

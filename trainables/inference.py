@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from search_spaces.trial_settings import EngineSettings
 from trainables.data.collate import TokenBatch
 from trainables.data.encoding import end_ids
+from trainables.decoding import StaticSteps, can_be_captured
 from trainables.engine import Engine, Weights
 from trainables.policy import Policy
 
@@ -133,6 +134,7 @@ class Inference:
         cache.batch_repeat_interleave(samples)
         logits, mask = logits.repeat_interleave(samples, 0), mask.repeat_interleave(samples, 0)
         done = torch.full((logits.shape[0],), not filled, device=self.device)
+        steps = self._captured_steps(cache, mask, max_new_tokens)
         columns: list[Tensor] = []
         for position in range(max_new_tokens):
             token = torch.where(done, ends[0], choose(logits, position)) if filled else ends[0].expand(logits.shape[0])
@@ -140,11 +142,27 @@ class Inference:
             done = done | torch.isin(token, ends)
             if position == max_new_tokens - 1 or self.all_done(bool(done.all())):
                 break
+            if steps is not None:
+                logits = steps.step(token)
+                continue
             mask = torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
             logits = self.decode(token.unsqueeze(1), mask, cache)
         tokens = torch.stack(columns, dim=1).tolist() if columns else [[] for _ in range(len(prompts) * samples)]
         sequences = [tuple(token for token in row if token >= 0) for row in tokens]
         return [sequences[start : start + samples] for start in range(0, len(prompts) * samples, samples)]
+
+    def _captured_steps(self, cache: DynamicCache, mask_BL: Tensor, max_new_tokens: int) -> StaticSteps | None:
+        """Decode steps as one CUDA graph, where the model lies whole on a GPU; a graph of the same shape is used again."""
+        config = self.engine.hf_config
+        if self.lockstep or max_new_tokens == 1 or not can_be_captured(config, self.device):
+            return None
+        (batch, length), known = mask_BL.shape, self.engine.captured_steps
+        if known is None or not known.fits(batch, length + max_new_tokens):
+            self.engine.captured_steps = None  # its memory goes before new memory is taken
+            known = StaticSteps(self.call, config, batch, length + max_new_tokens, self.device)
+            self.engine.captured_steps = known
+        known.begin(cache, mask_BL)
+        return known
 
     def all_done(self, here: bool) -> bool:
         """Whether this rank may stop: sharded ranks step together, for one that stops early leaves the others waiting in a gather."""

@@ -10,19 +10,22 @@ RESULTS/WHAT.json holds all so far: one that fails says so and does not take the
 
 import argparse
 import gc
+import itertools
 import json
 import os
 import statistics
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+import trainables.inference
 from cluster.capacity_memory import GPU_FRAMEWORK, Lengths, memory_of_rank
 from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import TrialSettings
@@ -42,6 +45,7 @@ from trainables.trial import train_step
 MIB = 2**20
 HEADS = {"fused": gpu_heads.fused, "dense": gpu_heads.dense, "Liger": gpu_heads.liger}
 LOSSES = {"cross-entropy": "none", "BS-T": "token"}
+CHUNKS = (256, 1024, 4096)
 BATCH = 32
 """Forget sequences of a global batch; as many retain sequences go with them."""
 
@@ -60,8 +64,8 @@ def main() -> None:
     results = Results(given.out / f"{given.what}.json")
     results.add("machine", machine())
     if given.what == "heads":
-        for rows in given.rows:
-            results.measure(f"heads, {rows} rows", lambda rows=rows: heads(rows, given.vocabulary, given.rounds))
+        for loss, rows in itertools.product(LOSSES, given.rows):
+            results.measure(f"{loss}, {rows} rows", partial(heads, loss, rows, given))
     else:
         whole_model(given, results)
     leave()
@@ -147,17 +151,18 @@ def memory(reset: bool = False) -> int:
     return torch.cuda.max_memory_allocated()
 
 
-def heads(rows: int, vocabulary: int, rounds: int) -> dict[str, Any]:
+def heads(loss: str, rows: int, given: argparse.Namespace) -> dict[str, Any]:
     """Forward and backward of the output head alone, half of the rows to forget and half to retain; peak memory includes gradients."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    hidden = 2048 if torch.cuda.is_available() else 64
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
     torch.manual_seed(0)
-    weight = torch.nn.Parameter(torch.randn(vocabulary, hidden, dtype=torch.bfloat16, device=device) * 0.02)
+    hidden = 2048 if cuda else 64
+    weight = torch.nn.Parameter(torch.randn(given.vocabulary, hidden, dtype=torch.bfloat16, device=device) * 0.02)
     hidden_NH = torch.randn(rows, hidden, dtype=torch.bfloat16, device=device).requires_grad_()
     head = LossHead(weight)
-    targets = torch.randint(vocabulary, (rows,), device=device)
+    targets = torch.randint(given.vocabulary, (rows,), device=device)
 
-    def work(name: str, loss: str, chunk: int) -> Callable[[], Any]:
+    def work(name: str, chunk: int) -> Callable[[], Any]:
         plan = head_plan(targets, loss, chunk)
 
         def run() -> None:
@@ -166,28 +171,21 @@ def heads(rows: int, vocabulary: int, rounds: int) -> dict[str, Any]:
 
         return run
 
-    cuda = torch.cuda.is_available()
-    chunks = [256, 1024] if rows > 256 else [rows]
-    found: dict[str, Any] = {}
-    for loss in LOSSES:
-        works = {f"fused, chunk {chunk}": work("fused", loss, chunk) for chunk in chunks}
-        works["dense"] = work("dense", loss, rows)
-        if cuda and loss == "cross-entropy":
-            works["Liger"] = work("Liger", loss, rows)
-        gradients = {}
-        for name, run in works.items():
-            run()
-            gradients[name] = hidden_NH.grad.float()
-        found[f"{loss}, gradients apart from dense"] = {
-            name: float((gradient - gradients["dense"]).norm() / gradients["dense"].norm()) for name, gradient in gradients.items()
-        }
-        del gradients
-        found[loss] = in_turn(works, rounds)
-        if cuda:
-            with gpu_heads.compiled():
-                works = {f"fused and compiled, chunk {chunk}": work("fused", loss, chunk) for chunk in chunks}
-                found[loss] |= in_turn(works, rounds)
-    return found
+    works = {f"fused, chunk {chunk}": work("fused", chunk) for chunk in CHUNKS if chunk <= rows}
+    works["dense"] = work("dense", rows)
+    if cuda and loss == "cross-entropy":
+        works["Liger"] = work("Liger", rows)
+    gradients = {}
+    for name, run in works.items():
+        run()
+        gradients[name] = hidden_NH.grad.float()
+    apart = {name: float((one - gradients["dense"]).norm() / gradients["dense"].norm()) for name, one in gradients.items()}
+    del gradients
+    found: dict[str, Any] = in_turn(works, given.rounds)
+    if cuda and loss == "cross-entropy":  # inductor of torch 2.11 cannot compile the cumulated sum of the belief's ties
+        with gpu_heads.compiled():
+            found |= in_turn({f"compiled, chunk {chunk}": work("fused", chunk) for chunk in CHUNKS if chunk <= rows}, given.rounds)
+    return found | {"gradients apart from dense": apart}
 
 
 def head_plan(targets: torch.Tensor, loss: str, chunk: int) -> HeadPlan:
@@ -222,10 +220,11 @@ def whole_model(given: argparse.Namespace, results: Results) -> None:
     results.add("engine built", {"seconds": round(time.perf_counter() - begun, 1), "memory_mib": used_mib()})
     results.measure("reset of a warm engine", lambda: in_turn({"reset": lambda: engine.reset(trial)}, given.rounds))
     results.measure("full copy", lambda: in_turn({"filled": engine.plain_model}, given.rounds))
+    results.measure("memory", lambda: plan_and_measured(engine, shape, model, lora))
+    for loss in LOSSES:
+        results.measure(f"steps, {loss}", partial(steps, engine, shape, lora, loss, given.rounds))
     results.measure("sampling", lambda: sampling(engine, trial))
     results.measure("evaluation of 400 items", lambda: evaluation(engine, trial))
-    results.measure("steps", lambda: steps(engine, shape, lora, given.rounds))
-    results.measure("memory", lambda: plan_and_measured(engine, shape, model, lora))
 
 
 def settings(loss: str, lora: dict[str, int], **engine: Any) -> TrialSettings:
@@ -239,31 +238,52 @@ def settings(loss: str, lora: dict[str, int], **engine: Any) -> TrialSettings:
     )
 
 
+@contextmanager
+def without_graphs() -> Iterator[None]:
+    """Decode step by step, as on a CPU."""
+    allowed = trainables.inference.can_be_captured
+    trainables.inference.can_be_captured = lambda config, device: False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        trainables.inference.can_be_captured = allowed
+
+
 def sampling(engine: Engine, trial: TrialSettings) -> dict[str, Any]:
     """New tokens per second and rank: ours, seeded by prompt and sample, beside transformers' `generate` with the same batch."""
     cuda = torch.cuda.is_available()
     count, new = (128, 64) if cuda else (8, 4)
-    prompts = gpu_shapes.encoded(count, gpu_shapes.SHAPES["tiny" if not cuda else "1b"], "sampled")
+    prompts = gpu_shapes.encoded(count, gpu_shapes.SHAPES["1b" if cuda else "tiny"], "sampled")
     wanted = trial.sequence_belief.model_copy(update={"num_samples": 1, "max_new_tokens": new})
-    found = {}
+    tokens: dict[str, Any] = {}
     with inference(engine, trial.engine) as model:
         ids = torch.tensor([item.ids[: item.prompt_length] for item in prompts], device=engine.device)
         plain = engine.plain_model()
 
-        def ours() -> None:
-            responses = sample_responses(model, prompts, wanted, "bench", at_most=count)
-            found["tokens"] = sum(len(group[0]) for group in responses)
+        def ours(name: str, graphs: bool) -> None:
+            with nullcontext() if graphs else without_graphs():
+                responses = sample_responses(model, prompts, wanted, "bench", at_most=count)
+            tokens[name] = [token for group in responses for token in group[0]]
 
         def theirs() -> None:
             output = plain.generate(
                 ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, min_new_tokens=new, max_new_tokens=new, pad_token_id=0
             )
-            assert output.shape[1] == ids.shape[1] + new
+            tokens["generate"] = output[:, ids.shape[1] :].flatten().tolist()
 
-        times = in_turn({"ours": ours, "generate": theirs}, 3)
+        works = {
+            "ours": partial(ours, "ours", True),
+            "ours without graphs": partial(ours, "ours without graphs", False),
+            "generate": theirs,
+        }
+        times: dict[str, Any] = in_turn(works, 2)
+        greedy = [model.generate([item.ids[: item.prompt_length] for item in prompts], new)]
+        with without_graphs():
+            greedy.append(model.generate([item.ids[: item.prompt_length] for item in prompts], new))
     for name, entry in times.items():
-        entry["tokens_per_s"] = round(1e3 * (found["tokens"] if name == "ours" else count * new) / entry["median_ms"])
-    return times
+        entry["tokens_per_s"] = round(1e3 * len(tokens[name]) / entry["median_ms"])
+    same = sum(one == other for one, other in zip(*greedy, strict=True))
+    return times | {"greedy answers equal with and without graphs": f"{same} of {count}"}
 
 
 def evaluation(engine: Engine, trial: TrialSettings) -> dict[str, Any]:
@@ -271,38 +291,30 @@ def evaluation(engine: Engine, trial: TrialSettings) -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     part = EvaluationPart(sets={"forget": gpu_shapes.examples(400 if cuda else 4)})
     found: dict[str, Any] = {}
-    for batch in (32, 128) if engine.hf_config.hidden_size < 4096 else (128,):
+    for batch, new in ((32, 1), (128, 1), (128, 200)):
+        begun = time.perf_counter()
         with inference(engine, trial.engine.model_copy(update={"evaluation_batch": batch})) as model:
-            for name, new in (("likelihoods and one token", 1), ("likelihoods and 200 tokens", 200)):
-                begun = time.perf_counter()
-                evaluate(model, part, max_new_tokens=new if cuda else 2)
-                synchronize()
-                found[f"{name}, batch {batch}"] = {"seconds": round(time.perf_counter() - begun, 2)}
+            evaluate(model, part, max_new_tokens=new if cuda else 2)
+        synchronize()
+        found[f"batch {batch}, {new} greedy tokens an item"] = {"seconds": round(time.perf_counter() - begun, 2)}
     return found
 
 
-def steps(engine: Engine, shape: gpu_shapes.ModelShape, lora: dict[str, int], rounds: int) -> dict[str, Any]:
+def steps(engine: Engine, shape: gpu_shapes.ModelShape, lora: dict[str, int], loss: str, rounds: int) -> dict[str, Any]:
     """One optimizer step on 32 forget and 32 retain sequences of 48 + 80 tokens, in two micro-batches a rank."""
     forget, retain = (gpu_shapes.encoded(BATCH, shape, name) for name in ("forget", "retain"))
     module = engine._deepspeed.module.head  # a rival takes the place of our own
-    engine.reset(settings("BS-T", lora))
-    found = {}
-    for loss in LOSSES:
-        works = {}
-        for name, head in HEADS.items():
-            for chunk in (256, 2048) if name == "fused" else (256,):
-                if name == "Liger" and (loss != "cross-entropy" or not torch.cuda.is_available()):
-                    continue
-                composition = Composition(settings(loss, lora, head_chunk_tokens=chunk), forget, retain, {})
+    engine.reset(settings(loss, lora))
 
-                def work(composition: Composition = composition, head: Any = head) -> None:
-                    own = head is gpu_heads.fused
-                    with nullcontext() if own else gpu_heads.in_place_of_ours(module, head):
-                        train_step(engine, composition, 0, 1e-6)
+    def work(name: str, chunk: int) -> None:
+        with nullcontext() if name == "fused" else gpu_heads.in_place_of_ours(module, HEADS[name]):
+            train_step(engine, Composition(settings(loss, lora, head_chunk_tokens=chunk), forget, retain, {}), 0, 1e-6)
 
-                works[f"fused, chunk {chunk}" if name == "fused" else name] = work
-        found[loss] = in_turn(works, rounds)
-    return found
+    works = {f"fused, chunk {chunk}": partial(work, "fused", chunk) for chunk in CHUNKS}
+    works["dense"] = partial(work, "dense", 256)
+    if loss == "cross-entropy" and torch.cuda.is_available():
+        works["Liger"] = partial(work, "Liger", 256)
+    return in_turn(works, rounds)
 
 
 def used_mib() -> dict[str, float]:
