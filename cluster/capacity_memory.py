@@ -14,7 +14,7 @@ from cluster.capacity_models import ModelShape
 from cluster.capacity_trained import adapters, cut, trained_tensors
 from search_spaces.method_catalogue import METHODS
 from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.trial_settings import TrialSettings, head_chunk
 
 GIB = 1024**3
 GATHER_ELEMENTS = 64 * 1024**2
@@ -110,6 +110,11 @@ class _Sizes:
     def trained_head(self) -> int:
         """Elements of the output head's gradient."""
         return self.trained.get("model.embed_tokens.weight" if self.shape.tied else "lm_head.weight", 0)
+
+    @property
+    def head_chunk(self) -> int:
+        """Answer tokens whose logits exist at a time."""
+        return head_chunk(self.trial.engine.head_chunk_tokens, self.shape.vocabulary, gpu=self.gpu)
 
     @property
     def gathered(self) -> bool:
@@ -234,7 +239,7 @@ def _training(sizes: _Sizes) -> dict[str, int]:
         "gathered weights": _live(sizes) + _fetching(sizes),
         "activations": activation_bytes(sizes),
         "head gradient": head_gradient,
-        "head chunk": min(sizes.trial.engine.head_chunk_tokens, _rows(sizes)) * shape.vocabulary * _logit_bytes(sizes),
+        "head chunk": min(sizes.head_chunk, _rows(sizes)) * shape.vocabulary * _logit_bytes(sizes),
         "original's shards in place": sizes.trained_shard * word if sizes.reference else 0,
         "gradient of one tensor": max(sizes.trained.values()) * word,
     }
@@ -325,7 +330,7 @@ def _inference(sizes: _Sizes) -> dict[str, int]:
     cache = batch * length * 2 * shape.key_value_width * word * (shape.layers + 1)
     passing = batch * length * (3 * shape.intermediate + 4 * shape.hidden) * word
     # Logits of the newest tokens with scores, noise and its logarithm, or a chunk of answer rows.
-    logits = max(batch * 20, min(trial.engine.head_chunk_tokens, batch * length) * 12) * shape.vocabulary
+    logits = max(batch * 20, min(sizes.head_chunk, batch * length) * 12) * shape.vocabulary
     working = cache + passing + logits + (0 if sizes.gathered else _live(sizes) + _fetching(sizes) + sizes.trained_shard * word)
     if gathering >= working and sizes.gathered:
         return {"gathering the full copy": gathering}

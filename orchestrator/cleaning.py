@@ -55,11 +55,15 @@ def unused(root: Path) -> list[Path]:
     return [folder.tune for folder in folders if folder.tune.is_dir()] + spare
 
 
-def drop_checkpoints(folder: SweepFolder, records: Iterable[TrialRecord]) -> None:
-    """Remove what ended trials would have gone on from. A lane that had lost its driver may have written some after their end."""
+def drop_unfinished(folder: SweepFolder, records: Iterable[TrialRecord]) -> None:
+    """Remove what ended trials would have gone on from, and weights that an attempt which died has half written.
+
+    A lane that had lost its driver may have written some after their end.
+    """
     for record in records:
         if record.ended:
-            shutil.rmtree(folder.checkpoint(record.trial_id), ignore_errors=True)
+            for path in (folder.checkpoint(record.trial_id), *folder.half_written_weights(record.trial_id)):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def size_mib(path: Path) -> float:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from orchestrator.cleaning import drop_checkpoints
+from orchestrator.cleaning import drop_unfinished
 from orchestrator.early_stopping import RungJudge
 from orchestrator.ending import Ending
 from orchestrator.ledger import Ledger
@@ -61,7 +61,7 @@ class Recorder:
 
     def tidy(self) -> None:
         """Drop dominated weights and checkpoints that an earlier driver left, killed between a trial's end and this."""
-        drop_checkpoints(self.folder, self.ledger.records.values())
+        drop_unfinished(self.folder, self.ledger.records.values())
         self._drop_dominated_weights(record.trial_id for record in self.ledger.records.values() if record.ended)
 
     def started(self, number: int) -> None:
@@ -126,7 +126,7 @@ class Recorder:
         # A trial that runs may still need what it has kept, and is looked at when it ends.
         moved = {name for name, _ in (chosen ^ self.ledger.front.chosen) | (members ^ self.ledger.reported_front.keys)}
         self._drop_dominated_weights({record.trial_id, *moved})
-        drop_checkpoints(self.folder, [record])
+        drop_unfinished(self.folder, [record])
         self.witness.trial_ended(record)
         self.on_change({number, *(int(name[1:]) for name in moved)})
 

@@ -15,7 +15,7 @@ from ray import tune
 
 from cluster.capacity import require_lanes
 from orchestrator.baselines import Plan, ensure_baselines, plan_baselines
-from orchestrator.cleaning import drop_checkpoints
+from orchestrator.cleaning import drop_unfinished
 from orchestrator.confirmation import confirmation_seeds, plan_repetitions, read_confirmations, run_repetitions
 from orchestrator.early_stopping import RungJudge
 from orchestrator.ending import Ending, busy_s
@@ -96,7 +96,7 @@ class SweepRun:
                 try:
                     if study.remaining() and ending.reason() is None:
                         self._run_trials(plan, study, recorder, on_change)
-                        drop_checkpoints(self.folder, study.records())  # now that no lane can write any more
+                        drop_unfinished(self.folder, study.records())  # now that no lane can write any more
                 finally:
                     if terminating():
                         tracking.submit(publisher.sweep_terminated).result()

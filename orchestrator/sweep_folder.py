@@ -106,6 +106,10 @@ class SweepFolder:
         """Folders of the rungs whose weights are there, unfinished ones left out."""
         return [path for path in self.weights(trial_id).glob("rung*") if path.name.removeprefix("rung").isdigit()]
 
+    def half_written_weights(self, trial_id: str) -> list[Path]:
+        """Folders of weights that somebody writes, or wrote when they died."""
+        return list(self.weights(trial_id).glob("rung*.partial"))
+
     def checkpoint(self, trial_id: str) -> Path:
         """What a running trial goes on from when its workers or the driver died; gone when it has ended."""
         return self.trial(trial_id) / "checkpoint"

@@ -244,6 +244,14 @@ class LoraSettings(Settings):
     """Names of the linear layers that get one (`q_proj`, `down_proj`, ...); all but the output head when left out."""
 
 
+def head_chunk(asked: int | None, vocabulary: int, *, gpu: bool) -> int:
+    """Answer tokens whose logits exist at a time, where `asked` leaves it open: many small chunks keep a GPU waiting for its launches."""
+    if asked is not None:
+        return asked
+    logit_bytes = 20  # in float32, with the copies that token beliefs make of them
+    return max(256, 2 * 1024**3 // (logit_bytes * vocabulary)) if gpu else 256
+
+
 class EngineSettings(Settings):
     """Memory and speed; none of it changes a result beyond floating-point summation."""
 
@@ -251,8 +259,10 @@ class EngineSettings(Settings):
     """Recompute activations in the backward pass."""
     inference: Literal["gathered", "lockstep"] = "gathered"
     """Evaluation and sampling: on a full copy of the weights per worker, or on the sharded model in lock-step where that does not fit."""
-    head_chunk_tokens: PositiveInt = 256
-    """Answer tokens whose logits exist at a time in the fused head."""
+    head_chunk_tokens: PositiveInt | None = None
+    """Answer tokens whose logits exist at a time in the fused head; left out: 256 on a CPU, on a GPU what 2 GiB hold."""
+    cuda_graphs: bool = True
+    """On a GPU, replay one captured graph per generated token where `inference` is `gathered` and the model allows it."""
     evaluation_batch: PositiveInt = 32
     """Sequences per forward pass and worker in evaluation and sampling."""
 

@@ -154,7 +154,7 @@ class Inference:
     def _captured_steps(self, cache: DynamicCache, mask_BL: Tensor, max_new_tokens: int) -> StaticSteps | None:
         """Decode steps as one CUDA graph, where the model lies whole on a GPU; a graph of the same shape is used again."""
         config = self.engine.hf_config
-        if self.lockstep or max_new_tokens == 1 or not can_be_captured(config, self.device):
+        if self.lockstep or not self.settings.cuda_graphs or max_new_tokens == 1 or not can_be_captured(config, self.device):
             return None
         (batch, length), known = mask_BL.shape, self.engine.captured_steps
         if known is None or not known.fits(batch, length + max_new_tokens):

@@ -25,7 +25,7 @@ class AnswerTargets:
     """Asks the head for the log-probability of each target and the most likely token, `chunk` rows at a time."""
 
     targets_N: Tensor
-    chunk: int
+    chunk: int | None
     moments: bool = False
     """Ask also for mean and standard deviation of the log-probability over the vocabulary."""
 
@@ -98,11 +98,11 @@ class Policy(nn.Module):
         output = steer(self.compared(batch, plan), plan)
         return output.loss, output
 
-    def answer_stats(self, batch: TokenBatch, chunk: int) -> tuple[Tensor, Tensor]:
+    def answer_stats(self, batch: TokenBatch, chunk: int | None) -> tuple[Tensor, Tensor]:
         """Log-probability of every answer token in nats and the most likely token in its place, both `[N]`."""
         return self.head(self.answer_hidden(batch), AnswerTargets(batch.targets_N, chunk))
 
-    def answer_moments(self, batch: TokenBatch, chunk: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def answer_moments(self, batch: TokenBatch, chunk: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """`answer_stats`, and mean and standard deviation in nats of the log-probability over the vocabulary, all `[N]`."""
         return self.head(self.answer_hidden(batch), AnswerTargets(batch.targets_N, chunk, moments=True))
 

@@ -12,6 +12,11 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
+def _with_root() -> str:
+    """The import path with the checkout in front; packages may lie elsewhere, as on a lent machine."""
+    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+
+
 def torchrun(workers: int, steps: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
     """Run steps of rank_script.py on so many cold ranks and return their results."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,7 +29,7 @@ def torchrun(workers: int, steps: list[dict[str, Any]], folder: Path) -> list[di
 def run_ranks(workers: int, script: Path, *arguments: str) -> None:
     """Run a script under torchrun to its end."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers), str(script), *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": _with_root(), "PYTHONFAULTHANDLER": "1"}
     environment["LETHE_TESTS_PID"] = str(os.getpid())
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-5000:]

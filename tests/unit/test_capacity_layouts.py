@@ -52,17 +52,17 @@ def test_more_workers_than_gpus_are_refused():
 
 def test_refusal_names_a_smaller_micro_batch_and_checkpointing_where_they_are_enough():
     with pytest.raises(UserError, match=r"micro_batch to \d+; or trial.engine.activation_checkpointing to true") as caught:
-        found(workers=4, gpus=4, gib=75, trial={"optimizer": {"global_batch": 256, "micro_batch": 64}})
+        found(workers=4, gpus=4, gib=76, trial={"optimizer": {"global_batch": 256, "micro_batch": 64}})
     assert caught.value.allowed is None or "at least" in caught.value.allowed
 
 
 def test_refused_suggestions_fit_when_they_are_taken():
     trial = {"optimizer": {"global_batch": 256, "micro_batch": 64}}
     with pytest.raises(UserError) as caught:
-        found(workers=4, gpus=4, gib=75, trial=trial)
+        found(workers=4, gpus=4, gib=76, trial=trial)
     micro = int(caught.value.remedy.partition("micro_batch to ")[2].partition(";")[0])
-    assert found(workers=4, gpus=4, gib=75, trial={"optimizer": {"global_batch": 256, "micro_batch": micro}}).lanes
-    assert found(workers=4, gpus=4, gib=75, trial=trial | {"engine": {"activation_checkpointing": True}}).lanes
+    assert found(workers=4, gpus=4, gib=76, trial={"optimizer": {"global_batch": 256, "micro_batch": micro}}).lanes
+    assert found(workers=4, gpus=4, gib=76, trial=trial | {"engine": {"activation_checkpointing": True}}).lanes
 
 
 def test_model_that_these_gpus_cannot_hold_is_refused_with_what_they_would_need():

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from search_spaces.method_catalogue import METHODS as CATALOGUE
-from search_spaces.trial_settings import ForgetSettings, TokenBeliefSettings
+from search_spaces.trial_settings import ForgetSettings, TokenBeliefSettings, head_chunk
 from tests.unit.dense_losses import belief_loss, gradient, pair_loss, published_loss, retain_loss, row_loss, slow_mixtures, token_nll
 from trainables.losses.fused_head import FusedHead, HeadPlan, HeadTerm, target_logp
 from trainables.losses.methods import METHODS, LogitMethod
@@ -357,3 +357,10 @@ def test_plan_refuses_terms_that_overlap_or_cut_a_response():
         HeadPlan(torch.zeros(2, dtype=torch.long), (replace(term, lengths_S=torch.tensor([3])),))
     with pytest.raises(AssertionError, match="forget, preferred, nll, kl, activations"):
         HeadPlan(torch.zeros(2, dtype=torch.long), (replace(term, kind="dpo"),))
+
+
+def test_chunk_that_is_left_open_follows_the_memory_of_a_gpu_and_is_fixed_on_a_cpu():
+    assert head_chunk(None, 128_256, gpu=False) == head_chunk(None, 500, gpu=False) == 256
+    assert 20 * 128_256 * head_chunk(None, 128_256, gpu=True) <= 2 * 1024**3 < 20 * 128_256 * (head_chunk(None, 128_256, gpu=True) + 1)
+    assert head_chunk(None, 10**9, gpu=True) == 256
+    assert head_chunk(7, 128_256, gpu=True) == 7

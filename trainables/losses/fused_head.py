@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from search_spaces.trial_settings import head_chunk
 from trainables.losses.head_plan import HeadOutput, HeadPlan, HeadTerm, TermStats
 from trainables.losses.logit_methods import LogitRows
 from trainables.losses.methods import METHODS, LogitMethod, PreferenceMethod, TargetMethod
@@ -63,11 +64,11 @@ class FusedHead(nn.Module):
 
 
 @torch.no_grad()
-def target_logp(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+def target_logp(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
     """Log-probability of each target in nats and the most likely token in its place, both `[N]`, `chunk` rows at a time."""
     head = _Head(hidden_NH, weight_VH, bias_V)
     logp_N, argmax_N = hidden_NH.new_empty(len(targets_N), dtype=head.dtype), torch.empty_like(targets_N)
-    for rows in _chunks(slice(0, len(targets_N)), chunk):
+    for rows in head.chunks(slice(0, len(targets_N)), chunk):
         logits_NV = head.logits(rows)
         logp_N[rows], argmax_N[rows] = token_logp(logits_NV, targets_N[rows]), logits_NV.argmax(dim=-1)
     return logp_N, argmax_N
@@ -89,6 +90,11 @@ class _Head:
     def logits(self, rows: slice) -> Tensor:
         return nn.functional.linear(self.hidden_NH[rows], self.weight_VH, self.bias_V).to(self.dtype)
 
+    def chunks(self, rows: slice, asked: int | None) -> Iterator[slice]:
+        """Cut rows into pieces whose logits exist at a time."""
+        size = head_chunk(asked, len(self.weight_VH), gpu=self.weight_VH.is_cuda)
+        return (slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
+
 
 class _Gradients:
     """Gradients of hidden states, weight and bias, filled chunk by chunk; each only if it is wanted."""
@@ -97,8 +103,8 @@ class _Gradients:
         self.head = head
         want_hidden, want_weight, want_bias = wanted
         self.hidden_NH = torch.zeros_like(head.hidden_NH) if want_hidden else None
-        # Sums over rows are kept in float32 also for bfloat16: a thousand small contributions would be rounded away.
-        self.weight_VH = torch.zeros_like(head.weight_VH, dtype=head.dtype) if want_weight else None
+        self._want_weight = want_weight
+        self._weight_VH: Tensor | None = None
         self.bias_V = torch.zeros_like(head.bias_V, dtype=head.dtype) if head.bias_V is not None and want_bias else None
 
     def add(self, rows: slice, residual_NV: Tensor) -> None:
@@ -109,17 +115,26 @@ class _Gradients:
         hidden_NH = self.head.hidden_NH[rows]
         if self.hidden_NH is not None:
             self.hidden_NH[rows] = residual_NV @ self.head.weight_VH
-        if self.weight_VH is None:
+        if self._want_weight:
+            self._add_to_weight(residual_NV, hidden_NH)
+
+    def _add_to_weight(self, residual_NV: Tensor, hidden_NH: Tensor) -> None:
+        if self._weight_VH is None:
+            self._weight_VH = residual_NV.T @ hidden_NH
             return
-        if self.weight_VH.dtype == residual_NV.dtype:
-            self.weight_VH.addmm_(residual_NV.T, hidden_NH)  # saves the V x H product that `+=` would make
+        # Sums over chunks are kept in float32 also for bfloat16: many small contributions would be rounded away. One chunk needs none.
+        self._weight_VH = self._weight_VH.to(self.head.dtype)
+        if self._weight_VH.dtype == residual_NV.dtype:
+            self._weight_VH.addmm_(residual_NV.T, hidden_NH)  # saves the V x H product that `+=` would make
         else:
-            self.weight_VH += residual_NV.T @ hidden_NH
+            self._weight_VH += residual_NV.T @ hidden_NH
 
     def finished(self) -> tuple[Tensor | None, ...]:
         """The gradients in the precision of their inputs, so that a half-precision weight's is held at half the size."""
-        dtype = self.head.weight_VH.dtype
-        return self.hidden_NH, *(None if total is None else total.to(dtype) for total in (self.weight_VH, self.bias_V))
+        weight_VH = self.head.weight_VH
+        if self._want_weight and self._weight_VH is None:  # no rows at all
+            self._weight_VH = torch.zeros_like(weight_VH)
+        return self.hidden_NH, *(None if total is None else total.to(weight_VH.dtype) for total in (self._weight_VH, self.bias_V))
 
 
 class _KnownGradients(torch.autograd.Function):
@@ -160,7 +175,7 @@ def _run_term(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses
     # Sums are in float64, so that they do not depend on how the rows are cut into chunks.
     sums = torch.zeros(3, dtype=torch.float64, device=head.hidden_NH.device)
     logp_S = sums.new_zeros(len(term.lengths_S))
-    for rows in _chunks(term.rows, plan.chunk):
+    for rows in head.chunks(term.rows, plan.chunk):
         logits_NV, targets_N = head.logits(rows), plan.targets_N[rows]
         mine = slice(rows.start - term.rows.start, rows.stop - term.rows.start)
         stats = TargetStats(
@@ -227,7 +242,3 @@ def _reference_logits(head: _Head, plan: HeadPlan, rows: slice) -> Tensor:
     assert plan.reference is not None, "kl terms and some methods need the reference's hidden states and head"
     assert (plan.reference_bias_V is None) == (head.bias_V is None), "the reference has the head of the policy, bias included"
     return _Head(*plan.reference, plan.reference_bias_V).logits(rows)
-
-
-def _chunks(rows: slice, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))

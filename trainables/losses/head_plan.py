@@ -60,8 +60,8 @@ class HeadPlan:
     """Method of the `forget` terms."""
     token_belief: TokenBeliefSettings | None = None
     """Token beliefs of the `forget` terms; None: none."""
-    chunk: int = 256
-    """Rows whose logits exist at a time. Changes memory and speed, not the result."""
+    chunk: int | None = None
+    """Rows whose logits exist at a time; None: chosen by the device. Changes memory and speed, not the result."""
     reference: tuple[Tensor, Tensor] | None = None
     """Hidden states `[N, H]` and head weight `[V, H]` of the reference, for `kl` terms and methods that compare whole rows of logits."""
     reference_bias_V: Tensor | None = None

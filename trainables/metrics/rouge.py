@@ -1,7 +1,7 @@
 """ROUGE-L of a generated answer: recall, and its F1 with precision."""
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import Score
@@ -10,6 +10,18 @@ from rouge_score.tokenizers import DefaultTokenizer, Tokenizer
 # Scripts written without spaces: every sign counts as a word, or a whole sentence would be one.
 UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
+
+
+class StemmedWords(Tokenizer):
+    """rouge-score's words, each kind stemmed once: references come again at every evaluation, and stemming took a fifth of its time."""
+
+    def __init__(self) -> None:
+        self._plain = DefaultTokenizer(use_stemmer=False)
+        self._stem = lru_cache(maxsize=2**16)(DefaultTokenizer(use_stemmer=True).tokenize)
+
+    def tokenize(self, text: str) -> list[str]:
+        """Stemmed words."""
+        return [stem for word in self._plain.tokenize(text) for stem in self._stem(word)]
 
 
 class UnicodeWords(Tokenizer):
@@ -66,7 +78,7 @@ def _rouge_l(reference: str, generated: str) -> Score | None:
 
 @cache
 def _stemmed_words() -> Tokenizer:
-    return DefaultTokenizer(use_stemmer=True)
+    return StemmedWords()
 
 
 @cache

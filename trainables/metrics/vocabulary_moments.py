@@ -6,10 +6,12 @@ Shape suffixes: N rows (answer tokens), V vocabulary, H hidden size.
 import torch
 from torch import Tensor, nn
 
+from search_spaces.trial_settings import head_chunk
+
 
 @torch.no_grad()
 def target_moments(
-    hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int
+    hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `target_logp` gives, and the moments of the log-probability beside it, from the same logits.
 
@@ -18,7 +20,7 @@ def target_moments(
         weight_VH: Weight of the head.
         bias_V: Its bias.
         targets_N: The answer tokens.
-        chunk: Rows whose logits exist at a time. Changes memory and speed, not the result.
+        chunk: Rows whose logits exist at a time; None: chosen by the device. Changes memory and speed, not the result.
 
     Returns:
         Log-probability of each target in nats, the most likely token in its place, and mean and standard deviation in nats of
@@ -27,8 +29,9 @@ def target_moments(
     dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
     logp_N, mean_N, deviation_N = (hidden_NH.new_empty(len(targets_N), dtype=dtype) for _ in range(3))
     argmax_N = torch.empty_like(targets_N)
-    for start in range(0, len(targets_N), chunk):
-        rows = slice(start, start + chunk)
+    size = head_chunk(chunk, len(weight_VH), gpu=weight_VH.is_cuda)
+    for start in range(0, len(targets_N), size):
+        rows = slice(start, start + size)
         logits_NV = nn.functional.linear(hidden_NH[rows], weight_VH, bias_V).to(dtype)
         # Of the logits: two that differ may have log-probabilities that round to one value.
         argmax_N[rows] = logits_NV.argmax(dim=-1)
