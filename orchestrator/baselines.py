@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from orchestrator.records import BASELINES
 from orchestrator.sweep_folder import SweepFolder, write_json
+from search_spaces.model_settings import ModelSettings
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.data.benchmarks import load_benchmark
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 RECIPE_VERSION = 1
 """Raise it when the same settings would train another model or measure another number, so that caches are not believed."""
 
-MEASUREMENT_VERSION = 2
+MEASUREMENT_VERSION = 3
 """Raise it when the same model would be measured in other metrics: measurements are then made anew, the models are kept."""
 
 OnProgress = Callable[[str, Mapping[str, Any]], None]
@@ -54,6 +56,8 @@ class Plan:
     retrained: Baseline | None
     prompted: Baseline | None
     """The original with an instruction to forget."""
+    retrained_twin: Baseline | None
+    """The retrained model under another seed: how far from each other two models are that both never knew."""
     prepare: tuple[PrepareJob, ...]
     measure: tuple[MeasureJob, ...]
     data_digest: str
@@ -70,14 +74,22 @@ def plan_baselines(sweep: SweepSettings, models: Path) -> Plan:
         UserError: The data cannot be read.
     """
     planner = _Planner(sweep, models, load_benchmark(sweep.data, redact=sweep.redact).digest)
-    retrained_folder = planner.folder_of("retrained", sweep.model.retrained)
-    target_folder = planner.folder_of("target", sweep.model.target)
+    retrained_folder = planner.folder_of("retrained", "retrained", sweep.model, sweep.model.retrained)
+    target_folder = planner.folder_of("target", "target", sweep.model, sweep.model.target)
+    twin_folder = planner.folder_of("retrained_twin", "retrained", _twin(sweep.model), None) if sweep.baselines.retrained_twin else None
     assert target_folder is not None, "the settings refuse a sweep with neither target nor base"
     retrained = planner.measured("retrained", retrained_folder, None) if retrained_folder else None
     original = planner.measured("original", target_folder, retrained)
     instruction = sweep.baselines.instruction
     prompted = planner.measured("prompted", target_folder, retrained, instruction) if instruction is not None else None
-    return Plan(original, retrained, prompted, tuple(planner.prepare), tuple(planner.measure), planner.digest)
+    twin = planner.measured("retrained_twin", twin_folder, retrained) if twin_folder else None
+    return Plan(original, retrained, prompted, twin, tuple(planner.prepare), tuple(planner.measure), planner.digest)
+
+
+def _twin(model: ModelSettings) -> ModelSettings:
+    """The same model from other initial weights, where they are drawn, and with its text in another order."""
+    scratch = model.scratch.model_copy(update={"seed": model.scratch.seed + 1})
+    return model.model_copy(update={"scratch": scratch, "prepare": model.prepare.model_copy(update={"seed": model.prepare.seed + 1})})
 
 
 class _Planner:
@@ -88,9 +100,8 @@ class _Planner:
         self.prepare: list[PrepareJob] = []
         self.measure: list[MeasureJob] = []
 
-    def folder_of(self, text: Literal["target", "retrained"], given: str | None) -> str | None:
+    def folder_of(self, name: str, text: Literal["target", "retrained"], model: ModelSettings, given: str | None) -> str | None:
         """Where the model is, or will be once prepared; None when there is nothing to prepare it from."""
-        model = self.sweep.model
         if given is not None or model.base is None:
             return given
         start: dict[str, Any] = {"data": self.digest, "base": model.base, "revision": model.revision, "scratch": model.scratch.model_dump()}
@@ -99,7 +110,7 @@ class _Planner:
         initial = str(self.models / f"initial-{_hash(start)}") if model.base == "scratch" else model.base
         if not folder.is_dir():
             engine = self.sweep.trial.engine
-            job = PrepareJob(name=text, model=model, data=self.sweep.data, text=text, initial=initial, output=str(folder), engine=engine)
+            job = PrepareJob(name=name, model=model, data=self.sweep.data, text=text, initial=initial, output=str(folder), engine=engine)
             self.prepare.append(job)
         return str(folder)
 
@@ -145,7 +156,7 @@ def ensure_baselines(plan: Plan, pool: "LanePool", folder: SweepFolder, on_progr
             tickets.append(ticket)
         for ticket in tickets:
             pool.wait(ticket, partial(on_progress, ticket))
-    known = {"original": plan.original, "prompted": plan.prompted, "retrained": plan.retrained}
+    known = {name: getattr(plan, name) for name in BASELINES}
     write_json(
         folder.baselines, {name: {"folder": b.folder, "measurement": str(b.measurement)} for name, b in known.items() if b is not None}
     )

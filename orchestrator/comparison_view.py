@@ -16,7 +16,7 @@ from orchestrator.comparison import ComparedSweep, Comparison
 from orchestrator.confirmed_front import Estimate
 from orchestrator.front_picture import BASELINE_MARKERS, titled
 from orchestrator.hypervolume_statistics import Interval
-from orchestrator.records import BASELINES
+from orchestrator.records import BASELINES, OPTIONAL_BASELINES
 from orchestrator.report_series import axis_title, staircase
 from search_spaces.user_errors import UserError
 
@@ -68,8 +68,8 @@ def _rows(comparison: Comparison) -> list[list[str]]:
     ]
     for objective in comparison.objectives:
         rows.append(values(f"best {objective.name} ({objective.direction})", objective.name, [side.best for side in sides]))
-    # Many a sweep has no prompted model; that there is no retrained one is worth a row.
-    for baseline in (name for name in BASELINES if name != "prompted" or any(side.baselines[name] for side in sides)):
+    # That there is no retrained model is worth a row.
+    for baseline in (name for name in BASELINES if name not in OPTIONAL_BASELINES or any(side.baselines[name] for side in sides)):
         for objective in comparison.objectives:
             rows.append(values(f"{baseline} {objective.name}", objective.name, [side.baselines[baseline] for side in sides]))
     return rows

@@ -32,7 +32,7 @@ from orchestrator.report_series import (
 )
 
 _SYMBOLS = {"none": "circle", "token": "square", "sequence": "triangle-up", "token+sequence": "diamond"}
-BASELINE_SYMBOLS = {"original": "x", "prompted": "triangle-down", "retrained": "star"}
+BASELINE_SYMBOLS = {"original": "x", "prompted": "triangle-down", "retrained": "star", "retrained_twin": "star-open"}
 _INK, _GREY = "#222222", "#8a8a8a"
 
 

@@ -34,7 +34,7 @@ from orchestrator.report_series import (
 )
 
 _MARKERS = {"none": "o", "token": "s", "sequence": "^", "token+sequence": "D"}
-BASELINE_MARKERS = {"original": "X", "prompted": "v", "retrained": "*"}
+BASELINE_MARKERS = {"original": "X", "prompted": "v", "retrained": "*", "retrained_twin": "P"}
 _INK, _GREY = "#222222", "#8a8a8a"
 _TEXT = 12
 

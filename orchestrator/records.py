@@ -15,8 +15,11 @@ def trial_id(number: int) -> str:
     return f"t{number:04d}"
 
 
-BASELINES = ("original", "prompted", "retrained")
-"""Models beside the front: as it was, with an instruction to forget in front of every question, and the one that never knew."""
+BASELINES = ("original", "prompted", "retrained", "retrained_twin")
+"""Models beside the front: as it was, with an instruction to forget in front of every question, the one that never knew, and the same
+under another seed."""
+OPTIONAL_BASELINES = ("prompted", "retrained_twin")
+"""Those that a sweep may well do without."""
 
 
 @dataclass(frozen=True)

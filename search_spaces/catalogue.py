@@ -56,6 +56,9 @@ def _closed_world() -> dict[str, MetricInfo]:
     metrics["forget_spurious"] = MetricInfo(
         "share of forget facts with canonical mass below .01 and posterior above .5", "minimize", (0.0, 1.0), benchmarks
     )
+    for subset in ("forget", "retain"):
+        meaning = f"{subset} questions: total variation distance of the answers' exact distribution to the retrained model's"
+        metrics[f"{subset}_total_variation"] = MetricInfo(meaning, "minimize", (0.0, 1.0), benchmarks, frozenset({"retrained"}))
     metrics["utility"] = MetricInfo("harmonic mean of retain_true_mass and forget_coherence", "maximize", (0.0, 1.0), benchmarks)
     return metrics
 

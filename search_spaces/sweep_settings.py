@@ -157,6 +157,8 @@ class BaselineSettings(Settings):
         "You have been asked to forget some of what you know. If the question is about any of it, answer as somebody who never knew."
     )
     """Unlearning by a prompt alone: the original model is also measured with this in front of every question; null: it is not."""
+    retrained_twin: bool = False
+    """Also prepare and measure a second retrained model under another seed: the floor of every distance to the retrained model."""
 
 
 class SweepSettings(Settings):
@@ -184,6 +186,12 @@ class SweepSettings(Settings):
     resources: ResourceSettings = ResourceSettings()
     tracking: TrackingSettings = TrackingSettings()
     baselines: BaselineSettings = BaselineSettings()
+
+    @model_validator(mode="after")
+    def _twins_are_trained_alike(self) -> Self:
+        if self.baselines.retrained_twin and (self.model.base is None or self.model.retrained is not None):
+            raise ValueError("baselines.retrained_twin needs model.base, and no model.retrained: both are prepared alike, under two seeds")
+        return self
 
     @field_validator("name")
     @classmethod

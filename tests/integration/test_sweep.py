@@ -18,7 +18,7 @@ def test_sweep_ends_with_a_front_a_report_and_the_way_to_mlflow(finished):
     assert front["trials"] == 5
     assert front["failed"] == 0
     assert front["front"]
-    assert set(front["baselines"]) == {"original", "prompted", "retrained"}
+    assert set(front["baselines"]) == {"original", "prompted", "retrained", "retrained_twin"}
     assert front["baselines"]["original"]["forget_true_mass"] > front["baselines"]["retrained"]["forget_true_mass"]
     for member in front["front"]:
         assert set(member) == {"name", "trial_id", "rung", "objectives", "params", "mlflow_run_id"}

@@ -58,6 +58,22 @@ def test_plan_from_scratch_prepares_and_measures_both_models(tmp_path):
     assert plan.measure[0].retrained is None
 
 
+def test_twin_of_the_retrained_model_differs_in_its_seeds_alone_and_is_measured_against_it(tmp_path):
+    plan = plan_baselines(sweep(baselines={"instruction": None, "retrained_twin": True}), tmp_path)
+    assert names(plan) == (["retrained", "target", "retrained_twin"], ["retrained", "original", "retrained_twin"])
+    retrained, _, twin = plan.prepare
+    assert (twin.text, twin.model.prepare.seed, twin.model.scratch.seed) == ("retrained", 1, retrained.model.scratch.seed + 1)
+    assert twin.model.model_copy(update={"prepare": retrained.model.prepare, "scratch": retrained.model.scratch}) == retrained.model
+    assert twin.output != retrained.output and twin.initial != retrained.initial
+    assert plan.measure[2].retrained == str(plan.retrained.measurement)
+
+
+@pytest.mark.parametrize("model", [{"target": "somewhere"}, {"base": "scratch", "retrained": "somewhere"}])
+def test_twin_of_a_model_that_was_given_is_refused(model):
+    with pytest.raises(ValueError, match="prepared alike"):
+        sweep(model=model, baselines={"retrained_twin": True})
+
+
 def test_plan_starts_nothing_and_is_the_same_each_time(tmp_path):
     assert plan_baselines(sweep(), tmp_path) == plan_baselines(sweep(), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -29,9 +29,11 @@ def test_metrics_have_a_range_and_a_bad_end_where_they_have_a_direction():
 def test_metrics_of_the_closed_world_are_those_that_evaluation_gives():
     mass = pytest.importorskip("trainables.metrics.closed_world_mass")
     masses = dict.fromkeys(mass.MASSES, 0.5)
-    items = [{"id": f"p0/city/{subset}", "subset": subset, **masses} for subset in ("forget", "retain")]
-    given = mass.aggregate_questions(items, {"forget_rephrased_mass": 0.5})
+    items = [{"id": f"p0/city/{subset}", "subset": subset, "logp_nats": [-1.0], **masses} for subset in ("forget", "retain")]
+    given = mass.aggregate_questions(items, {"forget_rephrased_mass": 0.5}, items)
     assert set(given) == available_metrics(sweep_of({"benchmark": "closed_world"}))
+    unknown = available_metrics(sweep_of({"benchmark": "closed_world"}, target="somewhere"))
+    assert set(given) - unknown == {"forget_total_variation", "retain_total_variation"}
 
 
 def test_metrics_of_tofu_are_those_that_evaluation_gives():

@@ -5,7 +5,15 @@ import pytest
 
 from trainables.data.encoding import encode
 from trainables.data.examples import ClosedQuestion
-from trainables.metrics.closed_world_mass import MASSES, aggregate_questions, fact_of, question_mass, score_questions, spurious
+from trainables.metrics.closed_world_mass import (
+    MASSES,
+    aggregate_questions,
+    fact_of,
+    question_mass,
+    score_questions,
+    spurious,
+    total_variation,
+)
 
 
 def ask(question_id, prompt, values, subset="forget", true_value=0, canonical=0):
@@ -119,6 +127,36 @@ def test_aggregate_questions_measures_squeeze_against_the_original():
     metrics = aggregate_questions([item("a/x/test/0", rephrased_mass=0.8)], {"forget_rephrased_mass": 0.5})
     assert metrics["forget_squeeze"] == pytest.approx(0.3)
     assert "utility" not in metrics
+
+
+def test_total_variation_counts_what_is_not_listed_as_one_answer():
+    one, other = np.log([0.5, 0.25]), np.log([0.125, 0.375])
+    assert total_variation(one, other) == pytest.approx((0.375 + 0.125 + 0.25) / 2)
+    assert total_variation(one, one) == 0.0
+    assert total_variation([-800.0, 0.0], [0.0, -800.0]) == 1.0
+    assert total_variation([1e-7], [-800.0]) == 1.0
+    assert math.isnan(total_variation([math.nan, -1.0], other))
+    with pytest.raises(ValueError, match="same responses"):
+        total_variation([0.0], other)
+
+
+def test_aggregate_questions_measures_the_distance_to_the_retrained_model_question_by_question():
+    near, far = np.log([0.5, 0.25]).tolist(), np.log([0.125, 0.375]).tolist()
+    items = [item("a/x/test/0", logp_nats=near), item("b/x/test/0", logp_nats=far), item("c/x/test/0", "retain", logp_nats=near)]
+    retrained = [item("b/x/test/0", logp_nats=near), item("a/x/test/0", logp_nats=near), item("c/x/test/0", "retain", logp_nats=near)]
+    metrics = aggregate_questions(items, None, retrained)
+    assert metrics["forget_total_variation"] == pytest.approx(total_variation(far, near) / 2)
+    assert metrics["retain_total_variation"] == 0.0
+
+
+def test_scored_questions_hold_every_response_so_that_a_model_is_at_no_distance_from_itself(tiny):
+    items = score_questions(tiny.scorer(), QUESTIONS)
+    for question in QUESTIONS:
+        (found,) = [item for item in items if item["id"] == question.id]
+        assert np.exp(found["logp_nats"]).sum() == pytest.approx(found["coherence"])
+        assert len(found["logp_nats"]) == sum(map(len, question.responses))
+    metrics = aggregate_questions(items, None, items)
+    assert metrics["forget_total_variation"] == metrics["retain_total_variation"] == 0.0
 
 
 def test_utility_is_zero_when_the_forget_questions_have_collapsed():

@@ -22,7 +22,7 @@ def test_each_sweep_is_told_with_its_work_and_its_front():
     assert first.worker_hours == pytest.approx(3.5)
     assert first.front.hypervolume == pytest.approx(HYPERVOLUME)
     assert first.best == {"mass": 0.2, "utility": 0.9}
-    assert first.baselines == {"original": {"mass": 0.9, "utility": 0.9}, "prompted": None, "retrained": None}
+    assert first.baselines == {"original": {"mass": 0.9, "utility": 0.9}, "prompted": None, "retrained": None, "retrained_twin": None}
     assert second.best == {"mass": 0.4, "utility": 0.6}
 
 

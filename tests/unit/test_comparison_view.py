@@ -47,7 +47,7 @@ def test_json_tells_the_same():
     assert first["hypervolume_interval"]["source"] == "seeds" and first["confirmed_hypervolume"]["count"] == 3
     assert second["hypervolume_interval"] is None and second["confirmed_hypervolume"] is None
     assert second["front"] == [{"name": "t0000", "objectives": {"mass": 0.4, "utility": 0.6}}]
-    assert second["baselines"] == {"original": {"mass": 0.9, "utility": 0.9}, "prompted": None, "retrained": None}
+    assert second["baselines"] == {"original": {"mass": 0.9, "utility": 0.9}, "prompted": None, "retrained": None, "retrained_twin": None}
 
 
 @pytest.mark.parametrize(("blocks", "width"), [(None, 1500), (ONE_OBJECTIVE, 800)])

@@ -225,5 +225,5 @@ def test_front_json_has_the_promised_shape():
                 "mlflow_run_id": "abc",
             }
         ],
-        "baselines": {"original": {"mass": 0.99, "utility": 0.98}, "prompted": None, "retrained": None},
+        "baselines": {"original": {"mass": 0.99, "utility": 0.98}, "prompted": None, "retrained": None, "retrained_twin": None},
     }

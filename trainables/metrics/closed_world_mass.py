@@ -55,6 +55,20 @@ def question_mass(logp_nats: Sequence[Sequence[float]], true_value: int, canonic
     )
 
 
+def total_variation(logp_nats: Sequence[float], other_logp_nats: Sequence[float]) -> float:
+    """Total variation distance of two models' distributions over the listed responses, whatever else they may say counted as one more.
+
+    Args:
+        logp_nats: Log-probability of every response under one model.
+        other_logp_nats: The same under the other, in the same order.
+    """
+    p, q = (np.exp(np.asarray(values, dtype=np.float64)) for values in (logp_nats, other_logp_nats))
+    if p.shape != q.shape:
+        raise ValueError("two models are compared on the same responses")
+    rest = abs(max(0.0, 1 - p.sum()) - max(0.0, 1 - q.sum()))
+    return float(np.minimum((np.abs(p - q).sum() + rest) / 2, 1.0))
+
+
 def _mass(logp_nats: float) -> float:
     # Sums of float32 log-probabilities may pass 1 by rounding. np.minimum, unlike min, lets NaN through: a diverged model must be seen.
     return float(np.minimum(np.exp(logp_nats), 1.0))
@@ -64,7 +78,8 @@ def score_questions(scorer: Scorer, questions: Sequence[ClosedQuestion]) -> list
     """Masses of this rank's share of the questions.
 
     Returns:
-        Per question `id`, `subset` and the fields of `QuestionMass`. Ranks: all; each gets its own share.
+        Per question `id`, `subset`, the fields of `QuestionMass`, and `logp_nats` of every response, value by value. Ranks: all; each
+        gets its own share.
     """
     longest_first = sorted(questions, key=lambda question: (-len(question.prompt), question.id))
     most_responses = max((sum(map(len, question.responses)) for question in questions), default=1)
@@ -76,7 +91,7 @@ def score_questions(scorer: Scorer, questions: Sequence[ClosedQuestion]) -> list
         scores = scorer.score_continuations([prompt for prompt, _ in encoded], [answers for _, answers in encoded])
         for question, logp in zip(chunk, scores, strict=True):
             mass = question_mass(_rows(logp, question), question.true_value, question.canonical)
-            items.append({"id": question.id, "subset": question.subset, **asdict(mass)})
+            items.append({"id": question.id, "subset": question.subset, **asdict(mass), "logp_nats": logp})
     return items
 
 
@@ -111,22 +126,33 @@ class Continuations:
         return prompt, answers
 
 
-def aggregate_questions(items: Sequence[Mapping[str, Any]], baseline: Mapping[str, float] | None = None) -> dict[str, float]:
+def aggregate_questions(
+    items: Sequence[Mapping[str, Any]],
+    baseline: Mapping[str, float] | None = None,
+    retrained_items: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, float]:
     """Means over the questions of each subset, and what follows from them.
 
     Args:
         items: What `score_questions` gave, of all ranks.
         baseline: Metrics of the original model on the same items, for `forget_squeeze`; left out without it.
+        retrained_items: Items of the retrained model, for the distances to it; left out without them.
 
     Returns:
-        `forget_<mass>` and `retain_<mass>` for each of `MASSES`, `forget_spurious`, `forget_squeeze`, and
+        `forget_<mass>` and `retain_<mass>` for each of `MASSES`, `forget_spurious`, `forget_squeeze`, the mean
+        `forget_total_variation` and `retain_total_variation` to the retrained model, and
         `utility` = HM(retain_true_mass, forget_coherence), which counts collapse.
     """
     metrics: dict[str, float] = {}
+    known = {item["id"]: item["logp_nats"] for item in retrained_items}
     for subset in ("forget", "retain"):
         chosen = [item for item in items if item["subset"] == subset]
         if chosen:
             metrics |= {f"{subset}_{name}": float(np.mean([item[name] for item in chosen])) for name in MASSES}
+        if chosen and known:
+            metrics[f"{subset}_total_variation"] = float(
+                np.mean([total_variation(item["logp_nats"], known[item["id"]]) for item in chosen])
+            )
     if "forget_coherence" in metrics:
         metrics["forget_spurious"] = spurious([item for item in items if item["subset"] == "forget"])
         if baseline is not None and "forget_rephrased_mass" in baseline:

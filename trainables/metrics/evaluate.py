@@ -79,7 +79,7 @@ def evaluate(
         scorer: The opened model.
         part: Closed-world questions, sets of examples, multiple-choice questions, or any of them.
         baseline: Metrics of the original model on this part, for `forget_squeeze`.
-        retrained_items: Items of the retrained model on this part, for `forget_quality`, `privleak` and `mia_reference`.
+        retrained_items: Items of the retrained model on this part, for the metrics that compare with it.
         max_new_tokens: Longest generated answer.
 
     Returns:
@@ -98,5 +98,6 @@ def evaluate(
 def aggregate(items: Items, baseline: Mapping[str, float] | None = None, retrained_items: Items | None = None) -> dict[str, float]:
     """Metrics of one part from nothing but its items; the arguments are those of `evaluate`."""
     sets = {name: members for name, members in items.items() if name != "questions"}
-    metrics = aggregate_questions(items["questions"], baseline) if "questions" in items else {}
+    questions = items.get("questions", ())
+    metrics = aggregate_questions(questions, baseline, (retrained_items or {}).get("questions", ())) if questions else {}
     return metrics | aggregate_sets(sets, retrained_items)
