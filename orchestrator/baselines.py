@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.records import BASELINES
 from orchestrator.sweep_folder import SweepFolder, write_json
+from search_spaces.evaluation_settings import EvaluationSettings
 from search_spaces.model_settings import ModelSettings
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -123,6 +124,7 @@ class _Planner:
         made_from |= {"instruction": instruction} if instruction is not None else {}
         # A measurement with text in it must not serve a sweep that wants none.
         made_from |= {"redact": True} if sweep.redact else {}
+        made_from |= {"evaluation": sweep.evaluation.model_dump()} if sweep.evaluation != EvaluationSettings() else {}
         baseline = Baseline(folder, self.models / f"measured-{name}-{_hash(made_from)}.json")
         if not baseline.measurement.is_file():
             against = str(retrained.measurement) if retrained else None
@@ -135,6 +137,7 @@ class _Planner:
                 retrained=against,
                 instruction=instruction,
                 redact=sweep.redact,
+                evaluation=sweep.evaluation,
                 engine=sweep.trial.engine,
             )
             self.measure.append(job)

@@ -124,6 +124,7 @@ def repetition_job(repetition: Repetition, sweep: SweepSettings, plan: Plan) -> 
         trial_id=repetition.member.record.trial_id,
         model=sweep.model,
         data=sweep.data,
+        evaluation=sweep.evaluation,
         trial=trial,
         folder=plan.original.folder,
         original=str(plan.original.measurement),

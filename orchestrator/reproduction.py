@@ -166,6 +166,7 @@ def _job(record: TrialRecord, sweep: SweepSettings, plan: Plan, weights: Path | 
         trial_id=record.trial_id,
         model=sweep.model,
         data=sweep.data,
+        evaluation=sweep.evaluation,
         trial=apply(sweep.trial, record.params),
         folder=plan.original.folder,
         original=str(plan.original.measurement),

@@ -253,6 +253,7 @@ class SweepRun:
             trial_id=asked.trial_id,
             model=self.sweep.model,
             data=self.sweep.data,
+            evaluation=self.sweep.evaluation,
             trial=apply(self.sweep.trial, asked.params),
             folder=plan.original.folder,
             original=str(plan.original.measurement),

@@ -10,7 +10,18 @@ from search_spaces.places import is_local
 from search_spaces.sweep_settings import ObjectiveSettings, SweepSettings
 
 Direction = Literal["minimize", "maximize"]
-Need = Literal["retrained", "paraphrases", "retain_paraphrases", "perturbed", "utility_sets", "holdout", "mmlu"]
+Need = Literal[
+    "retrained",
+    "paraphrases",
+    "retain_paraphrases",
+    "perturbed",
+    "utility_sets",
+    "holdout",
+    "mmlu",
+    "gibberish",
+    "perplexity",
+    "gradient_norm",
+]
 INFINITY = float("inf")
 ASKED_BENCHMARKS = frozenset({"tofu", "local_files"})
 """Those whose forget and retain examples are questions; the others' are running text, which nobody can answer."""
@@ -144,6 +155,7 @@ def _membership() -> dict[str, MetricInfo]:
         "mia_min_k": ("loss of the 40 % least likely tokens", frozenset({"holdout"})),
         "mia_min_k_plus_plus": ("the same, standardised over the vocabulary", frozenset({"holdout"})),
         "mia_reference": ("loss minus that of the retrained model", frozenset({"holdout", "retrained"})),
+        "mia_gradient_norm": ("mean norm of gradients", frozenset({"holdout", "gradient_norm"})),
     }
     metrics = {
         name: MetricInfo(f"AUC of telling forget from holdout items by their {score}", None, (0.0, 1.0), EXAMPLE_BENCHMARKS, needs)
@@ -156,6 +168,23 @@ def _membership() -> dict[str, MetricInfo]:
     return metrics
 
 
+def _fluency() -> dict[str, MetricInfo]:
+    """How the answers about what is forgotten read."""
+    benchmarks, judged = ASKED_BENCHMARKS | {"muse"}, frozenset[Need]({"gibberish"})
+    rows: dict[str, tuple[str, Direction, tuple[float, float], frozenset[Need]]] = {
+        "fluency": ("how clean a classifier of gibberish finds the answers about what is forgotten", "maximize", (0.0, 1.0), judged),
+        "util": ("harmonic mean of model_utility and fluency, as in the paper", "maximize", (0.0, 1.0), judged),
+        "agg": ("harmonic mean of mem and util, as in the paper", "maximize", (0.0, 1.0), judged),
+        "generated_perplexity": (
+            "perplexity of the answers about what is forgotten, under the original model",
+            "minimize",
+            (1.0, INFINITY),
+            frozenset({"perplexity"}),
+        ),
+    }
+    return {name: MetricInfo(meaning, direction, ends, benchmarks, needs) for name, (meaning, direction, ends, needs) in rows.items()}
+
+
 METRICS: dict[str, MetricInfo] = {
     **_closed_world(),
     **_of_set("forget", worded="paraphrases"),
@@ -164,6 +193,7 @@ METRICS: dict[str, MetricInfo] = {
     **_of_set("world_facts", frozenset({"utility_sets"})),
     **_of_set("holdout", frozenset({"holdout"})),
     **_membership(),
+    **_fluency(),
     **_muse(),
     **_choices(),
     "forget_quality": MetricInfo(
@@ -209,6 +239,10 @@ def default_objectives(sweep: SweepSettings) -> dict[str, ObjectiveSettings]:
 def given(sweep: SweepSettings) -> frozenset[Need]:
     """What the data and the models bring along."""
     found: set[Need] = set()
+    if sweep.evaluation.fluency != "none":
+        found.add(sweep.evaluation.fluency)
+    if sweep.evaluation.gradient_norm:
+        found.add("gradient_norm")
     if sweep.model.retrained is not None or sweep.model.base is not None:
         found.add("retrained")
     data = sweep.data

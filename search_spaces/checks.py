@@ -207,6 +207,9 @@ def _paths(sweep: SweepSettings) -> Iterator[UserError]:
             yield UserError(
                 "the folder has no full.json", key="data.path", value=data.path, remedy="give TOFU's folder, one JSON file per split"
             )
+    judge = sweep.evaluation.gibberish_model
+    if sweep.evaluation.fluency == "gibberish" and is_local(judge):
+        yield from _model_folder("evaluation.gibberish_model", Path(judge))
     for name in ("base", "target", "retrained"):
         model = getattr(sweep.model, name)
         if model is not None and model != "scratch" and is_local(model):

@@ -7,6 +7,9 @@ from search_spaces.sweep_settings import BoundSettings, ObjectiveSettings, Sweep
 from search_spaces.user_errors import UserError, did_you_mean
 
 WHY_MISSING = {
+    "gibberish": "a judge of answers: set evaluation.fluency to gibberish",
+    "perplexity": "answers scored by the original model: set evaluation.fluency to perplexity",
+    "gradient_norm": "backward passes: set evaluation.gradient_norm to true",
     "retrained": "a retrained model: give model.retrained or model.base",
     "paraphrases": "other wordings of the forget answers",
     "retain_paraphrases": "other wordings of the retain answers",

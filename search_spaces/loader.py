@@ -161,4 +161,7 @@ def _absolute(sweep: SweepSettings) -> SweepSettings:
     # Names of sweeps have no slash in them.
     earlier = tuple(str(resolved(source, "search.warm_start")) if "/" in source else source for source in sweep.search.warm_start)
     search = sweep.search.model_copy(update={"warm_start": earlier})
-    return sweep.model_copy(update={"data": data, "model": absolute(sweep.model, "model", *local), "search": search})
+    judge = ["gibberish_model"] if is_local(sweep.evaluation.gibberish_model) else []
+    evaluation = absolute(sweep.evaluation, "evaluation", *judge)
+    model = absolute(sweep.model, "model", *local)
+    return sweep.model_copy(update={"data": data, "model": model, "evaluation": evaluation, "search": search})

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from search_spaces.data_settings import DataSettings
+from search_spaces.evaluation_settings import EvaluationSettings
 from search_spaces.model_settings import ModelSettings
 from search_spaces.settings import NonNegative, Positive, PositiveInt, Settings, Share
 from search_spaces.space import Domain
@@ -186,6 +187,13 @@ class SweepSettings(Settings):
     resources: ResourceSettings = ResourceSettings()
     tracking: TrackingSettings = TrackingSettings()
     baselines: BaselineSettings = BaselineSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _backward_passes_need_a_whole_model(self) -> Self:
+        if self.evaluation.gradient_norm and self.trial.engine.inference == "lockstep":
+            raise ValueError("evaluation.gradient_norm needs a full copy of the model: set trial.engine.inference to gathered")
+        return self
 
     @model_validator(mode="after")
     def _twins_are_trained_alike(self) -> Self:

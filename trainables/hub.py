@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from search_spaces.evaluation_settings import EvaluationSettings
 from search_spaces.model_settings import ModelSettings
 from search_spaces.places import is_local
 from search_spaces.user_errors import UserError
@@ -23,14 +24,16 @@ def accept_licence(name: str, kind: str = "") -> str:
     return f"accept the licence at https://huggingface.co/{kind}{name} and set HF_TOKEN to a token of that account"
 
 
-def check_models(model: ModelSettings) -> None:
-    """Ask the hub, or its cache on this machine, for the configuration of every hub model.
+def check_models(model: ModelSettings, evaluation: EvaluationSettings) -> None:
+    """Ask the hub, or its cache on this machine, for the configuration of every hub model, the judge of answers among them.
 
     Raises:
         UserError: A model is gated, missing or not to be had without a network.
     """
     for key, name in hub_models(model):
         _check(key, name, model.revision)
+    if evaluation.fluency == "gibberish" and not is_local(evaluation.gibberish_model):
+        _check("evaluation.gibberish_model", evaluation.gibberish_model, None)
 
 
 def hub_models(model: ModelSettings) -> Iterator[tuple[str, str]]:

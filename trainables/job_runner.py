@@ -11,6 +11,7 @@ import torch.distributed as dist
 from transformers import AutoTokenizer
 
 from search_spaces.data_settings import DataSettings
+from search_spaces.evaluation_settings import EvaluationSettings
 from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import EngineSettings, TrialSettings
 from trainables.checkpoints import checkpoints_of
@@ -19,11 +20,15 @@ from trainables.engine import Engine, Weights
 from trainables.inference import inference
 from trainables.jobs import MeasureJob, PrepareJob, TrialJob
 from trainables.lane_data import LaneData, encode_examples, load_lane_data
-from trainables.metrics.evaluate import EvaluationResult, evaluate_parts
+from trainables.metrics.evaluate import EvaluationResult, aggregate_parts, score_part
+from trainables.metrics.fluency import add_fluency, add_perplexity
+from trainables.metrics.gradient_norm import add_gradient_norms
 from trainables.preparation import train_on_text, write_atomically, write_scratch_model
 from trainables.redaction import without_text
 from trainables.reference import Logps, answer_logps
 from trainables.trial import AtRungs, Judge, Report, alone, run_trial
+
+PARTS = ("validation", "test")
 
 
 class JobRunner:
@@ -93,9 +98,8 @@ class JobRunner:
         engine = self.engine(job.folder, job.model)
         data = self.data(job.data, engine)
         with instructed(engine.tokenizer, job.instruction):
-            result = measure(
-                engine, data, job.engine, ("validation", "test"), weights="pristine", retrained=read_measurement(job.retrained)
-            )
+            retrained = read_measurement(job.retrained)
+            result = measure(engine, data, job.engine, PARTS, job.evaluation, weights="pristine", retrained=retrained)
         items = without_text(result.items) if job.redact else result.items
         # Trials compare with the original as it is: nobody reads this of a model with an instruction.
         reference = reference_logp(engine, data, job.engine) if job.instruction is None else {}
@@ -112,7 +116,7 @@ class JobRunner:
         reference = original["reference_logp_nats"] if original else reference_logp(engine, data, job.trial.engine)
 
         def evaluate(parts: tuple[str, ...]) -> dict[str, float]:
-            return dict(measure(engine, data, job.trial.engine, parts, original=original, retrained=retrained).metrics)
+            return dict(measure(engine, data, job.trial.engine, parts, job.evaluation, original=original, retrained=retrained).metrics)
 
         def save(rung: int) -> None:
             if job.weights is not None:
@@ -130,20 +134,27 @@ def measure(
     data: LaneData,
     settings: EngineSettings,
     parts: tuple[str, ...],
+    evaluation: EvaluationSettings,
     *,
     weights: Weights = "policy",
     original: Mapping[str, Any] | None = None,
     retrained: Mapping[str, Any] | None = None,
 ) -> EvaluationResult:
     """All metrics that the data allows, of the policy as it is or of the pristine model. Ranks: all."""
+    retrained_items = retrained["items"] if retrained else {}
+    sources = {name: data.benchmark.parts[name] for name in parts}
     with inference(engine, settings, weights) as model:
-        return evaluate_parts(
-            model,
-            data.benchmark,
-            parts,
-            baseline=original["metrics"] if original else None,
-            retrained_items=retrained["items"] if retrained else None,
-        )
+        items = {name: score_part(model, part, retrained_items.get(name)) for name, part in sources.items()}
+        for name, part in sources.items():
+            if evaluation.gradient_norm:
+                add_gradient_norms(model, engine.plain_model(weights), part, items[name])
+            if evaluation.fluency == "gibberish":
+                add_fluency(model, evaluation.gibberish_model, items[name], part)
+    if evaluation.fluency == "perplexity":
+        with inference(engine, settings, "pristine") as model:
+            for name, part in sources.items():
+                add_perplexity(model, part, items[name])
+    return EvaluationResult(aggregate_parts(items, original["metrics"] if original else None, retrained_items), items)
 
 
 def reference_logp(engine: Engine, data: LaneData, settings: EngineSettings) -> dict[str, Logps]:

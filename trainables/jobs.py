@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, TypeAdapter
 
 from search_spaces.data_settings import ClosedWorldData, DataSettings
+from search_spaces.evaluation_settings import EvaluationSettings
 from search_spaces.model_settings import ModelSettings
 from search_spaces.settings import PositiveInt, Settings
 from search_spaces.trial_settings import EngineSettings, TrialSettings
@@ -62,6 +63,7 @@ class MeasureJob(Settings):
     """What stands in front of every question: unlearning by a prompt alone."""
     redact: bool = False
     """Write hashes in place of what the model answers."""
+    evaluation: EvaluationSettings = EvaluationSettings()
     engine: EngineSettings = EngineSettings()
 
 
@@ -74,6 +76,7 @@ class TrialJob(Settings):
     model: ModelSettings
     data: DataSettings = ClosedWorldData()
     trial: TrialSettings = TrialSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
     folder: str
     """The model to unlearn: a folder or hub id."""
     original: str | None = None

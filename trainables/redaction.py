@@ -27,4 +27,5 @@ def _hashed(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_plain(key: str, value: Any) -> bool:
-    return key in NAMES or value is None or isinstance(value, int | float)
+    numbers = value if isinstance(value, list) else [value]
+    return key in NAMES or value is None or all(isinstance(number, int | float) for number in numbers)

@@ -64,7 +64,7 @@ def check_hub(sweep: "SweepSettings", file: str) -> None:
     from trainables.hub import check_models
 
     try:
-        check_models(sweep.model)
+        check_models(sweep.model, sweep.evaluation)
     except UserError as error:
         raise error.in_file(file) from error
 

@@ -11,7 +11,9 @@ from trainables.metrics.aggregates import Items
 from trainables.metrics.closed_world_mass import MASSES
 
 NAMES = ("id", "subset", "generated")
-"""Fields of items that hold text; all others hold a number or null."""
+"""Fields of items that hold text; all others hold a number or null, but for `LISTS`."""
+LISTS = ("logp_nats",)
+"""Fields of items that hold a list of numbers."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ def _check_item(item: Any, file: str, place: str, *, closed_world: bool) -> None
     needed = MASSES if closed_world else ()
     for field in dict.fromkeys((*needed, *item)):
         value = item.get(field)
-        if field not in NAMES and not (is_number(value) or (value is None and field not in needed)):
+        if field in LISTS:
+            if not (isinstance(value, list) and all(map(is_number, value))):
+                raise UserError("not a list of numbers", file=file, key=f"{place}.{field}", value=value, remedy="measure the model again")
+        elif field not in NAMES and not (is_number(value) or (value is None and field not in needed)):
             allowed = "a number" if field in needed else "a number or null"
             raise UserError("not a number", file=file, key=f"{place}.{field}", value=value, allowed=allowed)
 

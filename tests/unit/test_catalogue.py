@@ -6,8 +6,10 @@ from search_spaces.catalogue import METRICS, available_metrics, default_objectiv
 from search_spaces.sweep_settings import SweepSettings
 
 
-def sweep_of(data, **model):
-    return SweepSettings.model_validate({"name": "a", "model": model or {"base": "scratch"}, "data": data})
+def sweep_of(data, evaluation=None, **model):
+    return SweepSettings.model_validate(
+        {"name": "a", "model": model or {"base": "scratch"}, "data": data, "evaluation": evaluation or {"gradient_norm": True}}
+    )
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 
+from search_spaces.evaluation_settings import EvaluationSettings
 from search_spaces.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
 from trainables.hub import check_models
@@ -98,19 +99,19 @@ def _use(monkeypatch, endpoint):
 )
 def test_model_that_cannot_be_had_is_named_with_key_value_and_remedy(hub, name, words):
     with pytest.raises(UserError, match=f'(?si)^model.target: .*given: "{name}".*') as caught:
-        check_models(ModelSettings(target=name))
+        check_models(ModelSettings(target=name), EvaluationSettings())
     with pytest.raises(UserError, match=r"^model\.retrained: "):
-        check_models(ModelSettings(base="scratch", retrained=name))
+        check_models(ModelSettings(base="scratch", retrained=name), EvaluationSettings())
     assert re.search(f"(?si){words}", str(caught.value)), str(caught.value)
 
 
 def test_revision_that_is_not_there_is_named_by_its_own_key(hub):
     with pytest.raises(UserError, match=r'model.revision: org/old has no such revision \(given: "v9"\)'):
-        check_models(ModelSettings(target="org/old", revision="v9"))
+        check_models(ModelSettings(target="org/old", revision="v9"), EvaluationSettings())
 
 
 def test_model_that_is_there_is_asked_for_at_its_revision(hub, cache):
-    check_models(ModelSettings(target="org/open", revision=COMMIT))
+    check_models(ModelSettings(target="org/open", revision=COMMIT), EvaluationSettings())
     assert hub.asked and all(f"/org/open/resolve/{COMMIT}/config.json" in path for path, _ in hub.asked)
     assert (cache / "models--org--open" / "snapshots" / COMMIT / "config.json").read_bytes() == CONFIG
 
@@ -118,7 +119,7 @@ def test_model_that_is_there_is_asked_for_at_its_revision(hub, cache):
 def test_token_of_the_environment_is_shown_to_the_hub(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_planted")
     with pytest.raises(UserError) as caught:
-        check_models(ModelSettings(target="org/waiting"))
+        check_models(ModelSettings(target="org/waiting"), EvaluationSettings())
     assert hub.asked[0][1] == "Bearer hf_planted"
     assert "hf_planted" not in str(caught.value)
 
@@ -127,7 +128,7 @@ def test_no_network_is_said_and_how_to_go_on(cache, monkeypatch):
     _use(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client tries for 20 s
     with pytest.raises(UserError, match=r"model.target: the hub cannot be reached.*org/open.*`hf download org/open --revision v1`"):
-        check_models(ModelSettings(target="org/open", revision="v1"))
+        check_models(ModelSettings(target="org/open", revision="v1"), EvaluationSettings())
 
 
 def _fill(cache, *files, shards=()):
@@ -147,19 +148,19 @@ def _fill(cache, *files, shards=()):
 def test_cache_is_enough_when_offline(cache, monkeypatch, revision):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     _fill(cache, "config.json", "model.safetensors")
-    check_models(ModelSettings(target="org/open", revision=revision))
+    check_models(ModelSettings(target="org/open", revision=revision), EvaluationSettings())
 
 
 def test_cache_without_all_weights_is_refused_when_offline(cache, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     _fill(cache, "config.json", "a.safetensors", shards=("a.safetensors", "b.safetensors"))
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set, and the weights are not in the cache"):
-        check_models(ModelSettings(target="org/open"))
+        check_models(ModelSettings(target="org/open"), EvaluationSettings())
     (cache / "models--org--open" / "snapshots" / COMMIT / "b.safetensors").write_text("")
-    check_models(ModelSettings(target="org/open"))
+    check_models(ModelSettings(target="org/open"), EvaluationSettings())
 
 
 def test_nothing_is_asked_for_folders_and_scratch(hub, tmp_path):
-    check_models(ModelSettings(base="scratch"))
-    check_models(ModelSettings(target=str(tmp_path), retrained="./somewhere", base="org/missing"))
+    check_models(ModelSettings(base="scratch"), EvaluationSettings())
+    check_models(ModelSettings(target=str(tmp_path), retrained="./somewhere", base="org/missing"), EvaluationSettings())
     assert hub.asked == []

@@ -151,6 +151,7 @@ def test_measurement_of_another_kind_or_of_other_items_is_refused(measured, tmp_
         ),
         (("items", "test", "questions", 0, "true_mass"), None, "items.test.questions[0].true_mass: not a number. Allowed: a number"),
         (("items", "test", "questions", 0, "subset"), None, "items.test.questions[0].subset: not a text"),
+        (("items", "test", "questions", 0, "logp_nats"), [1.0, "x"], "items.test.questions[0].logp_nats: not a list of numbers"),
         (("metrics",), None, "metrics: not an object"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 from trainables.metrics.forget_quality import forget_quality, log10_p
 from trainables.metrics.membership import auc, privleak, reference_score
 from trainables.metrics.truth_ratio import forget_truth_ratio, other_truth_ratio, paper_truth_ratio
-from trainables.metrics.utility import mem, model_utility
+from trainables.metrics.utility import agg, mem, model_utility
 
 MEANS = (
     "probability",
@@ -29,6 +29,7 @@ ATTACKS = {
     "mia_min_k": "min_k_nats",
     "mia_min_k_plus_plus": "min_k_plus_plus",
     "mia_reference": "reference_nats",
+    "mia_gradient_norm": "gradient_norm",
 }
 """Metric of each membership attack, and the field of forget and holdout items that is its score."""
 
@@ -47,7 +48,8 @@ def aggregate_sets(sets: Items, retrained_items: Items | None = None) -> dict[st
 
     Returns:
         `<set>_<field>` means, `<set>_truth_ratio`, `forget_quality`, `forget_quality_log10`, `model_utility`, `mem`, the AUC of
-        each membership attack, `privleak` and `privleak_abs`, each where the data allows it.
+        each membership attack, `privleak` and `privleak_abs`, `fluency`, `generated_perplexity`, `util` and `agg`, each where the data
+        allows it.
     """
     metrics: dict[str, float] = {}
     for name, items in sets.items():
@@ -71,7 +73,16 @@ def aggregate_sets(sets: Items, retrained_items: Items | None = None) -> dict[st
             metrics.get("forget_paraphrase_probability"),
             paper_truth_ratio(ratios) if ratios else None,
         )
-    return metrics | aggregate_attacks(sets, retrained_items)
+    metrics |= _fluency(sets)
+    return metrics | agg(metrics) | aggregate_attacks(sets, retrained_items)
+
+
+def _fluency(sets: Items) -> dict[str, float]:
+    """How the answers about what is forgotten read, where they were judged."""
+    items = [item for members in sets.values() for item in members]
+    clean, nll = _present(items, "fluency"), _present(items, "generated_nll_nats")
+    metrics = {"fluency": float(np.mean(clean))} if clean else {}
+    return metrics | ({"generated_perplexity": float(np.exp(np.mean(nll)))} if nll else {})
 
 
 def aggregate_attacks(sets: Items, retrained_items: Items | None = None) -> dict[str, float]:

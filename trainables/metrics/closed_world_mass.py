@@ -144,12 +144,13 @@ def aggregate_questions(
         `utility` = HM(retain_true_mass, forget_coherence), which counts collapse.
     """
     metrics: dict[str, float] = {}
-    known = {item["id"]: item["logp_nats"] for item in retrained_items}
+    # Measurements of earlier versions hold masses only.
+    known = {item["id"]: item["logp_nats"] for item in retrained_items if "logp_nats" in item}
     for subset in ("forget", "retain"):
         chosen = [item for item in items if item["subset"] == subset]
         if chosen:
             metrics |= {f"{subset}_{name}": float(np.mean([item[name] for item in chosen])) for name in MASSES}
-        if chosen and known:
+        if known and chosen and "logp_nats" in chosen[0]:
             metrics[f"{subset}_total_variation"] = float(
                 np.mean([total_variation(item["logp_nats"], known[item["id"]]) for item in chosen])
             )

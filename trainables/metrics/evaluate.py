@@ -37,32 +37,38 @@ def evaluate_parts(
     retrained_items: Mapping[str, Items] | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> EvaluationResult:
-    """Evaluate the named parts of a benchmark.
+    """Evaluate the named parts of a benchmark by what one opened model gives.
 
     Args:
         scorer: The opened model.
         benchmark: Where the items are.
         parts: `validation`, `test` or both.
-        baseline: Metrics of the original model with keys such as `validation/forget_rephrased_mass`, for `forget_squeeze`.
-        retrained_items: `items` of the retrained model's evaluation, for `forget_quality`, `privleak` and `mia_reference`.
+        baseline: As `aggregate_parts` takes it.
+        retrained_items: Likewise.
         max_new_tokens: Longest generated answer.
 
     Returns:
         Metrics with keys such as `validation/utility`, and items by part; equal on every rank. Ranks: all.
     """
+    items = {name: score_part(scorer, benchmark.parts[name], (retrained_items or {}).get(name), max_new_tokens) for name in parts}
+    return EvaluationResult(aggregate_parts(items, baseline, retrained_items), items)
+
+
+def aggregate_parts(
+    items: Mapping[str, Items], baseline: Mapping[str, float] | None = None, retrained_items: Mapping[str, Items] | None = None
+) -> dict[str, float]:
+    """Metrics with keys such as `validation/utility`, from items by part.
+
+    Args:
+        items: What `score_part` gave for each part.
+        baseline: Metrics of the original model with keys such as `validation/forget_rephrased_mass`, for `forget_squeeze`.
+        retrained_items: Items of the retrained model by part, for the metrics that compare with it.
+    """
     metrics: dict[str, float] = {}
-    items: dict[str, Any] = {}
-    for name in parts:
-        result = evaluate(
-            scorer,
-            benchmark.parts[name],
-            baseline={key.removeprefix(f"{name}/"): value for key, value in (baseline or {}).items() if key.startswith(f"{name}/")},
-            retrained_items=(retrained_items or {}).get(name),
-            max_new_tokens=max_new_tokens,
-        )
-        metrics |= {f"{name}/{key}": value for key, value in result.metrics.items()}
-        items[name] = result.items
-    return EvaluationResult(metrics, items)
+    for name, found in items.items():
+        own = {key.removeprefix(f"{name}/"): value for key, value in (baseline or {}).items() if key.startswith(f"{name}/")}
+        metrics |= {f"{name}/{key}": value for key, value in aggregate(found, own, (retrained_items or {}).get(name)).items()}
+    return metrics
 
 
 def evaluate(
@@ -85,6 +91,14 @@ def evaluate(
     Returns:
         Metrics and items, equal on every rank. Ranks: all.
     """
+    items = score_part(scorer, part, retrained_items, max_new_tokens)
+    return EvaluationResult(aggregate(items, baseline, retrained_items), items)
+
+
+def score_part(
+    scorer: Scorer, part: EvaluationPart, retrained_items: Items | None = None, max_new_tokens: int = MAX_NEW_TOKENS
+) -> dict[str, list[dict[str, Any]]]:
+    """Items of one part by set, `questions` for the closed world; the arguments are those of `evaluate`. Ranks: all."""
     items: dict[str, list[dict[str, Any]]] = {}
     if part.questions:
         items["questions"] = sorted(scorer.gather(score_questions(scorer, part.questions)), key=lambda item: item["id"])
@@ -92,7 +106,7 @@ def evaluate(
         items |= with_reference(score_sets(scorer, part.sets, max_new_tokens), retrained_items)
     for name, questions in part.choices.items():
         items[name] = sorted(scorer.gather(score_choices(scorer, questions)), key=lambda item: item["id"])
-    return EvaluationResult(aggregate(items, baseline, retrained_items), items)
+    return items
 
 
 def aggregate(items: Items, baseline: Mapping[str, float] | None = None, retrained_items: Items | None = None) -> dict[str, float]:

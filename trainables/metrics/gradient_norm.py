@@ -1,10 +1,16 @@
 """GradNorm, the membership attack that needs a backward pass: text that a model knows hardly pulls at its weights."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from trainables.data.encoding import Encoded
+from trainables.data.encoding import Encoded, encode_example
+from trainables.data.examples import EvaluationPart
+from trainables.metrics.aggregates import ATTACKED
+from trainables.metrics.scoring import Scorer
 
 
 def gradient_norm(model: PreTrainedModel, item: Encoded) -> float | None:
@@ -12,7 +18,7 @@ def gradient_norm(model: PreTrainedModel, item: Encoded) -> float | None:
 
     The gradient is that of the mean loss per answer token, the end token left out; its 2-norm is taken for each parameter tensor by
     itself, and the norms are averaged: a head of a hundred million weights counts as much as a bias. A backward pass per item makes
-    it as slow as training, so no evaluation of a policy takes it.
+    it as slow as training, so evaluations take it only where they are asked to (`evaluation.gradient_norm`).
 
     Args:
         model: A whole model, not sharded, in the mode (training, evaluation) in which it is to be attacked. Its `.grad` is left alone.
@@ -34,6 +40,36 @@ def gradient_norm(model: PreTrainedModel, item: Encoded) -> float | None:
         loss = torch.nn.functional.cross_entropy(logits_LV, torch.tensor(content, device=model.device))
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     return float(torch.stack([_at_least_float32(gradient).norm() for gradient in gradients if gradient is not None]).mean())
+
+
+def add_gradient_norms(scorer: Scorer, model: PreTrainedModel, part: EvaluationPart, items: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    """Add `gradient_norm` to the items of the sets that are attacked.
+
+    Args:
+        scorer: Says which items are this rank's.
+        model: The whole model, frozen or not; left as it was.
+        part: Where the items come from.
+        items: Equal on every rank; changed in place, and equal again.
+
+    Ranks: all.
+    """
+    if not all(part.sets.get(name) for name in ATTACKED):
+        return
+    pairs = []
+    for name in ATTACKED:
+        by_id = {example.id: example for example in part.sets[name]}
+        pairs += [(by_id[item["id"]], item) for item in items[name]]
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        mine = range(scorer.rank, len(pairs), scorer.world_size)
+        norms = [(index, gradient_norm(model, encode_example(scorer.tokenizer, pairs[index][0]))) for index in mine]
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+    for index, norm in scorer.gather(norms):
+        pairs[index][1]["gradient_norm"] = norm
 
 
 def _at_least_float32(tensor: Tensor) -> Tensor:

@@ -39,6 +39,17 @@ def model_utility(metrics: Mapping[str, float]) -> float | None:
     return harmonic_mean([metrics[name] for name in names if name in metrics])
 
 
+def agg(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The paper's `util` = HM(model utility, fluency) and `agg` = HM(mem, util), where their parts are there.
+
+    Source: BS section 5.
+    """
+    if not {"model_utility", "fluency"} <= metrics.keys():
+        return {}
+    util = harmonic_mean([metrics["model_utility"], metrics["fluency"]])
+    return {"util": util} | ({"agg": harmonic_mean([metrics["mem"], util])} if "mem" in metrics else {})
+
+
 def mem(extraction_strength_ou: float, exact_memorization: float, paraphrase_probability: float | None, truth_ratio: float | None) -> float:
     """The paper's Mem: high when the forget set is forgotten in every sense that was measured.
 

@@ -1,0 +1,17 @@
+"""The `evaluation:` block: what is measured beyond what one pass and one answer per item give."""
+
+from typing import Literal
+
+from search_spaces.settings import Settings
+
+
+class EvaluationSettings(Settings):
+    """Metrics that cost more than they always tell; all off unless asked for."""
+
+    fluency: Literal["none", "perplexity", "gibberish"] = "none"
+    """Whether answers about the forget set read like language: their perplexity under the original model, or how clean a classifier
+    of gibberish finds them (`fluency`, `util` and `agg` of the paper)."""
+    gibberish_model: str = "madhurjindal/autonlp-Gibberish-Detector-492513457"
+    """The classifier: a folder or hub id of a text classification model with a label `clean`. The one of the published evaluations."""
+    gradient_norm: bool = False
+    """Attack membership by gradient norms too (`mia_gradient_norm`): a backward pass for every forget and holdout item."""
