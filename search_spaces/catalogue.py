@@ -101,7 +101,7 @@ def _likelihoods(
         ("probability", "exp of the mean log-probability per answer token", known, 1.0),
         ("nll_nats", "mean negative log-probability per answer token", unknown, INFINITY),
         ("extraction_strength", "share of the answer that its own beginning brings back, exact", known, 1.0),
-        ("extraction_strength_ou", "the same with OpenUnlearning's floor of 1 / length", known, 1.0),
+        ("extraction_strength_ou", "extraction strength with OpenUnlearning's floor of 1 / length", known, 1.0),
         ("exact_memorization", "share of answer tokens that are the most likely one", known, 1.0),
     ]
     return {
@@ -153,7 +153,7 @@ def _membership() -> dict[str, MetricInfo]:
         "mia_loss": ("loss per token", frozenset({"holdout"})),
         "mia_zlib": ("loss per compressed byte", frozenset({"holdout"})),
         "mia_min_k": ("loss of the 40 % least likely tokens", frozenset({"holdout"})),
-        "mia_min_k_plus_plus": ("the same, standardised over the vocabulary", frozenset({"holdout"})),
+        "mia_min_k_plus_plus": ("loss of the 40 % least likely tokens, standardised over the vocabulary", frozenset({"holdout"})),
         "mia_reference": ("loss minus that of the retrained model", frozenset({"holdout", "retrained"})),
         "mia_gradient_norm": ("mean norm of gradients", frozenset({"holdout", "gradient_norm"})),
     }

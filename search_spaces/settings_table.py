@@ -1,6 +1,7 @@
 """The reference table of README.md, written from the classes themselves; a test holds the two together."""
 
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
@@ -8,6 +9,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from search_spaces.catalogue import METRICS, MetricInfo
 from search_spaces.method_catalogue import METHODS, MethodInfo
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import shown
@@ -37,6 +39,30 @@ def method_table() -> str:
     return "\n".join(
         ["| `forget.method` | name | loss per forget example, minimised, in nats | beliefs | source |", "|---|---|---|---|---|", *rows]
     )
+
+
+ARROWS = {"minimize": "↓", "maximize": "↑", None: "·"}
+
+
+def metric_table() -> str:
+    """Markdown: one row per definition, with all metrics that it defines."""
+    rows: dict[tuple[str, str], list[tuple[str, MetricInfo]]] = {}
+    common = Counter(info.description.partition(": ")[2] for info in METRICS.values())
+    for name, info in METRICS.items():
+        definition = info.description.partition(": ")[2] or info.description
+        # Before the colon stands the set; what is defined for one metric alone keeps its words.
+        rows.setdefault((definition if common[definition] > 1 else info.description, _range(info)), []).append((name, info))
+    lines = ["| metric (↓ lower is better, ↑ higher, · neither) | definition | range | needs |", "|---|---|---|---|"]
+    for (definition, ends), metrics in rows.items():
+        names = ", ".join(f"`{name}` {ARROWS[info.direction]}" for name, info in metrics)
+        needs = sorted({need.replace("_", " ") for _, info in metrics for need in info.needs})
+        lines.append(f"| {names} | {definition} | {ends} | {', '.join(needs)} |")
+    return "\n".join(lines)
+
+
+def _range(info: MetricInfo) -> str:
+    low, high = (f"{end:g}".replace("inf", "∞") for end in info.range)
+    return f"{low} to {high}"
 
 
 def _beliefs(info: MethodInfo) -> str:

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import yaml
 
+from search_spaces.catalogue import METRICS
 from search_spaces.loader import load_sweep, packaged_sweeps
-from search_spaces.settings_table import method_table, settings_table
+from search_spaces.settings_table import method_table, metric_table, settings_table
 from search_spaces.space import KINDS, trial_keys
 
 README = (Path(__file__).parents[2] / "search_spaces" / "README.md").read_text()
@@ -18,6 +19,12 @@ def test_readme_holds_the_settings_table_as_it_is_now():
 def test_readme_holds_the_table_of_methods_as_it_is_now():
     # Mend it with: python -c "from search_spaces.settings_table import method_table; print(method_table())"
     assert method_table() in README
+
+
+def test_readme_holds_the_table_of_metrics_as_it_is_now():
+    # Mend it with: python -c "from search_spaces.settings_table import metric_table; print(metric_table())"
+    assert metric_table() in README
+    assert all(f"`{name}` " in metric_table() for name in METRICS)
 
 
 def test_settings_table_has_every_trial_key_with_its_meaning():
