@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.baselines import plan_baselines
 from orchestrator.front import front_json
+from orchestrator.records import BASELINES
 from search_spaces.sweep_settings import BaselineSettings
 from tests.unit.stored_sweep import small_sweep
 from tests.unit.test_baselines import WORLD, ensured
@@ -44,10 +45,10 @@ def test_prompted_model_is_measured_and_noted_beside_the_others(tmp_path):
     assert set(json.loads(folder.baselines.read_text())) == {"original", "prompted", "retrained"}
 
 
-def test_front_names_all_three():
+def test_front_names_all_that_may_stand_beside_it():
     metrics = {"test/forget_true_mass": 0.5, "test/utility": 0.75}
     found = front_json(sweep(), [], {"prompted": metrics})["baselines"]
-    assert found == {"original": None, "prompted": {"forget_true_mass": 0.5, "utility": 0.75}, "retrained": None}
+    assert found == {**dict.fromkeys(BASELINES), "prompted": {"forget_true_mass": 0.5, "utility": 0.75}}
 
 
 @pytest.mark.parametrize("template", [None, "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"])

@@ -16,6 +16,7 @@ from orchestrator.publishing import (
     sweep_front,
     write_sweep_report,
 )
+from orchestrator.records import BASELINES
 from orchestrator.search import Study
 from orchestrator.sweep_view import status_json
 from orchestrator.tracking.tracker import TrackingError
@@ -299,13 +300,13 @@ def test_front_holds_the_baselines_on_the_test_part(stored):
     folder, sweep, study = stored
     baselines = sweep_front(sweep, folder, study.records())["baselines"]
     told = {name: dict(zip(("forget_true_mass", "utility"), point, strict=True)) for name, point in BASELINES.items()}
-    assert baselines == {"prompted": None, **told}
+    assert baselines == {"prompted": None, "retrained_twin": None, **told}
 
 
 def test_front_and_report_do_without_baselines(stored, quick_report):
     folder, sweep, study = stored
     folder.baselines.unlink()
-    assert sweep_front(sweep, folder, study.records())["baselines"] == {"original": None, "prompted": None, "retrained": None}
+    assert sweep_front(sweep, folder, study.records())["baselines"] == dict.fromkeys(BASELINES)
     assert all(file.is_file() for file in write_sweep_report(sweep, folder, study))
 
 
