@@ -16,7 +16,7 @@ from orchestrator.publishing import (
     sweep_front,
     write_sweep_report,
 )
-from orchestrator.records import BASELINES
+from orchestrator.records import BASELINES as NAMES
 from orchestrator.search import Study
 from orchestrator.sweep_view import status_json
 from orchestrator.tracking.tracker import TrackingError
@@ -306,7 +306,7 @@ def test_front_holds_the_baselines_on_the_test_part(stored):
 def test_front_and_report_do_without_baselines(stored, quick_report):
     folder, sweep, study = stored
     folder.baselines.unlink()
-    assert sweep_front(sweep, folder, study.records())["baselines"] == dict.fromkeys(BASELINES)
+    assert sweep_front(sweep, folder, study.records())["baselines"] == dict.fromkeys(NAMES)
     assert all(file.is_file() for file in write_sweep_report(sweep, folder, study))
 
 
