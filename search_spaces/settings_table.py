@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from search_spaces.catalogue import METRICS, MetricInfo
 from search_spaces.method_catalogue import METHODS, MethodInfo
+from search_spaces.recipes import RECIPES
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import shown
 
@@ -33,12 +34,34 @@ def settings_table() -> str:
 
 def method_table() -> str:
     """Markdown: one row per method."""
-    rows = [
-        f"| `{key}` | {info.name} | {info.formula.replace('|', '')} | {_beliefs(info)} | {info.paper} |" for key, info in METHODS.items()
-    ]
-    return "\n".join(
-        ["| `forget.method` | name | loss per forget example, minimised, in nats | beliefs | source |", "|---|---|---|---|---|", *rows]
-    )
+    titles = ("`forget.method`", "name", "loss per forget example, minimised, in nats", "published defaults", "needs beside the policy")
+    lines = [f"| {' | '.join((*titles, 'beliefs', 'source'))} |", "|---|---|---|---|---|---|---|"]
+    for key, info in METHODS.items():
+        cells = (f"`{key}`", info.name, info.formula.replace("|", ""), _published(key), _needs(info), _beliefs(info), info.paper)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _published(method: str) -> str:
+    """What the method's recipe sets apart from what is the same for all."""
+    usual = {"forget.method": method, "forget.weight": 1.0, "retain.loss": "nll", "retain.weight": 1.0, "beliefs": "none"}
+    settings = {key: value for key, value in RECIPES[method].settings.items() if usual.get(key) != value}
+    # A method's own block is known from its row.
+    return ", ".join(f"{key.removeprefix('forget.').removeprefix(f'{method}.')} {shown(value)}" for key, value in settings.items())
+
+
+def _needs(info: MethodInfo) -> str:
+    """What it holds, or passes through the network, that cross-entropy does not."""
+    needs = []
+    if info.preferred_answers:
+        needs.append("another sequence per forget example in each forward pass")
+    if info.needs_reference:
+        needs.append("the original's log-probability of each forget token, once per sweep")
+    if info.reference_logits:
+        needs.append("the original's head (V x H), and a forward pass of the original at each step")
+    if info.activations:
+        needs.append("a forward pass of the original up to the layer at each step; nothing above the layer")
+    return "; ".join(needs)
 
 
 ARROWS = {"minimize": "↓", "maximize": "↑", None: "·"}
