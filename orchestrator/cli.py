@@ -7,6 +7,7 @@ from orchestrator.commands import running as running
 from orchestrator.commands import submitting as submitting
 from orchestrator.commands import looking as looking
 from orchestrator.commands import taking_out as taking_out
+from orchestrator.commands import benchmarking as benchmarking
 from orchestrator.commands import scoring_logs as scoring_logs
 from orchestrator.commands import cleaning_up as cleaning_up
 from orchestrator.commands.terminal import app as app

@@ -46,7 +46,7 @@ def export(
             from orchestrator.tracking.model_registry import check_name
 
             check_name(register)
-        uri = _uri(tracking_uri, folder)
+        uri = tracking_store(tracking_uri, folder)
         tracked = _tracked(uri, sweep, folder)
         versions, when = (tracked.tags, "at the sweep") if tracked else (provenance(), "at the export")
         versions = {key: value for key, value in versions.items() if key.startswith(("version.", "git."))}
@@ -85,7 +85,7 @@ def reproduce(
         if weights is not None:
             check_output(weights)
         folder = SweepFolder(storage_root(storage), sweep)
-        uri = _uri(tracking_uri, folder)
+        uri = tracking_store(tracking_uri, folder)
         settings, record, tracked = _recorded(folder, trial, uri, storage, from_mlflow=from_mlflow)
         then = settings.resources.workers_per_trial
         again = _with_workers(settings, workers or then)
@@ -135,7 +135,8 @@ def _with_workers(settings: "SweepSettings", workers: int) -> "SweepSettings":
     return settings.model_copy(update={"resources": settings.resources.model_copy(update={"workers_per_trial": workers})})
 
 
-def _uri(given: str | None, folder: "SweepFolder") -> str:
+def tracking_store(given: str | None, folder: "SweepFolder") -> str:
+    """Where the sweep was tracked, as far as this command can know."""
     from orchestrator.publishing import default_tracking_uri
 
     return given or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(folder.root)
