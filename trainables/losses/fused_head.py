@@ -171,10 +171,37 @@ def _run(head: _Head, plan: HeadPlan, gradients: _Gradients) -> tuple[Tensor, tu
     return torch.tensor(loss, dtype=head.dtype, device=head.hidden_NH.device), results
 
 
-def _run_term(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses, gradients: _Gradients) -> TermStats:
-    # Sums are in float64, so that they do not depend on how the rows are cut into chunks.
-    sums = torch.zeros(3, dtype=torch.float64, device=head.hidden_NH.device)
-    logp_S = sums.new_zeros(len(term.lengths_S))
+@dataclass(frozen=True)
+class ResidualChunk:
+    """Some rows of a term."""
+
+    rows: slice
+    """Rows of the packed forward."""
+    logits_NV: Tensor
+    stats: TargetStats
+    loss_N: Tensor
+    residual_NV: Tensor
+    """Gradient of the summed loss with respect to the logits, without the term's coefficient."""
+    guarded_N: Tensor
+
+
+@torch.no_grad()
+def residuals(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, plan: HeadPlan) -> Iterator[tuple[HeadTerm, ResidualChunk]]:
+    """The residuals that training steps on, chunk by chunk, for whoever wants to look at them.
+
+    Args:
+        hidden_NH: Hidden states that predict the plan's targets.
+        weight_VH: Weight of the head.
+        bias_V: Its bias.
+        plan: How each row counts.
+    """
+    head = _Head(hidden_NH.detach(), weight_VH.detach(), None if bias_V is None else bias_V.detach())
+    for term, whole in zip(plan.terms, _whole_responses(head, plan), strict=True):
+        for chunk in _residual_chunks(head, plan, term, whole):
+            yield term, chunk
+
+
+def _residual_chunks(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses) -> Iterator[ResidualChunk]:
     for rows in head.chunks(term.rows, plan.chunk):
         logits_NV, targets_N = head.logits(rows), plan.targets_N[rows]
         mine = slice(rows.start - term.rows.start, rows.stop - term.rows.start)
@@ -186,10 +213,18 @@ def _run_term(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses
             whole.logp_S,
             whole.reference_logp_S,
         )
-        loss_N, residual_NV, guarded_N = _losses(head, plan, term, whole, rows, logits_NV, stats)
-        gradients.add(rows, residual_NV.mul_(term.coefficient))
-        sums += torch.stack([loss_N.double().sum(), stats.logp_N.double().sum(), guarded_N.double().sum()])
-        logp_S.index_add_(0, stats.sequence_N, stats.logp_N.double())
+        yield ResidualChunk(rows, logits_NV, stats, *_losses(head, plan, term, whole, rows, logits_NV, stats))
+
+
+def _run_term(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses, gradients: _Gradients) -> TermStats:
+    # Sums are in float64, so that they do not depend on how the rows are cut into chunks.
+    sums = torch.zeros(3, dtype=torch.float64, device=head.hidden_NH.device)
+    logp_S = sums.new_zeros(len(term.lengths_S))
+    for chunk in _residual_chunks(head, plan, term, whole):
+        gradients.add(chunk.rows, chunk.residual_NV.mul_(term.coefficient))
+        logp_N = chunk.stats.logp_N.double()
+        sums += torch.stack([chunk.loss_N.double().sum(), logp_N.sum(), chunk.guarded_N.double().sum()])
+        logp_S.index_add_(0, chunk.stats.sequence_N, logp_N)
     loss, target_logp_nats, guarded_rows = sums.tolist()
     return TermStats(loss, target_logp_nats, len(term.sequence_N), int(guarded_rows), logp_S)
 
