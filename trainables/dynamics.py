@@ -12,13 +12,14 @@ Source: BS section 5; arXiv 2407.10490. Shape suffixes: N rows (answer tokens), 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.func import functional_call, jvp
 from torch.nn.functional import linear
 
+from search_spaces.trial_settings import TokenBeliefSettings
 from trainables.data.collate import TokenBatch
 from trainables.losses.fused_head import residuals
 from trainables.losses.head_plan import HeadPlan
@@ -110,15 +111,15 @@ class ResidualMass:
 
 
 @torch.no_grad()
-def residual_mass(policy: Policy, batch: TokenBatch, plan: HeadPlan) -> ResidualMass:
+def residual_mass(policy: Policy, batch: TokenBatch, plan: HeadPlan, believed: TokenBeliefSettings) -> ResidualMass:
     """Shares of the summed absolute residual by group of tokens, over all forget rows.
 
     Args:
         policy: The unsharded model.
         batch: The update's packed sequences.
-        plan: With the token belief whose tokens count as such.
+        plan: How each row counts.
+        believed: The belief whose tokens are told apart, the plan's own or another.
     """
-    assert plan.token_belief is not None, "whose tokens are told apart"
     sums = torch.zeros(3, dtype=torch.float64)
     hidden_NH = policy.answer_hidden(batch)
     for term, chunk in residuals(hidden_NH, policy.head.weight, policy.head.bias, plan):
@@ -126,15 +127,10 @@ def residual_mass(policy: Policy, batch: TokenBatch, plan: HeadPlan) -> Residual
             continue
         targets_N = plan.targets_N[chunk.rows]
         size_NV = (term.coefficient * chunk.residual_NV).abs().double()
-        chosen_NV = belief(chunk.logits_NV, targets_N, plan.token_belief) > 0
+        chosen_NV = belief(chunk.logits_NV, targets_N, believed) > 0
         at_target_N1 = targets_N.unsqueeze(1)
-        target = size_NV.gather(1, at_target_N1).sum()
-        believed = size_NV.scatter(1, at_target_N1, 0.0)[chosen_NV].sum()
-        sums += torch.stack([target, believed, size_NV.sum() - target - believed]).cpu()
-    target, believed, rest = (sums / sums.sum()).tolist()
-    return ResidualMass(target, believed, rest)
-
-
-def without_beliefs(plan: HeadPlan) -> HeadPlan:
-    """The same plan for the base method alone."""
-    return replace(plan, token_belief=None)
+        on_target = size_NV.gather(1, at_target_N1).sum()
+        on_belief = size_NV.scatter(1, at_target_N1, 0.0)[chosen_NV].sum()
+        sums += torch.stack([on_target, on_belief, size_NV.sum() - on_target - on_belief]).cpu()
+    target, belief_share, rest = (sums / sums.sum()).tolist()
+    return ResidualMass(target, belief_share, rest)

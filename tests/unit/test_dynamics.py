@@ -12,7 +12,7 @@ from tests.unit.plain_engine import half_memorised, random_examples, random_llam
 from trainables.beliefs import Belief
 from trainables.composition import Composition
 from trainables.data.collate import collate
-from trainables.dynamics import ResidualMass, actual_change, predicted_change, residual_mass, step_gradient, without_beliefs
+from trainables.dynamics import ResidualMass, actual_change, predicted_change, residual_mass, step_gradient
 from trainables.policy import Policy
 
 BASES = [name for name, info in METHODS.items() if info.token_beliefs and not info.preferred_answers]
@@ -120,21 +120,22 @@ def test_token_belief_over_the_whole_vocabulary_is_a_shorter_step_of_the_base(mo
     policy = Policy(model)
     batch, plan = update(model, forget, "graddiff", "token", token_belief={"weight": 0.4, "top_k": 10**6})
     with_belief = predicted_change(policy, step_gradient(policy, batch, plan), probe).total_N
-    base = predicted_change(policy, step_gradient(policy, batch, without_beliefs(plan)), probe).total_N
+    base = predicted_change(policy, step_gradient(policy, batch, replace(plan, token_belief=None)), probe).total_N
     torch.testing.assert_close(with_belief, 0.6 * base, rtol=1e-4, atol=1e-6)
 
 
 def test_residuals_are_told_apart_by_group_of_tokens(model, forget):
     policy = Policy(model)
     batch, plan = update(model, forget, "graddiff", "token")
-    plain = residual_mass(policy, batch, replace(plan, token_belief=plan.token_belief.model_copy(update={"weight": 0.0})))
+    believed = plan.token_belief
+    plain = residual_mass(policy, batch, replace(plan, token_belief=None), believed)
     shares = (plain.target, plain.belief, plain.rest)
     assert sum(shares) == pytest.approx(1) and min(shares) > 0
     # A row of the plain residual sums to zero: what pushes the target down pushes all others up.
     assert plain.target == pytest.approx(0.5)
-    believing = residual_mass(policy, batch, plan)
+    believing = residual_mass(policy, batch, plan, believed)
     assert believing.belief / believing.rest != pytest.approx(plain.belief / plain.rest)
-    everything = residual_mass(policy, batch, replace(plan, token_belief=plan.token_belief.model_copy(update={"top_k": 10**6})))
+    everything = residual_mass(policy, batch, plan, believed.model_copy(update={"top_k": 10**6}))
     assert everything.rest == pytest.approx(0, abs=1e-12)
     assert isinstance(everything, ResidualMass)
 

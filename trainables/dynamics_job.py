@@ -1,0 +1,157 @@
+"""`lethe dynamics`: the AKG decomposition on a model of a sweep, for several losses, as plain numbers. One process, no Ray, no sharding."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer
+
+from search_spaces.data_settings import DataSettings
+from search_spaces.model_settings import ModelSettings
+from search_spaces.settings import Settings
+from search_spaces.trial_settings import TrialSettings
+from trainables.beliefs import Belief, sample_responses
+from trainables.composition import Composition
+from trainables.data.collate import TokenBatch, collate
+from trainables.data.encoding import Encoded, set_system_prompt
+from trainables.dynamics import Change, actual_change, predicted_change, residual_mass, step_gradient
+from trainables.inference import Inference, inference
+from trainables.job_runner import read_measurement
+from trainables.lane_data import LaneData, load_lane_data
+from trainables.losses.methods import METHODS
+from trainables.policy import Policy, load_causal_lm
+from trainables.probed_answers import bands_of, rephrasings
+from trainables.reference import answer_logps
+from trainables.solo import Solo
+
+RATES = (1e-1, 1e-2, 1e-3, 1e-4)
+"""Lengths of the step, whose direction has norm 1: losses differ in scale, and the first order does not."""
+TOLD_RATE = 1e-2
+LARGEST_IN_FLOAT64 = 100_000_000
+"""Parameters up to which the model is taken to float64, where small steps are not lost in rounding."""
+BELIEF_TOKENS = 20
+"""Top tokens that count as belief in the residuals of losses without token beliefs."""
+
+
+class DynamicsJob(Settings):
+    """What is looked at."""
+
+    model: ModelSettings
+    data: DataSettings
+    trial: TrialSettings
+    """Hyperparameters of the losses and of the beliefs."""
+    folder: str
+    """The policy: a model folder."""
+    original_folder: str
+    """The model before unlearning, for the bands and for references."""
+    original: str
+    """JSON file of the original's measurement, for log-probabilities that some methods compare with."""
+    losses: tuple[tuple[str, str], ...] = (("ga", "none"), ("npo", "none"), ("wga", "none"), ("wga", "token"), ("wga", "sequence"))
+    """Pairs of method and beliefs."""
+    examples: int = 12
+    """Forget examples in the update, and unrelated ones beside it."""
+    beams: int = 10
+    """Candidates per prompt in the bands."""
+
+
+def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any]:
+    """Predict and take one step for each loss.
+
+    Args:
+        job: What is looked at.
+        told: Told what is done next.
+
+    Returns:
+        `rates`, `told_rate`, `sizes` of the groups of probes, and `updates`: for each loss `method`, `beliefs`, `slopes` and
+        `correlations` by rate, `residual_mass`, and per group of probes the means per response in nats of `predicted`, `actual`,
+        `logit`, `softmax` (at the told rate), and `softmax_share`.
+    """
+    settings = job.model.model_copy(update={"attention": "eager", "dtype": "float32"})  # forward-mode products need eager attention
+    tokenizer = AutoTokenizer.from_pretrained(job.folder, trust_remote_code=job.model.trust_remote_code)
+    set_system_prompt(tokenizer, job.model.system_prompt)
+    data = load_lane_data(job.data, tokenizer)
+    policy_model, original_model = (_exact(load_causal_lm(folder, settings)) for folder in (job.folder, job.original_folder))
+    chosen = data.forget[: job.examples]
+    told("searching what else the original model would say")
+    with inference(Solo(original_model, tokenizer), job.trial.engine) as original:  # type: ignore[arg-type]
+        longest = max(len(item.answer) for item in chosen) + 4
+        probes = _probes(data, original, chosen, job, longest)
+    reference = (read_measurement(job.original) or {})["reference_logp_nats"]
+    updates = []
+    for method, beliefs in job.losses:
+        told(f"one step of {method}, beliefs: {beliefs}")
+        trial = job.trial.model_copy(
+            update={
+                "beliefs": beliefs,
+                "forget": job.trial.forget.model_copy(update={"method": method}),
+                "retain": job.trial.retain.model_copy(update={"loss": "none"}),
+            }
+        )
+        with inference(Solo(policy_model, tokenizer), trial.engine) as model:  # type: ignore[arg-type]
+            drawn = _draw(model, chosen, trial) if trial.sequence_beliefs else None
+        composition = Composition(trial, data.forget, (), reference, beliefs=drawn)
+        updates.append({"method": method, "beliefs": beliefs} | _update(Policy(policy_model), composition, len(chosen), probes))
+    return {"rates": RATES, "told_rate": TOLD_RATE, "sizes": {name: len(items) for name, items in probes.items()}, "updates": updates}
+
+
+def _exact(model: Any) -> Any:
+    small = sum(parameter.numel() for parameter in model.parameters()) <= LARGEST_IN_FLOAT64
+    return (model.double() if small else model).eval()
+
+
+def _probes(data: LaneData, original: Inference, chosen: Sequence[Encoded], job: DynamicsJob, longest: int) -> dict[str, list[Encoded]]:
+    """Answers by group; groups that the data does not have are left out."""
+    groups = {"target": list(chosen), "rephrasing": rephrasings(original.tokenizer, data.benchmark, data.benchmark.forget[: job.examples])}
+    groups |= {f"{name} band": members for name, members in bands_of(original, chosen, job.beams, longest).items()}
+    groups["unrelated"] = list(data.retain[: job.examples])
+    return {name: members for name, members in groups.items() if members}
+
+
+def _draw(model: Inference, chosen: Sequence[Encoded], trial: TrialSettings) -> dict[str, tuple[Belief, ...]]:
+    """Sequence beliefs of the chosen examples, off-policy: sampled once from the model as it is."""
+    groups = sample_responses(model, chosen, trial.sequence_belief, f"{trial.seed}/0", at_most=len(chosen))
+    store = {}
+    for item, responses in zip(chosen, groups, strict=True):
+        sampled = [Encoded(item.id, item.ids[: item.prompt_length] + ids, item.prompt_length) for ids in responses]
+        # The step is the first one: what is sampled is as likely under the reference as under the policy.
+        logp = answer_logps(model, sampled, at_most=len(sampled)) if METHODS[trial.forget.method].needs_reference else [None] * len(sampled)
+        store[item.id] = tuple(Belief(one, values) for one, values in zip(sampled, logp, strict=True))
+    return store
+
+
+def _update(policy: Policy, composition: Composition, count: int, probes: dict[str, list[Encoded]]) -> dict[str, Any]:
+    """One update on the first `count` forget examples, and what it does to every group."""
+    pairs = [(index, -1) for index in range(count)]
+    batch, plan = composition.micro_batch(pairs, pairs)
+    gradient = step_gradient(policy, batch, plan)
+    size = torch.sqrt(sum((part.double() ** 2).sum() for part in gradient.values()))  # type: ignore[arg-type]
+    unit = {name: part / size.to(part.dtype) for name, part in gradient.items()}
+    batches = {name: collate(members, pad_id=0) for name, members in probes.items()}
+    changes = {name: predicted_change(policy, unit, probe) for name, probe in batches.items()}
+    actual = {rate: {name: actual_change(policy, unit, rate, probe) for name, probe in batches.items()} for rate in RATES}
+    predicted_N = torch.cat([change.total_N for change in changes.values()]).double().numpy()
+    slopes, correlations = {}, {}
+    for rate in RATES:
+        actual_N = torch.cat(list(actual[rate].values())).double().numpy()
+        slopes[str(rate)] = float(rate * predicted_N @ actual_N / (rate**2 * predicted_N @ predicted_N))
+        correlations[str(rate)] = float(np.corrcoef(predicted_N, actual_N)[0, 1])
+    believed = plan.token_belief or composition.trial.token_belief.model_copy(update={"top_k": BELIEF_TOKENS, "weight": 0.0})
+    mass = residual_mass(policy, batch, plan, believed)
+    groups = {name: _group(changes[name], actual[TOLD_RATE][name], batches[name]) for name in batches}
+    return {"slopes": slopes, "correlations": correlations, "residual_mass": asdict(mass), "groups": groups}
+
+
+def _group(change: Change, actual_N: torch.Tensor, probe: TokenBatch) -> dict[str, float]:
+    """Means per response, in nats; the share of A in all that moves."""
+    responses = probe.num_sequences
+    logit, softmax = (float(part.sum()) * TOLD_RATE / responses for part in (change.logit_N, change.softmax_N))
+    sizes = [float(part.abs().sum()) for part in (change.logit_N, change.softmax_N)]
+    return {
+        "predicted": logit + softmax,
+        "actual": float(actual_N.sum()) / responses,
+        "logit": logit,
+        "softmax": softmax,
+        "softmax_share": sizes[1] / sum(sizes) if sum(sizes) else 0.0,
+    }
