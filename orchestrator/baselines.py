@@ -138,6 +138,7 @@ class _Planner:
                 instruction=instruction,
                 redact=sweep.redact,
                 evaluation=sweep.evaluation,
+                probes=name == "original",
                 engine=sweep.trial.engine,
             )
             self.measure.append(job)

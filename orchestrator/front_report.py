@@ -8,6 +8,8 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from orchestrator.bands_section import EXPLANATION as BANDS
+from orchestrator.bands_section import bands_section
 from orchestrator.confirmation_section import EXPLANATION as CONFIRMATION
 from orchestrator.confirmation_section import confirmation_section
 from orchestrator.figures import front_figure, hypervolume_figure, importance_figure, parallel_figure, squeeze_figure
@@ -98,6 +100,7 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
             _SQUEEZING,
             _drawing("squeeze", squeeze_figure(view, groups)) if groups else "",
         ),
+        ("Likelihood bands", BANDS, bands_section(view, _drawing)),
         (
             "Hypervolume over trials",
             "Volume between the front and the reference point after each trial with a result. It may dip: the front is chosen on other "

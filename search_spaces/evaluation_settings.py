@@ -1,6 +1,8 @@
 """The `evaluation:` block: what is measured beyond what one pass and one answer per item give."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from search_spaces.settings import Settings
 
@@ -13,5 +15,8 @@ class EvaluationSettings(Settings):
     of gibberish finds them (`fluency`, `util` and `agg` of the paper)."""
     gibberish_model: str = "madhurjindal/autonlp-Gibberish-Detector-492513457"
     """The classifier: a folder or hub id of a text classification model with a label `clean`. The one of the published evaluations."""
+    bands: Annotated[int, Field(ge=0)] = 0
+    """Likelihood bands: follow, at every rung, what else the original model would have said to the first 48 forget prompts. So many
+    beam-searched candidates per prompt, split at 20 and 60 % by likelihood (10 is a good number); 0: none."""
     gradient_norm: bool = False
     """Attack membership by gradient norms too (`mia_gradient_norm`): a backward pass for every forget and holdout item."""

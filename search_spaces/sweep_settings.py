@@ -190,6 +190,12 @@ class SweepSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")
+    def _candidates_are_text(self) -> Self:
+        if self.evaluation.bands and self.redact:
+            raise ValueError("evaluation.bands keeps what the original model would say, and redact keeps text out: leave one of them out")
+        return self
+
+    @model_validator(mode="after")
     def _backward_passes_need_a_whole_model(self) -> Self:
         if self.evaluation.gradient_norm and self.trial.engine.inference == "lockstep":
             raise ValueError("evaluation.gradient_norm needs a full copy of the model: set trial.engine.inference to gathered")

@@ -19,10 +19,10 @@ from trainables.data.encoding import Encoded, set_system_prompt
 from trainables.dynamics import Change, actual_change, predicted_change, residual_mass, step_gradient
 from trainables.inference import Inference, inference
 from trainables.job_runner import read_measurement
-from trainables.lane_data import LaneData, load_lane_data
+from trainables.lane_data import load_lane_data
 from trainables.losses.methods import METHODS
 from trainables.policy import Policy, load_causal_lm
-from trainables.probed_answers import bands_of, rephrasings
+from trainables.probed_answers import probes_of
 from trainables.reference import answer_logps
 from trainables.solo import Solo
 
@@ -76,8 +76,7 @@ def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any
     chosen = data.forget[: job.examples]
     told("searching what else the original model would say")
     with inference(Solo(original_model, tokenizer), job.trial.engine) as original:  # type: ignore[arg-type]
-        longest = max(len(item.answer) for item in chosen) + 4
-        probes = _probes(data, original, chosen, job, longest)
+        probes = probes_of(original, data, job.beams, job.examples) | {"unrelated": list(data.retain[: job.examples])}
     reference = (read_measurement(job.original) or {})["reference_logp_nats"]
     updates = []
     for method, beliefs in job.losses:
@@ -99,14 +98,6 @@ def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any
 def _exact(model: Any) -> Any:
     small = sum(parameter.numel() for parameter in model.parameters()) <= LARGEST_IN_FLOAT64
     return (model.double() if small else model).eval()
-
-
-def _probes(data: LaneData, original: Inference, chosen: Sequence[Encoded], job: DynamicsJob, longest: int) -> dict[str, list[Encoded]]:
-    """Answers by group; groups that the data does not have are left out."""
-    groups = {"target": list(chosen), "rephrasing": rephrasings(original.tokenizer, data.benchmark, data.benchmark.forget[: job.examples])}
-    groups |= {f"{name} band": members for name, members in bands_of(original, chosen, job.beams, longest).items()}
-    groups["unrelated"] = list(data.retain[: job.examples])
-    return {name: members for name, members in groups.items() if members}
 
 
 def _draw(model: Inference, chosen: Sequence[Encoded], trial: TrialSettings) -> dict[str, tuple[Belief, ...]]:

@@ -24,11 +24,14 @@ from trainables.metrics.evaluate import EvaluationResult, aggregate_parts, score
 from trainables.metrics.fluency import add_fluency, add_perplexity
 from trainables.metrics.gradient_norm import add_gradient_norms
 from trainables.preparation import train_on_text, write_atomically, write_scratch_model
+from trainables.probed_answers import as_json, from_json, probe_metrics, probes_of
 from trainables.redaction import without_text
 from trainables.reference import Logps, answer_logps
 from trainables.trial import AtRungs, Judge, Report, alone, run_trial
 
 PARTS = ("validation", "test")
+BAND_EXAMPLES = 48
+"""Forget examples that likelihood bands follow: beam search takes as long as its many beams."""
 
 
 class JobRunner:
@@ -103,7 +106,13 @@ class JobRunner:
         items = without_text(result.items) if job.redact else result.items
         # Trials compare with the original as it is: nobody reads this of a model with an instruction.
         reference = reference_logp(engine, data, job.engine) if job.instruction is None else {}
-        outcome = {"metrics": dict(result.metrics), "items": items, "reference_logp_nats": reference}
+        metrics, probes = dict(result.metrics), None
+        if job.probes and job.evaluation.bands:
+            with inference(engine, job.engine, "pristine") as model:
+                probes = probes_of(model, data, job.evaluation.bands, BAND_EXAMPLES)
+                metrics |= probe_metrics(model, probes)
+        outcome = {"metrics": metrics, "items": items, "reference_logp_nats": reference}
+        outcome |= {"probes": as_json(probes)} if probes is not None else {}
         if engine.rank == 0:
             write_json_atomically(Path(job.output), outcome)
         return outcome
@@ -115,8 +124,14 @@ class JobRunner:
         original, retrained = read_measurement(job.original), read_measurement(job.retrained)
         reference = original["reference_logp_nats"] if original else reference_logp(engine, data, job.trial.engine)
 
+        probes = from_json((original or {}).get("probes", {}))
+
         def evaluate(parts: tuple[str, ...]) -> dict[str, float]:
-            return dict(measure(engine, data, job.trial.engine, parts, job.evaluation, original=original, retrained=retrained).metrics)
+            result = measure(engine, data, job.trial.engine, parts, job.evaluation, original=original, retrained=retrained)
+            if not probes or "validation" not in parts:
+                return dict(result.metrics)
+            with inference(engine, job.trial.engine) as model:
+                return {**result.metrics, **probe_metrics(model, probes)}
 
         def save(rung: int) -> None:
             if job.weights is not None:

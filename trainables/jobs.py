@@ -64,6 +64,8 @@ class MeasureJob(Settings):
     redact: bool = False
     """Write hashes in place of what the model answers."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    probes: bool = False
+    """Also search the candidates of `evaluation.bands`, for the trials that go on from this model."""
     engine: EngineSettings = EngineSettings()
 
 

@@ -43,3 +43,21 @@ def test_judge_and_gradient_norms_change_nothing_else(asked, ranks, tmp_path):
     added = {f"{part}/{name}" for part in ("validation", "test") for name in ("fluency", "util", "agg", "mia_gradient_norm")}
     assert set(metrics) - set(plain["result"]["metrics"]) == added
     assert {name: metrics[name] for name in plain["result"]["metrics"]} == plain["result"]["metrics"]
+
+
+def test_likelihood_bands_are_searched_once_and_followed_at_every_rung(prepared, trial_job, ranks, tmp_path):
+    evaluation = {"bands": 6}
+    original = str(tmp_path / "original.json")
+    measure = {"kind": "measure", "name": "original", "folder": str(prepared.target), "output": original, "probes": True}
+    trial = trial_job(forget={"method": "graddiff"}) | {"original": original, "evaluation": evaluation}
+    steps = [{"do": "job", "job": measure | prepared.common | {"evaluation": evaluation}}, {"do": "job", "job": trial}]
+    measured, two = ranks(2, steps)
+    (one,) = ranks(1, steps[1:])
+    names = {f"bands/{name}_nats" for name in ("target", "rephrasing", "high_band", "mid_band", "low_band")}
+    before = {name: value for name, value in measured["result"]["metrics"].items() if name.startswith("bands/")}
+    rungs = [event["metrics"] for event in two["events"] if event["event"] == "rung"]
+    assert before.keys() == names and len(rungs) == 2
+    assert all(names <= rung.keys() for rung in rungs)
+    assert before["bands/high_band_nats"] > before["bands/mid_band_nats"] > before["bands/low_band_nats"]
+    assert rungs[-1]["bands/target_nats"] < before["bands/target_nats"]
+    assert {name: one["result"]["metrics"][name] for name in names} == pytest.approx({name: rungs[-1][name] for name in names}, rel=1e-4)
