@@ -2,10 +2,10 @@
 
     python tests/benchmarks/closed_world_bench.py --out /tmp/closed_world --seeds 3 --trials 10
 
-GradDiff, NPO, WGA and SimNPO, each plain, with BS-T and with BS-S (and GradDiff with BS-T unguarded), get a sweep of so many trials per seed; a seed
-decides sampler and trials. Everything is told on the test part: hypervolume, and, at the member of the front whose own hypervolume is
-the largest on the validation part, squeeze, spurious share, distance to the retrained model. An interrupted run goes on where it was.
-One-worker lanes, as many as there are cores.
+GradDiff, NPO, WGA and SimNPO, each plain, with BS-T and with BS-S (and GradDiff with BS-T unguarded), get a sweep of so many trials
+per seed; a seed decides sampler and trials. Everything is told on the test part: hypervolume, and, at the member of the front whose
+own hypervolume is the largest on the validation part, squeeze, spurious share, distance to the retrained model. An interrupted run
+goes on where it was. One-worker lanes, as many as there are cores.
 """
 
 import argparse
