@@ -19,16 +19,6 @@ from tests.integration.small_sweeps import SWEEP, driver, ended_trials, finished
 Steps = list[dict[str, Any]]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n 2 --dist loadgroup`: tests on warm ranks in one process, tests of sweeps in the other, so that each makes its fixtures once.
-
-    Sweeps wait for much (Ray, MLflow, lanes), and ranks compute meanwhile.
-    """
-    for item in items:
-        on_ranks = "ranks" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("ranks" if on_ranks else "sweeps"))
-
-
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int, Steps], Steps]]:
     """Runs steps of rank_script.py on one or two ranks that stay warm from test to test."""

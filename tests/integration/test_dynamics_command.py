@@ -24,7 +24,8 @@ def test_a_step_is_predicted_for_every_group_of_answers(finished, tmp_path, at):
     for update in found["updates"]:
         assert update["slopes"]["0.0001"] == pytest.approx(1, abs=0.01) and update["correlations"]["0.0001"] > 0.999
         assert sum(update["residual_mass"].values()) == pytest.approx(1)
-        assert update["groups"]["target"]["predicted"] < 0 and update["groups"]["target"]["actual"] < 0
+        if update["beliefs"] == "none":  # pushing beliefs down may lift a target that is hardly known
+            assert update["groups"]["target"]["predicted"] < 0 and update["groups"]["target"]["actual"] < 0
         for group in update["groups"].values():
             assert group["predicted"] == pytest.approx(group["logit"] + group["softmax"])
     with Image.open(picture) as image:
