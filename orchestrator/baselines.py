@@ -126,6 +126,10 @@ class _Planner:
         made_from |= {"redact": True} if sweep.redact else {}
         made_from |= {"evaluation": sweep.evaluation.model_dump()} if sweep.evaluation != EvaluationSettings() else {}
         baseline = Baseline(folder, self.models / f"measured-{name}-{_hash(made_from)}.json")
+        evaluation = sweep.evaluation
+        if evaluation.fluency == "perplexity" and name not in ("original", "prompted"):
+            # The perplexity is that under the original model, which a lane that measures another one does not hold.
+            evaluation = evaluation.model_copy(update={"fluency": "none"})
         if not baseline.measurement.is_file():
             against = str(retrained.measurement) if retrained else None
             job = MeasureJob(
@@ -137,7 +141,7 @@ class _Planner:
                 retrained=against,
                 instruction=instruction,
                 redact=sweep.redact,
-                evaluation=sweep.evaluation,
+                evaluation=evaluation,
                 probes=name == "original",
                 engine=sweep.trial.engine,
             )

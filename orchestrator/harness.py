@@ -57,13 +57,15 @@ def evaluated(folder: SweepFolder, name: str, weights: str, model: ModelSettings
     Raises:
         UserError: A task's data cannot be loaded.
     """
+    # One name may mean another task in another folder.
+    way = f"{name}, limit {asked.limit}, tasks of {asked.folder or 'lm-eval'}"
     file = folder.path / "lm_eval.json"
     known: dict[str, dict[str, Any]] = json.loads(file.read_text()) if file.is_file() else {}
-    entry = known.get(f"{name} limit {asked.limit}", {})
+    entry = known.get(way, {})
     missing = [task for task in asked.tasks if task not in entry]
     if missing:
         entry = entry | _run(weights, model, missing, asked)
-        write_json(file, known | {f"{name} limit {asked.limit}": entry})
+        write_json(file, known | {way: entry})
     return {f"{task}/{metric}": value for task in asked.tasks for metric, value in entry[task].items()}
 
 

@@ -69,7 +69,7 @@ def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any
         `logit`, `softmax` (at the told rate), and `softmax_share`.
     """
     settings = job.model.model_copy(update={"attention": "eager", "dtype": "float32"})  # forward-mode products need eager attention
-    tokenizer = AutoTokenizer.from_pretrained(job.folder, trust_remote_code=job.model.trust_remote_code)
+    tokenizer = AutoTokenizer.from_pretrained(job.folder, revision=job.model.revision, trust_remote_code=job.model.trust_remote_code)
     set_system_prompt(tokenizer, job.model.system_prompt)
     data = load_lane_data(job.data, tokenizer)
     policy_model, original_model = (_exact(load_causal_lm(folder, settings)) for folder in (job.folder, job.original_folder))
@@ -89,8 +89,10 @@ def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any
             }
         )
         with inference(Solo(policy_model, tokenizer), trial.engine) as model:  # type: ignore[arg-type]
-            drawn = _draw(model, chosen, trial) if trial.sequence_beliefs else None
-        composition = Composition(trial, data.forget, (), reference, beliefs=drawn)
+            drawn = _draw(model, chosen, trial) if trial.sequence_beliefs else {}
+        with inference(Solo(original_model, tokenizer), trial.engine) as original:  # type: ignore[arg-type]
+            beliefs_of = {name: _known(original, answers, trial) for name, answers in drawn.items()}
+        composition = Composition(trial, data.forget, (), reference, beliefs=beliefs_of or None)
         updates.append({"method": method, "beliefs": beliefs} | _update(Policy(policy_model), composition, len(chosen), probes))
     return {"rates": RATES, "told_rate": TOLD_RATE, "sizes": {name: len(items) for name, items in probes.items()}, "updates": updates}
 
@@ -100,16 +102,21 @@ def _exact(model: Any) -> Any:
     return (model.double() if small else model).eval()
 
 
-def _draw(model: Inference, chosen: Sequence[Encoded], trial: TrialSettings) -> dict[str, tuple[Belief, ...]]:
-    """Sequence beliefs of the chosen examples, off-policy: sampled once from the model as it is."""
+def _draw(model: Inference, chosen: Sequence[Encoded], trial: TrialSettings) -> dict[str, list[Encoded]]:
+    """Responses of the policy to the chosen prompts, off-policy: sampled once from it as it is."""
     groups = sample_responses(model, chosen, trial.sequence_belief, f"{trial.seed}/0", at_most=len(chosen))
-    store = {}
-    for item, responses in zip(chosen, groups, strict=True):
-        sampled = [Encoded(item.id, item.ids[: item.prompt_length] + ids, item.prompt_length) for ids in responses]
-        # The step is the first one: what is sampled is as likely under the reference as under the policy.
-        logp = answer_logps(model, sampled, at_most=len(sampled)) if METHODS[trial.forget.method].needs_reference else [None] * len(sampled)
-        store[item.id] = tuple(Belief(one, values) for one, values in zip(sampled, logp, strict=True))
-    return store
+    return {
+        item.id: [Encoded(item.id, item.ids[: item.prompt_length] + ids, item.prompt_length) for ids in responses]
+        for item, responses in zip(chosen, groups, strict=True)
+    }
+
+
+def _known(original: Inference, answers: Sequence[Encoded], trial: TrialSettings) -> tuple[Belief, ...]:
+    """Sequence beliefs with their log-probabilities under the original model, where the method compares with it."""
+    if not METHODS[trial.forget.method].needs_reference:
+        return tuple(Belief(answer) for answer in answers)
+    logps = answer_logps(original, answers, at_most=len(answers))
+    return tuple(Belief(answer, logp) for answer, logp in zip(answers, logps, strict=True))
 
 
 def _update(policy: Policy, composition: Composition, count: int, probes: dict[str, list[Encoded]]) -> dict[str, Any]:

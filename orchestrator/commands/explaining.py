@@ -31,7 +31,11 @@ def dynamics(
 
         pairs = parse_losses(losses)
         folder, settings, study = open_named(sweep, storage)
-        original = read_baselines(folder)["original"]
+        original = read_baselines(folder).get("original")
+        if original is None:
+            raise UserError(
+                "the sweep has no measured models yet", key="SWEEP", value=sweep, remedy="run `lethe prepare` on its file first"
+            )
         policy, name = original.folder, "the original model"
         if at != "original":
             chosen = choose_rung(study.records(), criteria_of(settings), at, "--at")

@@ -1,4 +1,8 @@
-"""What the integration tests stand on, made once: warm ranks, small models, a Ray head, and two finished sweeps."""
+"""What the integration tests stand on, made once: warm ranks, small models, a Ray head, and two finished sweeps.
+
+With `-n 2 --dist loadfile` each of two processes makes what its files need: sweeps wait for much (Ray, MLflow, lanes), and others compute
+meanwhile. (`loadgroup` would make it once, but pytest-xdist 3.8 leaves its marks unread under pytest 9.2.)
+"""
 
 import subprocess
 from collections.abc import Callable, Iterator

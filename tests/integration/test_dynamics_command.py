@@ -12,14 +12,14 @@ from tests.integration.launch import lethe
 def test_a_step_is_predicted_for_every_group_of_answers(finished, tmp_path, at):
     _, storage, _ = finished
     picture = tmp_path / "dynamics.png"
-    told = ("dynamics", "tiny", "--at", at, "--losses", "ga,npo,wga+token,graddiff+sequence", "--out", str(picture), "--json")
+    told = ("dynamics", "tiny", "--at", at, "--losses", "ga,npo,wga+token,npo+sequence", "--out", str(picture), "--json")
     found = json.loads(lethe(*told, storage=storage).stdout)
     assert {"target", "rephrasing", "high band", "mid band", "low band", "unrelated"} == set(found["sizes"])
     assert [(update["method"], update["beliefs"]) for update in found["updates"]] == [
         ("ga", "none"),
         ("npo", "none"),
         ("wga", "token"),
-        ("graddiff", "sequence"),
+        ("npo", "sequence"),
     ]
     for update in found["updates"]:
         assert update["slopes"]["0.0001"] == pytest.approx(1, abs=0.01) and update["correlations"]["0.0001"] > 0.999

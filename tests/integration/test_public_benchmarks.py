@@ -65,7 +65,8 @@ def test_member_of_the_front_is_set_beside_the_original_and_told_to_mlflow(finis
 
     again = lethe("benchmark", "tiny", "--tasks", "birthplaces", "--task-folder", str(tasks), storage=storage)
     assert "birthplaces/acc" in again.stdout and "±" in again.stdout
-    assert set(json.loads((folder / "lm_eval.json").read_text())) == {"original limit None", f"{name} limit None"}
+    ways = {f"{model}, limit None, tasks of {tasks}" for model in ("original", name)}
+    assert set(json.loads((folder / "lm_eval.json").read_text())) == ways
 
     front = json.loads(lethe("front", "tiny", "--json", storage=storage).stdout)["front"]
     (run,) = {member["mlflow_run_id"] for member in front if member["trial_id"] == trial}

@@ -68,6 +68,16 @@ def test_twin_of_the_retrained_model_differs_in_its_seeds_alone_and_is_measured_
     assert plan.measure[2].retrained == str(plan.retrained.measurement)
 
 
+def test_perplexity_is_asked_only_where_the_original_is_the_model_in_the_lane(tmp_path):
+    wanted = {"baselines": {"instruction": "Forget it.", "retrained_twin": True}}
+    asked = {
+        job.name: job.evaluation.fluency for job in plan_baselines(sweep(evaluation={"fluency": "perplexity"}, **wanted), tmp_path).measure
+    }
+    assert asked == {"retrained": "none", "original": "perplexity", "prompted": "perplexity", "retrained_twin": "none"}
+    asked = {job.evaluation.fluency for job in plan_baselines(sweep(evaluation={"fluency": "gibberish"}, **wanted), tmp_path).measure}
+    assert asked == {"gibberish"}
+
+
 @pytest.mark.parametrize("model", [{"target": "somewhere"}, {"base": "scratch", "retrained": "somewhere"}])
 def test_twin_of_a_model_that_was_given_is_refused(model):
     with pytest.raises(ValueError, match="prepared alike"):
