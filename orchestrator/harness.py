@@ -118,5 +118,5 @@ def _manager(asked: Asked) -> Any:
     try:
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise UserError("lm-eval is not installed", key="--tasks", remedy="`pip install 'lethe[lm-eval]'`") from error
+        raise UserError("lm-eval is not installed", key="--tasks", remedy="`pip install lm-eval`") from error
     return TaskManager(include_path=None if asked.folder is None else str(asked.folder))
