@@ -8,6 +8,7 @@ from orchestrator.commands import submitting as submitting
 from orchestrator.commands import looking as looking
 from orchestrator.commands import explaining as explaining
 from orchestrator.commands import taking_out as taking_out
+from orchestrator.commands import auditing as auditing
 from orchestrator.commands import benchmarking as benchmarking
 from orchestrator.commands import scoring_logs as scoring_logs
 from orchestrator.commands import cleaning_up as cleaning_up

@@ -8,6 +8,8 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from orchestrator.audit_section import EXPLANATION as AUDIT
+from orchestrator.audit_section import audit_section
 from orchestrator.bands_section import EXPLANATION as BANDS
 from orchestrator.bands_section import bands_section
 from orchestrator.confirmation_section import EXPLANATION as CONFIRMATION
@@ -118,6 +120,7 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
             "How much of each objective's variation over the trials goes with each setting. A lead, not a proof, with few trials.",
             _drawing("importance", importance_figure(view, objectives)) if any(view.importances.values()) else "",
         ),
+        ("Is it really forgotten?", AUDIT, audit_section(view, _drawing)),
         ("Confirmation", CONFIRMATION, confirmation_section(view, front, _drawing)),
         ("Early stopping", EARLY_STOPPING, stopping_section(view, front, _drawing)),
         ("Failed trials", "They never reach the front.", failed_table(view)),

@@ -19,7 +19,7 @@ from orchestrator.mailbox import LostError, Mailbox, Retries
 from orchestrator.termination import terminating
 from search_spaces.sweep_settings import ResourceSettings
 from search_spaces.user_errors import UserError
-from trainables.jobs import Job
+from trainables.jobs import AnyJob
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class LanePool:
                     ended.add(name)
                     ray.kill(controller)
 
-    def submit(self, ticket: str, job: Job) -> None:
+    def submit(self, ticket: str, job: AnyJob) -> None:
         """Queue a job under a name that is its own."""
         ray.get(self.mailbox.submit.remote(ticket, job.model_dump(mode="json")))
 

@@ -9,6 +9,8 @@ from shlex import quote
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator.audit_view import audit_columns
+from orchestrator.audits import read_audits
 from orchestrator.baselines import read_baselines
 from orchestrator.confirmation import read_confirmations
 from orchestrator.front import Front, build_front, front_as_json, front_json
@@ -20,6 +22,7 @@ from orchestrator.records import SweepView, TrialRecord
 from orchestrator.report_tables import leaderboard
 from orchestrator.search import Study
 from orchestrator.sweep_folder import SweepFolder, write_json
+from orchestrator.tracking.run_contents import audit_run, confirmation_run
 from orchestrator.tracking.tracked_datasets import DatasetInfo, describe_datasets
 from orchestrator.tracking.tracker import SweepInfo, SweepSummary, Tracker, TrackingError
 from search_spaces.space import apply
@@ -109,8 +112,8 @@ class Publisher:
 
         def send() -> None:
             self._send_trials()
-            for confirmation in read_confirmations(self.folder):
-                self.tracker.sync_confirmation(confirmation)
+            for side in (*map(confirmation_run, read_confirmations(self.folder)), *map(audit_run, read_audits(self.folder))):
+                self.tracker.sync_side_run(side)
             self.tracker.sync_summary(summary)
 
         self._deliver(send)
@@ -192,15 +195,17 @@ class Publisher:
 
 
 def sweep_front(sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord]) -> dict:
-    """The front as `lethe front --json` prints it, baselines included."""
-    return front_json(sweep, records, {name: baseline.metrics() for name, baseline in read_baselines(folder).items()})
+    """The front as `lethe front --json` prints it, baselines and what audits found included."""
+    baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
+    return front_json(sweep, records, baselines) | {"audits": {audit.name: audit_columns(audit) for audit in read_audits(folder)}}
 
 
 def write_sweep_report(sweep: SweepSettings, folder: SweepFolder, study: Study) -> tuple[Path, Path]:
     """Write the report from the study. Returns: the HTML file and the picture."""
     baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
     importances = {objective.name: study.importances(objective.name) for objective in objectives_of(sweep)}
-    return write_report(folder.path, SweepView(sweep, study.records(), baselines, importances, read_confirmations(folder)))
+    view = SweepView(sweep, study.records(), baselines, importances, read_confirmations(folder), read_audits(folder))
+    return write_report(folder.path, view)
 
 
 def closing_lines(sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord], uri: str) -> list[str]:

@@ -103,6 +103,34 @@ class Confirmation:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """What `lethe audit` found in a model: what it still knows of the forget set, although it may not show."""
+
+    name: str
+    """`t0007@2` for a member of a front, `original`, `retrained`, or a folder."""
+    metrics: Mapping[str, float]
+    """Metrics of the test part and of every probe made: `test/utility`, `test/leak_at_k`."""
+    leaks: Sequence[Mapping[str, Any]]
+    """Answers that tell: `probe` (`asked` is the evaluation's own question), `id` of the fact, `prompt`, `opening`, `answer`, `truth`."""
+    facts: int
+    """Facts that were asked for."""
+    way: str
+    """Names the settings of the probes: audits of different ways cannot be compared."""
+    rung: int | None = None
+    """Of a trial; None for other models."""
+
+    @property
+    def hidden(self) -> dict[str, list[Mapping[str, Any]]]:
+        """Leaks by fact, for facts that no question of the evaluation brings out: they look forgotten, and are not."""
+        shown = {leak["id"] for leak in self.leaks if leak["probe"] == "asked"}
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for leak in self.leaks:
+            if leak["id"] not in shown:
+                found.setdefault(leak["id"], []).append(leak)
+        return found
+
+
+@dataclass(frozen=True)
 class SweepView:
     """Everything a report needs to know about a sweep."""
 
@@ -114,3 +142,5 @@ class SweepView:
     """Per objective: space key -> importance; the shares of one objective add up to 1. Empty with few trials."""
     confirmations: Sequence[Confirmation] = ()
     """Repetitions of front members under new seeds, as far as `lethe confirm` was called."""
+    audits: Sequence[Audit] = ()
+    """What members of the front, the original and the retrained model still know, as far as `lethe audit` was called."""

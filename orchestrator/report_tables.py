@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from orchestrator.audit_view import titles_of
 from orchestrator.front import Front
 from orchestrator.records import SweepView
 from orchestrator.report_series import baseline_points, better, group_name, method_and_beliefs
@@ -13,7 +14,7 @@ def leaderboard(front: Mapping[str, Any]) -> str:
     """The front and the baselines as a Markdown table.
 
     Args:
-        front: What `orchestrator.front.front_json` gives.
+        front: What `orchestrator.front.front_json` gives, with `audits` where there are any.
 
     Returns:
         Markdown; a sentence in place of the table while the front is empty.
@@ -23,11 +24,18 @@ def leaderboard(front: Mapping[str, Any]) -> str:
         f"{front['failed']} failed. Values are of the test part."
     )
     names = [objective["name"] for objective in front["objectives"]]
-    rows = [[member["name"], *_numbers(member["objectives"], names), _params(member["params"])] for member in front["front"]]
-    rows += [[f"*{name}*", *_numbers(values, names), ""] for name, values in front["baselines"].items() if values]
+    audits: Mapping[str, Mapping[str, float]] = front.get("audits", {})
+    probes = titles_of(audits)
+
+    def row(name: str, shown: str, values: Mapping[str, float], params: str) -> list[str]:
+        cells = audits.get(name, {})
+        return [shown, *_numbers(values, names), *(f"{cells[title]:.3g}" if title in cells else "" for title in probes), params]
+
+    rows = [row(member["name"], member["name"], member["objectives"], _params(member["params"])) for member in front["front"]]
+    rows += [row(name, f"*{name}*", values, "") for name, values in front["baselines"].items() if values]
     if not rows:
         return f"{head}\n\nNo trial is on the front yet."
-    titles = ["trial", *(f"{objective['name']} ({objective['direction']})" for objective in front["objectives"]), "parameters"]
+    titles = ["trial", *(f"{objective['name']} ({objective['direction']})" for objective in front["objectives"]), *probes, "parameters"]
     lines = [titles, ["---"] * len(titles), *rows]
     # A bar inside a cell would start a new one.
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

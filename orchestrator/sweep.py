@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ import ray
 from ray import tune
 
 from cluster.capacity import require_lanes
+from orchestrator.audits import Subject, plan_audits, run_audits
 from orchestrator.baselines import Plan, ensure_baselines, plan_baselines
 from orchestrator.cleaning import drop_unfinished
 from orchestrator.confirmation import confirmation_seeds, plan_repetitions, read_confirmations, run_repetitions
@@ -29,7 +30,7 @@ from orchestrator.picks import pick
 from orchestrator.publishing import EXPERIMENT, Publisher
 from orchestrator.ray_session import ray_session
 from orchestrator.recorder import Recorder
-from orchestrator.records import Asked, Confirmation, TrialRecord
+from orchestrator.records import Asked, Audit, Confirmation, TrialRecord
 from orchestrator.reproduction import Outcome, reproduce_trial
 from orchestrator.sample_collector import samples_collected
 from orchestrator.search import Study
@@ -39,10 +40,11 @@ from orchestrator.tracking.tracked_trials import read_tracked_trials
 from orchestrator.tune_scheduler import RungScheduler
 from orchestrator.tune_searcher import StudySearcher
 from orchestrator.warm_start import warm_trials
+from search_spaces.evaluation_settings import EvaluationSettings
 from search_spaces.space import apply
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
-from trainables.jobs import TrialJob
+from trainables.jobs import AuditJob, TrialJob
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +168,54 @@ class SweepRun:
             publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.progress.say)
             publisher.sweep_ended(complete=_complete(study, ledger))
             return read_confirmations(self.folder)
+
+    def audit(self, members: Sequence[Subject], evaluation: EvaluationSettings) -> list[Audit]:
+        """Probe models of the sweep for what they still know; what was audited in the same way before is read.
+
+        Args:
+            members: Models of trials; the original and the retrained one go along.
+            evaluation: Which probes are made, and how.
+
+        Returns:
+            Audits of the original, the retrained model, and the members.
+
+        Raises:
+            UserError: The cluster does not allow it, or the lanes were lost on the way.
+        """
+        with self.folder.opened(self.sweep, self.file), library_logs(self.folder.driver_log):
+            plan = plan_baselines(self.sweep, self.folder.models)
+            study = self._open_study()
+            ledger = self._ledger(study)
+            retrained = plan.retrained.measurement if plan.retrained else None
+            beside = {"original": plan.original, "retrained": plan.retrained}
+            subjects = [Subject(name, model.folder) for name, model in beside.items() if model is not None]
+            subjects += members
+            audits = self._run_audits(plan, subjects, plan_audits(subjects, self.sweep, evaluation, retrained, self.folder))
+            self.progress.stage("writing the report")
+            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.progress.say)
+            publisher.sweep_ended(complete=_complete(study, ledger))
+            return audits
+
+    def audit_folder(self, subject: Subject, evaluation: EvaluationSettings) -> list[Audit]:
+        """Probe one model, beside any study: `folder` is a folder of its own.
+
+        Raises:
+            UserError: The data or the model cannot be read, the cluster does not allow it, or the lane was lost on the way.
+        """
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        with self.folder.locked(), library_logs(self.folder.driver_log):
+            return self._run_audits(None, [subject], plan_audits([subject], self.sweep, evaluation, None, self.folder))
+
+    def _run_audits(self, plan: Plan | None, subjects: Sequence[Subject], jobs: Sequence[AuditJob]) -> list[Audit]:
+        missing = sum(not Path(job.output).is_file() for job in jobs)
+        if not missing:
+            return run_audits(subjects, jobs, None, self.folder, self.progress.say, self.progress.stage)
+        self.progress.stage("starting Ray")
+        with ray_session(), LanePool(min(self._lanes(), missing), self.sweep.resources, self.folder.tune, missing, self.worker) as pool:
+            if plan is not None:
+                ensure_baselines(plan, pool, self.folder, self.progress.stage)
+            with self._watching(pool):
+                return run_audits(subjects, jobs, pool, self.folder, self.progress.say, self.progress.stage)
 
     def reproduce(self, record: TrialRecord, weights: Path | None = None, kept_rung: int | None = None) -> Outcome:
         """Run one trial again, beside the study, which may be another sweep's: `folder` is a scratch folder.

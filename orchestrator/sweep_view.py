@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.audit_view import titles_of
 from orchestrator.front import Front
 from orchestrator.ledger import Ledger
 from orchestrator.live_progress import duration, seconds_left
@@ -86,23 +87,35 @@ def show_front(front: Mapping[str, Any], console: Console) -> None:
     table.add_column("trial")
     for objective in front["objectives"]:
         table.add_column(f"{objective['name']} ({objective['direction']})")
+    audits: Mapping[str, Mapping[str, float]] = front.get("audits", {})
+    probes = titles_of(audits)
+    for title in probes:
+        table.add_column(title)
     table.add_column("parameters", overflow="fold")
+
+    def audited(name: str) -> list[str]:
+        cells = audits.get(name, {})
+        return [f"{cells[title]:.3g}" if title in cells else "" for title in probes]
+
     for member in front["front"]:
-        table.add_row(member["name"], *(f"{member['objectives'][name]:.4f}" for name in names), params_line(member["params"]))
+        values = (f"{member['objectives'][name]:.4f}" for name in names)
+        table.add_row(member["name"], *values, *audited(member["name"]), params_line(member["params"]))
     table.add_section()
-    for name, values in front["baselines"].items():
-        if values is not None:
-            table.add_row(name, *(f"{values[objective]:.4f}" for objective in names), "")
+    for name, measured in front["baselines"].items():
+        if measured is not None:
+            table.add_row(name, *(f"{measured[objective]:.4f}" for objective in names), *audited(name), "")
     console.print(table)
 
 
 def front_csv(front: Mapping[str, Any]) -> str:
     """The front as CSV: one row per member and baseline, a column per objective and parameter."""
     names = [objective["name"] for objective in front["objectives"]]
+    audits = front.get("audits", {})
+    probes = titles_of(audits)
     keys = sorted({key for member in front["front"] for key in member["params"]})
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial_id", *names, "rung", *keys])
+    writer.writerow(["trial_id", *names, "rung", *keys, *probes])
     for member in front["front"]:
         writer.writerow(
             [
@@ -110,11 +123,13 @@ def front_csv(front: Mapping[str, Any]) -> str:
                 *(member["objectives"][name] for name in names),
                 member["rung"],
                 *(member["params"].get(key, "") for key in keys),
+                *(audits.get(member["name"], {}).get(title, "") for title in probes),
             ]
         )
     for name, values in front["baselines"].items():
         if values is not None:
-            writer.writerow([name, *(values[objective] for objective in names), "", *("" for _ in keys)])
+            told = (audits.get(name, {}).get(title, "") for title in probes)
+            writer.writerow([name, *(values[objective] for objective in names), "", *("" for _ in keys), *told])
     return text.getvalue()
 
 

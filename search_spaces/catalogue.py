@@ -21,10 +21,19 @@ Need = Literal[
     "gibberish",
     "perplexity",
     "gradient_norm",
+    "probe",
+    "leak",
+    "paraphrase",
+    "prefix",
+    "relearn",
+    "quantise",
+    "judge",
 ]
 INFINITY = float("inf")
 ASKED_BENCHMARKS = frozenset({"tofu", "local_files"})
 """Those whose forget and retain examples are questions; the others' are running text, which nobody can answer."""
+REWORDED_BENCHMARKS = frozenset({"closed_world", "tofu"})
+"""Those that bring other wordings of their forget questions."""
 EXAMPLE_BENCHMARKS = ASKED_BENCHMARKS | {"muse", "wmdp"}
 
 
@@ -185,6 +194,43 @@ def _fluency() -> dict[str, MetricInfo]:
     return {name: MetricInfo(meaning, direction, ends, benchmarks, needs) for name, (meaning, direction, ends, needs) in rows.items()}
 
 
+def _probes() -> dict[str, MetricInfo]:
+    """What is still known although it does not show."""
+    asked = ASKED_BENCHMARKS | {"closed_world", "muse"}
+    answers: dict[str, tuple[str, Need]] = {
+        "forget_told": ("share of forget questions whose greedy answer tells the fact", "probe"),
+        "leak_at_k": ("probability that one of k drawn answers tells the fact", "leak"),
+        "paraphrase_told": ("share of facts that any wording of their question brings out", "paraphrase"),
+        "prefix_told": ("share of facts that a prefix, or an opening of the answer, brings out", "prefix"),
+    }
+    metrics = {
+        name: MetricInfo(meaning, "minimize", (0.0, 1.0), asked, frozenset[Need]({need})) for name, (meaning, need) in answers.items()
+    }
+    for name, meaning in (
+        ("naturalness", "how natural a judge finds the answers: 5 is fluent"),
+        ("similarity", "how little a judge finds of the true answers: 5 is nothing, higher is better forgotten"),
+    ):
+        metrics[f"judge_{name}"] = MetricInfo(meaning, "maximize", (0.0, 5.0), asked, frozenset[Need]({"judge"}))
+    changes: dict[str, tuple[str, Need]] = {
+        "relearned": ("after fine-tuning on a slice of the forget set, of the rest", "relearn"),
+        "relearned_control": ("after fine-tuning on as much unrelated text", "relearn"),
+        "int8": ("with weights rounded to 8 bits", "quantise"),
+        "int4": ("with weights rounded to 4 bits", "quantise"),
+    }
+    looked_at: dict[str, tuple[str, frozenset[str]]] = {
+        "told": ("share of forget questions whose greedy answer tells the fact", asked),
+        "forget_true_mass": ("probability of the true answer in any phrasing", frozenset({"closed_world"})),
+        "forget_probability": ("exp of the mean log-probability per answer token of the forget set", EXAMPLE_BENCHMARKS),
+        "forget_extraction_strength": ("share of a forget answer that its own beginning brings back", EXAMPLE_BENCHMARKS),
+        "wmdp_accuracy": ("share of questions of the hazardous field answered rightly", frozenset({"wmdp"})),
+    }
+    for change, (when, need) in changes.items():
+        for name, (meaning, benchmarks) in looked_at.items():
+            info = MetricInfo(f"{when}: {meaning}", "minimize", (0.0, 1.0), benchmarks, frozenset[Need]({need}))
+            metrics[f"{change}_{name}"] = info
+    return metrics
+
+
 METRICS: dict[str, MetricInfo] = {
     **_closed_world(),
     **_of_set("forget", worded="paraphrases"),
@@ -196,6 +242,7 @@ METRICS: dict[str, MetricInfo] = {
     **_fluency(),
     **_muse(),
     **_choices(),
+    **_probes(),
     "forget_quality": MetricInfo(
         "p-value that truth ratios on the forget set are those of the retrained model",
         "maximize",
@@ -243,6 +290,10 @@ def given(sweep: SweepSettings) -> frozenset[Need]:
         found.add(sweep.evaluation.fluency)
     if sweep.evaluation.gradient_norm:
         found.add("gradient_norm")
+    for name in sweep.evaluation.probes:
+        if name != "paraphrase" or sweep.data.benchmark in REWORDED_BENCHMARKS or sweep.evaluation.probe.paraphrase.file is not None:
+            found.add(name)
+            found.add("probe")
     if sweep.model.retrained is not None or sweep.model.base is not None:
         found.add("retrained")
     data = sweep.data

@@ -210,6 +210,11 @@ def _paths(sweep: SweepSettings) -> Iterator[UserError]:
     judge = sweep.evaluation.gibberish_model
     if sweep.evaluation.fluency == "gibberish" and is_local(judge):
         yield from _model_folder("evaluation.gibberish_model", Path(judge))
+    reworded = sweep.evaluation.probe.paraphrase.file
+    if reworded is not None and not Path(reworded).is_file():
+        yield UserError(
+            "no such file", key="evaluation.probe.paraphrase.file", value=reworded, remedy="give one that exists, or leave it out"
+        )
     for name in ("base", "target", "retrained"):
         model = getattr(sweep.model, name)
         if model is not None and model != "scratch" and is_local(model):

@@ -1,9 +1,10 @@
 """The `evaluation:` block: what is measured beyond what one pass and one answer per item give."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from search_spaces.probe_settings import Probe, ProbeSettings
 from search_spaces.settings import Settings
 
 
@@ -20,3 +21,15 @@ class EvaluationSettings(Settings):
     beam-searched candidates per prompt, split at 20 and 60 % by likelihood (10 is a good number); 0: none."""
     gradient_norm: bool = False
     """Attack membership by gradient norms too (`mia_gradient_norm`): a backward pass for every forget and holdout item."""
+    probes: tuple[Probe, ...] = ()
+    """Probes that are made at every rung, so that their metrics may be objectives or constraints: `leak`, `paraphrase`, `prefix`,
+    `relearn`, `quantise`, `judge`. `lethe audit` makes them afterwards, on the front alone."""
+    probe: ProbeSettings = ProbeSettings()
+
+    @model_validator(mode="after")
+    def _probes_fit(self) -> Self:
+        if self.probe.leak.k > self.probe.leak.samples:
+            raise ValueError(f"probe.leak.k ({self.probe.leak.k}) must be at most probe.leak.samples ({self.probe.leak.samples})")
+        if "judge" in self.probes and self.probe.judge.url is None:
+            raise ValueError("the probe `judge` needs probe.judge.url: the address of an OpenAI-compatible endpoint")
+        return self

@@ -19,6 +19,7 @@ from search_spaces.yaml_text import parse_yaml, read_yaml
 PACKAGED = Path(__file__).parent
 SPACE = "space."
 TRIAL = "trial."
+PROBE = "evaluation.probe."
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> SweepSettings:
@@ -57,6 +58,29 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = Non
         sweep = sweep.model_copy(update={"objectives": default_objectives(sweep)})
     check_sweep(sweep, path, pinned=[_key_of(override).removeprefix(TRIAL) for override in overrides if override.startswith(TRIAL)])
     return sweep
+
+
+def with_probe_settings(sweep: SweepSettings, overrides: Sequence[str]) -> SweepSettings:
+    """A sweep that is there already, its probes made in another way.
+
+    Args:
+        sweep: Resolved settings.
+        overrides: `evaluation.probe.KEY=VALUE` each.
+
+    Raises:
+        UserError: A key is of another block, unknown, or a value is not allowed.
+    """
+    raw = sweep.model_dump(mode="json")
+    for override in overrides:
+        if not _key_of(override).startswith(PROBE):
+            raise UserError(
+                "an audit changes nothing but how probes are made", file="--set", key=_key_of(override), allowed=f"{PROBE}leak.k, ..."
+            )
+        _override(raw, override)
+    try:
+        return _absolute(SweepSettings.model_validate(raw))
+    except ValidationError as error:
+        raise UserError.joined(problems_of(error, SweepSettings), "--set") from error
 
 
 def packaged_sweeps() -> list[str]:
@@ -163,5 +187,7 @@ def _absolute(sweep: SweepSettings) -> SweepSettings:
     search = sweep.search.model_copy(update={"warm_start": earlier})
     judge = ["gibberish_model"] if is_local(sweep.evaluation.gibberish_model) else []
     evaluation = absolute(sweep.evaluation, "evaluation", *judge)
+    paraphrase = absolute(evaluation.probe.paraphrase, "evaluation.probe.paraphrase", "file")
+    evaluation = evaluation.model_copy(update={"probe": evaluation.probe.model_copy(update={"paraphrase": paraphrase})})
     model = absolute(sweep.model, "model", *local)
     return sweep.model_copy(update={"data": data, "model": model, "evaluation": evaluation, "search": search})

@@ -99,7 +99,7 @@ def _rows(settings: type[BaseModel], prefix: str, title: str = "Top level") -> I
         if not prefix and name in SKIPPED:
             continue
         if not members:
-            meaning = (field.description or "").replace("|", "\\|")
+            meaning = " ".join((field.description or "").split()).replace("|", "\\|")
             yield title, f"| `{prefix}{name}` | {_allowed(field)} | {_default(field)} | {meaning} |"
         inner = f"{prefix}{name}.{NAMED if get_origin(field.annotation) is dict else ''}"
         for member in members:

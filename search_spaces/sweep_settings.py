@@ -197,8 +197,10 @@ class SweepSettings(Settings):
 
     @model_validator(mode="after")
     def _backward_passes_need_a_whole_model(self) -> Self:
-        if self.evaluation.gradient_norm and self.trial.engine.inference == "lockstep":
-            raise ValueError("evaluation.gradient_norm needs a full copy of the model: set trial.engine.inference to gathered")
+        needing = ["gradient_norm"] if self.evaluation.gradient_norm else []
+        needing += ["probes: [quantise]"] if "quantise" in self.evaluation.probes else []
+        if needing and self.trial.engine.inference == "lockstep":
+            raise ValueError(f"evaluation.{needing[0]} needs a full copy of the model: set trial.engine.inference to gathered")
         return self
 
     @model_validator(mode="after")

@@ -292,8 +292,8 @@ class Engine:
             state |= {f"{number}/{key}": value for key, value in moments.items()}
         return state
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Put back what `training_state` gave. Call it right after `reset`, which sets the rest. Ranks: all."""
+    def restore(self, state: Mapping[str, Tensor], *, only_weights: bool = False) -> None:
+        """Put back what `training_state` gave, all or weights alone. Call it right after `reset`, which sets the rest. Ranks: all."""
         from deepspeed.utils import safe_get_local_fp32_param
 
         self._deepspeed.empty_partition_cache()
@@ -301,7 +301,8 @@ class Engine:
         for number, master in enumerate(zero.fp32_partitioned_groups_flat):
             master.data.copy_(state[f"{number}/weights"])
             moments = zero.optimizer.state[master]
-            for name in (name for name in state if name.startswith(f"{number}/") and name != f"{number}/weights"):
+            kept = [] if only_weights else [name for name in state if name.startswith(f"{number}/") and name != f"{number}/weights"]
+            for name in kept:
                 key, value = name.partition("/")[2], state[name]
                 if key in moments:
                     moments[key].copy_(value)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from search_spaces.trial_settings import EngineSettings
 from trainables.data.collate import TokenBatch
@@ -190,20 +190,27 @@ class Inference:
 
 
 @contextmanager
-def inference(engine: Engine, settings: EngineSettings, weights: Weights = "policy") -> Iterator[Inference]:
+def inference(
+    engine: Engine, settings: EngineSettings, weights: Weights = "policy", altered: Callable[[PreTrainedModel], None] | None = None
+) -> Iterator[Inference]:
     """Open a model for scoring and sampling.
 
     Args:
         engine: The trial's engine.
         settings: `inference: gathered` puts a full copy on every rank, which then works alone; `lockstep` keeps the shards.
         weights: `policy` (as trained so far) or `pristine` (the model before unlearning).
+        altered: Changes the weights of the full copy before it is used; not with `lockstep`.
 
     Ranks: all.
     """
     if settings.inference == "gathered":
-        policy = Policy(engine.plain_model(weights))
+        model = engine.plain_model(weights)
+        if altered is not None:
+            altered(model)
+        policy = Policy(model)
         with torch.no_grad():
             yield Inference(engine, policy, False, settings)
         return
+    assert altered is None, "the settings refuse probes of changed copies where there are no copies"
     with engine.lockstep_module(weights) as module:
         yield Inference(engine, module, True, settings)

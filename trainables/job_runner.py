@@ -18,13 +18,14 @@ from trainables.checkpoints import checkpoints_of
 from trainables.data.encoding import instructed, set_system_prompt
 from trainables.engine import Engine, Weights
 from trainables.inference import inference
-from trainables.jobs import MeasureJob, PrepareJob, TrialJob
+from trainables.jobs import AnyJob, AuditJob, MeasureJob, PrepareJob, TrialJob
 from trainables.lane_data import LaneData, encode_examples, load_lane_data
 from trainables.metrics.evaluate import EvaluationResult, aggregate_parts, score_part
 from trainables.metrics.fluency import add_fluency, add_perplexity
 from trainables.metrics.gradient_norm import add_gradient_norms
 from trainables.preparation import train_on_text, write_atomically, write_scratch_model
 from trainables.probed_answers import as_json, from_json, probe_metrics, probes_of
+from trainables.probes.probing import probe
 from trainables.redaction import without_text
 from trainables.reference import Logps, answer_logps
 from trainables.trial import AtRungs, Judge, Report, alone, run_trial
@@ -42,7 +43,7 @@ class JobRunner:
         self._engine_key: Any = None
         self._data: dict[str, LaneData] = {}
 
-    def run(self, job: PrepareJob | MeasureJob | TrialJob, report: Report, judge: Judge | None = None) -> dict[str, Any]:
+    def run(self, job: AnyJob, report: Report, judge: Judge | None = None) -> dict[str, Any]:
         """Run one job to its end.
 
         Args:
@@ -51,14 +52,16 @@ class JobRunner:
             judge: Asked by trials at their rungs, equal on every rank; without one a trial is kept at its end.
 
         Returns:
-            What the job's kind leaves, equal on every rank: see `_prepare`, `_measure`, `_trial`.
+            What the job's kind leaves, equal on every rank: see `_prepare`, `_measure`, `_audit`, `_trial`.
 
         Raises:
             TrialFailedError: The job's own settings make it fail; the runner can go on with the next job.
         """
         if isinstance(job, TrialJob):
             return self._trial(job, report, judge)
-        return self._prepare(job, report) if isinstance(job, PrepareJob) else self._measure(job)
+        if isinstance(job, PrepareJob):
+            return self._prepare(job, report)
+        return self._audit(job) if isinstance(job, AuditJob) else self._measure(job)
 
     def engine(self, folder: str, model: ModelSettings, trial: TrialSettings | None = None) -> Engine:
         """The warm engine with `folder` as its pristine weights; built anew only where that differs which it was built with."""
@@ -102,7 +105,8 @@ class JobRunner:
         data = self.data(job.data, engine)
         with instructed(engine.tokenizer, job.instruction):
             retrained = read_measurement(job.retrained)
-            result = measure(engine, data, job.engine, PARTS, job.evaluation, weights="pristine", retrained=retrained)
+            trial = TrialSettings(engine=job.engine)
+            result = measure(engine, data, trial, PARTS, job.evaluation, weights="pristine", retrained=retrained)
         items = without_text(result.items) if job.redact else result.items
         # Trials compare with the original as it is: nobody reads this of a model with an instruction.
         reference = reference_logp(engine, data, job.engine) if job.instruction is None else {}
@@ -117,6 +121,20 @@ class JobRunner:
             write_json_atomically(Path(job.output), outcome)
         return outcome
 
+    def _audit(self, job: AuditJob) -> dict[str, Any]:
+        """Returns: `metrics` of the test part, `leaks`, the answers that tell, and `facts`, how many were asked for."""
+        engine = self.engine(job.folder, job.model)
+        data = self.data(job.data, engine)
+        plain = job.evaluation.model_copy(update={"probes": ()})
+        retrained = read_measurement(job.retrained)
+        measured = measure(engine, data, TrialSettings(engine=job.engine), ("test",), plain, weights="pristine", retrained=retrained)
+        found = probe(engine, data, ("test",), job.evaluation, job.evaluation.probes, TrialSettings(engine=job.engine), "pristine")
+        leaks = without_text({"test": {"leaks": found.leaks}})["test"]["leaks"] if job.redact else found.leaks
+        outcome = {"metrics": {**measured.metrics, **found.metrics}, "leaks": leaks, "facts": found.facts}
+        if engine.rank == 0:
+            write_json_atomically(Path(job.output), outcome)
+        return outcome
+
     def _trial(self, job: TrialJob, report: Report, judge: Judge | None) -> dict[str, Any]:
         """Returns: `status` (`finished` or `stopped`), `reason`, `metrics` of the last rung and `seconds` by phase."""
         engine = self.engine(job.folder, job.model, job.trial)
@@ -127,7 +145,7 @@ class JobRunner:
         probes = from_json((original or {}).get("probes", {}))
 
         def evaluate(parts: tuple[str, ...]) -> dict[str, float]:
-            result = measure(engine, data, job.trial.engine, parts, job.evaluation, original=original, retrained=retrained)
+            result = measure(engine, data, job.trial, parts, job.evaluation, original=original, retrained=retrained)
             if not probes or "validation" not in parts:
                 return dict(result.metrics)
             with inference(engine, job.trial.engine) as model:
@@ -147,7 +165,7 @@ class JobRunner:
 def measure(
     engine: Engine,
     data: LaneData,
-    settings: EngineSettings,
+    trial: TrialSettings,
     parts: tuple[str, ...],
     evaluation: EvaluationSettings,
     *,
@@ -155,7 +173,8 @@ def measure(
     original: Mapping[str, Any] | None = None,
     retrained: Mapping[str, Any] | None = None,
 ) -> EvaluationResult:
-    """All metrics that the data allows, of the policy as it is or of the pristine model. Ranks: all."""
+    """All metrics that the data allows, of the policy as it is under `trial` or of the pristine model. Ranks: all."""
+    settings = trial.engine
     retrained_items = retrained["items"] if retrained else {}
     sources = {name: data.benchmark.parts[name] for name in parts}
     with inference(engine, settings, weights) as model:
@@ -169,7 +188,10 @@ def measure(
         with inference(engine, settings, "pristine") as model:
             for name, part in sources.items():
                 add_perplexity(model, part, items[name])
-    return EvaluationResult(aggregate_parts(items, original["metrics"] if original else None, retrained_items), items)
+    metrics = aggregate_parts(items, original["metrics"] if original else None, retrained_items)
+    if evaluation.probes:
+        metrics |= probe(engine, data, parts, evaluation, evaluation.probes, trial, weights).metrics
+    return EvaluationResult(metrics, items)
 
 
 def reference_logp(engine: Engine, data: LaneData, settings: EngineSettings) -> dict[str, Logps]:

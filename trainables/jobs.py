@@ -1,4 +1,4 @@
-"""What a lane is asked to do: prepare a model, measure one, or run a trial. Plain settings, readable as JSON; no torch here."""
+"""What a lane is asked to do: prepare a model, measure or audit one, or run a trial. Plain settings, readable as JSON; no torch here."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -69,6 +69,27 @@ class MeasureJob(Settings):
     engine: EngineSettings = EngineSettings()
 
 
+class AuditJob(Settings):
+    """Look for what a model still knows of the forget set."""
+
+    kind: Literal["audit"] = "audit"
+    name: str
+    """What people see: `original`, `retrained`, `t0007@2`, or a folder."""
+    model: ModelSettings
+    data: DataSettings = ClosedWorldData()
+    folder: str
+    """Model folder or hub id."""
+    output: str
+    """JSON file to write: `metrics` of the test part, `leaks` and `facts`."""
+    retrained: str | None = None
+    """JSON file of the retrained model's measurement, for metrics that compare with it."""
+    redact: bool = False
+    """Write hashes in place of text."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """Its `probes` are made."""
+    engine: EngineSettings = EngineSettings()
+
+
 class TrialJob(Settings):
     """One unlearning trial."""
 
@@ -95,6 +116,6 @@ class TrialJob(Settings):
     """Optimizer steps between two checkpoints; 0: none is written, and none is read."""
 
 
-Job = Annotated[PrepareJob | MeasureJob | TrialJob, Field(discriminator="kind")]
-JOB: TypeAdapter[PrepareJob | MeasureJob | TrialJob] = TypeAdapter(Job)
+AnyJob = PrepareJob | MeasureJob | AuditJob | TrialJob
+JOB: TypeAdapter[AnyJob] = TypeAdapter(Annotated[AnyJob, Field(discriminator="kind")])
 """Reads any job from JSON."""

@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,17 @@ def train_on_text(
         learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, gradient_clip=settings.gradient_clip
     )
     engine.reset(TrialSettings(seed=settings.seed, optimizer=optimizer, engine=engine_settings))
+    return train_steps(engine, encoded, settings, engine_settings, report)
+
+
+def train_steps(
+    engine: Engine,
+    encoded: Sequence[Encoded],
+    settings: PrepareSettings,
+    engine_settings: EngineSettings,
+    report: "Report" = lambda event: None,
+) -> float:
+    """`train_on_text` from where the engine stands. Ranks: all."""
     loss = math.nan
     for step in range(settings.steps):
         indices = plain_batch(settings.seed, step, len(encoded), settings.global_batch)

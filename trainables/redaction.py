@@ -5,7 +5,7 @@ from typing import Any
 
 from search_spaces.user_errors import hashed
 
-NAMES = ("id", "subset")
+NAMES = ("id", "subset", "part", "probe")
 """Fields of items that say which item it is, and nothing of its text."""
 
 

@@ -2,13 +2,42 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.provenance import as_text
-from orchestrator.records import TrialRecord
+from orchestrator.records import Audit, Confirmation, TrialRecord
 
 TAG_CHARACTERS = 7900
 """A little under MLflow's limit of a run's tag."""
+
+
+@dataclass(frozen=True)
+class SideRun:
+    """A child run that is no trial of the search."""
+
+    name: str
+    kind: str
+    """`confirmation` or `audit`."""
+    metrics: Mapping[str, float]
+    step: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict)
+    failed: bool = False
+
+
+def confirmation_run(confirmation: Confirmation) -> SideRun:
+    """A repetition of a member of the front under another seed."""
+    tags = {"lethe.confirms": confirmation.member, "seed": str(confirmation.seed)}
+    tags |= {"status": "failed", "reason": confirmation.reason} if confirmation.reason else {"status": "finished"}
+    failed = confirmation.reason is not None
+    return SideRun(confirmation.name, "confirmation", confirmation.metrics, confirmation.rung - 1, tags, failed)
+
+
+def audit_run(audit: Audit) -> SideRun:
+    """What a model still knows; audits made in other ways are runs of their own."""
+    tags = {"lethe.audits": audit.name, "lethe.audit_way": audit.way, "status": "finished"}
+    metrics = {**audit.metrics, "hidden_facts": float(len(audit.hidden)), "facts": float(audit.facts)}
+    return SideRun(f"audit {audit.name} {audit.way[:6]}", "audit", metrics, 0 if audit.rung is None else audit.rung - 1, tags)
 
 
 def trial_tags(record: TrialRecord, front_rungs: Sequence[int], method: str, beliefs: str) -> dict[str, str]:

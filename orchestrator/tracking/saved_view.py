@@ -23,7 +23,7 @@ TAG = "mlflow.sharedViewState."
 """Experiment tag of a view; its name follows."""
 
 KIND = "lethe.kind"
-"""Tag of every run: `sweep`, `trial` or `confirmation`."""
+"""Tag of every run: `sweep`, `trial`, `confirmation` or `audit`."""
 
 RUNS_LOADED = 100
 """The UI asks for so many at first, and a scatter shows no more."""
@@ -104,8 +104,8 @@ def _state(sweep: SweepSettings, identity: str) -> dict[str, Any]:
         # The default hides all but the first ten.
         "runsHiddenMode": "SHOW_ALL",
         "groupBy": None,
-        # Repetitions of front members are no trials of the search, and would blur the front.
-        "searchFilter": f"tags.`lethe.sweep_id` = '{identity}' and tags.`{KIND}` != 'confirmation'",
+        # Repetitions of front members and audits are no trials of the search, and would blur the front.
+        "searchFilter": f"tags.`lethe.sweep_id` = '{identity}' and tags.`{KIND}` != 'confirmation' and tags.`{KIND}` != 'audit'",
         # In the order of time the UI nests children under their parent, closed, and draws nothing of what is closed; it drops the
         # key `runsExpanded` of shared views. In any other order trials stand side by side. And of a sweep that is longer than what
         # it loads, these are the front and some others.

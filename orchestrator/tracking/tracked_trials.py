@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 from orchestrator.provenance import redacted
 from orchestrator.records import Status, TrialRecord
 from orchestrator.tracking.mlflow_client import failures_of_mlflow, new_client
+from orchestrator.tracking.saved_view import KIND
 from orchestrator.tracking.system_metrics import SYSTEM
-from orchestrator.tracking.tracker import CONFIRMS
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _children(client: "MlflowClient", experiment_id: str, parent: str) -> "list[
     token = None
     while True:
         page = client.search_runs([experiment_id], f"tags.mlflow.parentRunId = '{parent}'", page_token=token)
-        runs += [run for run in page if "lethe.trial" in run.data.tags and CONFIRMS not in run.data.tags]
+        runs += [run for run in page if run.data.tags.get(KIND) == "trial"]
         token = page.token
         if not token:
             return runs

@@ -13,9 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.provenance import as_text, flattened, redacted
-from orchestrator.records import Confirmation, Status, TrialRecord
+from orchestrator.records import Status, TrialRecord
 from orchestrator.tracking.mlflow_client import create_database, failures_of_mlflow, new_client, version_of_ui
-from orchestrator.tracking.run_contents import TAG_CHARACTERS, metrics_by_rung, note, now_ms, settings_and_limits, timed_metrics, trial_tags
+from orchestrator.tracking.run_contents import (
+    TAG_CHARACTERS,
+    SideRun,
+    metrics_by_rung,
+    note,
+    now_ms,
+    settings_and_limits,
+    timed_metrics,
+    trial_tags,
+)
 from orchestrator.tracking.saved_view import KIND, TAG, knows, saved_view, view_path
 from orchestrator.tracking.system_metrics import samples_sent, system_metrics
 from orchestrator.tracking.tracked_datasets import DatasetInfo, dataset_inputs
@@ -37,9 +46,6 @@ _PARAM_CHARACTERS = 500
 # A trial that early stopping ended did what it should: the tag `status` tells it apart.
 _RUN_STATUS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
 _PARENT = ""
-
-CONFIRMS = "lethe.confirms"
-"""Tag of a run that repeats a member of the front under another seed: which member."""
 
 
 class TrackingError(Exception):
@@ -191,19 +197,18 @@ class Tracker:
                     # After what it counts: a driver killed in between sends that again, and MLflow keeps one of each.
                     self._add(client, sent, tags=tags)
 
-    def sync_confirmation(self, confirmation: Confirmation) -> None:
-        """Create the child run of a repetition under another seed, unless MLflow has it.
+    def sync_side_run(self, side: SideRun) -> None:
+        """Create a child run that is no trial, unless MLflow has it.
 
         Raises:
             TrackingError: MLflow is away or refused.
         """
         with self._talking() as client:
-            sent = self._run(client, confirmation.name, confirmation.name, None)
-            tags = {KIND: "confirmation", CONFIRMS: confirmation.member, "seed": str(confirmation.seed)}
-            tags |= {"status": "failed", "reason": confirmation.reason} if confirmation.reason else {"status": "finished"}
-            now, step = now_ms(), confirmation.rung - 1
-            self._add(client, sent, [(key, value, step, now) for key, value in confirmation.metrics.items()], tags=tags)
-            self._set_status(client, sent, _RUN_STATUS["failed" if confirmation.reason else "finished"], None)
+            sent = self._run(client, side.name, side.name, None)
+            now = now_ms()
+            metrics = [(key, value, side.step, now) for key, value in side.metrics.items()]
+            self._add(client, sent, metrics, tags={KIND: side.kind, **side.tags})
+            self._set_status(client, sent, _RUN_STATUS["failed" if side.failed else "finished"], None)
 
     def sync_hypervolumes(self, first: int, hypervolumes: Sequence[float]) -> None:
         """Send the parent's newest hypervolumes; `sync_parent` came before.

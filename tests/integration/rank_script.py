@@ -52,7 +52,7 @@ def run_step(runner: JobRunner, step: dict) -> dict:
     progress = Progress(beliefs=beliefs if trial.sequence_beliefs else None)
     composition = compose(engine, trial, data, reference_logp(engine, data, trial.engine), progress)
     results = [train_step(engine, composition, number, trial.optimizer.learning_rate) for number in range(step["steps"])]
-    metrics = measure(engine, data, trial.engine, ("validation",), job.evaluation).metrics
+    metrics = measure(engine, data, trial, ("validation",), job.evaluation).metrics
     return {"losses": [r.loss for r in results], "norms": [r.gradient_norm for r in results], "metrics": dict(metrics)}
 
 

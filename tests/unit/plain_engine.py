@@ -140,10 +140,12 @@ class PlainEngine:
             state |= {f"{number}/{key}": value for key, value in moments.items()}
         return state
 
-    def restore(self, state):
+    def restore(self, state, only_weights=False):
         self.events.append("restore")
         for name, parameter in self.policy.named_parameters():
             parameter.data.copy_(state[f"weights/{name}"])
+        if only_weights:
+            return
         moments = {}
         for name in (name for name in state if not name.startswith("weights/")):
             number, _, key = name.partition("/")
@@ -157,7 +159,7 @@ class PlainEngine:
             return replace(plan, reference=(pristine.compared(batch, plan), pristine.head.weight))
 
     def plain_model(self, weights="policy"):
-        return self.models[weights]
+        return copy.deepcopy(self.models[weights])
 
     @contextmanager
     def lockstep_module(self, weights="policy"):

@@ -34,6 +34,8 @@ SEAMS = {
     "ray": ["orchestrator/", "trainables/lane_worker.py", "cluster/submit.py"],
     "moocore": ["orchestrator/pareto.py"],
     "lm_eval": ["orchestrator/harness.py"],
+    "torchao": ["trainables/probes/quantisation.py"],
+    "openai": ["trainables/probes/language_judge.py"],
 }
 MOST_LINES_OF_A_FILE = 400
 MOST_LINES_OF_A_FUNCTION = 60
@@ -66,7 +68,7 @@ def root_of(module):
 
 def settings_classes():
     """Every block of settings, found from the classes that are read from files and JSON."""
-    found, todo = set(), [SweepSettings, jobs.PrepareJob, jobs.MeasureJob, jobs.TrialJob]
+    found, todo = set(), [SweepSettings, jobs.PrepareJob, jobs.MeasureJob, jobs.AuditJob, jobs.TrialJob]
     while todo:
         block = todo.pop()
         if block not in found:

@@ -38,7 +38,7 @@ def test_job_refuses_keys_that_it_does_not_know(job):
 
 
 def test_job_of_no_known_kind_is_refused_with_the_kinds_there_are():
-    with pytest.raises(ValidationError, match=r"'prepare', 'measure', 'trial'"):
+    with pytest.raises(ValidationError, match=r"'prepare', 'measure', 'audit', 'trial'"):
         JOB.validate_python({"kind": "export"})
 
 

@@ -105,7 +105,8 @@ def test_columns_are_objectives_tags_and_searched_settings():
 
 def test_all_trials_of_this_sweep_are_shown_front_first():
     found = state()
-    assert found["searchFilter"] == "tags.`lethe.sweep_id` = '0a1b' and tags.`lethe.kind` != 'confirmation'"
+    kinds = "tags.`lethe.kind` != 'confirmation' and tags.`lethe.kind` != 'audit'"
+    assert found["searchFilter"] == f"tags.`lethe.sweep_id` = '0a1b' and {kinds}"
     assert (found["runsHiddenMode"], found["orderByKey"], found["orderByAsc"]) == ("SHOW_ALL", "tags.`pareto.front`", False)
 
 

@@ -1,6 +1,7 @@
 import pytest
 
-from orchestrator.records import Confirmation, TrialRecord, trial_id
+from orchestrator.records import Audit, Confirmation, TrialRecord, trial_id
+from orchestrator.tracking.run_contents import audit_run, confirmation_run
 from orchestrator.tracking.tracked_trials import read_tracked_trials
 from orchestrator.tracking.tracker import SweepInfo, Tracker
 from search_spaces.user_errors import UserError
@@ -11,14 +12,15 @@ from tests.unit.synthetic_sweep import sweep
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
-    """A store that holds a sweep with a finished, a stopped and a running trial, and a confirmation."""
+    """A store that holds a sweep with a finished, a stopped and a running trial, a confirmation and an audit."""
     folder = new_store(tmp_path_factory)
     uri = f"sqlite:///{folder}/mlflow.db"
     tracker = Tracker(uri, "lethe", "older", folder / "artifacts")
     tracker.sync_parent(SweepInfo(sweep(name="older"), "digest"))
     for number, status in enumerate(("finished", "stopped", "running")):
         tracker.sync_trial(trial(number, status), (), "npo", "none", 8.0)
-    tracker.sync_confirmation(Confirmation("t0000", 2, 7, "t0000", measured(0.3, 0.6), None, 4.0))
+    tracker.sync_side_run(confirmation_run(Confirmation("t0000", 2, 7, "t0000", measured(0.3, 0.6), None, 4.0)))
+    tracker.sync_side_run(audit_run(Audit("t0000", measured(0.3, 0.6), [], 4, "0123456789ab", 2)))
     return uri
 
 

@@ -9,8 +9,9 @@ from mlflow import MlflowClient
 
 from orchestrator.front import front_json, hypervolume_history
 from orchestrator.objectives import criteria_of
-from orchestrator.records import Confirmation, TrialRecord
+from orchestrator.records import Audit, Confirmation, TrialRecord
 from orchestrator.tracking import tracker as tracker_module
+from orchestrator.tracking.run_contents import audit_run, confirmation_run
 from orchestrator.tracking.tracked_datasets import DatasetInfo
 from orchestrator.tracking.tracker import SweepInfo, SweepSummary, Tracker, TrackingError
 from search_spaces.user_errors import UserError
@@ -254,11 +255,16 @@ def test_summary_cuts_a_long_leaderboard_between_rows(start, client):
 
 def test_runs_say_what_kind_they_are(start, client):
     sender = start()
-    sender.sync_confirmation(Confirmation("t0003", 4, 11, "t0003", {"test/utility": 0.5}))
+    sender.sync_side_run(confirmation_run(Confirmation("t0003", 4, 11, "t0003", {"test/utility": 0.5})))
+    leak = {"probe": "leak", "id": "p1/city", "prompt": "Where?", "opening": "", "answer": "Lima.", "truth": "Lima."}
+    sender.sync_side_run(audit_run(Audit("t0003", {"test/leak_at_k": 0.5}, [leak], 4, "0123456789ab", 4)))
     kinds = {client.get_run(run_id).data.tags["lethe.kind"] for run_id in (sender.sync_parent(info()), send(sender, trial()))}
     assert kinds == {"sweep", "trial"}
     found = {run.info.run_name: run.data.tags["lethe.kind"] for run in children(client, sender.sync_parent(info()))}
-    assert found == {"t0003": "trial", "t0003 seed 11": "confirmation"}
+    assert found == {"t0003": "trial", "t0003 seed 11": "confirmation", "audit t0003 012345": "audit"}
+    audit = next(run for run in children(client, sender.sync_parent(info())) if run.data.tags["lethe.kind"] == "audit")
+    assert audit.data.metrics == {"test/leak_at_k": 0.5, "hidden_facts": 1.0, "facts": 4.0}
+    assert (audit.data.tags["lethe.audits"], audit.info.status) == ("t0003", "FINISHED")
 
 
 def test_parent_lists_its_data_once_however_often_it_starts(start, client):

@@ -141,4 +141,6 @@ def _group(attribute: Attribute, part: str) -> tuple[str, ...]:
 def _question(fact: Fact, subset: str, template: int, settings: ClosedWorldData, part: str) -> ClosedQuestion:
     responses = tuple(tuple(_answer(fact, value, phrasing) for phrasing in range(settings.phrasings)) for value in range(settings.values))
     prompt = _prompt(_group(fact.attribute, part)[template], fact)
-    return ClosedQuestion(f"{fact.id}/{part}/{template}", prompt, subset, responses, fact.value)
+    # Retained facts are not probed.
+    paraphrases = tuple(_prompt(words, fact) for words in fact.attribute.training) if subset == "forget" else ()
+    return ClosedQuestion(f"{fact.id}/{part}/{template}", prompt, subset, responses, fact.value, paraphrases=paraphrases)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
 Item = TypeVar("Item", "Example", "ChoiceQuestion")
+LATER = ("plain", "questions")
+"""Fields that leave digests as they are where they are empty."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Example:
     """Other wordings of the response."""
     perturbed: tuple[str, ...] = ()
     """Wrong answers, worded like the paraphrase (or like the response, where there is no paraphrase)."""
+    questions: tuple[str, ...] = ()
+    """Other wordings of the prompt."""
     plain: bool = False
     """The response follows the prompt as running text: no template around them, no end token. A prompt may be empty then."""
 
@@ -38,6 +42,8 @@ class ClosedQuestion:
     """Row of `responses` that is true."""
     canonical: int = 0
     """Column of `responses` that the forget set uses."""
+    paraphrases: tuple[str, ...] = ()
+    """Other wordings of the question, which only probes ask."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ def make_benchmark(
 
 def contents_of(examples: Iterable[Example]) -> list[dict[str, Any]]:
     """Plain values of examples, for digests: what is only in newer data must not change the digest of older."""
-    return [{name: value for name, value in asdict(example).items() if name != "plain" or value} for example in examples]
+    return [{name: value for name, value in asdict(example).items() if name not in LATER or value} for example in examples]
 
 
 def _part_contents(part: EvaluationPart) -> dict[str, object]:

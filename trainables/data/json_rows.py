@@ -29,6 +29,17 @@ class Row:
         """
         return checked_text(self.value(key), key, self.place, self.remedy)
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """The list of texts under a key; none where there is no such key.
+
+        Raises:
+            UserError: It is no list, or something in it is no text.
+        """
+        found = self.values.get(key, [])
+        if not isinstance(found, list):
+            raise UserError("not a list of texts", file=self.place, key=key, value=found, remedy="write a list, or leave it out")
+        return tuple(checked_text(text, f"{key}[{index}]", self.place, self.remedy) for index, text in enumerate(found))
+
     def value(self, key: str) -> Any:
         """Whatever is under a key.
 

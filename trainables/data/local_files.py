@@ -1,9 +1,8 @@
 """Your own forget and retain sets: JSON lines with `prompt` and `response`."""
 
 from search_spaces.data_settings import LocalFilesData
-from search_spaces.user_errors import UserError
 from trainables.data.examples import Benchmark, Example, make_benchmark, split_sets
-from trainables.data.json_rows import Row, checked_text, read_lines
+from trainables.data.json_rows import Row, read_lines
 
 REMEDY = 'write one object per line: {"prompt": "...", "response": "..."}'
 
@@ -30,12 +29,4 @@ def _read(path: str, name: str) -> list[Example]:
 
 
 def _example(row: Row, example_id: str) -> Example:
-    paraphrases = row.values.get("paraphrases", [])
-    if not isinstance(paraphrases, list):
-        raise UserError("not a list of texts", file=row.place, key="paraphrases", value=paraphrases, remedy="write a list, or leave it out")
-    return Example(
-        example_id,
-        row.text("prompt"),
-        row.text("response"),
-        tuple(checked_text(text, f"paraphrases[{index}]", row.place, REMEDY) for index, text in enumerate(paraphrases)),
-    )
+    return Example(example_id, row.text("prompt"), row.text("response"), row.texts("paraphrases"))

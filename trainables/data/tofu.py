@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from search_spaces.data_settings import TofuData
 from search_spaces.places import is_local
@@ -54,19 +54,29 @@ def load_tofu(settings: TofuData) -> Benchmark:
     return make_benchmark(forget, retain, examples, retain, split_sets(sets, VALIDATION_SHARE, settings.max_evaluation_items))
 
 
-def _example(example_id: str, row: dict[str, Any], alternatives: dict[tuple[str, str], tuple[str, tuple[str, ...]]]) -> Example:
+class Alternatives(NamedTuple):
+    """What TOFU knows beside a question and its answer."""
+
+    paraphrases: tuple[str, ...] = ()
+    perturbed: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
+
+
+def _example(example_id: str, row: dict[str, Any], alternatives: dict[tuple[str, str], Alternatives]) -> Example:
     question, answer = row["question"], row["answer"]
-    paraphrase, perturbed = alternatives.get((question, answer), ("", ()))
-    return Example(example_id, question, answer, (paraphrase,) if paraphrase else (), perturbed)
+    return Example(example_id, question, answer, *alternatives.get((question, answer), Alternatives()))
 
 
-def _alternatives(settings: TofuData) -> dict[tuple[str, str], tuple[str, tuple[str, ...]]]:
-    """Paraphrase and wrong answers by question and answer: a few questions occur twice, with different answers."""
-    found: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {}
+def _alternatives(settings: TofuData) -> dict[tuple[str, str], Alternatives]:
+    """Paraphrases and wrong answers by question and answer: a few questions occur twice, with different answers."""
+    found: dict[tuple[str, str], Alternatives] = {}
     for file in PERTURBED:
         if _exists(settings, file):
             for row in _read(settings, file, "paraphrased_answer", "perturbed_answer"):
-                found[row["question"], row["answer"]] = (row["paraphrased_answer"], tuple(row["perturbed_answer"]))
+                reworded = row.get("paraphrased_question")
+                found[row["question"], row["answer"]] = Alternatives(
+                    (row["paraphrased_answer"],), tuple(row["perturbed_answer"]), (reworded,) if reworded else ()
+                )
     return found
 
 

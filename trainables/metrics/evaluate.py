@@ -8,11 +8,8 @@ from trainables.data.examples import Benchmark, EvaluationPart
 from trainables.metrics.aggregates import Items, aggregate_sets, with_reference
 from trainables.metrics.choices import score_choices
 from trainables.metrics.closed_world_mass import aggregate_questions, score_questions
-from trainables.metrics.example_sets import score_sets
+from trainables.metrics.example_sets import MAX_NEW_TOKENS, score_sets
 from trainables.metrics.scoring import Scorer
-
-MAX_NEW_TOKENS = 200
-"""As in the published evaluations: recall counts whatever the model says within it."""
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ class Asking:
     """Judge by ROUGE-L's F1 beside its recall."""
 
 
+MAX_NEW_TOKENS = 200
+"""Longest answer, as in the published evaluations: recall counts whatever the model says within it."""
 USUAL = Asking()
 KNOWMEM = Asking(max_new_tokens=32, stops=("\n\n", "\nQuestion", "Question:"), f1=True)
 ASKING = {"verbmem": Asking(max_new_tokens=128, cuts_reference=True, f1=True), "forget_knowmem": KNOWMEM, "retain_knowmem": KNOWMEM}
@@ -45,7 +47,7 @@ ASKING = {"verbmem": Asking(max_new_tokens=128, cuts_reference=True, f1=True), "
 
 
 def score_sets(scorer: Scorer, sets: Mapping[str, Sequence[Example]], max_new_tokens: int) -> dict[str, list[dict[str, Any]]]:
-    """Score every example of every set, and answer those that are asked.
+    """Score every example of every set, and answer those that are asked; nobody is with 0 new tokens.
 
     Returns:
         Per set its items: `id`, the fields of `score_item`; of `attack_item` on forget and holdout items where there are both;
@@ -54,7 +56,7 @@ def score_sets(scorer: Scorer, sets: Mapping[str, Sequence[Example]], max_new_to
     examples = [(name, example) for name, members in sets.items() for example in members]
     attacked = ATTACKED if all(sets.get(name) for name in ATTACKED) else ()
     responses = _score_all_responses(scorer, examples, attacked)
-    answers = _judge_answers(scorer, examples, max_new_tokens)
+    answers = _judge_answers(scorer, examples, max_new_tokens) if max_new_tokens else {}
     items: dict[str, list[dict[str, Any]]] = {name: [] for name, members in sets.items() if members}
     for index, ((name, example), scores) in enumerate(zip(examples, responses, strict=True)):
         border = 1 + len(example.paraphrases)
@@ -88,7 +90,7 @@ def _judge_answers(scorer: Scorer, examples: Sequence[tuple[str, Example]], max_
     """Fields of the greedy answer to each example that is asked, by its place."""
     ways: dict[Asking, list[int]] = {}  # in the order of the sets, which is the same on every rank
     for index, (name, example) in enumerate(examples):
-        if name not in NOT_ASKED and (example.prompt or not example.plain):  # running text alone asks nothing
+        if name not in NOT_ASKED and is_asked(example):
             ways.setdefault(ASKING.get(name, USUAL), []).append(index)
     judged: list[tuple[int, dict[str, Any]]] = []
     for asking, asked in ways.items():
@@ -97,15 +99,21 @@ def _judge_answers(scorer: Scorer, examples: Sequence[tuple[str, Example]], max_
         # ROUGE is slow enough to be left to the rank that generated the answer.
         for place, answer in generate_answers(scorer, prompts, longest, asking.stops).items():
             index = asked[place]
-            reference = examples[index][1].response
-            if asking.cuts_reference:
-                reference = _first_tokens(scorer.tokenizer, reference, longest)
+            reference = reference_of(scorer.tokenizer, examples[index][1], asking, longest)
             judged.append((index, judge(answer, reference, f1=asking.f1)))
     return dict(scorer.gather(judged))
 
 
-def _first_tokens(tokenizer: PreTrainedTokenizerBase, text: str, count: int) -> str:
-    start = tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"][:count])
+def is_asked(example: Example) -> bool:
+    """Whether anybody is asked anything: running text alone asks nothing."""
+    return bool(example.prompt) or not example.plain
+
+
+def reference_of(tokenizer: PreTrainedTokenizerBase, example: Example, asking: Asking, longest: int) -> str:
+    """What an answer of at most so many tokens is judged by."""
+    if not asking.cuts_reference:
+        return example.response
+    start = tokenizer.decode(tokenizer(example.response, add_special_tokens=False)["input_ids"][:longest])
     assert isinstance(start, str)
     return start
 

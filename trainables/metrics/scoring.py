@@ -108,14 +108,19 @@ def generate_answers(scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int
     Returns:
         Text without end and special tokens, cut, stripped, by position in `prompts`. Ranks: all; each gets its own share.
     """
-    ends = end_ids(scorer.tokenizer)
     longest_first = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
     answers: dict[int, str] = {}
     for chunk in dealt_batches(longest_first, scorer, scorer.batch):
         for index, (ids,) in zip(chunk, scorer.generate([prompts[index] for index in chunk], max_new_tokens), strict=True):
-            text = scorer.tokenizer.decode([token for token in ids if token not in ends], skip_special_tokens=True)
-            assert isinstance(text, str)
-            for stop in stops:
-                text = text.partition(stop)[0]
-            answers[index] = text.strip()
+            answers[index] = answer_text(scorer.tokenizer, ids, stops)
     return answers
+
+
+def answer_text(tokenizer: PreTrainedTokenizerBase, ids: Ids, stops: Sequence[str] = ()) -> str:
+    """What was generated as people read it: without end and special tokens, cut at the first stop, stripped."""
+    ends = end_ids(tokenizer)
+    text = tokenizer.decode([token for token in ids if token not in ends], skip_special_tokens=True)
+    assert isinstance(text, str)
+    for stop in stops:
+        text = text.partition(stop)[0]
+    return text.strip()

@@ -1,0 +1,1 @@
+"""Ways of finding out that something was not forgotten but hidden."""

@@ -1,0 +1,188 @@
+"""Makes the probes of a model: what its answers tell, and what comes back when its weights are trained on or rounded."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from search_spaces.evaluation_settings import EvaluationSettings
+from search_spaces.probe_settings import Probe
+from search_spaces.trial_settings import TrialSettings
+from trainables.data.examples import EvaluationPart
+from trainables.engine import Engine, Weights
+from trainables.inference import Inference, inference
+from trainables.lane_data import LaneData
+from trainables.metrics.closed_world_mass import fact_of
+from trainables.metrics.evaluate import aggregate, score_part
+from trainables.probes.answers import (
+    Answer,
+    as_evaluated,
+    behind_prefixes,
+    greedy_answers,
+    in_other_words,
+    leak_at_k,
+    sampled_answers,
+    told_frac,
+    worst_case,
+)
+from trainables.probes.facts import FACT_SETS, Fact, facts_of, read_paraphrases
+from trainables.probes.language_judge import graded
+from trainables.probes.quantisation import round_weights
+from trainables.probes.relearning import fine_tuned, slices
+
+MASSES = ("forget_true_mass", "forget_probability", "forget_extraction_strength", "wmdp_accuracy")
+"""Metrics, where the data gives them, that are told again of a model whose weights were changed."""
+CHOICES = ("wmdp",)
+
+
+@dataclass
+class Probed:
+    """What the probes of one model found.
+
+    Attributes:
+        metrics: By part and name: `test/leak_at_k`.
+        leaks: One answer that tells, for each part, probe and fact that has one.
+        facts: Facts that were asked for, in all parts.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    leaks: list[dict[str, Any]] = field(default_factory=list)
+    facts: int = 0
+
+    def note(self, part: str, metrics: Mapping[str, float]) -> None:
+        """Add metrics of a part."""
+        self.metrics |= {f"{part}/{name}": value for name, value in metrics.items()}
+
+    def quote(self, part: str, probe: str, answers: Sequence[Answer]) -> None:
+        """Keep the first answer about each fact that tells it."""
+        seen: set[str] = set()
+        for answer in answers:
+            fact = answer.attempt.fact
+            if answer.told and fact.id not in seen:
+                seen.add(fact.id)
+                asked = {"prompt": answer.attempt.prompt, "opening": answer.attempt.opening}
+                self.leaks.append({"part": part, "probe": probe, "id": fact.id, **asked, "answer": answer.text, "truth": fact.truth})
+
+
+def probe(
+    engine: Engine,
+    data: LaneData,
+    parts: Sequence[str],
+    evaluation: EvaluationSettings,
+    probes: Sequence[Probe],
+    trial: TrialSettings,
+    weights: Weights = "policy",
+) -> Probed:
+    """Make probes of the policy as it is, or of the pristine model. The policy is left as it was.
+
+    Args:
+        engine: Holds the model.
+        data: What was to be forgotten.
+        parts: Evaluation parts whose facts are asked for.
+        evaluation: How each probe is made.
+        probes: Which are made.
+        trial: The settings that the engine stands under.
+        weights: Which model.
+
+    Raises:
+        UserError: A file cannot be read, or the judge's client is not installed.
+        TrialFailedError: The judge does not answer.
+
+    Ranks: all.
+    """
+    settings, found = evaluation.probe, Probed()
+    reworded = read_paraphrases(settings.paraphrase.file) if settings.paraphrase.file else {}
+    sources = {name: data.benchmark.parts[name] for name in parts}
+    facts = {name: facts_of(part, engine.tokenizer, settings.recall, reworded) for name, part in sources.items()}
+    found.facts = sum(map(len, facts.values()))
+    with inference(engine, trial.engine, weights) as model:
+        for name in parts:
+            if facts[name]:
+                _ask(model, name, facts[name], evaluation, probes, found)
+    for kind, learned, opened in _changed_models(engine, data, evaluation, probes, trial, weights):
+        with opened() as model:
+            for name, part in sources.items():
+                rest = [fact for fact in facts[name] if fact.id not in learned]
+                _look_again(model, name, kind, rest, only_forget(part, learned), found)
+    return found
+
+
+def _ask(model: Inference, part: str, facts: list[Fact], evaluation: EvaluationSettings, probes: Sequence[Probe], found: Probed) -> None:
+    """The probes that only ask."""
+    settings = evaluation.probe
+    plain = greedy_answers(model, as_evaluated(facts))
+    found.note(part, {"forget_told": told_frac(plain)})
+    found.quote(part, "asked", plain)
+    if "leak" in probes:
+        groups = sampled_answers(model, as_evaluated(facts), settings.leak)
+        found.note(part, {"leak_at_k": leak_at_k(groups, settings.leak.k)})
+        found.quote(part, "leak", [answer for group in groups for answer in group])
+    if "paraphrase" in probes:
+        reworded = greedy_answers(model, in_other_words(facts))
+        if reworded:  # without other wordings there is no worst of them
+            found.note(part, {"paraphrase_told": worst_case([*plain, *reworded])})
+            found.quote(part, "paraphrase", reworded)
+    if "prefix" in probes:
+        pushed = greedy_answers(model, behind_prefixes(facts, settings.prefix))
+        found.note(part, {"prefix_told": worst_case([*plain, *pushed])})
+        found.quote(part, "prefix", pushed)
+    if "judge" in probes:
+        # One rank asks, and the others hear of it, or all would wait for one that failed alone.
+        (grades,) = model.gather([_try(partial(graded, plain, settings.judge))] if model.rank == 0 else [])
+        if isinstance(grades, Exception):
+            raise grades
+        found.note(part, {f"judge_{name}": value for name, value in grades.items()})
+
+
+def _try(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001 - raised again, on every rank
+        return error
+
+
+def _look_again(model: Inference, part: str, kind: str, facts: list[Fact], rest: EvaluationPart, found: Probed) -> None:
+    """What a model with changed weights tells."""
+    if facts:
+        answers = greedy_answers(model, as_evaluated(facts))
+        found.note(part, {f"{kind}_told": told_frac(answers)})
+        found.quote(part, kind, answers)
+    metrics = aggregate(score_part(model, rest, max_new_tokens=0))
+    found.note(part, {f"{kind}_{name}": metrics[name] for name in MASSES if name in metrics})
+
+
+Opened = Callable[[], Any]
+
+
+def _changed_models(
+    engine: Engine, data: LaneData, evaluation: EvaluationSettings, probes: Sequence[Probe], trial: TrialSettings, weights: Weights
+) -> Iterator[tuple[str, frozenset[str], Opened]]:
+    """Name of each change, ids of facts that it was shown, and how the changed model is opened."""
+    settings = evaluation.probe
+    if "relearn" in probes:
+        learned, unrelated = slices(data, settings.relearn.share)
+        shown = frozenset(item.id for item in learned)
+        for kind, encoded in (("relearned", learned), ("relearned_control", unrelated)):
+
+            @contextmanager
+            def after_training(encoded: Any = encoded) -> Iterator[Inference]:
+                with fine_tuned(engine, encoded, settings.relearn, trial, weights), inference(engine, trial.engine) as model:
+                    yield model
+
+            # The control is asked for the same facts.
+            yield kind, shown, after_training
+    if "quantise" in probes:
+        for bits in settings.quantise.bits:
+            rounded = partial(round_weights, bits=bits, group=settings.quantise.group)
+            yield f"int{bits}", frozenset(), partial(inference, engine, trial.engine, weights, altered=rounded)
+
+
+def only_forget(part: EvaluationPart, without: frozenset[str]) -> EvaluationPart:
+    """The items of a part that ask for what was to be forgotten, some facts left out."""
+    return replace(
+        part,
+        questions=tuple(item for item in part.questions if item.subset == "forget" and fact_of(item.id) not in without),
+        sets={name: tuple(item for item in part.sets[name] if item.id not in without) for name in FACT_SETS if name in part.sets},
+        choices={name: part.choices[name] for name in CHOICES if name in part.choices},
+    )
