@@ -100,7 +100,7 @@ def test_greedy_answers_are_those_of_one_question_at_a_time_opening_included(tin
     expected = []
     for attempt in attempts:
         if attempt.opening:
-            ids, length = encode(tiny.tokenizer, attempt.prompt, attempt.opening)
+            ids, _ = encode(tiny.tokenizer, attempt.prompt, attempt.opening)
             prompt = ids[:-1]
         else:
             prompt = encode_prompt(tiny.tokenizer, attempt.prompt)
