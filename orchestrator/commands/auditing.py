@@ -37,10 +37,10 @@ def audit(
         if (sweep is None) == (model is None):
             raise UserError("give one of the two", key="SWEEP, --model", value=f"{sweep}, {model}", remedy="name a sweep, or a model")
         if model is not None:
-            audits, where = _audit_folder(model, data, probes, overrides, storage)
+            audits, where = _audit_folder(model, data, probes, overrides, storage, as_json)
         else:
             assert sweep is not None
-            audits, where = _audit_sweep(sweep, "front" if front else trial, probes, overrides, storage, tracking_uri)
+            audits, where = _audit_sweep(sweep, "front" if front else trial, probes, overrides, storage, tracking_uri, as_json)
         if as_json:
             from orchestrator.audit_view import audits_json
 
@@ -53,7 +53,7 @@ def audit(
 
 
 def _audit_sweep(
-    name: str, picked: str, probes: str, overrides: list[str] | None, storage: Path | None, tracking_uri: str | None
+    name: str, picked: str, probes: str, overrides: list[str] | None, storage: Path | None, tracking_uri: str | None, as_json: bool
 ) -> "tuple[list[Audit], str]":
     from orchestrator.audits import Subject
     from orchestrator.export import find_weights
@@ -72,13 +72,13 @@ def _audit_sweep(
         chosen = [choose_rung(records, criteria, picked, "--trial")]
     # Before anything is started: what is not there cannot be audited.
     subjects = [Subject(rung.name, str(find_weights(folder, rung)), rung.rung) for rung in chosen]
-    with sweep_run(settings, str(folder.settings), storage, tracking_uri) as run:
+    with sweep_run(settings, str(folder.settings), storage, tracking_uri, quiet_stdout=as_json) as run:
         audits = run.audit(subjects, evaluation)
     return audits, f"report: {folder.path / 'report.html'}"
 
 
 def _audit_folder(
-    model: str, data: str | None, probes: str, overrides: list[str] | None, storage: Path | None
+    model: str, data: str | None, probes: str, overrides: list[str] | None, storage: Path | None, as_json: bool
 ) -> "tuple[list[Audit], str]":
     from orchestrator.audits import Subject
     from search_spaces.places import is_local, resolved
@@ -89,7 +89,7 @@ def _audit_folder(
     settings = load(data, [*(overrides or ()), f"model.target={place}"], None)
     # A folder of its own, beside the sweeps.
     named = settings.model_copy(update={"name": f"audits/{settings.name}"})
-    with sweep_run(named, data, storage, None) as run:
+    with sweep_run(named, data, storage, None, quiet_stdout=as_json) as run:
         audits = run.audit_folder(Subject(model, place), _asked(settings, probes))
     return audits, f"kept in {run.folder.path}"
 

@@ -122,8 +122,10 @@ def start(sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri:
 
 
 @contextmanager
-def sweep_run(sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri: str | None) -> "Iterator[SweepRun]":
-    """A start of a sweep, its progress shown meanwhile."""
+def sweep_run(
+    sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri: str | None, *, quiet_stdout: bool = False
+) -> "Iterator[SweepRun]":
+    """A start of a sweep, its progress shown meanwhile; on stderr where stdout is for programs."""
     from orchestrator.ledger import Ledger
     from orchestrator.live_progress import LiveProgress
     from orchestrator.objectives import criteria_of
@@ -131,7 +133,7 @@ def sweep_run(sweep: "SweepSettings", file: str, storage: Path | None, tracking_
 
     check_hub(sweep, file)
     root = storage_root(storage)
-    folder, console = SweepFolder(root, sweep.name), screen()
+    folder, console = SweepFolder(root, sweep.name), screen(stderr=quiet_stdout)
     console.print(f"sweep folder: {folder.path}", highlight=False, soft_wrap=True)
     ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial)
     with LiveProgress(console, ledger, sweep.search.trials) as progress:

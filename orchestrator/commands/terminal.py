@@ -78,10 +78,10 @@ def open_named(name: str, storage: Path | None) -> "tuple[SweepFolder, SweepSett
     return folder, settings, Study.read(folder.journal, settings)
 
 
-def screen() -> Console:
+def screen(*, stderr: bool = False) -> Console:
     """Where people read."""
     # Reasons and descriptions hold brackets and colons that are no markup.
-    return Console(markup=False, emoji=False)
+    return Console(markup=False, emoji=False, stderr=stderr)
 
 
 def print_json(value: object) -> None:
