@@ -4,8 +4,9 @@ from collections.abc import Callable
 from html import escape
 
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 
-from orchestrator.audit_view import audit_cells, audit_rows, audit_titles, spoken
+from orchestrator.audit_view import GRADES, HIDDEN, audit_cells, audit_rows, audit_titles, spoken
 from orchestrator.figures import styled
 from orchestrator.records import Audit, SweepView
 from orchestrator.report_tables import html_table
@@ -33,18 +34,21 @@ def audit_section(view: SweepView, draw: Callable[[str, go.Figure], str]) -> str
     titles = audit_titles(audits)
     ways = {audit.way for audit in audits}
     mixed = "<p>These audits were made in different ways: rows cannot be compared with each other.</p>" if len(ways) > 1 else ""
-    table = html_table(["model", *titles, "hidden facts"], audit_rows(audits, titles))
+    table = html_table(["model", *titles, HIDDEN], audit_rows(audits, titles))
     return f"{mixed}{draw('audit', audit_figure(audits))}\n{table}\n{''.join(map(_sentences, audits))}"
 
 
 def audit_figure(audits: list[Audit]) -> go.Figure:
     """One line per model through its probes; grades of a judge have another scale, and stand in the table alone."""
-    titles = [title for title in audit_titles(audits) if not title.startswith("judge")]
+    titles = [title for title in audit_titles(audits) if title not in GRADES]
     figure = go.Figure()
-    for audit in audits:
+    members = [audit for audit in audits if audit.name not in _BASELINES]
+    # Along the front, so that neighbours look alike; the baselines last, on top of all.
+    colours = dict(zip((audit.name for audit in members), _along_the_front(len(members)), strict=True)) | _BASELINES
+    for audit in [*members, *(audit for audit in audits if audit.name in _BASELINES)]:
         cells = audit_cells(audit.metrics)
         known = audit.name in _BASELINES
-        line = {"color": _BASELINES[audit.name], "width": 3, "dash": "dot"} if known else {"width": 1.3}
+        line = {"color": colours[audit.name], "width": 3 if known else 1.3, "dash": "dot" if known else "solid"}
         figure.add_trace(
             go.Scatter(
                 x=titles,
@@ -58,6 +62,10 @@ def audit_figure(audits: list[Audit]) -> go.Figure:
         )
     figure.update_yaxes(title="share of the facts told", range=[-0.03, 1.03])
     return styled(figure, 460)
+
+
+def _along_the_front(count: int) -> list[str]:
+    return sample_colorscale("Viridis", [place / max(1, count - 1) for place in range(count)])
 
 
 def _sentences(audit: Audit) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -11,16 +12,21 @@ from orchestrator.records import Audit
 COLUMNS = (
     ("asked", ("forget_told",)),
     ("leak@k", ("leak_at_k",)),
-    ("paraphrased", ("paraphrase_told",)),
-    ("prefixed", ("prefix_told",)),
-    ("relearned", ("relearned_told", "relearned_wmdp_accuracy")),
+    ("reworded", ("paraphrase_told",)),
+    ("prefix", ("prefix_told",)),
+    ("relearn", ("relearned_told", "relearned_wmdp_accuracy")),
     ("control", ("relearned_control_told", "relearned_control_wmdp_accuracy")),
-    ("8 bits", ("int8_told", "int8_wmdp_accuracy")),
-    ("4 bits", ("int4_told", "int4_wmdp_accuracy")),
-    ("judge: natural", ("judge_naturalness",)),
-    ("judge: unlike", ("judge_similarity",)),
+    ("8 bit", ("int8_told", "int8_wmdp_accuracy")),
+    ("4 bit", ("int4_told", "int4_wmdp_accuracy")),
+    ("natural", ("judge_naturalness",)),
+    ("unlike", ("judge_similarity",)),
 )
-"""Title of a column, and the metrics of the test part that may stand in it."""
+"""Title of a column, and the metrics of the test part that may stand in it. Short: they fit a terminal of 80 columns."""
+GRADES = ("natural", "unlike")
+"""Titles whose values are grades from 0 to 5."""
+WORST, HIDDEN = "worst probe", "hidden facts"
+SHORT = (WORST, HIDDEN)
+"""What a narrow table says of an audit."""
 SENTENCES = 12
 """Leaks that the terminal shows."""
 
@@ -46,20 +52,22 @@ def audit_rows(audits: Sequence[Audit], titles: Sequence[str]) -> list[list[str]
     rows = []
     for audit in audits:
         cells = audit_cells(audit.metrics)
-        shown = [f"{cells[title]:.3f}" if title in cells else "" for title in titles]
-        rows.append([audit.name, *shown, f"{len(audit.hidden)} of {audit.facts}"])
+        shown = [f"{cells[title]:.2f}" if title in cells else "" for title in titles]
+        rows.append([audit.name, *shown, f"{len(audit.hidden)}/{audit.facts}"])
     return rows
 
 
 def audit_columns(audit: Audit) -> dict[str, float]:
     """What an audit adds to its model's row on a leaderboard."""
-    return {**audit_cells(audit.metrics), "hidden facts": float(len(audit.hidden))}
+    cells = audit_cells(audit.metrics)
+    shares = [value for title, value in cells.items() if title not in GRADES]
+    return {**cells, **({WORST: max(shares)} if shares else {}), HIDDEN: float(len(audit.hidden))}
 
 
 def titles_of(columns: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Titles of `audit_columns` over all models, in their order."""
     there = {title for cells in columns.values() for title in cells}
-    return [title for title in (*(title for title, _ in COLUMNS), "hidden facts") if title in there]
+    return [title for title in (*(title for title, _ in COLUMNS), WORST, HIDDEN) if title in there]
 
 
 def audits_json(audits: Sequence[Audit]) -> list[dict[str, Any]]:
@@ -79,9 +87,11 @@ def audits_json(audits: Sequence[Audit]) -> list[dict[str, Any]]:
 def show_audits(audits: Sequence[Audit], console: Console) -> None:
     """Print what each model still tells, and some of the sentences."""
     titles = audit_titles(audits)
-    table = Table(title="what is still told (share of the facts; read it beside the retrained model, which can only guess)")
-    for title in ("model", *titles, "hidden facts"):
-        table.add_column(title)
+    # As narrow as can be: ten columns must fit.
+    title = "share of the facts that is still told; the retrained model can only guess"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
+    for heading in ("model", *titles, "hidden"):
+        table.add_column(heading, no_wrap=True)
     for row in audit_rows(audits, titles):
         table.add_row(*row)
     console.print(table)

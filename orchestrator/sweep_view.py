@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.audit_view import titles_of
+from orchestrator.audit_view import SHORT, titles_of
 from orchestrator.front import Front
 from orchestrator.ledger import Ledger
 from orchestrator.live_progress import duration, seconds_left
@@ -88,7 +88,7 @@ def show_front(front: Mapping[str, Any], console: Console) -> None:
     for objective in front["objectives"]:
         table.add_column(f"{objective['name']} ({objective['direction']})")
     audits: Mapping[str, Mapping[str, float]] = front.get("audits", {})
-    probes = titles_of(audits)
+    probes = [title for title in titles_of(audits) if title in SHORT]  # `lethe audit` shows them all
     for title in probes:
         table.add_column(title)
     table.add_column("parameters", overflow="fold")

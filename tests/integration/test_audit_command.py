@@ -41,7 +41,7 @@ def test_leaderboard_report_and_mlflow_have_it(audited):
     storage, _ = audited
     front = front_of(storage, "tiny")
     assert {"original", "retrained"} < front["audits"].keys()
-    assert "leak@k" in lethe("front", "tiny", storage=storage, COLUMNS="220").stdout
+    assert "worst probe" in lethe("front", "tiny", storage=storage, COLUMNS="220").stdout
     assert "leak@k" in lethe("front", "tiny", "--csv", storage=storage).stdout.splitlines()[0]
     assert "Is it really forgotten?" in (storage / "tiny" / "report.html").read_text()
     runs = [run for run in child_runs(storage, "tiny") if run.data.tags["lethe.kind"] == "audit"]

@@ -44,3 +44,14 @@ def test_loss_that_is_none_is_refused(finished, losses):
     _, storage, _ = finished
     refused = lethe("dynamics", "tiny", "--losses", losses, storage=storage, check=False)
     assert refused.returncode == 2 and f'given: "{losses}"' in refused.stderr
+
+
+def test_file_is_prepared_and_looked_at_without_a_trial(finished, tmp_path):
+    file, storage, _ = finished
+    other = tmp_path / "unlearnt.yaml"
+    other.write_text(file.read_text().replace("name: tiny", "name: unlearnt"))
+    found = json.loads(lethe("dynamics", str(other), "--losses", "ga", "--json", storage=storage).stdout)
+    assert [update["method"] for update in found["updates"]] == ["ga"]
+    assert (storage / "unlearnt" / "dynamics-original.png").is_file() and not (storage / "unlearnt" / "trials").exists()
+    refused = lethe("dynamics", str(other), "--at", "knee", storage=storage, check=False)
+    assert refused.returncode == 2 and "a file has no rungs" in refused.stderr

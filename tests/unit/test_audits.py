@@ -128,11 +128,11 @@ def test_file_of_a_folder_with_any_name_stays_inside(folder):
 
 def test_columns_are_those_that_any_audit_has():
     judged = audit("original", outcome(judge_naturalness=4.5, int8_wmdp_accuracy=0.4))
-    assert audit_titles([audit(), judged]) == ["asked", "leak@k", "8 bits", "judge: natural"]
-    assert audit_rows([audit(), judged], ["asked", "8 bits"]) == [["t0001@2", "0.300", "", "1 of 3"], ["original", "", "0.400", "0 of 3"]]
+    assert audit_titles([audit(), judged]) == ["asked", "leak@k", "8 bit", "natural"]
+    assert audit_rows([audit(), judged], ["asked", "8 bit"]) == [["t0001@2", "0.30", "", "1/3"], ["original", "", "0.40", "0/3"]]
     columns = {one.name: audit_columns(one) for one in (audit(), judged)}
-    assert columns["t0001@2"] == {"asked": 0.3, "leak@k": 0.6, "hidden facts": 1.0}
-    assert titles_of(columns) == ["asked", "leak@k", "8 bits", "judge: natural", "hidden facts"]
+    assert columns["t0001@2"] == {"asked": 0.3, "leak@k": 0.6, "worst probe": 0.6, "hidden facts": 1.0}
+    assert titles_of(columns) == ["asked", "leak@k", "8 bit", "natural", "worst probe", "hidden facts"]
 
 
 def test_terminal_shows_a_table_and_the_sentences_that_told(capsys):
@@ -140,7 +140,7 @@ def test_terminal_shows_a_table_and_the_sentences_that_told(capsys):
 
     show_audits([audit("original"), audit()], Console(width=120))
     told = capsys.readouterr().out
-    assert "leak@k" in told and "1 of 3" in told
+    assert "leak@k" in told and "1/3" in told
     assert "t0001@2, leak: Where? -> leak Lima." in told and "original, leak" not in told
     assert spoken(leak("p", "prefix", "It is")) == "Where? -> [It is] prefix Lima."
 
@@ -155,7 +155,7 @@ def test_section_has_a_line_per_model_a_table_and_the_hidden_facts():
     html = audit_section(view, lambda name, figure: f"[{name}: {len(figure.data)} lines]")
     assert "[audit: 2 lines]" in html and "different ways" not in html
     assert html.count("<details>") == 1 and "[It is] prefix Lima." in html
-    assert [trace.line.dash for trace in audit_figure(list(view.audits)).data] == ["dot", None]
+    assert [trace.line.dash for trace in audit_figure(list(view.audits)).data] == ["solid", "dot"]
     mixed = SweepView(small_sweep(), [], {}, {}, (), (audit("original", way="other"), audit()))
     assert "different ways" in audit_section(mixed, lambda name, figure: "")
     assert audit_section(SweepView(small_sweep(), [], {}, {}), lambda name, figure: "") == ""
