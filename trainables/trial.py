@@ -31,6 +31,9 @@ Report = Callable[[dict[str, Any]], None]
 VALIDATION, TEST = "validation", "test"
 
 
+PHASES = ("setup", "beliefs", "steps", "evaluation", "verdicts", "weights")
+"""Where the time of a trial goes: a reset, sampling, steps, measuring, waiting for the driver, writing weights; and `checkpoints`."""
+
 LOG_LINES = 10
 """Lines about steps in a trial's log."""
 
@@ -41,7 +44,7 @@ class TrialResult:
 
     Attributes:
         metrics: Last rung's metrics; keys such as `validation/utility`, `test/utility`, `train/loss`.
-        seconds: Time in steps, beliefs and evaluation.
+        seconds: Time by phase: see `PHASES`.
         stopped: Why it ended before its last rung; None when it did not.
     """
 
@@ -119,6 +122,7 @@ def run_trial(
 
     Ranks: all.
     """
+    began = time.perf_counter()
     torch.manual_seed(trial.seed)
     engine.reset(trial)
     course = course_of(trial, len(data.forget))
@@ -127,7 +131,8 @@ def run_trial(
         progress, ended = _take_up(engine, checkpoints, course, at_rungs, report)
     if ended is not None:
         return ended
-    clock = Clock(progress.seconds)
+    clock = Clock(progress.seconds, began)
+    clock.lap("setup")
     composition = compose(engine, trial, data, reference_logp_nats, progress)
     clock.lap("beliefs")
     for step in range(progress.step, course.steps):
@@ -143,8 +148,7 @@ def run_trial(
         if engine.rank == 0:
             _report_step(report, step, course.steps, result, rate)
         if step + 1 in course.rungs:
-            verdict = _at_rung(engine, at_rungs, report, course, step, result, progress.rungs)
-            clock.lap("evaluation")
+            verdict = _at_rung(engine, at_rungs, report, course, step, result, progress.rungs, clock)
             if step + 1 < course.steps and not verdict.go_on:
                 return TrialResult(progress.rungs[-1].metrics, clock.seconds, verdict.reason or "stopped")
         if checkpoints is not None and step + 1 < course.steps and checkpoints.is_due(step + 1):
@@ -221,7 +225,14 @@ def _report_step(report: Report, step: int, steps: int, result: StepResult, rate
 
 
 def _at_rung(
-    engine: Engine, at_rungs: AtRungs, report: Report, course: Course, step: int, result: StepResult, passed: list[RungResult]
+    engine: Engine,
+    at_rungs: AtRungs,
+    report: Report,
+    course: Course,
+    step: int,
+    result: StepResult,
+    passed: list[RungResult],
+    clock: "Clock",
 ) -> Verdict:
     """Measure, be judged, and be kept where that is the verdict; adds to `passed`. Ranks: all."""
     rung, rungs = course.rungs.index(step + 1) + 1, len(course.rungs)
@@ -232,7 +243,9 @@ def _at_rung(
     event = {"event": "rung", "rung": rung, "rungs": rungs, "step": step + 1, "metrics": metrics}
     if engine.rank == 0:
         report(event)
+    clock.lap("evaluation")
     verdict = at_rungs.judge(rung, rungs)
+    clock.lap("verdicts")
     test = None
     if verdict.keep:
         if rung < rungs:
@@ -240,7 +253,9 @@ def _at_rung(
             _check_finite(test, step)
             if engine.rank == 0:
                 report(_test_event(rung, test))
+            clock.lap("evaluation")
         at_rungs.save(rung)
+        clock.lap("weights")
     passed.append(RungResult(rung, event, test, verdict.keep))
     return verdict
 
@@ -296,11 +311,11 @@ def _check_finite(values: Mapping[str, float], step: int) -> None:
 
 
 class Clock:
-    """Adds up where the time goes, beside what was measured `before`."""
+    """Adds up where the time goes since `began`, beside what was measured `before`."""
 
-    def __init__(self, before: Mapping[str, float]) -> None:
-        self.seconds: dict[str, float] = {"steps": 0.0, "beliefs": 0.0, "evaluation": 0.0, **before}
-        self._last = time.perf_counter()
+    def __init__(self, before: Mapping[str, float], began: float) -> None:
+        self.seconds: dict[str, float] = {**dict.fromkeys(PHASES, 0.0), **before}
+        self._last = began
 
     def lap(self, name: str) -> None:
         """Count the time since the last lap under `name`."""

@@ -57,7 +57,7 @@ def recording_of(
         if record.number in spent_s and record.duration_s is not None:
             parts = spent_s[record.number]
             measurements = len(record.rungs) + 1  # of one part: the last rung measures both
-            setup = record.duration_s - sum(parts.values())
+            setup = record.duration_s - sum(parts[name] for name in ("steps", "beliefs", "evaluation"))
             row = [setup, parts["steps"], parts["beliefs"], parts["evaluation"] / measurements]
             seconds[record.params["beliefs"]].append([_rounded(value) for value in row])
     return {

@@ -116,7 +116,7 @@ def draw(file: Path, groups: dict[tuple[str, str], list[TrialRecord]], original:
                 )
             panel.axhline(0, color="#999999", linewidth=0.8, linestyle=":")
             panel.set_title(f"{NAMES[method]}{NAMES[beliefs]}", fontsize=10)
-            panel.set_ylim(-12, 4)
+            panel.set_ylim(-6, 1)  # further down nothing is told any more
         row[0].set_ylabel("change, nats per answer")
     for panel in axes[-1]:
         panel.set_xlabel("rung (3 steps each)")

@@ -14,7 +14,7 @@ from trainables.checkpoints import checkpoint_key, checkpoints_of
 from trainables.data.examples import Benchmark
 from trainables.jobs import TrialJob, Verdict
 from trainables.lane_data import LaneData
-from trainables.trial import AtRungs, run_trial
+from trainables.trial import PHASES, AtRungs, run_trial
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
 DATA = LaneData(EMPTY, random_examples("forget", [(2, 3)] * 5, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))
@@ -117,7 +117,7 @@ def test_checkpoints_change_nothing_and_the_newest_is_left_to_whoever_takes_the_
     assert torch.equal(weights(engine), plain[2])
     assert (result.metrics, told(events), lines(events)) == (plain[0].metrics, told(plain[1]), [])
     assert steps(stage.home) == ["step6"]
-    assert set(result.seconds) == {"steps", "beliefs", "evaluation", "checkpoints"}
+    assert set(result.seconds) == {*PHASES, "checkpoints"}
 
 
 @pytest.mark.parametrize(

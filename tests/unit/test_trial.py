@@ -11,7 +11,7 @@ from trainables import trial as trial_module
 from trainables.data.examples import Benchmark, Example
 from trainables.jobs import TrialFailedError, Verdict
 from trainables.lane_data import LaneData, encode_examples
-from trainables.trial import AtRungs, alone, run_trial
+from trainables.trial import PHASES, AtRungs, alone, run_trial
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
 PAIRS = [("Where was Kalo born?", "Born in Lima."), ("What does Kalo do?", "Works as a baker."), ("Say it", "Yes"), ("Nothing?", "")]
@@ -231,7 +231,7 @@ def test_progress_is_told_at_every_step_and_the_log_has_about_ten_lines():
 
 def test_time_is_divided_among_steps_beliefs_and_evaluation(tiny):
     result, _ = run(PlainEngine(tiny.model, tiny.tokenizer), settings(beliefs="sequence", steps=2), text_data(tiny.tokenizer))
-    assert set(result.seconds) == {"steps", "beliefs", "evaluation"}
+    assert set(result.seconds) == set(PHASES)
     assert result.seconds["steps"] > 0 and result.seconds["beliefs"] > 0 and result.seconds["evaluation"] > 0
 
 
