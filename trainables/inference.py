@@ -14,7 +14,8 @@ from trainables.data.collate import TokenBatch
 from trainables.data.encoding import end_ids
 from trainables.decoding import StaticSteps, can_be_captured
 from trainables.engine import Engine, Weights
-from trainables.policy import Policy
+from trainables.policy import AnswerTargets, Policy
+from trainables.response_tree import TreeBatch, batch_of, can_run_trees, summed, tree_of
 
 Result = TypeVar("Result")
 Ids = tuple[int, ...]
@@ -82,10 +83,28 @@ class Inference:
         return self.call(lambda policy: policy.answer_moments(batch, self.settings.head_chunk_tokens))
 
     def score_continuations(self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]) -> list[list[float]]:
-        """Summed log-probability in nats of every continuation of its prompt; a prompt's key-value cache serves all of them.
+        """Summed log-probability in nats of every continuation of its prompt, what they share computed once.
 
         One call is one batch, whatever it holds, so that ranks with fewer prompts can keep step with an empty one.
         """
+        if can_run_trees(self.engine.hf_config):
+            return self._score_trees(prompts, continuations)
+        return self._score_with_shared_prompt(prompts, continuations)
+
+    def _score_trees(self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]) -> list[list[float]]:
+        """In one forward pass, beginnings that continuations share run once."""
+        trees = [tree_of(tuple(group)) for group in continuations] or [tree_of(((0, 0),))]
+        batch = batch_of(list(prompts) or [(0,)], trees, self.device)
+        return summed(self.call(lambda policy: self._tree_logp(policy, batch)), batch, trees)[: len(prompts)]
+
+    def _tree_logp(self, policy: Policy, batch: TreeBatch) -> Tensor:
+        output = policy.model.get_decoder()(
+            input_ids=batch.ids_BT, attention_mask=batch.seen_B1TT, position_ids=batch.positions_BT, use_cache=False
+        )
+        return policy.head(output.last_hidden_state[batch.rows], AnswerTargets(batch.targets_E, self.settings.head_chunk_tokens))[0]
+
+    def _score_with_shared_prompt(self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]) -> list[list[float]]:
+        """In two passes, for models that take no mask of any shape: a prompt's key-value cache serves all of its continuations."""
         filled = bool(prompts)
         width = max((len(group) for group in continuations), default=1)
         groups = [list(group) + [group[0]] * (width - len(group)) for group in continuations] if filled else [[(0,)]]
@@ -109,8 +128,6 @@ class Inference:
     def _cached_stats(
         self, policy: Policy, ids_BL: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache, rows: Any, targets: Tensor
     ) -> Any:
-        from trainables.policy import AnswerTargets
-
         output = policy.model.get_decoder()(
             input_ids=ids_BL, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )

@@ -4,31 +4,39 @@ import pytest
 
 from search_spaces.probe_settings import PROBES
 from tests.integration.known_world import WORLD, write_known_models
+from tests.unit.judge_server import judge_server
+from trainables.data.closed_world import build_closed_world
 
 TOLD = ("forget_told", "leak_at_k", "paraphrase_told", "prefix_told", "relearned_told", "relearned_control_told", "int8_told", "int4_told")
 PROBE = {"relearn": {"learning_rate": 3e-4, "share": 0.5}}
 
 
 @pytest.fixture(scope="module")
-def audited(tmp_path_factory, ranks):
-    """Audits of three models by number of workers."""
+def audited_job(tmp_path_factory):
+    """Builds the JSON of an audit of one of three models."""
     folder = tmp_path_factory.mktemp("known")
     models = write_known_models(folder)
 
+    def build(name, probes=PROBES, probe=PROBE):
+        return {
+            "kind": "audit",
+            "name": name,
+            "folder": models[name],
+            "output": str(folder / f"{name}.json"),
+            "model": {"target": models["original"]},
+            "data": WORLD.model_dump(),
+            "evaluation": {"probes": probes, "probe": probe},
+        }
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def audited(audited_job, ranks):
+    """Audits of three models by number of workers."""
+
     def run(workers, names):
-        jobs = [
-            {
-                "kind": "audit",
-                "name": name,
-                "folder": models[name],
-                "output": str(folder / f"{name}-{workers}.json"),
-                "model": {"target": models["original"]},
-                "data": WORLD.model_dump(),
-                "evaluation": {"probes": PROBES, "probe": PROBE},
-            }
-            for name in names
-        ]
-        results = ranks(workers, [{"do": "job", "job": job} for job in jobs])
+        results = ranks(workers, [{"do": "job", "job": audited_job(name)} for name in names])
         return {name: answer["result"] for name, answer in zip(names, results, strict=True)}
 
     return {2: run(2, ["original", "retrained", "reworded"]), 1: run(1, ["reworded"])}
@@ -70,3 +78,30 @@ def test_probes_at_rungs_leave_the_trial_as_it_was(ranks, trial_job):
     before, after = without["result"]["metrics"], with_probes["result"]["metrics"]
     assert {name: after[name] for name in before} == before
     assert {f"{part}/{name}" for part in ("validation", "test") for name in TOLD} <= after.keys()
+
+
+def test_judge_is_asked_by_one_rank_and_heard_by_all(audited_job, ranks):
+    def grade(request):
+        return '{"naturalness": 4, "similarity": 1}'
+
+    with judge_server(grade) as (url, seen):
+        job = audited_job("original", probes=["judge"], probe={"judge": {"url": url, "model": "local"}})
+        (answer,) = ranks(2, [{"do": "job", "job": job}])
+    metrics = answer["result"]["metrics"]
+    assert (metrics["test/judge_naturalness"], metrics["test/judge_similarity"]) == (4.0, 1.0)
+    assert len(seen) == 8, "two questions for each of four facts, asked once"
+
+
+def test_judge_that_is_away_fails_the_job_and_not_the_lane(audited_job, ranks):
+    gone = audited_job("original", probes=["judge"], probe={"judge": {"url": "http://127.0.0.1:9/v1", "timeout_s": 1}})
+    failed, well = ranks(2, [{"do": "job", "job": gone}, {"do": "job", "job": audited_job("original", probes=["leak"])}])
+    assert "does not answer" in failed["failed"] and "test/leak_at_k" in well["result"]["metrics"]
+
+
+def test_redacted_audit_holds_no_text(audited_job, ranks, tmp_path):
+    job = audited_job("original", probes=["leak"]) | {"redact": True, "output": str(tmp_path / "redacted.json")}
+    (answer,) = ranks(2, [{"do": "job", "job": job}])
+    assert answer["result"]["leaks"], "the original tells"
+    written = (tmp_path / "redacted.json").read_text()
+    for example in build_closed_world(WORLD).forget:
+        assert example.response not in written and example.prompt not in written

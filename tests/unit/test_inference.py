@@ -3,6 +3,7 @@ import torch
 
 from search_spaces.trial_settings import EngineSettings
 from tests.unit.plain_engine import PlainEngine, run_ranks
+from trainables import inference as inference_module
 from trainables.data.collate import collate
 from trainables.data.encoding import Encoded, encode, encode_prompt
 from trainables.inference import inference
@@ -104,9 +105,16 @@ def test_generation_stops_when_every_row_has_ended(tiny, engine):
     assert engine.events == ["forward"] * len(answer)
 
 
+@pytest.fixture(params=["as trees", "with a shared prompt"])
+def way(request, monkeypatch):
+    """Both ways of scoring continuations: which one a model takes depends on its family."""
+    monkeypatch.setattr(inference_module, "can_run_trees", lambda config: request.param == "as trees")
+    return request.param
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("taken", [slice(0, 5), slice(1, 2), slice(1, 4)])
-def test_continuations_score_as_each_response_alone(tiny, engine, mode, taken):
+def test_continuations_score_as_each_response_alone(tiny, engine, mode, taken, way):
     prompts, groups = prompts_of(tiny)[taken], continuations_of(tiny)[taken]
     with opened(engine, mode) as model:
         scores = model.score_continuations(prompts, groups)
@@ -116,7 +124,7 @@ def test_continuations_score_as_each_response_alone(tiny, engine, mode, taken):
         assert row == pytest.approx(slow, rel=1e-6, abs=1e-6)
 
 
-def test_continuations_of_one_token_need_no_second_row(tiny, engine):
+def test_continuations_of_one_token_need_no_second_row(tiny, engine, way):
     prompts = prompts_of(tiny)[:2]
     with opened(engine) as model:
         scores = model.score_continuations(prompts, [[(7,), (8,)], [(9,)]])
@@ -148,7 +156,7 @@ def test_answer_moments_match_one_sequence_at_a_time(tiny, engine, mode):
     torch.testing.assert_close(deviation**2, (table.exp() * table**2).sum(-1) - expected**2, rtol=1e-6, atol=1e-9)
 
 
-def test_empty_calls_return_nothing_but_call_the_model(tiny, engine):
+def test_empty_calls_return_nothing_but_call_the_model(tiny, engine, way):
     calls = {
         "generate": lambda model: model.generate([], 1),
         "samples": lambda model: model.generate([], 1, samples=3),
@@ -156,7 +164,7 @@ def test_empty_calls_return_nothing_but_call_the_model(tiny, engine):
         "stats": lambda model: model.answer_stats(collate([], pad_id=0))[0].tolist(),
         "moments": lambda model: model.answer_moments(collate([], pad_id=0))[2].tolist(),
     }
-    forwards = {"generate": 1, "samples": 1, "score": 2, "stats": 1, "moments": 1}
+    forwards = {"generate": 1, "samples": 1, "score": 1 if way == "as trees" else 2, "stats": 1, "moments": 1}
     with opened(engine, "lockstep") as model:
         for name, call in calls.items():
             engine.events.clear()
@@ -164,7 +172,7 @@ def test_empty_calls_return_nothing_but_call_the_model(tiny, engine):
             assert len(engine.events) == forwards[name], name
 
 
-def test_lockstep_ranks_call_the_model_equally_often_whatever_they_have_to_do(tiny):
+def test_lockstep_ranks_call_the_model_equally_often_whatever_they_have_to_do(tiny, way):
     prompts, groups = prompts_of(tiny), continuations_of(tiny)
     shares = [slice(0, 3), slice(4, 5), slice(5, 5)]  # long answers, one that ends soon, and nothing
 
