@@ -81,6 +81,15 @@ class Composition:
         )
         return batch, plan
 
+    def longest_first(self, pairs: Sequence[Pair]) -> list[Pair]:
+        """Pairs in an order in which neighbours are alike in length, so that micro-batches cut from it hold little padding."""
+
+        def length(pair: Pair) -> int:
+            forget, retain = pair
+            return max(len(self.forget[forget].ids), len(self.retain[retain].ids) if retain >= 0 else 0)
+
+        return sorted(pairs, key=lambda pair: (-length(pair), pair))
+
     def _groups(self, pairs: Sequence[Pair], epoch: int) -> list[Group]:
         """Each part of the loss, always in the same order."""
         method, weight = METHODS[self.trial.forget.method], self.trial.forget.weight

@@ -272,7 +272,8 @@ def _log(engine: Engine, report: Report, line: str) -> None:
 def train_step(engine: Engine, composition: Composition, step: int, rate: float) -> StepResult:
     """One optimizer step on the global batch of `step`. Ranks: all."""
     trial = composition.trial
-    pairs = global_batch(trial.seed, step, len(composition.forget), len(composition.retain), trial.optimizer.global_batch)
+    drawn = global_batch(trial.seed, step, len(composition.forget), len(composition.retain), trial.optimizer.global_batch)
+    pairs = composition.longest_first(drawn)
     epoch = step // steps_per_epoch(len(composition.forget), trial.optimizer.global_batch)
     loss = guarded = belief_rows = retain_nats = 0.0
     for part in share(pairs, engine.rank, engine.world_size, trial.optimizer.micro_batch):

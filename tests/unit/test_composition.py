@@ -330,3 +330,11 @@ def test_token_beliefs_are_in_the_plan_only_where_asked():
 def test_answer_tokens_counts_answers_without_prompts():
     assert answer_tokens(FORGET) == 4 + 1 + 6 + 2 + 3 + 2
     assert answer_tokens([]) == 0
+
+
+def test_neighbours_are_alike_in_length_and_no_pair_is_lost():
+    composition = Composition(settings(), FORGET, RETAIN, {})
+    ordered = composition.longest_first([*PAIRS, (5, -1)])
+    lengths = [max(len(FORGET[forget].ids), len(RETAIN[retain].ids) if retain >= 0 else 0) for forget, retain in ordered]
+    assert sorted(ordered) == sorted([*PAIRS, (5, -1)]) and lengths == sorted(lengths, reverse=True)
+    assert composition.longest_first(list(reversed(ordered))) == ordered, "whatever order they come in"
