@@ -20,6 +20,20 @@ def test_leaderboard_lists_the_members_and_then_the_baselines():
     assert any("@" in member.name for member in front.members)
 
 
+def test_leaderboard_has_a_column_for_each_probe_that_was_made():
+    settings = view()
+    found = front_json(settings.sweep, settings.records, settings.baselines)
+    audits = {"t0015": {"leak@k": 0.25, "worst probe": 0.25, "hidden facts": 2.0}, "original": {"leak@k": 1.0, "worst probe": 1.0}}
+    lines = leaderboard(found | {"audits": audits}).splitlines()
+    assert lines[2].endswith("| utility (maximize) | leak@k | worst probe | hidden facts | parameters |")
+    row, baseline, other = (
+        next(line for line in lines if line.startswith(f"| {name} ")) for name in ("t0015", "*original*", "*retrained*")
+    )
+    assert "| 0.25 | 0.25 | 2 | forget.method" in row
+    assert baseline.endswith("| 1 | 1 |  |  |") and other.endswith("|  |  |  |  |")
+    assert len({line.count(" | ") for line in (lines[2], row, baseline, other)}) == 1
+
+
 def test_leaderboard_says_so_while_the_front_is_empty():
     assert leaderboard(front_json(sweep(), [], {})).endswith("No trial is on the front yet.")
 

@@ -131,3 +131,14 @@ def test_front_csv_of_an_empty_front_has_its_head_only():
 def test_params_are_one_line_with_short_numbers():
     params = {"forget.method": "npo", "retain.weight": 0.123456, "epochs": 3}
     assert params_line(params) == "forget.method=npo, retain.weight=0.123, epochs=3"
+
+
+def test_front_shows_the_worst_probe_and_csv_shows_all():
+    original = {"leak@k": 1.0, "worst probe": 1.0}
+    audits = {FRONT[0]: {"leak@k": 0.25, "asked": 0.1, "worst probe": 0.25, "hidden facts": 2.0}, "original": original}
+    table = printed(show_front, front() | {"audits": audits})
+    assert "worst probe" in table and "hidden facts" in table and "leak@k" not in table
+    head, *rows = list(csv.reader(io.StringIO(front_csv(front() | {"audits": audits}))))
+    assert head[-4:] == ["asked", "leak@k", "worst probe", "hidden facts"]
+    assert rows[0][-4:] == ["0.1", "0.25", "0.25", "2.0"] and all(len(row) == len(head) for row in rows)
+    assert next(row for row in rows if row[0] == "original")[-4:] == ["", "1.0", "1.0", ""]
