@@ -245,11 +245,13 @@ class LoraSettings(Settings):
 
 
 def head_chunk(asked: int | None, vocabulary: int, *, gpu: bool) -> int:
-    """Answer tokens whose logits exist at a time, where `asked` leaves it open: many small chunks keep a GPU waiting for its launches."""
+    """Answer tokens whose logits exist at a time, where `asked` leaves it open: chunks as large as memory that nobody misses."""
     if asked is not None:
         return asked
     logit_bytes = 20  # in float32, with the copies that token beliefs make of them
-    return max(256, 2 * 1024**3 // (logit_bytes * vocabulary)) if gpu else 256
+    # Many small chunks keep a GPU waiting for its launches.
+    least, spare = (256, 2 * 1024**3) if gpu else (128, 256 * 1024**2)
+    return max(least, spare // (logit_bytes * vocabulary))
 
 
 class EngineSettings(Settings):
@@ -260,7 +262,7 @@ class EngineSettings(Settings):
     inference: Literal["gathered", "lockstep"] = "gathered"
     """Evaluation and sampling: on a full copy of the weights per worker, or on the sharded model in lock-step where that does not fit."""
     head_chunk_tokens: PositiveInt | None = None
-    """Answer tokens whose logits exist at a time in the fused head; left out: 256 on a CPU, on a GPU what 2 GiB hold."""
+    """Answer tokens whose logits exist at a time in the fused head; left out: what 2 GiB hold on a GPU, 256 MiB on a CPU."""
     cuda_graphs: bool = True
     """On a GPU, replay one captured graph per generated token where `inference` is `gathered` and the model allows it."""
     evaluation_batch: PositiveInt = 32

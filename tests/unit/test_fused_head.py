@@ -360,7 +360,7 @@ def test_plan_refuses_terms_that_overlap_or_cut_a_response():
 
 
 def test_chunk_that_is_left_open_follows_the_memory_of_a_gpu_and_is_fixed_on_a_cpu():
-    assert head_chunk(None, 128_256, gpu=False) == head_chunk(None, 500, gpu=False) == 256
+    assert head_chunk(None, 128_256, gpu=False) == 128 < 256 * 1024**2 // (20 * 500) == head_chunk(None, 500, gpu=False)
     assert 20 * 128_256 * head_chunk(None, 128_256, gpu=True) <= 2 * 1024**3 < 20 * 128_256 * (head_chunk(None, 128_256, gpu=True) + 1)
     assert head_chunk(None, 10**9, gpu=True) == 256
     assert head_chunk(7, 128_256, gpu=True) == 7

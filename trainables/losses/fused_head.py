@@ -18,7 +18,7 @@ from search_spaces.trial_settings import head_chunk
 from trainables.losses.head_plan import HeadOutput, HeadPlan, HeadTerm, TermStats
 from trainables.losses.logit_methods import LogitRows
 from trainables.losses.methods import METHODS, LogitMethod, PreferenceMethod, TargetMethod
-from trainables.losses.residuals import TargetStats, target_residual, token_logp
+from trainables.losses.residuals import Softmax, TargetStats, softmax_of, target_residual, token_logp
 from trainables.losses.retain import kl_residual, nll_residual
 from trainables.losses.token_belief import belief_residual
 from trainables.losses.whole_responses import WholeResponses, pair_up, sums_of
@@ -202,18 +202,22 @@ def residuals(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, plan:
 
 
 def _residual_chunks(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses) -> Iterator[ResidualChunk]:
+    logit_method = isinstance(METHODS[plan.forget.method], LogitMethod)
     for rows in head.chunks(term.rows, plan.chunk):
         logits_NV, targets_N = head.logits(rows), plan.targets_N[rows]
         mine = slice(rows.start - term.rows.start, rows.stop - term.rows.start)
+        # Methods on whole rows of logits have a form of their own.
+        known = None if term.kind == "kl" or (term.kind == "forget" and logit_method) else softmax_of(logits_NV)
         stats = TargetStats(
-            token_logp(logits_NV, targets_N),
+            token_logp(logits_NV, targets_N, known),
             term.sequence_N[mine],
             term.lengths_S,
             None if term.reference_logp_N is None else term.reference_logp_N[mine],
             whole.logp_S,
             whole.reference_logp_S,
         )
-        yield ResidualChunk(rows, logits_NV, stats, *_losses(head, plan, term, whole, rows, logits_NV, stats))
+        yield ResidualChunk(rows, logits_NV, stats, *_losses(head, plan, term, whole, rows, logits_NV, stats, known))
+        del logits_NV, known  # before the next chunk takes as much
 
 
 def _run_term(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses, gradients: _Gradients) -> TermStats:
@@ -225,18 +229,26 @@ def _run_term(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses
         logp_N = chunk.stats.logp_N.double()
         sums += torch.stack([chunk.loss_N.double().sum(), logp_N.sum(), chunk.guarded_N.double().sum()])
         logp_S.index_add_(0, chunk.stats.sequence_N, logp_N)
+        del chunk  # likewise
     loss, target_logp_nats, guarded_rows = sums.tolist()
     return TermStats(loss, target_logp_nats, len(term.sequence_N), int(guarded_rows), logp_S)
 
 
 def _losses(
-    head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses, rows: slice, logits_NV: Tensor, stats: TargetStats
+    head: _Head,
+    plan: HeadPlan,
+    term: HeadTerm,
+    whole: WholeResponses,
+    rows: slice,
+    logits_NV: Tensor,
+    stats: TargetStats,
+    known: Softmax | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, residual and guard of each row of one chunk."""
+    """Loss, residual and guard of each row of one chunk; the residual takes the memory of `known`."""
     targets_N, method = plan.targets_N[rows], METHODS[plan.forget.method]
     unguarded_N = torch.zeros_like(targets_N, dtype=torch.bool)
     if term.kind == "nll":
-        return *nll_residual(logits_NV, targets_N), unguarded_N
+        return *nll_residual(logits_NV, targets_N, known), unguarded_N
     if term.kind == "kl":
         return *kl_residual(logits_NV, _reference_logits(head, plan, rows)), unguarded_N
     if isinstance(method, LogitMethod):
@@ -246,8 +258,8 @@ def _losses(
     assert isinstance(method, TargetMethod | PreferenceMethod), "a method on activations needs no head"
     weight_N, loss_N = method.weigh(stats, plan.forget) if isinstance(method, TargetMethod) else whole.weigh(stats, method.score)
     if term.kind == "preferred" or plan.token_belief is None:
-        return loss_N, target_residual(logits_NV, targets_N, weight_N), unguarded_N
-    loss_extra_N, residual_NV, guarded_N = belief_residual(logits_NV, targets_N, weight_N, plan.token_belief)
+        return loss_N, target_residual(logits_NV, targets_N, weight_N, known), unguarded_N
+    loss_extra_N, residual_NV, guarded_N = belief_residual(logits_NV, targets_N, weight_N, plan.token_belief, known)
     return loss_N + loss_extra_N, residual_NV, guarded_N
 
 

@@ -37,25 +37,54 @@ class TargetStats:
         return self.lengths_S[self.sequence_N].to(self.logp_N.dtype)
 
 
-def token_logp(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
-    """Log-probability of each target in nats.
+@dataclass(frozen=True)
+class Softmax:
+    """The policy of some rows, computed once: passes over the vocabulary are most of what a loss costs beside its products."""
 
-    `gather`, not indexing: a label of -100 is then an error and not silently the token V - 100.
-    """
-    return logits_NV.log_softmax(dim=-1).gather(1, targets_N.unsqueeze(1)).squeeze(1)
+    probability_NV: Tensor
+    """Whoever makes a residual takes its memory: read it before."""
+    log_total_N1: Tensor
+    """Logarithm of the sum over the vocabulary of exp(logit)."""
 
 
 @torch.no_grad()
-def target_residual(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor) -> Tensor:
+def softmax_of(logits_NV: Tensor) -> Softmax:
+    """Probabilities and the sum that normalises them."""
+    probability_NV = logits_NV.softmax(dim=-1)
+    # From the likeliest token, whose probability is at least 1 / V: nothing is lost, and a pass with exponentials is saved.
+    log_total_N1 = logits_NV.amax(dim=-1, keepdim=True) - probability_NV.amax(dim=-1, keepdim=True).log()
+    return Softmax(probability_NV, log_total_N1)
+
+
+def token_logp(logits_NV: Tensor, targets_N: Tensor, known: Softmax | None = None) -> Tensor:
+    """Log-probability of each target in nats.
+
+    `gather`, not indexing: a label of -100 is then an error and not silently the token V - 100.
+
+    Args:
+        logits_NV: Logits of the policy.
+        targets_N: Target tokens.
+        known: Their softmax, where it is there.
+    """
+    at_target_N1 = targets_N.unsqueeze(1)
+    if known is None:
+        return logits_NV.log_softmax(dim=-1).gather(1, at_target_N1).squeeze(1)
+    return (logits_NV.gather(1, at_target_N1) - known.log_total_N1).squeeze(1)
+
+
+@torch.no_grad()
+def target_residual(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor, known: Softmax | None = None) -> Tensor:
     """`weight * (e_y - p)`: pushes the target down, whatever weighs it.
 
     Args:
         logits_NV: Logits of the policy.
         targets_N: Target tokens.
         weight_N: Weight of each row, treated as a constant.
+        known: The softmax of the logits, where it is there; it becomes the residual.
     """
     at_target_N1 = targets_N.unsqueeze(1)
-    residual_NV = logits_NV.softmax(dim=-1).mul_(-weight_N.unsqueeze(1)).scatter_(1, at_target_N1, 0.0)
+    probability_NV = logits_NV.softmax(dim=-1) if known is None else known.probability_NV
+    residual_NV = probability_NV.mul_(-weight_N.unsqueeze(1)).scatter_(1, at_target_N1, 0.0)
     # Not 1 - p_y: a memorised token has p_y within a rounding of 1, and what is left is all that pushes it down.
     return residual_NV.scatter_(1, at_target_N1, -residual_NV.sum(dim=-1, keepdim=True))
 

@@ -6,18 +6,23 @@ Shape suffixes: N rows (answer tokens), V vocabulary.
 import torch
 from torch import Tensor
 
-from trainables.losses.residuals import target_residual, token_logp
+from trainables.losses.residuals import Softmax, target_residual, token_logp
 
 
 @torch.no_grad()
-def nll_residual(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+def nll_residual(logits_NV: Tensor, targets_N: Tensor, known: Softmax | None = None) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of the targets.
+
+    Args:
+        logits_NV: Logits of the policy.
+        targets_N: Target tokens.
+        known: The softmax of the logits, where it is there; it becomes the residual.
 
     Returns:
         Loss of each row in nats, and its gradient `p - e_y` with respect to the logits.
     """
-    loss_N = -token_logp(logits_NV, targets_N)
-    return loss_N, target_residual(logits_NV, targets_N, -torch.ones_like(loss_N))
+    loss_N = -token_logp(logits_NV, targets_N, known)
+    return loss_N, target_residual(logits_NV, targets_N, -torch.ones_like(loss_N), known)
 
 
 @torch.no_grad()

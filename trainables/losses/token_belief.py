@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from search_spaces.trial_settings import TokenBeliefSettings
+from trainables.losses.residuals import Softmax, softmax_of, token_logp
 
 
 @torch.no_grad()  # weight and belief are constants of the loss, and buffers are reused
-def belief_residual(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor, settings: TokenBeliefSettings) -> tuple[Tensor, Tensor, Tensor]:
+def belief_residual(
+    logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor, settings: TokenBeliefSettings, known: Softmax | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """What a base method's loss and residual become with token beliefs.
 
     Unguarded, a step can *reinforce* the target: its residual `(1 - lambda) + lambda * q_y - p_y` is negative for a memorised token
@@ -26,6 +29,7 @@ def belief_residual(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor, sett
         targets_N: Target tokens.
         weight_N: Weight of each row under the base method, not negative, treated as a constant.
         settings: The belief.
+        known: The softmax of the logits, where it is there; it becomes the residual.
 
     Returns:
         - `weight * (<t, log p> - log p_y)` per row in nats, to be added to the base method's loss; 0 at lambda 0.
@@ -36,13 +40,16 @@ def belief_residual(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor, sett
     Deviation: the guard; `guard_target: false` is the published form.
     """
     at_target_N1 = targets_N.unsqueeze(1)
-    logp_NV = logits_NV.log_softmax(dim=-1)
+    known = softmax_of(logits_NV) if known is None else known
+    token_NK, mass_NK = top_belief(logits_NV, targets_N, settings)
     # Belief and policy without the target. Their mass is summed, never taken as 1 - q_y or 1 - p_y: memorised tokens, the ones that
     # need the guard, have both within a rounding of 1.
-    others_NV = belief(logits_NV, targets_N, settings).scatter_(1, at_target_N1, 0.0)
-    belief_mass_N = others_NV.sum(dim=-1)
-    gain_N = (others_NV * logp_NV).sum(dim=-1) - belief_mass_N * logp_NV.gather(1, at_target_N1).squeeze(1)
-    policy_NV = logp_NV.exp_().scatter_(1, at_target_N1, 0.0)
+    others_NK = mass_NK.masked_fill(token_NK == at_target_N1, 0.0)
+    belief_mass_N = others_NK.sum(dim=-1)
+    logp_NK = logits_NV.gather(1, token_NK) - known.log_total_N1
+    # A token without mass counts nothing, also where its log-probability is infinite.
+    gain_N = torch.where(others_NK > 0, others_NK * logp_NK, 0.0).sum(dim=-1) - belief_mass_N * token_logp(logits_NV, targets_N, known)
+    policy_NV = known.probability_NV.scatter_(1, at_target_N1, 0.0)
     policy_mass_N = policy_NV.sum(dim=-1)
 
     share_N = torch.full_like(weight_N, settings.weight)
@@ -51,12 +58,18 @@ def belief_residual(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor, sett
         guarded_N = share_N * belief_mass_N > policy_mass_N
         share_N = torch.where(guarded_N, policy_mass_N / belief_mass_N, share_N)
 
-    residual_NV = others_NV.mul_(share_N.unsqueeze(1)).sub_(policy_NV).mul_(weight_N.unsqueeze(1))
+    residual_NV = policy_NV.mul_(-weight_N.unsqueeze(1)).scatter_add_(1, token_NK, others_NK * (share_N * weight_N).unsqueeze(1))
     target_N = torch.where(guarded_N, 0.0, weight_N * (policy_mass_N - share_N * belief_mass_N))
     return weight_N * share_N * gain_N, residual_NV.scatter_(1, at_target_N1, target_N.unsqueeze(1)), guarded_N
 
 
 def belief(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettings) -> Tensor:
+    """`top_belief` as probabilities over the whole vocabulary, not zero at the chosen tokens only."""
+    token_NK, mass_NK = top_belief(logits_NV, targets_N, settings)
+    return torch.zeros_like(logits_NV).scatter_(1, token_NK, mass_NK)
+
+
+def top_belief(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettings) -> tuple[Tensor, Tensor]:
     """The belief `q`: softmax at a temperature, restricted to the top tokens or to a nucleus among them, and renormalised.
 
     Args:
@@ -65,18 +78,37 @@ def belief(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettings) 
         settings: Temperature, number of tokens, mass of the nucleus, whether the target is left out.
 
     Returns:
-        Probabilities over the whole vocabulary; not zero at the chosen tokens only.
+        Distinct tokens of each row and their probabilities, both `[N, K]`; those outside of the belief have none.
     """
-    scores_NV = logits_NV / settings.temperature
+    width, left_out = logits_NV.shape[1], int(settings.exclude_target)
+    most = min(settings.top_k, width)
+    # One more, so that a tie at the border shows, and one for a target that is among them and goes.
+    found = logits_NV.topk(min(most + 1 + left_out, width), dim=-1)
+    token_NW, score_NW = found.indices, found.values / settings.temperature
     if settings.exclude_target:
-        scores_NV.scatter_(1, targets_N.unsqueeze(1), -math.inf)
-    most = min(settings.top_k, scores_NV.shape[1])
-    top_Nk = scores_NV.topk(most, dim=-1).values
+        score_NW, order_NW = score_NW.masked_fill(token_NW == targets_N.unsqueeze(1), -math.inf).sort(dim=-1, descending=True, stable=True)
+        token_NW = token_NW.gather(1, order_NW)
     count_N1 = torch.full_like(targets_N, most).unsqueeze(1)
     if settings.top_p < 1:
-        count_N1 = nucleus_size(top_Nk, scores_NV.logsumexp(dim=-1, keepdim=True), settings.top_p)
-    chosen_NV = top_tokens(scores_NV, top_Nk, count_N1)
-    return scores_NV.masked_fill_(~chosen_NV, -math.inf).softmax(dim=-1)
+        log_total_N1 = _scores(logits_NV, targets_N, settings).logsumexp(dim=-1, keepdim=True)
+        count_N1 = nucleus_size(score_NW[:, :most], log_total_N1, settings.top_p)
+    token_NK, score_NK = token_NW[:, :most].clone(), score_NW[:, :most].clone()
+    inside = count_N1 < score_NW.shape[1]
+    next_N1 = score_NW.gather(1, count_N1.clamp(max=score_NW.shape[1] - 1))
+    tied = (inside & (next_N1 == score_NW.gather(1, count_N1 - 1))).squeeze(1).nonzero().squeeze(1)
+    if len(tied):
+        # Seldom: whole rows are looked at again, for there may be more equals than were fetched.
+        score_TV = _scores(logits_NV[tied], targets_N[tied], settings)
+        chosen_TV = top_tokens(score_TV, score_NK[tied], count_N1[tied])
+        again = score_TV.masked_fill_(~chosen_TV, -math.inf).topk(most, dim=-1)
+        token_NK[tied], score_NK[tied] = again.indices, again.values
+    places = torch.arange(most, device=logits_NV.device)
+    return token_NK, score_NK.masked_fill_(places >= count_N1, -math.inf).softmax(dim=-1)
+
+
+def _scores(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettings) -> Tensor:
+    scores_NV = logits_NV / settings.temperature
+    return scores_NV.scatter_(1, targets_N.unsqueeze(1), -math.inf) if settings.exclude_target else scores_NV
 
 
 def nucleus_size(top_Nk: Tensor, log_total_N1: Tensor, top_p: float) -> Tensor:
