@@ -73,7 +73,7 @@ def main() -> None:
     if engine.world_size == 2:
         found["sampling"] = sampling(engine, data, load_causal_lm(original, sweep.model).eval(), trial.engine)
     else:
-        found["enumeration"] = enumeration(load_causal_lm(original, sweep.model).eval(), engine.tokenizer, data)
+        found["enumeration"] = enumeration(load_causal_lm(original, sweep.model).eval(), engine.tokenizer, data, trial.engine)
     if engine.rank == 0:
         output.write_text(json.dumps(found))
     leave()
@@ -101,10 +101,10 @@ def sampling(engine: Any, data: Any, whole: Any, settings: EngineSettings) -> di
     return {name: [counts[name] / seconds for seconds in values] for name, values in times.items()}
 
 
-def enumeration(whole: Any, tokenizer: Any, data: Any) -> dict[str, Any]:
+def enumeration(whole: Any, tokenizer: Any, data: Any, settings: EngineSettings) -> dict[str, Any]:
     """Every response of the validation questions: with the prompt's cache shared, and each response by itself."""
     questions = data.benchmark.parts["validation"].questions
-    with inference(Solo(whole, tokenizer), EngineSettings()) as model:  # type: ignore[arg-type]
+    with inference(Solo(whole, tokenizer), settings) as model:  # type: ignore[arg-type]
         alone = []
         for question in questions:
             for response in (text for row in question.responses for text in row):

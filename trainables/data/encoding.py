@@ -178,6 +178,12 @@ def instructed(tokenizer: PreTrainedTokenizerBase, instruction: str | None) -> I
         tokenizer._lethe_instruction = None
 
 
+def asked_under(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, ...]:
+    """What decides, beside its text, how a prompt is encoded: whoever keeps token ids keeps this with them."""
+    names = ("_lethe_system_prompt", "_lethe_instruction", "chat_template")
+    return tuple(getattr(tokenizer, name, None) for name in names)
+
+
 def _asked(tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
     instruction = getattr(tokenizer, "_lethe_instruction", None)
     return prompt if instruction is None or not prompt else f"{instruction}\n\n{prompt}"

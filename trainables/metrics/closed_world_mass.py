@@ -9,10 +9,9 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from scipy.special import logsumexp
 from transformers import PreTrainedTokenizerBase
 
-from trainables.data.encoding import encode, encode_prompt
+from trainables.data.encoding import asked_under, encode, encode_prompt
 from trainables.data.examples import ClosedQuestion
 from trainables.metrics.scoring import Ids, Scorer, dealt_batches
 from trainables.metrics.utility import harmonic_mean
@@ -44,13 +43,13 @@ def question_mass(logp_nats: Sequence[Sequence[float]], true_value: int, canonic
     The posterior is taken in logarithms: where the model has collapsed, all masses underflow but their ratio does not.
     """
     true_row = np.asarray(logp_nats[true_value], dtype=np.float64)
-    everything = logsumexp(np.fromiter(chain.from_iterable(logp_nats), dtype=np.float64))
+    everything = _log_sum(np.fromiter(chain.from_iterable(logp_nats), dtype=np.float64))
     others = np.delete(true_row, canonical)
     return QuestionMass(
         canonical_mass=_mass(true_row[canonical]),
-        rephrased_mass=_mass(logsumexp(others)) if others.size else 0.0,
-        true_mass=_mass(logsumexp(true_row)),
-        posterior=_mass(logsumexp(true_row) - everything),
+        rephrased_mass=_mass(_log_sum(others)) if others.size else 0.0,
+        true_mass=_mass(_log_sum(true_row)),
+        posterior=_mass(_log_sum(true_row) - everything),
         coherence=_mass(everything),
     )
 
@@ -69,6 +68,12 @@ def total_variation(logp_nats: Sequence[float], other_logp_nats: Sequence[float]
     return float(np.minimum((np.abs(p - q).sum() + rest) / 2, 1.0))
 
 
+def _log_sum(logp_nats: np.ndarray) -> float:
+    # For some sixty numbers; scipy's is ten times slower than the sum.
+    with np.errstate(invalid="ignore"):  # a diverged model's NaN is seen by what comes of it
+        return float(np.logaddexp.reduce(logp_nats))
+
+
 def _mass(logp_nats: float) -> float:
     # Sums of float32 log-probabilities may pass 1 by rounding. np.minimum, unlike min, lets NaN through: a diverged model must be seen.
     return float(np.minimum(np.exp(logp_nats), 1.0))
@@ -83,7 +88,7 @@ def score_questions(scorer: Scorer, questions: Sequence[ClosedQuestion]) -> list
     """
     longest_first = sorted(questions, key=lambda question: (-len(question.prompt), question.id))
     most_responses = max((sum(map(len, question.responses)) for question in questions), default=1)
-    continuations = Continuations(scorer.tokenizer)
+    continuations = continuations_of(scorer.tokenizer)
     items: list[dict[str, Any]] = []
     # A batch holds every response to each of its questions.
     for chunk in dealt_batches(longest_first, scorer, max(1, scorer.batch // most_responses)):
@@ -101,15 +106,32 @@ def _rows(values: Sequence[float], question: ClosedQuestion) -> list[Sequence[fl
     return [values[end - len(row) : end] for end, row in zip(ends, question.responses, strict=True)]
 
 
+def continuations_of(tokenizer: PreTrainedTokenizerBase) -> "Continuations":
+    """Those of a tokenizer, kept from one evaluation to the next: the questions are the same at every rung of every trial."""
+    known = getattr(tokenizer, "_lethe_continuations", None)
+    if known is None or known.asked_under != asked_under(tokenizer):
+        known = tokenizer._lethe_continuations = Continuations(tokenizer)
+    return known
+
+
 class Continuations:
     """Token ids of prompts and of every response to them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+        self.asked_under = asked_under(tokenizer)
+        """What else decides how a prompt is encoded."""
         self._after_special: dict[str, Ids] = {}
+        self._known: dict[ClosedQuestion, tuple[Ids, list[Ids]]] = {}
 
     def __call__(self, question: ClosedQuestion) -> tuple[Ids, list[Ids]]:
         """Prompt ids, and the ids of each response, end token included, value by value."""
+        # By the whole question: other data may use the same ids.
+        if question not in self._known:
+            self._known[question] = self._encoded(question)
+        return self._known[question]
+
+    def _encoded(self, question: ClosedQuestion) -> tuple[Ids, list[Ids]]:
         prompt = encode_prompt(self._tokenizer, question.prompt)
         # A special token ends the text before it for the tokenizer, so what follows does not depend on the prompt: the many
         # questions about one attribute share their responses (6000 encodings become 180 in the quickstart).
