@@ -14,7 +14,7 @@ from cluster.capacity_models import ModelShape
 from cluster.capacity_trained import adapters, cut, trained_tensors
 from search_spaces.method_catalogue import METHODS
 from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import TrialSettings, head_chunk
+from search_spaces.trial_settings import TrialSettings, head_chunk, reduce_bucket
 
 GIB = 1024**3
 GATHER_ELEMENTS = 64 * 1024**2
@@ -29,7 +29,6 @@ CPU_PROCESS = 560 * 1024**2
 """A worker before its engine: Python, torch, transformers, deepspeed. Measured."""
 
 # DeepSpeed's defaults, which a trial's `deepspeed: zero_optimization` may change.
-_REDUCE_BUCKET = 500_000_000
 _PREFETCH_BUCKET = 50_000_000
 _REUSE_DISTANCE = 1_000_000_000
 _SUB_GROUP = 1_000_000_000
@@ -37,8 +36,8 @@ _SUB_GROUP = 1_000_000_000
 _LARGEST_HEAP_TENSOR = 32 * 1024**2
 """Bytes up to which glibc's malloc may take a tensor from its heap."""
 
-# AdamW without foreach on one flat float32 tensor: the flattened gradient, the root of the second moment, and its quotient.
-_STEP_BYTES = 12
+# Of the fused AdamW: the flattened gradient in float32. Weights and moments are changed where they lie.
+_STEP_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -134,8 +133,9 @@ class _Sizes:
     @property
     def bucket(self) -> int:
         """Elements of the bucket in which gradients wait for their reduction: on a CPU only pages that are written to count."""
-        size = self.zero("reduce_bucket_size", _REDUCE_BUCKET)
-        return size if self.gpu else min(size, sum(self.trained.values()))
+        trained = sum(self.trained.values())
+        size = self.zero("reduce_bucket_size", reduce_bucket(trained))
+        return size if self.gpu else min(size, trained)
 
 
 def memory_of_rank(

@@ -12,8 +12,10 @@ from rich.table import Table
 from cluster.capacity_layouts import Cluster, demanding_trial, describe_lanes, require_layout
 from cluster.capacity_memory import CPU_PROCESS, GIB, Lengths, RankMemory, memory_of_rank
 from cluster.capacity_models import ModelShape, shape_of
+from cluster.capacity_trained import trained_tensors
 from orchestrator.records import TrialRecord
 from search_spaces.sweep_settings import SweepSettings
+from search_spaces.trial_settings import reduce_bucket
 from search_spaces.user_errors import UserError
 from trainables.data.examples import Benchmark
 
@@ -59,6 +61,7 @@ def show_scale(sweep: SweepSettings, file: str, benchmark: Benchmark, steps: int
     _say(console, f"model: {shape.name}, {shape.parameters:,} parameters; longest example: {lengths.sequence} tokens")
     console.print(_table(found.memory, workers, cluster.gpu_memory))
     _say(console, f"memory per rank, phase by phase: {describe_phases(found.memory)}")
+    _say(console, describe_zero(sweep, shape))
     if any(key.startswith("offload") for key in sweep.trial.deepspeed.get("zero_optimization", {})):
         _say(console, "trial.deepspeed offloads to host memory or disk, which is not counted: GPUs need less than this")
     _say(console, f"smallest workers_per_trial that fits: {found.smallest_workers}")
@@ -87,6 +90,7 @@ def show_memory_here(sweep: SweepSettings, benchmark: Benchmark, options: ScaleO
         f"memory per worker on CPUs: about {total / GIB:.2f} GiB at its peak ({memory.worst_phase}),"
         f" {workers * total / GIB:.2f} GiB per lane",
     )
+    _say(console, describe_zero(sweep, shape))
 
 
 def lengths_of(sweep: SweepSettings, benchmark: Benchmark, sequence_tokens: int | None) -> Lengths:
@@ -123,6 +127,17 @@ def describe_host_memory(sweep: SweepSettings, shape: ModelShape, cluster: Clust
     model = shape.parameters * (2 if sweep.model.dtype == "bfloat16" else 4)
     gib = ranks * (model + CPU_PROCESS) / GIB
     return f"host memory of a node when its lanes start: up to {gib:.0f} GiB, {ranks} ranks that each read {model / GIB:.1f} GiB of weights"
+
+
+def describe_zero(sweep: SweepSettings, shape: ModelShape) -> str:
+    """What ZeRO-3 is set to for this model, and why."""
+    trial = demanding_trial(sweep)
+    trained = sum(trained_tensors(shape, trial).values())
+    given = trial.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size")
+    size = reduce_bucket(trained) if given is None else int(given)
+    why = "as trial.deepspeed says" if given is not None else "all that is trained" if size >= trained else "its usual size"
+    mib = size * (2 if sweep.model.dtype == "bfloat16" else 4) / 1024**2
+    return f"ZeRO-3: a gradient bucket of {size:,} elements ({why}), {mib:,.0f} MiB; no weight stays gathered between steps"
 
 
 def describe_phases(memory: RankMemory) -> str:

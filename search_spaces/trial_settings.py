@@ -254,6 +254,14 @@ def head_chunk(asked: int | None, vocabulary: int, *, gpu: bool) -> int:
     return max(least, spare // (logit_bytes * vocabulary))
 
 
+def reduce_bucket(trained: int) -> int:
+    """Elements of ZeRO-3's gradient bucket, where `deepspeed` leaves it open: its usual size, or all that is trained where that is less.
+
+    The bucket is held from the first step on; at its usual size it takes 1 GB in half precision also where adapters train.
+    """
+    return max(1, min(500_000_000, trained))
+
+
 class EngineSettings(Settings):
     """Memory and speed; none of it changes a result beyond floating-point summation."""
 

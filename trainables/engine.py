@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import EngineSettings, TrialSettings
+from search_spaces.trial_settings import EngineSettings, TrialSettings, reduce_bucket
 from trainables.data.collate import TokenBatch
 from trainables.decoding import StaticSteps
 from trainables.losses.head_plan import HeadOutput, HeadPlan
@@ -55,8 +55,8 @@ def start_deepspeed() -> None:
     gc.freeze()
 
 
-def deepspeed_config(dtype: str, passed_through: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of one engine. Batch sizes are nominal: Lethe counts tokens and sequences itself."""
+def deepspeed_config(dtype: str, passed_through: Mapping[str, Any], trained: int) -> dict[str, Any]:
+    """The configuration of an engine that trains so many elements. Batch sizes are nominal: Lethe counts tokens and sequences itself."""
     zero = {
         "stage": 3,
         # Nothing stays gathered between steps, so that writing the shards is writing the weights.
@@ -65,6 +65,7 @@ def deepspeed_config(dtype: str, passed_through: Mapping[str, Any]) -> dict[str,
         "overlap_comm": False,
         "contiguous_gradients": True,
         "reduce_scatter": True,
+        "reduce_bucket_size": reduce_bucket(trained),
     }
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
@@ -114,7 +115,8 @@ class Engine:
         choose_trained(causal_lm, trial)
         policy = Policy(causal_lm)
         names = [name for name, _ in policy.named_parameters()]
-        config = deepspeed_config(model.dtype, trial.deepspeed)
+        trained = sum(parameter.numel() for parameter in policy.parameters() if parameter.requires_grad)
+        config = deepspeed_config(model.dtype, trial.deepspeed, trained)
         # `initialize` would move the whole model to the device before it cuts it; here each tensor is cut as soon as it arrives.
         for buffer in policy.buffers():
             buffer.data = buffer.data.to(self.device)
@@ -307,8 +309,8 @@ class Engine:
                 if key in moments:
                     moments[key].copy_(value)
                 else:
-                    # An engine that has not stepped yet has none. AdamW counts its steps on the CPU.
-                    moments[key] = value.to("cpu" if value.dim() == 0 else master.device, copy=True)
+                    # An engine that has not stepped yet has none.
+                    moments[key] = value.to(master.device, copy=True)
         for parameter in self._trained.values():
             parameter.ds_tensor.data.copy_(safe_get_local_fp32_param(parameter))
         torch.set_rng_state(state["random"].clone())

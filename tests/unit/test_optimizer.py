@@ -32,7 +32,7 @@ def fresh(settings):
 def test_adamw_is_torchs_own():
     settings = OptimizerSettings(beta1=0.7, beta2=0.9, weight_decay=0.3)
     theirs = torch.nn.Parameter(torch.linspace(-1, 1, 5, dtype=torch.float64))
-    expected = stepped(torch.optim.AdamW([theirs], betas=(0.7, 0.9), weight_decay=0.3, foreach=False), theirs, gradients(7))
+    expected = stepped(torch.optim.AdamW([theirs], betas=(0.7, 0.9), weight_decay=0.3, fused=True), theirs, gradients(7))
     assert torch.equal(stepped(*fresh(settings), gradients(7)), expected)
 
 

@@ -47,6 +47,15 @@ def test_plan_says_what_hosts_must_hold_and_what_is_not_counted(tmp_path):
     assert "offloads" not in shown(tmp_path, on_gpus())
 
 
+def test_plan_explains_what_zero3_is_set_to(tmp_path):
+    assert "a gradient bucket of 500,000,000 elements (its usual size), 1,907 MiB" in shown(tmp_path, on_gpus(shape="1b"))
+    adapters = shown(tmp_path, on_gpus(shape="1b"), trial={"lora": {"rank": 4, "modules": ["q_proj"]}})
+    # Sixteen layers, each with two thin matrices of 4 x 2048.
+    assert "a gradient bucket of 262,144 elements (all that is trained), 1 MiB" in adapters
+    asked = shown(tmp_path, on_gpus(shape="1b"), trial={"deepspeed": {"zero_optimization": {"reduce_bucket_size": 1024}}})
+    assert "a gradient bucket of 1,024 elements (as trial.deepspeed says), 0 MiB" in asked
+
+
 def test_plan_without_a_step_time_says_how_to_give_one(tmp_path):
     assert "2 trials in a row of 8 steps; give --step-time-s or --from-sweep for hours" in shown(tmp_path, on_gpus())
 
