@@ -66,14 +66,15 @@ class JobRunner:
     def engine(self, folder: str, model: ModelSettings, trial: TrialSettings | None = None) -> Engine:
         """The warm engine with `folder` as its pristine weights; built anew only where that differs which it was built with."""
         trial = TrialSettings() if trial is None else trial
-        config = Path(folder, "config.json")
-        shape = config.read_text() if config.is_file() else folder
+        # Two models of one shape may well have learnt other words.
+        shape = [path.read_text() if (path := Path(folder, name)).is_file() else folder for name in ("config.json", "tokenizer.json")]
         built_with = (trial.deepspeed, trial.trained, trial.lora.rank, trial.lora.modules)
-        key = (shape, model.dtype, model.attention, model.system_prompt, json.dumps(built_with, sort_keys=True))
+        key = (*shape, model.dtype, model.attention, model.system_prompt, json.dumps(built_with, sort_keys=True))
         if self._engine is None or self._engine_key != key:
             tokenizer = AutoTokenizer.from_pretrained(folder, revision=model.revision, trust_remote_code=model.trust_remote_code)
             set_system_prompt(tokenizer, model.system_prompt)
             self._engine = None  # free the old one before the new one takes its memory
+            self._data = {}  # its ids are the old tokenizer's
             self._engine, self._engine_key = Engine(folder, model, tokenizer, trial), key
         elif self._engine.folder != folder:
             self._engine.load(folder)

@@ -53,12 +53,14 @@ def load_study(storage: Path, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
 
 
-def child_runs(storage: Path, name: str, uri: str | None = None) -> list:
+def child_runs(storage: Path, name: str, uri: str | None = None, kind: str = "trial") -> list:
+    """Trials, or runs of another kind: audits of a shared sweep come and go with the tests that make them."""
     client = mlflow.MlflowClient(uri or f"sqlite:///{storage / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("lethe")
     runs = client.search_runs([experiment.experiment_id])
     parent = next(run for run in runs if run.info.run_name == name and "mlflow.parentRunId" not in run.data.tags)
-    return [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return [run for run in children if run.data.tags.get("lethe.kind") == kind]
 
 
 def front_of(storage: Path, name: str) -> dict:

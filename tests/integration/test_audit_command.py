@@ -44,7 +44,7 @@ def test_leaderboard_report_and_mlflow_have_it(audited):
     assert "worst probe" in lethe("front", "tiny", storage=storage, COLUMNS="220").stdout
     assert "leak@k" in lethe("front", "tiny", "--csv", storage=storage).stdout.splitlines()[0]
     assert "Is it really forgotten?" in (storage / "tiny" / "report.html").read_text()
-    runs = [run for run in child_runs(storage, "tiny") if run.data.tags["lethe.kind"] == "audit"]
+    runs = child_runs(storage, "tiny", kind="audit")
     assert {run.data.tags["lethe.audits"] for run in runs} == front["audits"].keys()
     assert all("test/leak_at_k" in run.data.metrics and run.info.status == "FINISHED" for run in runs)
     parent = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}").get_run(runs[0].data.tags["mlflow.parentRunId"])
