@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cluster.capacity import require_lanes
+from cluster.capacity.lane_capacity import require_lanes
 from orchestrator.baselines import plan_baselines
 from orchestrator.scale_plan_view import ScaleOptions, show_memory_here, show_scale
 from orchestrator.sweep_folder import SweepFolder

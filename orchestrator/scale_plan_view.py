@@ -9,10 +9,10 @@ from statistics import median
 from rich.console import Console
 from rich.table import Table
 
-from cluster.capacity_layouts import Cluster, demanding_trial, describe_lanes, require_layout
-from cluster.capacity_memory import CPU_PROCESS, GIB, Lengths, RankMemory, memory_of_rank
-from cluster.capacity_models import ModelShape, shape_of
-from cluster.capacity_trained import trained_tensors
+from cluster.capacity.layouts import Cluster, demanding_trial, describe_lanes, require_layout
+from cluster.capacity.model_shapes import ModelShape, shape_of
+from cluster.capacity.rank_memory import CPU_PROCESS, GIB, Lengths, RankMemory, memory_of_rank
+from cluster.capacity.trained_tensors import trained_tensors
 from orchestrator.records import TrialRecord
 from search_spaces.sweep_settings import SweepSettings
 from search_spaces.trial_settings import reduce_bucket

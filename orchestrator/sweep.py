@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from cluster.capacity import require_lanes
+from cluster.capacity.lane_capacity import require_lanes
 from orchestrator.audits import Subject, plan_audits, run_audits
 from orchestrator.baselines import Plan, ensure_baselines, plan_baselines
 from orchestrator.cleaning import drop_unfinished

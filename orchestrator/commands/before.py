@@ -43,7 +43,7 @@ def plan(
 ) -> None:
     """Show the space, sampled trials, lanes, memory and what would be prepared, here or on GPUs to come. Starts nothing."""
     with user_errors():
-        from cluster.capacity_layouts import Cluster
+        from cluster.capacity.layouts import Cluster
         from orchestrator.plan_view import show_plan, steps_of_trial
         from orchestrator.scale_plan_view import ScaleOptions, measured_step_s
         from orchestrator.sweep_folder import storage_root

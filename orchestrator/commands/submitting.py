@@ -11,7 +11,7 @@ from orchestrator.commands.terminal import File, Name, Overrides, app, load, scr
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
-    from cluster.submit import JobServer
+    from cluster.job_server import JobServer
 
 PANEL = "On a cluster"
 
@@ -53,7 +53,7 @@ def submit(
             raise UserError("the sweep's name is not known without a check", key="--name", remedy="give --name with --no-check")
         request = JobRequest(sweep_name, file_in_job(file, working_dir), working_dir, tuple(overrides or ()), storage, tracking_uri)
         # Importing Ray takes seconds; by now all that can be refused without it has been.
-        from cluster.submit import JobServer
+        from cluster.job_server import JobServer
 
         server, say = JobServer(address), screen()
         running = server.running(sweep_name)

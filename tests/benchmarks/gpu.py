@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 
 import trainables.inference
-from cluster.capacity_memory import GPU_FRAMEWORK, Lengths, memory_of_rank
+from cluster.capacity.rank_memory import GPU_FRAMEWORK, Lengths, memory_of_rank
 from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import TrialSettings
 from tests.benchmarks import gpu_heads, gpu_shapes

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from cluster.capacity_models import KNOWN, ModelShape
+from cluster.capacity.model_shapes import KNOWN, ModelShape
 from trainables.data.encoding import Encoded
 from trainables.data.examples import Example
 from trainables.scratch import END, PAD, train_tokenizer

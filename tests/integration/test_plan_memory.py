@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.capacity_memory import memory_of_rank
-from cluster.capacity_models import shape_of
+from cluster.capacity.model_shapes import shape_of
+from cluster.capacity.rank_memory import memory_of_rank
 from orchestrator.scale_plan_view import lengths_of
 from search_spaces.sweep_settings import SweepSettings
 from tests.integration.launch import run_ranks

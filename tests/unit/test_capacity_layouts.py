@@ -1,8 +1,8 @@
 import pytest
 
-from cluster.capacity_layouts import Cluster, demanding_trial, describe_lanes, require_layout
-from cluster.capacity_memory import GIB, Lengths
-from cluster.capacity_models import KNOWN
+from cluster.capacity.layouts import Cluster, demanding_trial, describe_lanes, require_layout
+from cluster.capacity.model_shapes import KNOWN
+from cluster.capacity.rank_memory import GIB, Lengths
 from search_spaces.user_errors import UserError
 from tests.unit import synthetic_sweep
 

@@ -1,8 +1,8 @@
 import pytest
 
-from cluster import capacity_memory as module
-from cluster.capacity_memory import Lengths, memory_of_rank
-from cluster.capacity_models import KNOWN
+from cluster.capacity import rank_memory as module
+from cluster.capacity.model_shapes import KNOWN
+from cluster.capacity.rank_memory import Lengths, memory_of_rank
 from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import TrialSettings
 

@@ -5,8 +5,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cluster.capacity_layouts import Cluster
-from cluster.capacity_memory import GIB
+from cluster.capacity.layouts import Cluster
+from cluster.capacity.rank_memory import GIB
 from orchestrator.cleaning import clean_storage, drop_unfinished
 from orchestrator.plan_view import show_plan
 from orchestrator.records import trial_id

@@ -149,7 +149,7 @@ def test_command_without_a_check_wants_a_name(file):
     ("status", "code", "expected"), [("SUCCEEDED", 0, 0), ("FAILED", 2, 2), ("FAILED", -9, 1), ("FAILED", None, 1), ("STOPPED", 0, 1)]
 )
 def test_exit_status_is_that_of_the_job(status, code, expected):
-    from cluster.submit import exit_status
+    from cluster.job_server import exit_status
 
     assert exit_status(SimpleNamespace(status=status, driver_exit_code=code)) == expected
 
@@ -157,7 +157,7 @@ def test_exit_status_is_that_of_the_job(status, code, expected):
 def test_log_goes_on_where_a_broken_connection_ended_it(monkeypatch):
     from ray.job_submission import JobStatus
 
-    from cluster import submit
+    from cluster import job_server as submit
 
     class Client:
         """Breaks off within the second line, and then tells the whole log from its beginning."""

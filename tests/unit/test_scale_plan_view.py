@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cluster.capacity_layouts import Cluster
-from cluster.capacity_memory import GIB
+from cluster.capacity.layouts import Cluster
+from cluster.capacity.rank_memory import GIB
 from orchestrator import cli
 from orchestrator.plan_view import show_plan
 from orchestrator.records import TrialRecord

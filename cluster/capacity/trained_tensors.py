@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from math import prod
 
-from cluster.capacity_models import ModelShape
+from cluster.capacity.model_shapes import ModelShape
 from search_spaces.trial_settings import TrialSettings
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from cluster.capacity_models import ModelShape
-from cluster.capacity_trained import adapters, cut, trained_tensors
+from cluster.capacity.model_shapes import ModelShape
+from cluster.capacity.trained_tensors import adapters, cut, trained_tensors
 from search_spaces.method_catalogue import METHODS
 from search_spaces.model_settings import ModelSettings
 from search_spaces.trial_settings import TrialSettings, head_chunk, reduce_bucket

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from cluster.capacity import Capacity, capacity_of, layout
-from cluster.capacity_memory import GIB, Lengths, RankMemory, memory_of_rank
-from cluster.capacity_models import ModelShape
+from cluster.capacity.lane_capacity import Capacity, capacity_of, layout
+from cluster.capacity.model_shapes import ModelShape
+from cluster.capacity.rank_memory import GIB, Lengths, RankMemory, memory_of_rank
 from search_spaces.method_catalogue import METHODS
 from search_spaces.space import Domain
 from search_spaces.sweep_settings import SweepSettings
