@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from search_spaces.loader import find_sweep_file
+from search_spaces.loading.loader import find_sweep_file
 from search_spaces.user_errors import UserError
 
 # Patterns as in a .gitignore. Ray uploads everything else, to where everybody with the token can read it.

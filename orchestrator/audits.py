@@ -16,8 +16,8 @@ from orchestrator.baselines import MEASUREMENT_VERSION, OnProgress
 from orchestrator.mailbox import LostError
 from orchestrator.records import Audit
 from orchestrator.sweep_folder import SweepFolder, write_json
-from search_spaces.evaluation_settings import EvaluationSettings
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.jobs import AuditJob
 

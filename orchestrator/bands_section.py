@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from orchestrator.figures import styled
 from orchestrator.records import SweepView, TrialRecord
 from orchestrator.report_series import BELIEF_NAMES, CANONICAL_COLOUR, REPHRASED_COLOUR, group_name, method_and_beliefs
-from search_spaces.method_catalogue import METHODS
+from search_spaces.catalogue.method_catalogue import METHODS
 
 EXPLANATION = """Mean log-probability of whole answers to the first forget prompts, in nats, at every rung from before unlearning (0) on;
 medians over the trials of a loss. The bands are what else the original model would have said, found by beam search and split at 20 and

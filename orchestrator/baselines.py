@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.records import BASELINES
 from orchestrator.sweep_folder import SweepFolder, write_json
-from search_spaces.evaluation_settings import EvaluationSettings
-from search_spaces.model_settings import ModelSettings
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.data.benchmarks import load_benchmark
 from trainables.jobs import MeasureJob, PrepareJob

@@ -11,7 +11,7 @@ from orchestrator.hypervolume_statistics import Curve, Interval, bootstrap_inter
 from orchestrator.objectives import Criteria, Objective, criteria_of, objective_values, objectives_of
 from orchestrator.records import BASELINES, SweepView, TrialRecord
 from orchestrator.sweep_folder import SweepFolder
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.data.benchmarks import load_benchmark
 

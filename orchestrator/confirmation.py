@@ -17,8 +17,8 @@ from orchestrator.mailbox import LostError
 from orchestrator.objectives import Objective, objective_values, objectives_of, why_unusable
 from orchestrator.records import Confirmation
 from orchestrator.sweep_folder import SweepFolder, write_json
-from search_spaces.space import apply
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.space import apply
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.jobs import TrialJob
 

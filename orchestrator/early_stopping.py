@@ -8,7 +8,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.objectives import limits_of
 from orchestrator.ranking import Standing, going_on, positions, standing
 from orchestrator.records import TrialRecord
-from search_spaces.sweep_settings import EarlyStoppingSettings, SweepSettings
+from search_spaces.settings.sweep_settings import EarlyStoppingSettings, SweepSettings
 from trainables.jobs import Verdict
 
 _RANK, _UNFIT = "rank", "unfit"

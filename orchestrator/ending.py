@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestrator.ledger import Ledger
 from orchestrator.records import TrialRecord
-from search_spaces.sweep_settings import BudgetSettings
+from search_spaces.settings.sweep_settings import BudgetSettings
 
 
 class Ending:

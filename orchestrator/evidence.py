@@ -11,9 +11,9 @@ from orchestrator.objectives import objectives_of
 from orchestrator.provenance import flattened
 from orchestrator.rung_choice import ChosenRung
 from orchestrator.sweep_folder import SweepFolder
-from search_spaces.places import is_local
-from search_spaces.space import apply
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.paths import is_local
+from search_spaces.settings.space import apply
+from search_spaces.settings.sweep_settings import SweepSettings
 
 
 @dataclass(frozen=True)

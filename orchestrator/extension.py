@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from search_spaces.pydantic_problems import problems_of
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
+from search_spaces.validation_messages import problems_of
 
 REMEDY = "write +20 for more, or 64 for a new total"
 

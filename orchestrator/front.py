@@ -14,7 +14,7 @@ import numpy as np
 from orchestrator.objectives import Criteria, Objective, criteria_of, objective_values, to_minimised
 from orchestrator.pareto import NonDominated, hypervolume, non_dominated
 from orchestrator.records import BASELINES, Status, TrialRecord
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 
 Key = tuple[str, int]
 """A trial's name and a rung, from 1."""

@@ -24,7 +24,7 @@ from orchestrator.report_series import points_of, squeeze_groups
 from orchestrator.report_tables import failed_table, front_table
 from orchestrator.stopping_section import EXPLANATION as EARLY_STOPPING
 from orchestrator.stopping_section import stopping_section
-from search_spaces.catalogue import METRICS
+from search_spaces.catalogue.metric_catalogue import METRICS
 
 HTML_NAME, PICTURE_NAME = "report.html", "front.png"
 _SQUEEZING = """Probability of the forgotten facts on unseen questions: in the wording that was unlearned (canonical), and in all other

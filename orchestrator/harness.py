@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.sweep_folder import SweepFolder, write_json
-from search_spaces.model_settings import ModelSettings
+from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
 
 Scores = Mapping[str, float]

@@ -17,7 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.mailbox import LostError, Mailbox, Retries
 from orchestrator.termination import terminating
-from search_spaces.sweep_settings import ResourceSettings
+from search_spaces.settings.sweep_settings import ResourceSettings
 from search_spaces.user_errors import UserError
 from trainables.jobs import AnyJob
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from search_spaces.sweep_settings import BoundSettings, SweepSettings
+from search_spaces.settings.sweep_settings import BoundSettings, SweepSettings
 
 Part = Literal["validation", "test"]
 

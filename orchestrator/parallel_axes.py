@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from orchestrator.objectives import Objective
 from orchestrator.report_series import Point, better
-from search_spaces.space import Domain
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.space import Domain
+from search_spaces.settings.sweep_settings import SweepSettings
 
 _STEPS = 4
 # Below the searched values by this share of their range lies `off`: the trial does not have this key.

@@ -13,8 +13,8 @@ from cluster.capacity.lane_capacity import require_lanes
 from orchestrator.baselines import plan_baselines
 from orchestrator.scale_plan_view import ScaleOptions, show_memory_here, show_scale
 from orchestrator.sweep_folder import SweepFolder
-from search_spaces.space import Domain, sample
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.space import Domain, sample
+from search_spaces.settings.sweep_settings import SweepSettings
 from trainables.data.examples import Benchmark
 
 EXAMPLES = 5

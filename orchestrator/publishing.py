@@ -25,8 +25,8 @@ from orchestrator.sweep_folder import SweepFolder, write_json
 from orchestrator.tracking.run_contents import audit_run, confirmation_run
 from orchestrator.tracking.tracked_datasets import DatasetInfo, describe_datasets
 from orchestrator.tracking.tracker import SweepInfo, SweepSummary, Tracker, TrackingError
-from search_spaces.space import apply
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.space import apply
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.data.benchmarks import load_benchmark
 

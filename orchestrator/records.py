@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 
 Status = Literal["running", "finished", "stopped", "failed"]
 """`stopped` trials ended at a rung before their last, with results up to there; `failed` ones have none."""

@@ -10,8 +10,8 @@ from orchestrator.front import Front, rung_name
 from orchestrator.objectives import Objective, minimised_reference, objective_values, to_minimised
 from orchestrator.pareto import hypervolume
 from orchestrator.records import SweepView, TrialRecord
-from search_spaces.method_catalogue import METHODS
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.catalogue.method_catalogue import METHODS
+from search_spaces.settings.sweep_settings import SweepSettings
 
 # Okabe and Ito's palette: distinct for every common form of colour blindness.
 METHOD_COLOURS = {"ga": "#E69F00", "graddiff": "#0072B2", "npo": "#D55E00", "simnpo": "#CC79A7", "wga": "#009E73"}

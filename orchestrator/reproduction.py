@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from orchestrator.baselines import OnProgress, Plan
 from orchestrator.mailbox import LostError
 from orchestrator.records import TrialRecord
-from search_spaces.space import apply
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.space import apply
+from search_spaces.settings.sweep_settings import SweepSettings
 from trainables.jobs import TrialJob, Verdict
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from orchestrator.records import SweepView
 from orchestrator.report_series import OBJECTIVE_COLOURS
 from orchestrator.report_tables import html_table
 from orchestrator.stopping_statistics import FEWEST_FINISHED, RungStatistics, StoppingStatistics, stopping_statistics
-from search_spaces.sweep_settings import EarlyStoppingSettings
+from search_spaces.settings.sweep_settings import EarlyStoppingSettings
 
 EXPLANATION = """Spearman's rank correlation between the trials' values at a rung and at their end, on the validation part: 1 means that
 who leads there leads in the end, 0 that the rung says nothing. The joint rank is what early stopping goes by. Unlearning curves are not

@@ -14,7 +14,7 @@ from orchestrator.objectives import Criteria, criteria_of
 from orchestrator.pareto import hypervolume
 from orchestrator.ranking import going_on, positions, standing
 from orchestrator.records import TrialRecord
-from search_spaces.sweep_settings import EarlyStoppingSettings, SweepSettings
+from search_spaces.settings.sweep_settings import EarlyStoppingSettings, SweepSettings
 
 FEWEST_FINISHED = 5
 """Finished trials below which a rank correlation says nothing."""

@@ -40,9 +40,9 @@ from orchestrator.tracking.tracked_trials import read_tracked_trials
 from orchestrator.tune_scheduler import RungScheduler
 from orchestrator.tune_searcher import StudySearcher
 from orchestrator.warm_start import warm_trials
-from search_spaces.evaluation_settings import EvaluationSettings
-from search_spaces.space import apply
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.space import apply
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.jobs import AuditJob, TrialJob
 

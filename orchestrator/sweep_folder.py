@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean
 
 STORAGE_VARIABLE = "LETHE_STORAGE"

@@ -16,7 +16,7 @@ from orchestrator.live_progress import duration, seconds_left
 from orchestrator.objectives import criteria_of, objective_values
 from orchestrator.records import TrialRecord
 from orchestrator.stopping_statistics import stopping_statistics
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 
 
 def status_json(sweep: SweepSettings, records: Sequence[TrialRecord]) -> dict[str, Any]:

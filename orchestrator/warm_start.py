@@ -14,8 +14,8 @@ from orchestrator.records import TrialRecord
 from orchestrator.search import Study
 from orchestrator.search.selection import selected_rung, why_failed
 from orchestrator.sweep_folder import SweepFolder, open_sweep, write_json
-from search_spaces.space import Domain, apply, same_value, sample, trial_value
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.space import Domain, apply, same_value, sample, trial_value
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
 KEY = "search.warm_start"

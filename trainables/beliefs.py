@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, TopKLogitsWarper, TopPLogitsWarper
 
-from search_spaces.trial_settings import EngineSettings, SequenceBeliefSettings
+from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings
 from trainables.beam_search import beam_search
 from trainables.data.encoding import Encoded
 from trainables.engine import Engine

@@ -7,7 +7,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.beliefs import Belief, Beliefs
 from trainables.data.collate import TokenBatch, collate
 from trainables.data.encoding import Encoded

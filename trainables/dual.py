@@ -1,6 +1,6 @@
 """The dual variable of PDU: the weight of the retain loss rises while that loss is larger than allowed, and falls while it is smaller."""
 
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.trial_settings import TrialSettings
 
 
 def starting_weight(trial: TrialSettings) -> float | None:

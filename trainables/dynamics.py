@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.func import functional_call, jvp
 from torch.nn.functional import linear
 
-from search_spaces.trial_settings import TokenBeliefSettings
+from search_spaces.settings.trial_settings import TokenBeliefSettings
 from trainables.data.collate import TokenBatch
 from trainables.losses.fused_head import residuals
 from trainables.losses.head_plan import HeadPlan

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from search_spaces.data_settings import DataSettings
-from search_spaces.model_settings import ModelSettings
-from search_spaces.settings import Settings
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.base_settings import Settings
+from search_spaces.settings.data_settings import DataSettings
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.beliefs import Belief, sample_responses
 from trainables.composition import Composition
 from trainables.data.collate import TokenBatch, collate

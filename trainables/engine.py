@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import EngineSettings, TrialSettings, reduce_bucket
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.trial_settings import EngineSettings, TrialSettings, reduce_bucket
 from trainables.data.collate import TokenBatch
 from trainables.decoding import StaticSteps
 from trainables.losses.head_plan import HeadOutput, HeadPlan

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from search_spaces.evaluation_settings import EvaluationSettings
-from search_spaces.model_settings import ModelSettings
-from search_spaces.places import is_local
+from search_spaces.paths import is_local
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
 
 CONFIG = "config.json"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from search_spaces.trial_settings import EngineSettings
+from search_spaces.settings.trial_settings import EngineSettings
 from trainables.data.collate import TokenBatch
 from trainables.data.encoding import end_ids
 from trainables.decoding import StaticSteps, can_be_captured

@@ -10,10 +10,10 @@ from typing import Any
 import torch.distributed as dist
 from transformers import AutoTokenizer
 
-from search_spaces.data_settings import DataSettings
-from search_spaces.evaluation_settings import EvaluationSettings
-from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import EngineSettings, TrialSettings
+from search_spaces.settings.data_settings import DataSettings
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.trial_settings import EngineSettings, TrialSettings
 from trainables.checkpoints import checkpoints_of
 from trainables.data.encoding import instructed, set_system_prompt
 from trainables.engine import Engine, Weights

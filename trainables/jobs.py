@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, TypeAdapter
 
-from search_spaces.data_settings import ClosedWorldData, DataSettings
-from search_spaces.evaluation_settings import EvaluationSettings
-from search_spaces.model_settings import ModelSettings
-from search_spaces.settings import PositiveInt, Settings
-from search_spaces.trial_settings import EngineSettings, TrialSettings
+from search_spaces.settings.base_settings import PositiveInt, Settings
+from search_spaces.settings.data_settings import ClosedWorldData, DataSettings
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.trial_settings import EngineSettings, TrialSettings
 
 
 class TrialFailedError(Exception):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.trial_settings import OptimizerSettings
+from search_spaces.settings.trial_settings import OptimizerSettings
 
 
 class TrialOptimizer(torch.optim.AdamW):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from search_spaces.model_settings import ModelSettings
+from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
 from trainables.data.collate import TokenBatch
 from trainables.losses.fused_head import FusedHead, target_logp

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from search_spaces.trial_settings import PreferredSettings, SequenceBeliefSettings, TrialSettings
+from search_spaces.settings.trial_settings import PreferredSettings, SequenceBeliefSettings, TrialSettings
 from trainables.beliefs import Beliefs, sample_responses, share_answers
 from trainables.data.encoding import Encoded, encode, encode_prompt
 from trainables.data.examples import Example

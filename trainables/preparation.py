@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from search_spaces.model_settings import PrepareSettings
-from search_spaces.trial_settings import EngineSettings, OptimizerSettings, TrialSettings
+from search_spaces.settings.model_settings import PrepareSettings
+from search_spaces.settings.trial_settings import EngineSettings, OptimizerSettings, TrialSettings
 from trainables.data.batches import plain_batch, share
 from trainables.data.benchmarks import load_benchmark
 from trainables.data.collate import collate

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.data.batches import steps_per_epoch
 
 

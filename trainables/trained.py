@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from search_spaces.trial_settings import LoraSettings, TrialSettings
+from search_spaces.settings.trial_settings import LoraSettings, TrialSettings
 from search_spaces.user_errors import UserError, did_you_mean
 
 DOWN, UP = ".lora_A.default.weight", ".lora_B.default.weight"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.beliefs import sample_beliefs
 from trainables.checkpoints import Checkpoints
 from trainables.composition import Composition

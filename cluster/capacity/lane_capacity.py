@@ -6,7 +6,7 @@ Ray waits for ever for workers that no node can hold, so this is asked before an
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from search_spaces.sweep_settings import ResourceSettings
+from search_spaces.settings.sweep_settings import ResourceSettings
 from search_spaces.user_errors import UserError
 
 # Ray counts resources in ten-thousandths; whole numbers also keep 3 x 0.1 CPU from missing 0.3.

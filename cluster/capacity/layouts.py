@@ -8,10 +8,10 @@ from typing import Any
 from cluster.capacity.lane_capacity import Capacity, capacity_of, layout
 from cluster.capacity.model_shapes import ModelShape
 from cluster.capacity.rank_memory import GIB, Lengths, RankMemory, memory_of_rank
-from search_spaces.method_catalogue import METHODS
-from search_spaces.space import Domain
-from search_spaces.sweep_settings import SweepSettings
-from search_spaces.trial_settings import Beliefs, TrialSettings
+from search_spaces.catalogue.method_catalogue import METHODS
+from search_spaces.settings.space import Domain
+from search_spaces.settings.sweep_settings import SweepSettings
+from search_spaces.settings.trial_settings import Beliefs, TrialSettings
 from search_spaces.user_errors import UserError
 
 Fits = Callable[[TrialSettings, int], bool]

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from search_spaces.model_settings import ModelSettings, ScratchSettings
+from search_spaces.settings.model_settings import ModelSettings, ScratchSettings
 from search_spaces.user_errors import UserError
 
 QUERY_KEY_NORMS = ("qwen3",)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from math import prod
 
 from cluster.capacity.model_shapes import ModelShape
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.trial_settings import TrialSettings
 
 
 def trained_tensors(shape: ModelShape, trial: TrialSettings) -> Mapping[str, int]:

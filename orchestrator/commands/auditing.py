@@ -11,8 +11,8 @@ from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
     from orchestrator.records import Audit
-    from search_spaces.evaluation_settings import EvaluationSettings
-    from search_spaces.sweep_settings import SweepSettings
+    from search_spaces.settings.evaluation_settings import EvaluationSettings
+    from search_spaces.settings.sweep_settings import SweepSettings
 
 EVERYTHING = "leak,paraphrase,prefix,relearn,quantise"
 
@@ -61,7 +61,7 @@ def _audit_sweep(
     from orchestrator.objectives import criteria_of
     from orchestrator.picks import pick
     from orchestrator.rung_choice import ChosenRung, choose_rung
-    from search_spaces.loader import with_probe_settings
+    from search_spaces.loading.loader import with_probe_settings
 
     folder, settings, study = open_named(name, storage)
     evaluation = _asked(with_probe_settings(settings, overrides or ()), probes)
@@ -81,7 +81,7 @@ def _audit_folder(
     model: str, data: str | None, probes: str, overrides: list[str] | None, storage: Path | None, as_json: bool
 ) -> "tuple[list[Audit], str]":
     from orchestrator.audits import Subject
-    from search_spaces.places import is_local, resolved
+    from search_spaces.paths import is_local, resolved
 
     if data is None:
         raise UserError("the data is missing", key="--data", value=data, remedy="give a sweep file: its data, model and evaluation count")
@@ -102,8 +102,8 @@ def _asked(settings: "SweepSettings", probes: str) -> "EvaluationSettings":
     """
     from typing import get_args
 
-    from search_spaces.evaluation_settings import EvaluationSettings
-    from search_spaces.probe_settings import Probe
+    from search_spaces.settings.evaluation_settings import EvaluationSettings
+    from search_spaces.settings.probe_settings import Probe
 
     wished, known = {name.strip() for name in probes.split(",") if name.strip()}, get_args(Probe)
     if not wished or wished - set(known):

@@ -13,7 +13,7 @@ from search_spaces.user_errors import UserError
 if TYPE_CHECKING:
     from orchestrator.baselines import Baseline
     from orchestrator.sweep_folder import SweepFolder
-    from search_spaces.sweep_settings import SweepSettings
+    from search_spaces.settings.sweep_settings import SweepSettings
 
 USUAL = "ga,npo,wga,wga+token,wga+sequence"
 
@@ -103,7 +103,7 @@ def parse_losses(text: str) -> tuple[tuple[str, str], ...]:
     Raises:
         UserError: There is no such method, or beliefs do not compose with it, or one step of it needs more than a policy.
     """
-    from search_spaces.method_catalogue import METHODS
+    from search_spaces.catalogue.method_catalogue import METHODS
 
     fit = [name for name, info in METHODS.items() if not (info.reference_logits or info.preferred_answers or info.activations)]
     pairs = []

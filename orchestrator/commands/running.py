@@ -27,7 +27,7 @@ from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
     from orchestrator.sweep import SweepRun
-    from search_spaces.sweep_settings import SweepSettings
+    from search_spaces.settings.sweep_settings import SweepSettings
 
 PANEL = "Run a sweep"
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from orchestrator.records import TrialRecord
     from orchestrator.sweep_folder import SweepFolder
     from orchestrator.tracking.tracked_sweep import TrackedSweep
-    from search_spaces.sweep_settings import SweepSettings
+    from search_spaces.settings.sweep_settings import SweepSettings
 
 PANEL = "Out of a sweep"
 

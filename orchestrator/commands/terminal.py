@@ -16,7 +16,7 @@ from search_spaces.user_errors import UserError
 if TYPE_CHECKING:
     from orchestrator.search import Study
     from orchestrator.sweep_folder import SweepFolder
-    from search_spaces.sweep_settings import SweepSettings
+    from search_spaces.settings.sweep_settings import SweepSettings
     from trainables.data.examples import Benchmark
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def load(file: str, overrides: list[str] | None, name: str | None) -> "SweepSettings":
     """The settings of a sweep file."""
-    from search_spaces.loader import load_sweep
+    from search_spaces.loading.loader import load_sweep
 
     return load_sweep(Path(file), overrides or (), name)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.score.evaluation_log import EvaluationLog, evaluation_log, read_json
 from orchestrator.score.item_forms import items_of_log, log_of_items
 from orchestrator.score.published import GIVE_RETRAINED, Recomputed, published_aggregates, split_means
-from search_spaces.catalogue import METRICS
+from search_spaces.catalogue.metric_catalogue import METRICS
 from search_spaces.user_errors import UserError
 from trainables.metrics.aggregates import Items, aggregate_sets
 

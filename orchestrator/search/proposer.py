@@ -17,9 +17,9 @@ from orchestrator.search.sampler_memory import SamplerMemory
 from orchestrator.search.samplers import distributions_of, sampler_of, seed_of
 from orchestrator.search.selection import Rungs, selected_rung, told_values, violations
 from orchestrator.search.trial_attributes import rungs_of
-from search_spaces.recipes import searched_part
-from search_spaces.space import Domain, sample
-from search_spaces.sweep_settings import SearchSettings, SweepSettings
+from search_spaces.catalogue.recipes import searched_part
+from search_spaces.settings.space import Domain, sample
+from search_spaces.settings.sweep_settings import SearchSettings, SweepSettings
 
 # TPE repeated 31 of 40 asks on a space of 9 points; 20 more asks find a new point in any space that has many left.
 _ASKS = 20

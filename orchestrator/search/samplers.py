@@ -10,8 +10,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from search_spaces.space import Domain
-from search_spaces.sweep_settings import SearchSettings, SweepSettings
+from search_spaces.settings.space import Domain
+from search_spaces.settings.sweep_settings import SearchSettings, SweepSettings
 
 
 def sampler_of(sweep: SweepSettings, seed: int) -> BaseSampler:

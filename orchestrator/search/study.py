@@ -23,7 +23,7 @@ from orchestrator.search.proposer import Proposer, constraint_attrs
 from orchestrator.search.selection import not_a_number, selected_rung, told_values, violations, why_failed
 from orchestrator.search.study_journal import StudyJournal
 from orchestrator.search.trial_attributes import END, REACHED, STARTED, STATES, cut_off, record_of, rung_key, rungs_of
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
 # PED-ANOVA compares the best trials with all of them and wants five among the best.

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from orchestrator.simulation.learning_curves import METRICS
 from orchestrator.simulation.recording import Recording
-from search_spaces.space import Domain, trial_keys, trial_value
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.space import Domain, trial_keys, trial_value
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean
 
 FREE = ("rungs", "seed", "deepspeed", "engine.", "optimizer.micro_batch")

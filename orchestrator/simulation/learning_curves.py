@@ -24,8 +24,8 @@ from sklearn.model_selection import KFold, cross_val_predict
 
 from orchestrator.objectives import Part
 from orchestrator.simulation.recording import MEASURED, Recording, Repeat, Seconds
-from search_spaces.space import Domain, active, trial_value
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.space import Domain, active, trial_value
+from search_spaces.settings.trial_settings import TrialSettings
 
 Array = NDArray[np.float64]
 

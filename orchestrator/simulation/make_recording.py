@@ -25,7 +25,7 @@ from orchestrator.search import Study
 from orchestrator.simulation.learning_curves import features, logits_of
 from orchestrator.simulation.recording import MEASURED
 from orchestrator.sweep_folder import SweepFolder, open_sweep
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 
 DIGITS = 4
 """Significant digits of the file's numbers."""

@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from search_spaces.space import Domain
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.space import Domain
+from search_spaces.settings.trial_settings import TrialSettings
 
 PACKAGED = Path(__file__).with_name("recording.json")
 

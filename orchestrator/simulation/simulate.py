@@ -15,7 +15,7 @@ from orchestrator.simulation.recording import Recording, packaged_recording
 from orchestrator.simulation.virtual_sweep import VirtualSweep
 from orchestrator.sweep_folder import SweepFolder, storage_root, write_json
 from orchestrator.sweep_view import show_front
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 
 SUFFIX = "-simulated"
 """Ends the name of a simulated sweep, so that it is never mixed up with a real one."""

@@ -19,9 +19,9 @@ from orchestrator.search import Study
 from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recording import Seconds
 from orchestrator.sweep_folder import SweepFolder
-from search_spaces.space import apply
-from search_spaces.sweep_settings import SweepSettings
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.space import apply
+from search_spaces.settings.sweep_settings import SweepSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.jobs import Verdict
 
 Metrics = dict[str, float]

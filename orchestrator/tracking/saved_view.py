@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import Any
 
 from orchestrator.provenance import redacted
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 
 OLDEST, NEWEST = (3, 15), (3, 17)
 """Versions of MLflow whose UI reads this format."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.provenance import redacted
-from search_spaces.data_settings import ClosedWorldData, DataSettings, LocalFilesData, WmdpData
+from search_spaces.settings.data_settings import ClosedWorldData, DataSettings, LocalFilesData, WmdpData
 from trainables.data.examples import Benchmark, Example, contents_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator.provenance import redacted
 from orchestrator.tracking.mlflow_client import failures_of_mlflow, new_client
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:

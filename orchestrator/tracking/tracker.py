@@ -29,7 +29,7 @@ from orchestrator.tracking.saved_view import KIND, TAG, knows, saved_view, view_
 from orchestrator.tracking.system_metrics import samples_sent, system_metrics
 from orchestrator.tracking.tracked_datasets import DatasetInfo, dataset_inputs
 from orchestrator.worker_sample_files import read_samples
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from search_spaces.trial_settings import ForgetSettings, TokenBeliefSettings
+from search_spaces.settings.trial_settings import ForgetSettings, TokenBeliefSettings
 from tests.benchmarks.gpu_heads import dense, fused
 from trainables.losses.head_plan import HeadPlan, HeadTerm
 from trainables.policy import LossHead

@@ -17,8 +17,8 @@ import torch
 import torch.distributed as dist
 
 from orchestrator.baselines import plan_baselines
-from search_spaces.loader import load_sweep
-from search_spaces.trial_settings import EngineSettings, SequenceBeliefSettings, TrialSettings
+from search_spaces.loading.loader import load_sweep
+from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings, TrialSettings
 from trainables.beliefs import sample_beliefs, sample_responses
 from trainables.data.encoding import Encoded, encode
 from trainables.engine import start_deepspeed

@@ -27,8 +27,8 @@ import torch.distributed as dist
 
 import trainables.inference
 from cluster.capacity.rank_memory import GPU_FRAMEWORK, Lengths, memory_of_rank
-from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from tests.benchmarks import gpu_heads, gpu_shapes
 from trainables.beliefs import sample_responses
 from trainables.composition import Composition

@@ -25,8 +25,8 @@ from orchestrator.baselines import plan_baselines
 from orchestrator.ray_session import ray_session
 from orchestrator.search import Study
 from orchestrator.sweep_folder import open_sweep
-from search_spaces.loader import load_sweep
-from search_spaces.space import apply
+from search_spaces.loading.loader import load_sweep
+from search_spaces.settings.space import apply
 from tests.benchmarks.cold_pattern import run_cold
 from trainables.jobs import TrialJob
 

@@ -28,7 +28,7 @@ RUNGS = 4
 
 
 def load(overrides, trials):
-    from search_spaces.loader import load_sweep
+    from search_spaces.loading.loader import load_sweep
 
     return load_sweep(
         Path("quickstart"), ["search.enqueue=[]", f"trial.rungs={RUNGS}", f"search.trials={trials}", *overrides], name="scale"

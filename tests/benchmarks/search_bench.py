@@ -75,7 +75,7 @@ def simulated(task: Task) -> History:
     from orchestrator.simulation.recording import packaged_recording
     from orchestrator.simulation.virtual_sweep import ORIGIN_S, Nobody, VirtualSweep
     from orchestrator.sweep_folder import SweepFolder
-    from search_spaces.loader import load_sweep
+    from search_spaces.loading.loader import load_sweep
 
     begun = time.perf_counter()
     trials = round(task.lanes * task.virtual_s / (FASTEST_STOPPED_S if STOPPING in task.overrides else FASTEST_TRIAL_S))

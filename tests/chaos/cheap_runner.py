@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.jobs import MeasureJob, PrepareJob, TrialFailedError, TrialJob
 from trainables.lane_worker import lane_loop
 

@@ -16,9 +16,9 @@ from orchestrator.objectives import criteria_of
 from orchestrator.records import TrialRecord
 from orchestrator.search import Study
 from orchestrator.sweep_folder import SweepFolder, open_sweep
-from search_spaces.space import apply
-from search_spaces.sweep_settings import SweepSettings
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.space import apply
+from search_spaces.settings.sweep_settings import SweepSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from search_spaces.user_errors import UserError
 from tests.chaos.cheap_runner import STARTS
 

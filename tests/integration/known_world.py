@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from search_spaces.data_settings import ClosedWorldData
-from search_spaces.model_settings import ScratchSettings
+from search_spaces.settings.data_settings import ClosedWorldData
+from search_spaces.settings.model_settings import ScratchSettings
 from trainables.data.closed_world import build_closed_world
 from trainables.data.encoding import encode_example
 from trainables.metrics.closed_world_mass import fact_of

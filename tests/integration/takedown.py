@@ -21,7 +21,7 @@ def write_takedown(folder: Path) -> dict[str, Any]:
     # Imported here: what only wants the texts has no use for torch.
     from transformers import AutoTokenizer
 
-    from search_spaces.model_settings import ScratchSettings
+    from search_spaces.settings.model_settings import ScratchSettings
     from trainables.scratch import build_scratch_model, train_tokenizer
 
     folder.mkdir()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from search_spaces.probe_settings import PROBES
+from search_spaces.settings.probe_settings import PROBES
 from tests.integration.known_world import WORLD, write_known_models
 from tests.unit.judge_server import judge_server
 from trainables.data.closed_world import build_closed_world

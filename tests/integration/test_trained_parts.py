@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from search_spaces.method_catalogue import METHODS
+from search_spaces.catalogue.method_catalogue import METHODS
 from tests.integration.launch import torchrun
 
 LORA = {"lora": {"rank": 4, "alpha": 8.0}}

@@ -9,7 +9,7 @@ import json
 import pytest
 from transformers import AutoModelForCausalLM
 
-from search_spaces.method_catalogue import METHODS
+from search_spaces.catalogue.method_catalogue import METHODS
 from tests.integration.launch import torchrun
 
 BELIEFS = ["none", "token", "sequence", "token+sequence"]

@@ -95,7 +95,7 @@ class TinyModel:
     def __init__(self, texts, steps=14):
         import torch
 
-        from search_spaces.model_settings import ScratchSettings
+        from search_spaces.settings.model_settings import ScratchSettings
         from trainables.data.encoding import encode
         from trainables.scratch import build_scratch_model, train_tokenizer
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.data.encoding import Encoded
 from trainables.optimizer import TrialOptimizer, configure
 from trainables.policy import Policy

@@ -3,7 +3,7 @@
 import itertools
 import math
 
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 
 SPACE = {
     "forget.method": {"choice": ["graddiff", "npo", "wga"]},

@@ -1,7 +1,7 @@
 """A small sweep on disk as a driver leaves it in mid-run: real study, baselines, logs and weights, made up in closed form."""
 
 from orchestrator.sweep_folder import SweepFolder, write_json
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 from tests.unit import synthetic_sweep
 
 # Forget mass (down is better) and utility (up is better) of the ended trials; None has failed. t0002 is dominated by t0001.

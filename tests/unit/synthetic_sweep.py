@@ -4,7 +4,7 @@ import math
 import random
 
 from orchestrator.records import SweepView, TrialRecord, trial_id
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 
 METHODS = ("graddiff", "npo", "wga")
 BELIEFS = ("none", "token", "sequence")

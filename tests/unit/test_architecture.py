@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from setuptools import find_packages
 
-from search_spaces.loader import load_sweep, packaged_sweeps
-from search_spaces.settings import Settings
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.loading.loader import load_sweep, packaged_sweeps
+from search_spaces.settings.base_settings import Settings
+from search_spaces.settings.sweep_settings import SweepSettings
 from tests.unit.tiny_benchmarks import own_files
 from trainables import jobs
 

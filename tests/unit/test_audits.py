@@ -9,8 +9,8 @@ from orchestrator.audits import Subject, audit_way, plan_audits, read_audits, ru
 from orchestrator.mailbox import LostError
 from orchestrator.records import Audit, SweepView
 from orchestrator.sweep_folder import SweepFolder
-from search_spaces.evaluation_settings import EvaluationSettings
-from search_spaces.probe_settings import PROBES, LeakSettings, ProbeSettings
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.probe_settings import PROBES, LeakSettings, ProbeSettings
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import small_sweep
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from search_spaces.trial_settings import EngineSettings, SequenceBeliefSettings
+from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings
 from tests.unit.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
 from trainables.beam_search import beam_search
 from trainables.beliefs import sample_beliefs

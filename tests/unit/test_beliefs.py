@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from search_spaces.trial_settings import EngineSettings, SequenceBeliefSettings
+from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings
 from tests.unit.plain_engine import PlainEngine, answer_logps, run_ranks
 from trainables.beliefs import Belief, GumbelMax, sample_beliefs
 from trainables.data.encoding import Encoded, encode

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from search_spaces.loader import load_sweep
+from search_spaces.loading.loader import load_sweep
 from search_spaces.user_errors import UserError
 from tests.unit.tiny_benchmarks import write_muse, write_wmdp
 

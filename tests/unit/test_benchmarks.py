@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from search_spaces.data_settings import ClosedWorldData, LocalFilesData
+from search_spaces.settings.data_settings import ClosedWorldData, LocalFilesData
 from search_spaces.user_errors import UserError
 from trainables.data import benchmarks
 from trainables.data.benchmarks import BENCHMARKS, load_benchmark
@@ -17,7 +17,7 @@ def write(path, pairs):
 def test_registry_has_every_benchmark_of_the_settings():
     import typing
 
-    from search_spaces.data_settings import DataSettings
+    from search_spaces.settings.data_settings import DataSettings
 
     union = typing.get_args(DataSettings)[0]
     assert set(BENCHMARKS) == {member.model_fields["benchmark"].default for member in typing.get_args(union)}

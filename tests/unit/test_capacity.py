@@ -1,7 +1,7 @@
 import pytest
 
 from cluster.capacity.lane_capacity import Capacity, capacity_of, layout, require_lanes
-from search_spaces.sweep_settings import ResourceSettings
+from search_spaces.settings.sweep_settings import ResourceSettings
 from search_spaces.user_errors import UserError
 
 

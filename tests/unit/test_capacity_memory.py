@@ -3,8 +3,8 @@ import pytest
 from cluster.capacity import rank_memory as module
 from cluster.capacity.model_shapes import KNOWN
 from cluster.capacity.rank_memory import Lengths, memory_of_rank
-from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.trial_settings import TrialSettings
 
 SHAPE = KNOWN["llama-3.1-8b"]
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from cluster.capacity.model_shapes import KNOWN, scratch_shape, shape_from_config, shape_of
-from search_spaces.model_settings import ModelSettings, ScratchSettings
+from search_spaces.settings.model_settings import ModelSettings, ScratchSettings
 from search_spaces.user_errors import UserError
 
 CONFIG = {

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from search_spaces.catalogue import METRICS, available_metrics, default_objectives
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.catalogue.metric_catalogue import METRICS, available_metrics, default_objectives
+from search_spaces.settings.sweep_settings import SweepSettings
 
 
 def sweep_of(data, evaluation=None, **model):

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
 from trainables import checkpoints as module
 from trainables import trial as trial_module

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from orchestrator import cli
 from orchestrator.commands import before
 from orchestrator.sweep_folder import SweepFolder
-from search_spaces.loader import load_sweep
+from search_spaces.loading.loader import load_sweep
 from tests.unit.stored_sweep import FRONT, REASON, begin, store
 
 ROOT = Path(__file__).resolve().parents[2]

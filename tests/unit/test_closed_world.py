@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from search_spaces.data_settings import ClosedWorldData
+from search_spaces.settings.data_settings import ClosedWorldData
 from search_spaces.user_errors import UserError
 from trainables.data.closed_world import build_closed_world, phrasing_counts
 from trainables.data.world_text import ATTRIBUTES

@@ -11,7 +11,7 @@ import typer.main
 import yaml
 
 from orchestrator.cli import app
-from search_spaces.loader import load_sweep
+from search_spaces.loading.loader import load_sweep
 
 FOLDER = Path(__file__).resolve().parents[2] / "cluster"
 FILES = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("*.sh"), FOLDER / "README.md"])

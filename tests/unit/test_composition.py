@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from search_spaces.method_catalogue import METHODS as CATALOGUE
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
+from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.dense_losses import belief_loss, gradient, pair_loss, published_loss, retain_loss, row_loss, slow_mixtures, token_nll
 from tests.unit.plain_engine import PlainEngine, answer_logits, answer_logps, half_memorised, random_examples, random_llama
 from trainables.beliefs import Belief

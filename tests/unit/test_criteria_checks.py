@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from search_spaces.loader import load_sweep
+from search_spaces.loading.loader import load_sweep
 from search_spaces.user_errors import UserError
 
 SMALL = {

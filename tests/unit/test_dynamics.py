@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from search_spaces.method_catalogue import METHODS
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.catalogue.method_catalogue import METHODS
+from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.plain_engine import half_memorised, random_examples, random_llama
 from trainables.beliefs import Belief
 from trainables.composition import Composition

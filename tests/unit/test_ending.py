@@ -5,7 +5,7 @@ import pytest
 
 from orchestrator.ending import Ending, Stagnation, busy_s
 from orchestrator.ledger import Ledger
-from search_spaces.sweep_settings import BudgetSettings
+from search_spaces.settings.sweep_settings import BudgetSettings
 from tests.unit.random_trials import CRITERIA, measured, record
 
 HOUR = 3600.0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from search_spaces.catalogue import METRICS
+from search_spaces.catalogue.metric_catalogue import METRICS
 from trainables.data.encoding import encode, encode_prompt, end_ids
 from trainables.data.examples import Benchmark, ClosedQuestion, EvaluationPart, Example
 from trainables.metrics.evaluate import evaluate, evaluate_parts

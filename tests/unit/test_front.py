@@ -8,7 +8,7 @@ import pytest
 from orchestrator.front import GrowingFront, build_front, front_json, hypervolume_history
 from orchestrator.objectives import Criteria, Limit, Objective
 from orchestrator.records import TrialRecord
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 from tests.unit.random_trials import CRITERIA, interleaved, measured, random_trials, record, up_to
 
 OBJECTIVES = (Objective("mass", "minimize", 1.0), Objective("utility", "maximize", 0.0))

@@ -6,8 +6,8 @@ from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from search_spaces.method_catalogue import METHODS as CATALOGUE
-from search_spaces.trial_settings import ForgetSettings, TokenBeliefSettings, head_chunk
+from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
+from search_spaces.settings.trial_settings import ForgetSettings, TokenBeliefSettings, head_chunk
 from tests.unit.dense_losses import belief_loss, gradient, pair_loss, published_loss, retain_loss, row_loss, slow_mixtures, token_nll
 from trainables.losses.fused_head import FusedHead, HeadPlan, HeadTerm, target_logp
 from trainables.losses.methods import METHODS, LogitMethod

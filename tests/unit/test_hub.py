@@ -9,8 +9,8 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import _http
 
-from search_spaces.evaluation_settings import EvaluationSettings
-from search_spaces.model_settings import ModelSettings
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
 from trainables.hub import check_models
 

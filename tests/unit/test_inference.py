@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from search_spaces.trial_settings import EngineSettings
+from search_spaces.settings.trial_settings import EngineSettings
 from tests.unit.plain_engine import PlainEngine, run_ranks
 from trainables import inference as inference_module
 from trainables.data.collate import collate

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.plain_engine import PlainEngine, random_examples, random_llama
 from trainables import job_runner as module
 from trainables.data.examples import Benchmark

@@ -6,8 +6,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from search_spaces.model_settings import ModelSettings
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.jobs import JOB, MeasureJob, PrepareJob, TrialJob, Verdict
 
 MODEL = ModelSettings(base="scratch")

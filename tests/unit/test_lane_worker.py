@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from search_spaces.model_settings import ModelSettings
+from search_spaces.settings.model_settings import ModelSettings
 from trainables import lane_worker
 from trainables.jobs import MeasureJob, TrialFailedError, Verdict
 from trainables.lane_worker import PROGRESS_EVERY_S, Reporter, lane_loop

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from search_spaces.probe_settings import JudgeSettings
+from search_spaces.settings.probe_settings import JudgeSettings
 from tests.unit.judge_server import judge_server
 from trainables.jobs import TrialFailedError
 from trainables.probes.answers import Answer, Attempt

@@ -5,7 +5,7 @@ from scipy.special import expit
 from orchestrator.pareto import hypervolume
 from orchestrator.simulation.learning_curves import METRICS, LearningCurves, features, held_out_rank_correlations, logits_of
 from orchestrator.simulation.recording import MEASURED, packaged_recording
-from search_spaces.space import apply
+from search_spaces.settings.space import apply
 
 RECORDING = packaged_recording()
 FRACTIONS = [rung / RECORDING.rungs for rung in range(1, RECORDING.rungs + 1)]

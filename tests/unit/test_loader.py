@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from search_spaces.loader import load_sweep, packaged_sweeps
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.loading.loader import load_sweep, packaged_sweeps
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from tests.unit.tiny_benchmarks import own_files
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from search_spaces.data_settings import LocalFilesData
+from search_spaces.settings.data_settings import LocalFilesData
 from search_spaces.user_errors import UserError
 from trainables.data.local_files import load_local_files
 

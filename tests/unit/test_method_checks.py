@@ -1,7 +1,7 @@
 import pytest
 
-from search_spaces.method_checks import check_methods
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.checks.method_checks import check_methods
+from search_spaces.settings.sweep_settings import SweepSettings
 
 
 def problems(space=None, search=None, **trial):

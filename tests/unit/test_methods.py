@@ -4,8 +4,8 @@ from typing import get_args
 import pytest
 import torch
 
-from search_spaces.method_catalogue import METHODS as CATALOGUE
-from search_spaces.trial_settings import ForgetSettings, Method, NpoSettings, SatImpSettings, WgaSettings, WtnpoSettings
+from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
+from search_spaces.settings.trial_settings import ForgetSettings, Method, NpoSettings, SatImpSettings, WgaSettings, WtnpoSettings
 from tests.unit.dense_losses import gradient, pair_loss, published_loss, random_rows, row_loss, token_nll
 from tests.unit.method_settings import LOGIT, OTHERS, PREFERENCE, TARGET, short_name
 from trainables.losses.logit_methods import LogitRows

@@ -9,7 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from orchestrator import cli
-from search_spaces.loader import PACKAGED
+from search_spaces.loading.loader import PACKAGED
 from tests.unit.mutations import JSONL_MUTATIONS, WORLD, YAML_MUTATIONS, chance_of
 from tests.unit.tiny_benchmarks import write_muse, write_wmdp
 

@@ -13,7 +13,7 @@ from orchestrator.objectives import (
     to_minimised,
     why_unusable,
 )
-from search_spaces.sweep_settings import BoundSettings
+from search_spaces.settings.sweep_settings import BoundSettings
 from tests.unit.stored_sweep import small_sweep
 
 OBJECTIVES = (Objective("mass", "minimize", 1.0), Objective("utility", "maximize", 0.25))

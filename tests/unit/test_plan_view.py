@@ -6,7 +6,7 @@ from rich.console import Console
 
 from orchestrator import plan_view as module
 from orchestrator.plan_view import describe, sample_randomly, show_plan
-from search_spaces.space import Domain, active
+from search_spaces.settings.space import Domain, active
 from search_spaces.user_errors import UserError
 from tests.unit import synthetic_sweep
 from tests.unit.stored_sweep import small_sweep

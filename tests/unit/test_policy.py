@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
-from search_spaces.model_settings import ModelSettings
+from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
 from tests.unit.plain_engine import answer_logits, random_examples, random_llama
 from trainables.data.collate import collate

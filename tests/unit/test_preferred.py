@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.plain_engine import PlainEngine, answer_logps, run_ranks
 from tests.unit.test_trial import PAIRS, text_data
 from trainables.data.encoding import encode

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from search_spaces.probe_settings import LeakSettings, PrefixSettings
-from search_spaces.trial_settings import EngineSettings
+from search_spaces.settings.probe_settings import LeakSettings, PrefixSettings
+from search_spaces.settings.trial_settings import EngineSettings
 from tests.unit.plain_engine import run_ranks
 from trainables.data.encoding import encode, encode_prompt
 from trainables.data.examples import EvaluationPart, Example

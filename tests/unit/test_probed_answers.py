@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-from search_spaces.data_settings import ClosedWorldData
-from search_spaces.sweep_settings import SweepSettings
-from search_spaces.trial_settings import EngineSettings
+from search_spaces.settings.data_settings import ClosedWorldData
+from search_spaces.settings.sweep_settings import SweepSettings
+from search_spaces.settings.trial_settings import EngineSettings
 from tests.unit.plain_engine import PlainEngine, run_ranks
 from trainables.data.benchmarks import load_benchmark
 from trainables.data.encoding import Encoded, encode, encode_example

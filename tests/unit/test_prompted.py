@@ -8,7 +8,7 @@ import pytest
 from orchestrator.baselines import plan_baselines
 from orchestrator.front import front_json
 from orchestrator.records import BASELINES
-from search_spaces.sweep_settings import BaselineSettings
+from search_spaces.settings.sweep_settings import BaselineSettings
 from tests.unit.stored_sweep import small_sweep
 from tests.unit.test_baselines import WORLD, ensured
 from trainables import job_runner

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator import cli
-from search_spaces.catalogue import METRICS
+from search_spaces.catalogue.metric_catalogue import METRICS
 from tests.unit.scored_logs import SPLITS, WITHOUT_LOGS, published
 
 if not published("retain90").is_file():

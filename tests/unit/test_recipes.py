@@ -1,8 +1,8 @@
 import pytest
 
-from search_spaces.recipes import RECIPES, searched_part
-from search_spaces.space import Domain, apply
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.catalogue.recipes import RECIPES, searched_part
+from search_spaces.settings.space import Domain, apply
+from search_spaces.settings.trial_settings import TrialSettings
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from search_spaces.trial_settings import EngineSettings
+from search_spaces.settings.trial_settings import EngineSettings
 from tests.unit.plain_engine import PlainEngine, random_examples, random_llama
 from tests.unit.plain_engine import answer_logps as expected_logps
 from trainables.inference import inference

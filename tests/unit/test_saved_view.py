@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.tracking.saved_view import MOST_CONDITIONS, RUNS_LOADED, TAG, knows, saved_view, view_path
-from search_spaces.loader import load_sweep, packaged_sweeps
+from search_spaces.loading.loader import load_sweep, packaged_sweeps
 from tests.unit.synthetic_sweep import sweep
 from tests.unit.tiny_benchmarks import own_files
 

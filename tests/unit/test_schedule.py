@@ -1,6 +1,6 @@
 import pytest
 
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.schedule import Course, course_of, learning_rate, rung_steps
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from search_spaces.data_settings import ClosedWorldData
-from search_spaces.model_settings import ScratchSettings
+from search_spaces.settings.data_settings import ClosedWorldData
+from search_spaces.settings.model_settings import ScratchSettings
 from search_spaces.user_errors import UserError
 from trainables.data.closed_world import build_closed_world
 from trainables.data.encoding import encode, encode_prompt, end_ids

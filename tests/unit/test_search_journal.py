@@ -8,7 +8,7 @@ import resource
 import pytest
 
 from orchestrator.search import Study, study_journal
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 from tests.unit.searched_sweep import SAMPLERS, as_written, both_parts, finish, make_sweep, measured, run
 
 GOOD = both_parts(mass=0.5, utility=0.5)

@@ -9,7 +9,7 @@ from orchestrator.cli import app
 from orchestrator.simulation.coverage import check_covered
 from orchestrator.simulation.recording import packaged_recording
 from orchestrator.simulation.simulate import simulate
-from search_spaces.loader import load_sweep
+from search_spaces.loading.loader import load_sweep
 from search_spaces.user_errors import UserError
 
 FEW = ["search.enqueue=[]", "search.trials=8", "search.sampler=random"]

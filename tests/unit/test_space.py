@@ -3,8 +3,8 @@ import itertools
 import pytest
 from pydantic import ValidationError
 
-from search_spaces.space import Domain, active, apply, dead_condition, ordered, sample, trial_keys, trial_value
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.space import Domain, active, apply, dead_condition, ordered, sample, trial_keys, trial_value
+from search_spaces.settings.trial_settings import TrialSettings
 from search_spaces.user_errors import UserError
 
 TRIAL = TrialSettings()

@@ -90,7 +90,7 @@ def test_command_takes_sigterm_before_it_has_loaded_anything_heavy():
     first_import = """
 class Hit:
     def find_spec(self, name, *rest):
-        if name == "search_spaces.loader":
+        if name == "search_spaces.loading.loader":
             hit()
 sys.meta_path.insert(0, Hit())
 sys.argv = ["lethe", "validate", "quickstart.yaml"]

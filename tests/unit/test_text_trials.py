@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from search_spaces.data_settings import MuseData, WmdpData
-from search_spaces.trial_settings import RetainSettings
+from search_spaces.settings.data_settings import MuseData, WmdpData
+from search_spaces.settings.trial_settings import RetainSettings
 from tests.unit.plain_engine import PlainEngine, answer_logps, run_ranks
 from tests.unit.test_trial import run, weights
 from tests.unit.test_trial_methods import trial_of

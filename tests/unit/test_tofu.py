@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces.data_settings import TofuData
+from search_spaces.settings.data_settings import TofuData
 from search_spaces.user_errors import UserError
 from trainables.data.benchmarks import load_benchmark
 from trainables.data.tofu import load_tofu

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from search_spaces.trial_settings import TokenBeliefSettings
+from search_spaces.settings.trial_settings import TokenBeliefSettings
 from tests.unit.dense_losses import belief_loss, gradient, random_rows, slow_belief, slow_mixtures
 from trainables.losses.residuals import target_residual, token_logp
 from trainables.losses.token_belief import belief, belief_residual, nucleus_size, top_tokens

@@ -1,7 +1,7 @@
 import json
 
 from orchestrator.tracking.tracked_datasets import dataset_inputs, describe_datasets
-from search_spaces.data_settings import ClosedWorldData, LocalFilesData, MuseData, TofuData, WmdpData
+from search_spaces.settings.data_settings import ClosedWorldData, LocalFilesData, MuseData, TofuData, WmdpData
 from trainables.data.examples import Example, make_benchmark, split_sets
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.plain_engine import PlainEngine, answer_logps, random_examples, random_llama, run_ranks
 from trainables import trial as trial_module
 from trainables.data.examples import Benchmark, Example

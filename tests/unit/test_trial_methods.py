@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from search_spaces.method_catalogue import METHODS as CATALOGUE
+from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
 from tests.unit.plain_engine import PlainEngine, run_ranks
 from tests.unit.test_trial import run, settings, text_data, weights
 from trainables.losses.methods import METHODS

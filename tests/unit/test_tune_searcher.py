@@ -5,7 +5,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.search import Study
 from orchestrator.tune_searcher import StudySearcher
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 
 
 def make_study(folder):

@@ -9,7 +9,7 @@ from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recording import packaged_recording
 from orchestrator.simulation.virtual_sweep import ORIGIN_S, Nobody, VirtualClock, VirtualSweep, run_lanes
 from orchestrator.sweep_folder import SweepFolder
-from search_spaces.loader import load_sweep
+from search_spaces.loading.loader import load_sweep
 
 RUNGS = 4
 

@@ -8,8 +8,8 @@ from orchestrator.records import TrialRecord
 from orchestrator.search import Study
 from orchestrator.sweep_folder import SweepFolder
 from orchestrator.warm_start import point_of, read_warm_start, warm_trials
-from search_spaces.space import apply, trial_value
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.space import apply, trial_value
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from tests.unit.searched_sweep import SPACE, both_parts, finish, make_sweep
 

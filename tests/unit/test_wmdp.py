@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from search_spaces.catalogue import METRICS, available_metrics
-from search_spaces.data_settings import WmdpData
+from search_spaces.catalogue.metric_catalogue import METRICS, available_metrics
+from search_spaces.settings.data_settings import WmdpData
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import small_sweep
 from tests.unit.tiny_benchmarks import chosen, write_rows, write_wmdp

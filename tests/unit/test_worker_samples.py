@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from search_spaces.sweep_settings import TrackingSettings
+from search_spaces.settings.sweep_settings import TrackingSettings
 from trainables import worker_samples
 from trainables.lane_worker import send_samples
 from trainables.worker_samples import SHORTEST_S, measure, sampled, worker_sensors

@@ -1,7 +1,7 @@
 """Trials with two objectives and nothing else, for tests of what is decided at rungs: `mass` falls, `utility` rises, both in 0 to 1."""
 
 from orchestrator.records import TrialRecord, trial_id
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.settings.sweep_settings import SweepSettings
 
 
 def make_sweep(**blocks) -> SweepSettings:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from search_spaces.data_settings import DataSettings
+from search_spaces.settings.data_settings import DataSettings
 from search_spaces.user_errors import UserError
 from trainables.data.closed_world import build_closed_world
 from trainables.data.examples import Benchmark

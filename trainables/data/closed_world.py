@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from search_spaces.data_settings import ClosedWorldData
+from search_spaces.settings.data_settings import ClosedWorldData
 from search_spaces.user_errors import UserError
 from trainables.data.examples import Benchmark, ClosedQuestion, EvaluationPart, Example, make_benchmark
 from trainables.data.world_text import ATTRIBUTES, Attribute, words

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from search_spaces.tables import Table, missing
+from search_spaces.settings.dataset_files import Table, missing
 from search_spaces.user_errors import UserError
 from trainables.data.json_rows import Row, read_file
 from trainables.hub import accept_licence

@@ -1,6 +1,6 @@
 """Your own forget and retain sets: JSON lines with `prompt` and `response`."""
 
-from search_spaces.data_settings import LocalFilesData
+from search_spaces.settings.data_settings import LocalFilesData
 from trainables.data.examples import Benchmark, Example, make_benchmark, split_sets
 from trainables.data.json_rows import Row, read_lines
 

@@ -5,8 +5,8 @@ Source: MUSE (arXiv 2407.06460); public schema of `muse-bench/MUSE-News` and `mu
 
 from collections.abc import Sequence
 
-from search_spaces.data_settings import MuseData
-from search_spaces.tables import muse_tables
+from search_spaces.settings.data_settings import MuseData
+from search_spaces.settings.dataset_files import muse_tables
 from trainables.data.examples import Benchmark, Example, make_benchmark, split_sets
 from trainables.data.hub_rows import read_table
 from trainables.data.json_rows import Row

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from search_spaces.data_settings import TofuData
-from search_spaces.places import is_local
+from search_spaces.paths import is_local
+from search_spaces.settings.data_settings import TofuData
 from search_spaces.user_errors import UserError
 from trainables.data.examples import Benchmark, Example, make_benchmark, split_sets
 from trainables.data.hub_rows import load_split, loaded

@@ -6,8 +6,8 @@ Source: WMDP (arXiv 2403.03218); public schema of `cais/wmdp`, and of `cais/mmlu
 from collections.abc import Sequence
 from typing import Any
 
-from search_spaces.data_settings import WmdpData
-from search_spaces.tables import wmdp_tables
+from search_spaces.settings.data_settings import WmdpData
+from search_spaces.settings.dataset_files import wmdp_tables
 from search_spaces.user_errors import UserError
 from trainables.data.examples import Benchmark, ChoiceQuestion, Example, make_benchmark, split_sets
 from trainables.data.hub_rows import read_table

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from search_spaces.trial_settings import ForgetSettings, TokenBeliefSettings
+from search_spaces.settings.trial_settings import ForgetSettings, TokenBeliefSettings
 
 KINDS = ("forget", "preferred", "nll", "kl", "activations")
 

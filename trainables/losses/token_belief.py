@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from search_spaces.trial_settings import TokenBeliefSettings
+from search_spaces.settings.trial_settings import TokenBeliefSettings
 from trainables.losses.residuals import Softmax, softmax_of, token_logp
 
 

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from search_spaces.probe_settings import LeakSettings, PrefixSettings
-from search_spaces.trial_settings import SequenceBeliefSettings
+from search_spaces.settings.probe_settings import LeakSettings, PrefixSettings
+from search_spaces.settings.trial_settings import SequenceBeliefSettings
 from trainables.beliefs import sample_responses
 from trainables.data.encoding import Encoded, encode_example, encode_question
 from trainables.data.examples import Example

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from search_spaces.probe_settings import JudgeSettings
+from search_spaces.settings.probe_settings import JudgeSettings
 from search_spaces.user_errors import UserError
 from trainables.jobs import TrialFailedError
 from trainables.probes.answers import Answer

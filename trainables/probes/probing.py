@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from search_spaces.evaluation_settings import EvaluationSettings
-from search_spaces.probe_settings import Probe
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.probe_settings import Probe
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.data.examples import EvaluationPart
 from trainables.engine import Engine, Weights
 from trainables.inference import Inference, inference

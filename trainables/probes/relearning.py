@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from search_spaces.model_settings import PrepareSettings
-from search_spaces.probe_settings import RelearnSettings
-from search_spaces.trial_settings import OptimizerSettings, TrialSettings
+from search_spaces.settings.model_settings import PrepareSettings
+from search_spaces.settings.probe_settings import RelearnSettings
+from search_spaces.settings.trial_settings import OptimizerSettings, TrialSettings
 from trainables.data.encoding import Encoded
 from trainables.data.examples import draw_by_hash
 from trainables.engine import Engine, Weights

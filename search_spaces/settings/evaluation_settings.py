@@ -4,8 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from search_spaces.probe_settings import Probe, ProbeSettings
-from search_spaces.settings import Settings
+from search_spaces.settings.base_settings import Settings
+from search_spaces.settings.probe_settings import Probe, ProbeSettings
 
 
 class EvaluationSettings(Settings):

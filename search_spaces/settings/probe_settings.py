@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from search_spaces.settings import Positive, PositiveInt, Settings, Share
+from search_spaces.settings.base_settings import Positive, PositiveInt, Settings, Share
 
 Probe = Literal["leak", "paraphrase", "prefix", "relearn", "quantise", "judge"]
 PROBES: tuple[Probe, ...] = ("leak", "paraphrase", "prefix", "relearn", "quantise")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from search_spaces.settings import NonNegative, Positive, PositiveInt, Settings
+from search_spaces.settings.base_settings import NonNegative, Positive, PositiveInt, Settings
 
 
 class ScratchSettings(Settings):

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from search_spaces.settings import NonNegative, Positive, PositiveInt, Settings, Share
+from search_spaces.settings.base_settings import NonNegative, Positive, PositiveInt, Settings, Share
 
 Method = Literal["ga", "graddiff", "npo", "simnpo", "wga", "tnpo", "wtnpo", "satimp", "dpo", "altpo", "flat", "ceu", "undial", "pdu", "rmu"]
 Divergence = Literal["total_variation", "kl", "reverse_kl", "jeffrey", "squared_hellinger", "pearson", "neyman", "jensen_shannon"]

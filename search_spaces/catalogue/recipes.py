@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from search_spaces.space import Domain, Scalar
+from search_spaces.settings.space import Domain, Scalar
 
 
 @dataclass(frozen=True)

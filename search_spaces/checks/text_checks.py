@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from search_spaces.catalogue import ASKED_BENCHMARKS
-from search_spaces.method_catalogue import METHODS
-from search_spaces.space import Scalar, trial_value
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.catalogue.method_catalogue import METHODS
+from search_spaces.catalogue.metric_catalogue import ASKED_BENCHMARKS
+from search_spaces.settings.space import Scalar, trial_value
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
 

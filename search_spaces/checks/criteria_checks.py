@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from search_spaces.catalogue import METRICS, MetricInfo, available_metrics, given
-from search_spaces.sweep_settings import BoundSettings, ObjectiveSettings, SweepSettings
+from search_spaces.catalogue.metric_catalogue import METRICS, MetricInfo, available_metrics, given
+from search_spaces.settings.sweep_settings import BoundSettings, ObjectiveSettings, SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean
 
 WHY_MISSING = {

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from search_spaces.data_settings import MuseData, WmdpData
-from search_spaces.places import is_local
+from search_spaces.paths import is_local
+from search_spaces.settings.data_settings import MuseData, WmdpData
 from search_spaces.user_errors import UserError
 
 SUFFIXES = (".json", ".jsonl")

@@ -6,17 +6,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from search_spaces.catalogue import default_objectives
-from search_spaces.checks import check_sweep
-from search_spaces.data_settings import LocalFilesData, MuseData, TofuData, WmdpData
-from search_spaces.places import is_local, resolved
-from search_spaces.pydantic_problems import problems_of
-from search_spaces.space import Domain, dead_condition, trial_keys
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.catalogue.metric_catalogue import default_objectives
+from search_spaces.checks.sweep_checks import check_sweep
+from search_spaces.loading.yaml_text import parse_yaml, read_yaml
+from search_spaces.paths import is_local, resolved
+from search_spaces.settings.data_settings import LocalFilesData, MuseData, TofuData, WmdpData
+from search_spaces.settings.space import Domain, dead_condition, trial_keys
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean
-from search_spaces.yaml_text import parse_yaml, read_yaml
+from search_spaces.validation_messages import problems_of
 
-PACKAGED = Path(__file__).parent
+PACKAGED = Path(__file__).parents[1]
 SPACE = "space."
 TRIAL = "trial."
 PROBE = "evaluation.probe."

@@ -9,10 +9,10 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from search_spaces.catalogue import METRICS, MetricInfo
-from search_spaces.method_catalogue import METHODS, MethodInfo
-from search_spaces.recipes import RECIPES
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.catalogue.method_catalogue import METHODS, MethodInfo
+from search_spaces.catalogue.metric_catalogue import METRICS, MetricInfo
+from search_spaces.catalogue.recipes import RECIPES
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import shown
 
 BOUNDS = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}

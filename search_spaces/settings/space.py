@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_serializer, model_validator
 
-from search_spaces.pydantic_problems import problems_of
-from search_spaces.settings import Settings
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.base_settings import Settings
+from search_spaces.settings.trial_settings import TrialSettings
 from search_spaces.user_errors import UserError, did_you_mean, shown
+from search_spaces.validation_messages import problems_of
 
 Kind = Literal["choice", "uniform", "log_uniform", "int", "log_int"]
 Scalar = bool | int | float | str | None

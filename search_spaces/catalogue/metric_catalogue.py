@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from search_spaces.data_settings import ClosedWorldData, LocalFilesData, MuseData, TofuData, WmdpData
-from search_spaces.places import is_local
-from search_spaces.sweep_settings import ObjectiveSettings, SweepSettings
+from search_spaces.paths import is_local
+from search_spaces.settings.data_settings import ClosedWorldData, LocalFilesData, MuseData, TofuData, WmdpData
+from search_spaces.settings.sweep_settings import ObjectiveSettings, SweepSettings
 
 Direction = Literal["minimize", "maximize"]
 Need = Literal[

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from search_spaces.data_settings import DataSettings
-from search_spaces.evaluation_settings import EvaluationSettings
-from search_spaces.model_settings import ModelSettings
-from search_spaces.settings import NonNegative, Positive, PositiveInt, Settings, Share
-from search_spaces.space import Domain
-from search_spaces.trial_settings import TrialSettings
+from search_spaces.settings.base_settings import NonNegative, Positive, PositiveInt, Settings, Share
+from search_spaces.settings.data_settings import DataSettings
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.space import Domain
+from search_spaces.settings.trial_settings import TrialSettings
 
 
 class BoundSettings(Settings):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from search_spaces.method_catalogue import METHODS
-from search_spaces.space import Scalar, active, ordered, trial_value
-from search_spaces.sweep_settings import SweepSettings
+from search_spaces.catalogue.method_catalogue import METHODS
+from search_spaces.settings.space import Scalar, active, ordered, trial_value
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
 ASKED = ("forget.method", "beliefs", "retain.loss")

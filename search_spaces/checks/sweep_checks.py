@@ -5,17 +5,28 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from search_spaces.criteria_checks import check_criteria
-from search_spaces.data_settings import LocalFilesData, MuseData, TofuData, WmdpData
-from search_spaces.method_checks import check_methods
-from search_spaces.places import is_local
-from search_spaces.pydantic_problems import WHOLE_NUMBER
-from search_spaces.recipes import RECIPES
-from search_spaces.space import KEYS_ARE, Domain, Scalar, active, apply, dead_condition, ordered, same_value, trial_keys, trial_value
-from search_spaces.sweep_settings import SweepSettings
-from search_spaces.tables import missing_tables, muse_tables, wmdp_tables
-from search_spaces.text_checks import check_text
+from search_spaces.catalogue.recipes import RECIPES
+from search_spaces.checks.criteria_checks import check_criteria
+from search_spaces.checks.method_checks import check_methods
+from search_spaces.checks.text_checks import check_text
+from search_spaces.paths import is_local
+from search_spaces.settings.data_settings import LocalFilesData, MuseData, TofuData, WmdpData
+from search_spaces.settings.dataset_files import missing_tables, muse_tables, wmdp_tables
+from search_spaces.settings.space import (
+    KEYS_ARE,
+    Domain,
+    Scalar,
+    active,
+    apply,
+    dead_condition,
+    ordered,
+    same_value,
+    trial_keys,
+    trial_value,
+)
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean, shown
+from search_spaces.validation_messages import WHOLE_NUMBER
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 LANE_KEYS = ("deepspeed", "engine.")
