@@ -14,7 +14,7 @@ from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
-from trainables.data.benchmarks import load_benchmark
+from trainables.benchmarks.registry import load_benchmark
 from trainables.jobs import MeasureJob, PrepareJob
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from orchestrator.records import BASELINES, SweepView, TrialRecord
 from orchestrator.sweep_folder import SweepFolder
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
-from trainables.data.benchmarks import load_benchmark
+from trainables.benchmarks.registry import load_benchmark
 
 
 @dataclass(frozen=True)

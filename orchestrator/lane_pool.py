@@ -44,7 +44,7 @@ class LanePool:
         resources: What each holds.
         storage: Folder for Ray Train's own bookkeeping.
         jobs: How many jobs there will be: each may break the workers that run it, as one that runs out of memory does.
-        worker: What each worker runs with `mailbox`, `lane` and `threads`; `trainables.lane_worker.lane_loop` when left out.
+        worker: What each worker runs with `mailbox`, `lane` and `threads`; `trainables.worker.lane_worker.lane_loop` when left out.
         system_metrics_s: Seconds between two measurements that each worker makes of itself; 0: none.
     """
 
@@ -220,6 +220,6 @@ def _alive_nodes() -> set[str]:
 
 def _start_worker(config: dict[str, Any]) -> None:
     # Imported in the worker: the driver stays free of torch.
-    from trainables.lane_worker import lane_loop
+    from trainables.worker.lane_worker import lane_loop
 
     lane_loop(config)

@@ -28,7 +28,7 @@ from orchestrator.tracking.tracker import SweepInfo, SweepSummary, Tracker, Trac
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
-from trainables.data.benchmarks import load_benchmark
+from trainables.benchmarks.registry import load_benchmark
 
 logger = logging.getLogger(__name__)
 

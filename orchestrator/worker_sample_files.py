@@ -19,7 +19,7 @@ class WorkerSample(NamedTuple):
 
 
 def append_samples(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
-    """Add samples as `trainables.worker_samples` sends them.
+    """Add samples as `trainables.worker.system_metrics_sampler` sends them.
 
     Raises:
         OSError: The disk is full, say.

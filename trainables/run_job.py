@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 import torch.distributed as dist
 
-from trainables.engine import start_deepspeed
-from trainables.job_runner import JobRunner
+from trainables.engine.zero3_engine import start_deepspeed
 from trainables.jobs import JOB, TrialJob
+from trainables.worker.job_runner import JobRunner
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Memory of one rank of a trial under ZeRO-3, counted buffer by buffer from the code that allocates them. No torch, no ray.
 
 A trial goes through phases whose buffers do not exist together; its need is that of the worst. Every number is in bytes.
-What is counted follows `trainables/engine.py` and DeepSpeed 0.19's `runtime/zero/stage3.py`; deviations are at most some per cent of
-the model. Offloading (`deepspeed: {zero_optimization: {offload_*}}`) is not counted.
+What is counted follows `trainables/engine/zero3_engine.py` and DeepSpeed 0.19's `runtime/zero/stage3.py`; deviations are at most
+some per cent of the model. Offloading (`deepspeed: {zero_optimization: {offload_*}}`) is not counted.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from search_spaces.settings.trial_settings import TrialSettings, head_chunk, red
 
 GIB = 1024**3
 GATHER_ELEMENTS = 64 * 1024**2
-"""As in `trainables/engine.py`: whole tensors are put together in bundles of at least so many elements."""
+"""As in `trainables/engine/zero3_engine.py`: whole tensors are put together in bundles of at least so many elements."""
 GPU_FRAMEWORK = 2 * GIB
 """CUDA context, NCCL's buffers, cuBLAS' workspace: 1.3 GiB on an H100 with one rank. The rest is for holes of PyTorch's allocator, which
 held up to a quarter more than the peak there, and gives that up before it runs out."""

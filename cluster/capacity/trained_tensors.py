@@ -9,7 +9,7 @@ from search_spaces.settings.trial_settings import TrialSettings
 
 
 def trained_tensors(shape: ModelShape, trial: TrialSettings) -> Mapping[str, int]:
-    """Elements of each trained parameter by name: those that `trainables/trained.py` leaves with a gradient.
+    """Elements of each trained parameter by name: those that `trainables/engine/trained_parameters.py` leaves with a gradient.
 
     Patterns that name nothing of a Llama count as all of it, so that nothing is promised too small.
     """

@@ -30,7 +30,7 @@ def dynamics(
     """Predict what one unlearning step does to other answers (AKG), and take it: targets, rephrasings, likelihood bands, unrelated text."""
     with user_errors():
         from orchestrator.dynamics_view import draw_dynamics, show_dynamics
-        from trainables.dynamics_job import DynamicsJob, run_dynamics
+        from trainables.analysis.dynamics_job import DynamicsJob, run_dynamics
 
         pairs = parse_losses(losses)
         is_file = Path(sweep).suffix in (".yaml", ".yml")

@@ -80,7 +80,7 @@ def reproduce(
         from orchestrator.provenance import provenance
         from orchestrator.reproduction import compare, compare_origins, told
         from orchestrator.sweep_folder import SweepFolder, storage_root
-        from trainables.data.benchmarks import load_benchmark
+        from trainables.benchmarks.registry import load_benchmark
 
         if weights is not None:
             check_output(weights)

@@ -51,7 +51,7 @@ def load(file: str, overrides: list[str] | None, name: str | None) -> "SweepSett
 
 def load_data(sweep: "SweepSettings", file: str) -> "Benchmark":
     """The data that a sweep names."""
-    from trainables.data.benchmarks import load_benchmark
+    from trainables.benchmarks.registry import load_benchmark
 
     try:
         return load_benchmark(sweep.data, redact=sweep.redact)
@@ -61,7 +61,7 @@ def load_data(sweep: "SweepSettings", file: str) -> "Benchmark":
 
 def check_hub(sweep: "SweepSettings", file: str) -> None:
     """Refuse hub models that cannot be had, before any worker starts."""
-    from trainables.hub import check_models
+    from trainables.benchmarks.hub_access import check_models
 
     try:
         check_models(sweep.model, sweep.evaluation)

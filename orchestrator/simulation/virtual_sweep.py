@@ -133,7 +133,7 @@ class VirtualSweep:
             yield from self._trial(asked, recorder.take)
 
     def _trial(self, asked: Asked, take: Take) -> Iterator[float]:
-        """What a lane does with a trial: see `trainables.trial.run_trial`."""
+        """What a lane does with a trial: see `trainables.training.trial.run_trial`."""
         seconds, measured = self._made_up(apply(self.sweep.trial, asked.params))
         number, rungs = asked.number, len(measured)
         spent: Counter[str] = Counter()

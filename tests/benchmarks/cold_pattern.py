@@ -22,9 +22,9 @@ def train_loop(config: dict[str, Any]) -> None:
     """One trial on every rank of a fresh worker group."""
     import torch
 
-    from trainables.engine import start_deepspeed
-    from trainables.job_runner import JobRunner
+    from trainables.engine.zero3_engine import start_deepspeed
     from trainables.jobs import JOB
+    from trainables.worker.job_runner import JobRunner
 
     torch.set_num_threads(1)
     start_deepspeed()

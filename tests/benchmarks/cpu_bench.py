@@ -20,8 +20,8 @@ import torch
 
 from search_spaces.settings.trial_settings import ForgetSettings, TokenBeliefSettings
 from tests.benchmarks.gpu_heads import dense, fused
+from trainables.engine.policy import LossHead
 from trainables.losses.head_plan import HeadPlan, HeadTerm
-from trainables.policy import LossHead
 
 VOCABULARY, ROWS, HIDDEN = 128_256, 1024, 512
 HEADS = {

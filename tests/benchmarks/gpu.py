@@ -25,22 +25,22 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import trainables.inference
+import trainables.generation.inference
 from cluster.capacity.rank_memory import GPU_FRAMEWORK, Lengths, memory_of_rank
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.benchmarks import gpu_heads, gpu_shapes
-from trainables.beliefs import sample_responses
-from trainables.composition import Composition
 from trainables.data.examples import EvaluationPart
-from trainables.engine import Engine, start_deepspeed
-from trainables.inference import inference
-from trainables.job_runner import JobRunner
+from trainables.engine.policy import LossHead
+from trainables.engine.zero3_engine import Engine, start_deepspeed
+from trainables.generation.inference import inference
+from trainables.generation.sequence_beliefs import sample_responses
 from trainables.losses.head_plan import HeadPlan, HeadTerm
 from trainables.metrics.evaluate import evaluate
-from trainables.policy import LossHead
 from trainables.run_job import leave
-from trainables.trial import train_step
+from trainables.training.batch_packing import Composition
+from trainables.training.trial import train_step
+from trainables.worker.job_runner import JobRunner
 
 MIB = 2**20
 HEADS = {"fused": gpu_heads.fused, "dense": gpu_heads.dense, "Liger": gpu_heads.liger}
@@ -241,12 +241,12 @@ def settings(loss: str, lora: dict[str, int], **engine: Any) -> TrialSettings:
 @contextmanager
 def without_graphs() -> Iterator[None]:
     """Decode step by step, as on a CPU."""
-    allowed = trainables.inference.can_be_captured
-    trainables.inference.can_be_captured = lambda config, device: False  # type: ignore[assignment]
+    allowed = trainables.generation.inference.can_be_captured
+    trainables.generation.inference.can_be_captured = lambda config, device: False  # type: ignore[assignment]
     try:
         yield
     finally:
-        trainables.inference.can_be_captured = allowed
+        trainables.generation.inference.can_be_captured = allowed
 
 
 def sampling(engine: Engine, trial: TrialSettings) -> dict[str, Any]:

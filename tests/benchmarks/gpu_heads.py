@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 import trainables.losses.fused_head as ours
+from trainables.engine.policy import LossHead
 from trainables.losses.head_plan import HeadOutput, HeadPlan, HeadTerm, TermStats
-from trainables.policy import LossHead
 
 Head = Callable[[LossHead, Tensor, HeadPlan], HeadOutput]
 

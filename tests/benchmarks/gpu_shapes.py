@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from cluster.capacity.model_shapes import KNOWN, ModelShape
 from trainables.data.encoding import Encoded
 from trainables.data.examples import Example
-from trainables.scratch import END, PAD, train_tokenizer
+from trainables.training.scratch_model import END, PAD, train_tokenizer
 
 TINY = ModelShape("tiny", 64, 256, 2, 4, 2, 16, 4096, tied=True)
 """For a try on a CPU."""

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from search_spaces.settings.trial_settings import TrialSettings
 from trainables.jobs import MeasureJob, PrepareJob, TrialFailedError, TrialJob
-from trainables.lane_worker import lane_loop
+from trainables.worker.lane_worker import lane_loop
 
 STEPS_PER_RUNG = 3
 STEP_S = 0.05

@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
-from trainables.decoding import StaticSteps
-from trainables.policy import Policy
+from trainables.engine.cuda_graph_decoding import StaticSteps
+from trainables.engine.policy import Policy
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from trainables import trial
-from trainables.engine import start_deepspeed
-from trainables.job_runner import JobRunner
+from trainables.engine.zero3_engine import start_deepspeed
 from trainables.jobs import JOB
 from trainables.run_job import leave
+from trainables.training import trial
+from trainables.worker.job_runner import JobRunner
 
 train_step = trial.train_step
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from trainables.lane_worker import lane_loop
+from trainables.worker.lane_worker import lane_loop
 
 
 class HangsOnce:

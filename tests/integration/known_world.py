@@ -7,10 +7,10 @@ import torch
 
 from search_spaces.settings.data_settings import ClosedWorldData
 from search_spaces.settings.model_settings import ScratchSettings
-from trainables.data.closed_world import build_closed_world
+from trainables.benchmarks.closed_world import build_closed_world
 from trainables.data.encoding import encode_example
 from trainables.metrics.closed_world_mass import fact_of
-from trainables.scratch import build_scratch_model, train_tokenizer
+from trainables.training.scratch_model import build_scratch_model, train_tokenizer
 
 WORLD = ClosedWorldData(people=8, forget_people=2, attributes=2, values=4, phrasings=3)
 RATE = 5e-3

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from trainables.engine import start_deepspeed
-from trainables.job_runner import JobRunner
+from trainables.engine.zero3_engine import start_deepspeed
 from trainables.jobs import JOB
 from trainables.run_job import leave
+from trainables.worker.job_runner import JobRunner
 
 
 def status_bytes(name: str) -> int:

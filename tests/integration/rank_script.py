@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from trainables.beliefs import sample_beliefs
-from trainables.engine import start_deepspeed
-from trainables.job_runner import JobRunner, measure, reference_logp, write_json_atomically
+from trainables.engine.zero3_engine import start_deepspeed
+from trainables.generation.sequence_beliefs import sample_beliefs
 from trainables.jobs import JOB, TrialFailedError
-from trainables.progress import Progress
 from trainables.run_job import leave
-from trainables.trial import compose, train_step
+from trainables.training.trial import compose, train_step
+from trainables.training.trial_state import Progress
+from trainables.worker.job_runner import JobRunner, measure, reference_logp, write_json_atomically
 
 
 def run_step(runner: JobRunner, step: dict) -> dict:

@@ -22,7 +22,7 @@ def write_takedown(folder: Path) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from search_spaces.settings.model_settings import ScratchSettings
-    from trainables.scratch import build_scratch_model, train_tokenizer
+    from trainables.training.scratch_model import build_scratch_model, train_tokenizer
 
     folder.mkdir()
     for name, rows in (("forget", SECRETS), ("retain", COMMON)):

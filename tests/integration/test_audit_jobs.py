@@ -5,7 +5,7 @@ import pytest
 from search_spaces.settings.probe_settings import PROBES
 from tests.integration.known_world import WORLD, write_known_models
 from tests.unit.judge_server import judge_server
-from trainables.data.closed_world import build_closed_world
+from trainables.benchmarks.closed_world import build_closed_world
 
 TOLD = ("forget_told", "leak_at_k", "paraphrase_told", "prefix_told", "relearned_told", "relearned_control_told", "int8_told", "int4_told")
 PROBE = {"relearn": {"learning_rate": 3e-4, "share": 0.5}}

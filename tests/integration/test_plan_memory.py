@@ -11,9 +11,9 @@ from orchestrator.scale_plan_view import lengths_of
 from search_spaces.settings.sweep_settings import SweepSettings
 from tests.integration.launch import run_ranks
 from tests.integration.small_models import DATA
-from trainables.data.benchmarks import load_benchmark
+from trainables.benchmarks.registry import load_benchmark
 from trainables.jobs import PrepareJob
-from trainables.preparation import write_scratch_model
+from trainables.training.preparation import write_scratch_model
 
 SCRATCH = {"hidden_size": 768, "intermediate_size": 2048, "layers": 6, "heads": 12}
 WORKERS = 2

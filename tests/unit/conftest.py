@@ -97,7 +97,7 @@ class TinyModel:
 
         from search_spaces.settings.model_settings import ScratchSettings
         from trainables.data.encoding import encode
-        from trainables.scratch import build_scratch_model, train_tokenizer
+        from trainables.training.scratch_model import build_scratch_model, train_tokenizer
 
         self.tokenizer = train_tokenizer([text for pair in texts for text in pair], 320)
         shape = ScratchSettings(hidden_size=32, intermediate_size=64, layers=2, heads=2)

@@ -12,8 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from search_spaces.settings.trial_settings import TrialSettings
 from trainables.data.encoding import Encoded
-from trainables.optimizer import TrialOptimizer, configure
-from trainables.policy import Policy
+from trainables.engine.optimizer import TrialOptimizer, configure
+from trainables.engine.policy import Policy
 
 
 def random_llama(seed=0, *, vocabulary=24, sharpness=40.0, tied=False):

@@ -6,9 +6,9 @@ import torch
 
 from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings
 from tests.unit.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
-from trainables.beam_search import beam_search
-from trainables.beliefs import sample_beliefs
-from trainables.inference import inference
+from trainables.generation.beam_search import beam_search
+from trainables.generation.inference import inference
+from trainables.generation.sequence_beliefs import sample_beliefs
 
 VOCABULARY, END = 7, 0
 PROMPTS = [(3, 1, 4), (2,), (5, 6, 5, 1, 3)]

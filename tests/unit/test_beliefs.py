@@ -4,8 +4,8 @@ from scipy.stats import chisquare
 
 from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings
 from tests.unit.plain_engine import PlainEngine, answer_logps, run_ranks
-from trainables.beliefs import Belief, GumbelMax, sample_beliefs
 from trainables.data.encoding import Encoded, encode
+from trainables.generation.sequence_beliefs import Belief, GumbelMax, sample_beliefs
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, 0.5, -3.0, 1.5])
 CPU = torch.device("cpu")

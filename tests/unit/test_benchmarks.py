@@ -4,8 +4,8 @@ import pytest
 
 from search_spaces.settings.data_settings import ClosedWorldData, LocalFilesData
 from search_spaces.user_errors import UserError
-from trainables.data import benchmarks
-from trainables.data.benchmarks import BENCHMARKS, load_benchmark
+from trainables.benchmarks import registry as benchmarks
+from trainables.benchmarks.registry import BENCHMARKS, load_benchmark
 from trainables.data.examples import Example, make_benchmark
 
 

@@ -122,6 +122,6 @@ def test_cpu_counts_only_what_is_touched():
 
 
 def test_bundles_are_those_of_the_engine():
-    from trainables.engine import GATHER_ELEMENTS
+    from trainables.engine.zero3_engine import GATHER_ELEMENTS
 
     assert module.GATHER_ELEMENTS == GATHER_ELEMENTS

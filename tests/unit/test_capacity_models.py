@@ -48,7 +48,7 @@ def test_parameters_of_a_config_equal_those_of_the_model_itself(family, more):
 
 
 def test_scratch_parameters_equal_those_of_the_model_itself():
-    from trainables.scratch import build_scratch_model
+    from trainables.training.scratch_model import build_scratch_model
 
     scratch = ScratchSettings(hidden_size=32, intermediate_size=64, layers=2, heads=2, vocabulary=300)
     model = build_scratch_model(scratch, 300, 0)

@@ -4,8 +4,8 @@ import os
 import pytest
 import torch
 
-from trainables import checkpoint_files as module
-from trainables.checkpoint_files import (
+from trainables.training import checkpoint_files as module
+from trainables.training.checkpoint_files import (
     SHARED,
     TornCheckpointError,
     partial_folder,

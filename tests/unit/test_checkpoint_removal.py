@@ -14,7 +14,7 @@ from orchestrator.scale_plan_view import ScaleOptions
 from orchestrator.sweep_folder import SweepFolder, open_sweep, write_json
 from tests.unit.recorded_sweep import recording
 from tests.unit.stored_sweep import small_sweep, store
-from trainables.data.benchmarks import load_benchmark
+from trainables.benchmarks.registry import load_benchmark
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import torch
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
-from trainables import checkpoints as module
-from trainables import trial as trial_module
-from trainables.checkpoints import checkpoint_key, checkpoints_of
+from trainables.benchmarks.encoded_benchmark import LaneData
 from trainables.data.examples import Benchmark
 from trainables.jobs import TrialJob, Verdict
-from trainables.lane_data import LaneData
-from trainables.trial import PHASES, AtRungs, run_trial
+from trainables.training import checkpoints as module
+from trainables.training import trial as trial_module
+from trainables.training.checkpoints import checkpoint_key, checkpoints_of
+from trainables.training.trial import PHASES, AtRungs, run_trial
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
 DATA = LaneData(EMPTY, random_examples("forget", [(2, 3)] * 5, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))

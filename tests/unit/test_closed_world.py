@@ -6,8 +6,8 @@ import pytest
 
 from search_spaces.settings.data_settings import ClosedWorldData
 from search_spaces.user_errors import UserError
-from trainables.data.closed_world import build_closed_world, phrasing_counts
-from trainables.data.world_text import ATTRIBUTES
+from trainables.benchmarks.closed_world import build_closed_world, phrasing_counts
+from trainables.benchmarks.world_text import ATTRIBUTES
 
 WORLD = ClosedWorldData(people=12, forget_people=3, attributes=4, values=6, phrasings=4, seed=5)
 

@@ -8,12 +8,12 @@ from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.dense_losses import belief_loss, gradient, pair_loss, published_loss, retain_loss, row_loss, slow_mixtures, token_nll
 from tests.unit.plain_engine import PlainEngine, answer_logits, answer_logps, half_memorised, random_examples, random_llama
-from trainables.beliefs import Belief
-from trainables.composition import Composition, answer_tokens
 from trainables.data.batches import share
 from trainables.data.encoding import Encoded
+from trainables.generation.sequence_beliefs import Belief
 from trainables.losses.methods import METHODS, LogitMethod, PreferenceMethod
-from trainables.trial import steering_of
+from trainables.training.batch_packing import Composition, answer_tokens
+from trainables.training.trial import steering_of
 
 FORGET = half_memorised(random_llama(0), random_examples("forget", [(3, 4), (2, 1), (5, 6), (1, 2), (2, 3), (4, 2)], seed=1))
 RETAIN = random_examples("retain", [(2, 5), (4, 1), (1, 3), (3, 3)], seed=2)

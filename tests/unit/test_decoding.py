@@ -3,8 +3,8 @@ import torch
 from transformers import DynamicCache
 
 from tests.unit.plain_engine import PlainEngine
-from trainables.decoding import COLUMNS, StaticSteps, can_be_captured
-from trainables.policy import Policy
+from trainables.engine.cuda_graph_decoding import COLUMNS, StaticSteps, can_be_captured
+from trainables.engine.policy import Policy
 
 PROMPTS = [(5, 6, 7), (9, 8, 7, 6, 5, 4), (11,)]
 

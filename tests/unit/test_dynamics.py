@@ -9,11 +9,11 @@ import torch
 from search_spaces.catalogue.method_catalogue import METHODS
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.plain_engine import half_memorised, random_examples, random_llama
-from trainables.beliefs import Belief
-from trainables.composition import Composition
+from trainables.analysis.learning_dynamics import ResidualMass, actual_change, predicted_change, residual_mass, step_gradient
 from trainables.data.collate import collate
-from trainables.dynamics import ResidualMass, actual_change, predicted_change, residual_mass, step_gradient
-from trainables.policy import Policy
+from trainables.engine.policy import Policy
+from trainables.generation.sequence_beliefs import Belief
+from trainables.training.batch_packing import Composition
 
 BASES = [name for name, info in METHODS.items() if info.token_beliefs and not info.preferred_answers]
 RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

@@ -4,7 +4,7 @@ from transformers import PreTrainedTokenizerFast
 
 from search_spaces.user_errors import UserError
 from trainables.data.encoding import Encoded, encode, encode_prompt, end_ids, set_system_prompt
-from trainables.scratch import train_tokenizer
+from trainables.training.scratch_model import train_tokenizer
 
 TEXTS = ["Where was Kalo born?", "Born in Lima.", "Question: Answer:"]
 LLAMA_LIKE = (

@@ -2,7 +2,7 @@ import pytest
 
 from search_spaces.settings.data_settings import ClosedWorldData
 from search_spaces.user_errors import UserError
-from trainables.data.closed_world import build_closed_world
+from trainables.benchmarks.closed_world import build_closed_world
 from trainables.data.examples import ChoiceQuestion, EvaluationPart, Example
 from trainables.probes.facts import facts_of, read_paraphrases, value_of
 

@@ -6,7 +6,7 @@ import torch.distributed as dist
 
 from search_spaces.full_disk import full_disk
 from search_spaces.user_errors import UserError
-from trainables.failures import OUT_OF_MEMORY_REMEDY, describe_failure, outcome_of
+from trainables.worker.failures import OUT_OF_MEMORY_REMEDY, describe_failure, outcome_of
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from trainables.metrics.evaluate import evaluate, score_part
 from trainables.metrics.fluency import Classifier, add_fluency, add_perplexity, classifier
 from trainables.metrics.gradient_norm import add_gradient_norms, gradient_norm
 from trainables.metrics.utility import harmonic_mean
-from trainables.scratch import train_tokenizer
+from trainables.training.scratch_model import train_tokenizer
 
 FORGET = (
     Example("f0", "Where was Kalo born?", "Born in Lima.", ("From Lima",), ("A native of Oslo.",)),

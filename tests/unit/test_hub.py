@@ -12,7 +12,7 @@ from huggingface_hub.utils import _http
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
-from trainables.hub import check_models
+from trainables.benchmarks.hub_access import check_models
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = json.dumps({"model_type": "llama"}).encode()

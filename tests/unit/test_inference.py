@@ -3,10 +3,10 @@ import torch
 
 from search_spaces.settings.trial_settings import EngineSettings
 from tests.unit.plain_engine import PlainEngine, run_ranks
-from trainables import inference as inference_module
 from trainables.data.collate import collate
 from trainables.data.encoding import Encoded, encode, encode_prompt
-from trainables.inference import inference
+from trainables.generation import inference as inference_module
+from trainables.generation.inference import inference
 
 PROMPTS = ["Where was Kalo born?", "Say it", "Where was Miren born?", "Wo lebt Zoë?", "Nothing?"]
 ANSWERS = [

@@ -5,12 +5,12 @@ import pytest
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.plain_engine import PlainEngine, random_examples, random_llama
-from trainables import job_runner as module
+from trainables.benchmarks.encoded_benchmark import LaneData
 from trainables.data.examples import Benchmark
-from trainables.job_runner import JobRunner
 from trainables.jobs import TrialJob, Verdict
-from trainables.lane_data import LaneData
-from trainables.trial import PHASES
+from trainables.training.trial import PHASES
+from trainables.worker import job_runner as module
+from trainables.worker.job_runner import JobRunner
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
 DATA = LaneData(EMPTY, random_examples("forget", [(2, 3)] * 3, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from search_spaces.settings.model_settings import ModelSettings
-from trainables import lane_worker
 from trainables.jobs import MeasureJob, TrialFailedError, Verdict
-from trainables.lane_worker import PROGRESS_EVERY_S, Reporter, lane_loop
+from trainables.worker import lane_worker
+from trainables.worker.lane_worker import PROGRESS_EVERY_S, Reporter, lane_loop
 
 
 class Remote:

@@ -4,7 +4,7 @@ import pytest
 
 from search_spaces.settings.data_settings import LocalFilesData
 from search_spaces.user_errors import UserError
-from trainables.data.local_files import load_local_files
+from trainables.benchmarks.local_files import load_local_files
 
 
 def rows(name, count):

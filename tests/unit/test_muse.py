@@ -8,11 +8,11 @@ from search_spaces.settings.data_settings import MuseData
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import small_sweep
 from tests.unit.tiny_benchmarks import write_muse, write_rows
-from trainables.data.benchmarks import load_benchmark
+from trainables.benchmarks.encoded_benchmark import load_lane_data
+from trainables.benchmarks.muse import load_muse
+from trainables.benchmarks.registry import load_benchmark
 from trainables.data.encoding import encode_example, plain_ids
 from trainables.data.examples import EvaluationPart, Example
-from trainables.data.muse import load_muse
-from trainables.lane_data import load_lane_data
 from trainables.metrics.evaluate import evaluate
 from trainables.metrics.example_sets import judge
 from trainables.metrics.rouge import rouge_l_f1, rouge_l_recall

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from search_spaces.settings.trial_settings import OptimizerSettings
-from trainables.optimizer import TrialOptimizer, configure
+from trainables.engine.optimizer import TrialOptimizer, configure
 
 SECOND = OptimizerSettings(method="second_order", rho=0.5, global_batch=4, weight_decay=0.1, beta1=0.8, beta2=0.9)
 

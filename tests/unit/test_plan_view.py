@@ -10,7 +10,7 @@ from search_spaces.settings.space import Domain, active
 from search_spaces.user_errors import UserError
 from tests.unit import synthetic_sweep
 from tests.unit.stored_sweep import small_sweep
-from trainables.data.benchmarks import load_benchmark
+from trainables.benchmarks.registry import load_benchmark
 
 WORLD = {"benchmark": "closed_world", "people": 6, "forget_people": 2, "attributes": 2, "values": 3, "phrasings": 2}
 

@@ -8,7 +8,7 @@ from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
 from tests.unit.plain_engine import answer_logits, random_examples, random_llama
 from trainables.data.collate import collate
-from trainables.policy import Policy, check_plain_head, load_causal_lm
+from trainables.engine.policy import Policy, check_plain_head, load_causal_lm
 
 ITEMS = random_examples("item", [(3, 4), (1, 1), (5, 6)], seed=1)
 SETTINGS = ModelSettings(target="unused")

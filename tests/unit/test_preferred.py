@@ -5,7 +5,7 @@ from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.plain_engine import PlainEngine, answer_logps, run_ranks
 from tests.unit.test_trial import PAIRS, text_data
 from trainables.data.encoding import encode
-from trainables.preferred import UNKNOWING, preferred_answers, read_lines
+from trainables.generation.preferred_answers import UNKNOWING, preferred_answers, read_lines
 
 
 def trial_of(method, seed=0, inference="gathered", **preferred):

@@ -8,7 +8,7 @@ from search_spaces.settings.trial_settings import EngineSettings
 from tests.unit.plain_engine import run_ranks
 from trainables.data.encoding import encode, encode_prompt
 from trainables.data.examples import EvaluationPart, Example
-from trainables.inference import inference
+from trainables.generation.inference import inference
 from trainables.metrics.scoring import answer_text
 from trainables.probes.answers import (
     Answer,

@@ -7,12 +7,21 @@ from search_spaces.settings.data_settings import ClosedWorldData
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.settings.trial_settings import EngineSettings
 from tests.unit.plain_engine import PlainEngine, run_ranks
-from trainables.data.benchmarks import load_benchmark
+from trainables.analysis.likelihood_bands import (
+    SPARE_TOKENS,
+    as_json,
+    bands_of,
+    from_json,
+    probe_metrics,
+    probes_of,
+    rephrasings,
+    split_into_bands,
+)
+from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.benchmarks.registry import load_benchmark
 from trainables.data.encoding import Encoded, encode, encode_example
 from trainables.data.examples import Benchmark, Example
-from trainables.inference import inference
-from trainables.lane_data import LaneData
-from trainables.probed_answers import SPARE_TOKENS, as_json, bands_of, from_json, probe_metrics, probes_of, rephrasings, split_into_bands
+from trainables.generation.inference import inference
 
 FORGET = (
     Example("f0", "Where was Kalo born?", "Born in Lima.", ("From Lima", "A native of Lima.")),

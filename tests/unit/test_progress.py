@@ -3,9 +3,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from trainables.beliefs import Belief
 from trainables.data.encoding import Encoded
-from trainables.progress import Progress, RungResult
+from trainables.generation.sequence_beliefs import Belief
+from trainables.training.trial_state import Progress, RungResult
 
 METRICS = {"validation/utility": 0.1 + 0.2, "train/loss": -1e-308, "validation/mass": 2**-1074}
 PROGRESS = Progress(

@@ -11,11 +11,11 @@ from orchestrator.records import BASELINES
 from search_spaces.settings.sweep_settings import BaselineSettings
 from tests.unit.stored_sweep import small_sweep
 from tests.unit.test_baselines import WORLD, ensured
-from trainables import job_runner
 from trainables.data.encoding import encode, encode_example, encode_plain, encode_prompt, encode_question, instructed
 from trainables.data.examples import Example
 from trainables.jobs import MeasureJob
 from trainables.metrics.evaluate import EvaluationResult
+from trainables.worker import job_runner
 
 FORGET_IT = "Forget Kalo."
 

@@ -12,12 +12,12 @@ from orchestrator.baselines import plan_baselines
 from search_spaces.user_errors import UserError, hashed
 from tests.unit.stored_sweep import small_sweep
 from tests.unit.tiny_benchmarks import write_muse, write_wmdp
-from trainables import job_runner
-from trainables.data.benchmarks import load_benchmark
+from trainables.benchmarks.encoded_benchmark import load_lane_data
+from trainables.benchmarks.registry import load_benchmark
 from trainables.jobs import MeasureJob
-from trainables.lane_data import load_lane_data
 from trainables.metrics.evaluate import EvaluationResult
-from trainables.redaction import without_text
+from trainables.worker import job_runner
+from trainables.worker.redaction import without_text
 
 SECRET = "Kalo Miren lives in Lima"
 GOOD = {"prompt": "Who?", "response": "Nobody."}

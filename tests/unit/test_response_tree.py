@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
-from trainables.response_tree import batch_of, can_run_trees, summed, tree_of
+from trainables.generation.continuation_tree import batch_of, can_run_trees, summed, tree_of
 
 GROUP = ((5, 6, 7), (5, 6, 8), (5, 9), (4,), (5, 6, 7))
 

@@ -7,9 +7,9 @@ from transformers import PreTrainedTokenizerFast
 
 from search_spaces.user_errors import UserError
 from tests.unit.plain_engine import answer_logps
+from trainables.benchmarks.running_text import beginnings, chunks, cut
 from trainables.data.encoding import Encoded, encode_example, encode_plain, encode_question, plain_ids
 from trainables.data.examples import Example, contents_of
-from trainables.data.running_text import beginnings, chunks, cut
 from trainables.metrics.scoring import generate_answers, score_responses
 
 TEXT = "Kalo was born in Lima. Then Kalo moved to Oslo, 東京 and Łódź 🙂 and worked there as a baker."

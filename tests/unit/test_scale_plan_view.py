@@ -12,7 +12,7 @@ from orchestrator.records import TrialRecord
 from orchestrator.scale_plan_view import ScaleOptions, lengths_of, measured_step_s
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import small_sweep
-from trainables.data.benchmarks import load_benchmark
+from trainables.benchmarks.registry import load_benchmark
 
 WORLD = {"benchmark": "closed_world", "people": 6, "forget_people": 2, "attributes": 2, "values": 3, "phrasings": 2}
 
@@ -79,7 +79,7 @@ def test_plan_here_shows_the_memory_of_a_worker_or_why_not(tmp_path):
 
 def test_lengths_are_at_least_those_of_the_scratch_tokenizer():
     from trainables.data.encoding import encode
-    from trainables.scratch import train_tokenizer
+    from trainables.training.scratch_model import train_tokenizer
 
     sweep = small_sweep(data=WORLD)
     benchmark = load_benchmark(sweep.data)

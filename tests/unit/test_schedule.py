@@ -1,7 +1,7 @@
 import pytest
 
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.schedule import Course, course_of, learning_rate, rung_steps
+from trainables.training.trial_schedule import Course, course_of, learning_rate, rung_steps
 
 
 def rates(steps, warmup, schedule, floor=0.0, peak=2.0):

@@ -11,10 +11,10 @@ from orchestrator import cli
 from orchestrator.score.scores import score
 from search_spaces.user_errors import UserError
 from tests.unit.scored_logs import muse_log, write
-from trainables import job_runner
 from trainables.data.examples import Benchmark, ClosedQuestion, EvaluationPart, Example
 from trainables.jobs import MeasureJob
 from trainables.metrics.evaluate import evaluate_parts
+from trainables.worker import job_runner
 
 SETS = {
     "forget": (

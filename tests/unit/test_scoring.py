@@ -115,6 +115,6 @@ def test_generate_answers_of_a_model_that_ends_at_once_are_empty():
         def generate(self, prompts, max_new_tokens):
             return [[(self.tokenizer.eos_token_id,)] for _ in prompts]
 
-    from trainables.scratch import train_tokenizer
+    from trainables.training.scratch_model import train_tokenizer
 
     assert generate_answers(Silent(train_tokenizer(["a b"], 300)), [(5, 6), (7,)], 4) == {0: "", 1: ""}

@@ -5,9 +5,9 @@ from transformers import AutoTokenizer
 from search_spaces.settings.data_settings import ClosedWorldData
 from search_spaces.settings.model_settings import ScratchSettings
 from search_spaces.user_errors import UserError
-from trainables.data.closed_world import build_closed_world
+from trainables.benchmarks.closed_world import build_closed_world
 from trainables.data.encoding import encode, encode_prompt, end_ids
-from trainables.scratch import SPECIAL_TOKENS, build_scratch_model, small_init, train_tokenizer
+from trainables.training.scratch_model import SPECIAL_TOKENS, build_scratch_model, small_init, train_tokenizer
 
 SHAPE = ScratchSettings(hidden_size=16, intermediate_size=32, layers=1, heads=2)
 

@@ -4,9 +4,9 @@ import torch
 from search_spaces.user_errors import UserError
 from tests.unit.plain_engine import random_examples, random_llama
 from trainables.data.collate import collate
+from trainables.engine.policy import Policy
 from trainables.losses.head_plan import HeadPlan, HeadTerm, Steering
 from trainables.losses.steering import random_direction, steer, steered_layer
-from trainables.policy import Policy
 
 BATCH = collate(random_examples("a", [(2, 3), (4, 1)], seed=1), pad_id=0)
 

@@ -10,7 +10,7 @@ from tests.unit.plain_engine import PlainEngine, answer_logps, run_ranks
 from tests.unit.test_trial import run, weights
 from tests.unit.test_trial_methods import trial_of
 from tests.unit.tiny_benchmarks import write_muse, write_wmdp
-from trainables.lane_data import load_lane_data
+from trainables.benchmarks.encoded_benchmark import load_lane_data
 from trainables.metrics.evaluate import evaluate
 
 METHODS = ["graddiff", "npo", "simnpo", "rmu"]

@@ -5,8 +5,8 @@ import pytest
 
 from search_spaces.settings.data_settings import TofuData
 from search_spaces.user_errors import UserError
-from trainables.data.benchmarks import load_benchmark
-from trainables.data.tofu import load_tofu
+from trainables.benchmarks.registry import load_benchmark
+from trainables.benchmarks.tofu import load_tofu
 
 TOFU = Path(__file__).parents[3] / "shared" / "data" / "tofu"
 needs_tofu = pytest.mark.skipif(not TOFU.exists(), reason=f"TOFU is not at {TOFU}")

@@ -8,7 +8,7 @@ import torch
 from search_spaces.settings.trial_settings import LoraSettings, TrialSettings
 from search_spaces.user_errors import UserError
 from tests.unit.plain_engine import random_llama
-from trainables.trained import choose_trained, fresh_adapter, is_adapter, merged, plain_name, set_scale
+from trainables.engine.trained_parameters import choose_trained, fresh_adapter, is_adapter, merged, plain_name, set_scale
 
 IDS = torch.arange(1, 13).view(2, 6)
 

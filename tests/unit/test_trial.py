@@ -7,11 +7,11 @@ import torch
 
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.unit.plain_engine import PlainEngine, answer_logps, random_examples, random_llama, run_ranks
-from trainables import trial as trial_module
+from trainables.benchmarks.encoded_benchmark import LaneData, encode_examples
 from trainables.data.examples import Benchmark, Example
 from trainables.jobs import TrialFailedError, Verdict
-from trainables.lane_data import LaneData, encode_examples
-from trainables.trial import PHASES, AtRungs, alone, run_trial
+from trainables.training import trial as trial_module
+from trainables.training.trial import PHASES, AtRungs, alone, run_trial
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
 PAIRS = [("Where was Kalo born?", "Born in Lima."), ("What does Kalo do?", "Works as a baker."), ("Say it", "Yes"), ("Nothing?", "")]

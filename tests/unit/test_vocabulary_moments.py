@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from trainables.engine.vocabulary_moments import logp_moments, target_moments
 from trainables.losses.fused_head import target_logp
-from trainables.metrics.vocabulary_moments import logp_moments, target_moments
 
 
 def slow_moments(row):

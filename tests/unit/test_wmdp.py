@@ -7,10 +7,10 @@ from search_spaces.settings.data_settings import WmdpData
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import small_sweep
 from tests.unit.tiny_benchmarks import chosen, write_rows, write_wmdp
-from trainables.data.benchmarks import load_benchmark
+from trainables.benchmarks.registry import load_benchmark
+from trainables.benchmarks.wmdp import load_wmdp
 from trainables.data.encoding import plain_ids
 from trainables.data.examples import ChoiceQuestion, EvaluationPart
-from trainables.data.wmdp import load_wmdp
 from trainables.metrics.choices import judge_choice
 from trainables.metrics.evaluate import aggregate, evaluate
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from search_spaces.settings.sweep_settings import TrackingSettings
-from trainables import worker_samples
-from trainables.lane_worker import send_samples
-from trainables.worker_samples import SHORTEST_S, measure, sampled, worker_sensors
+from trainables.worker import system_metrics_sampler as worker_samples
+from trainables.worker.lane_worker import send_samples
+from trainables.worker.system_metrics_sampler import SHORTEST_S, measure, sampled, worker_sensors
 
 GIGABYTE = 1e9
 

@@ -60,7 +60,7 @@ def undial(rows: LogitRows, *, beta: float) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def pdu(rows: LogitRows) -> tuple[Tensor, Tensor]:
-    """Logit-margin flattening: `(max z - mean z)^2`. The dual variable of the retain loss is moved by `trainables/trial.py`.
+    """Logit-margin flattening: `(max z - mean z)^2`. The dual variable of the retain loss is moved by `trainables/training/trial.py`.
 
     Returns:
         Loss of each row, and its gradient `2 * (max - mean) * (e_argmax - 1 / V)` with respect to the logits.

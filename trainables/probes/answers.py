@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from search_spaces.settings.probe_settings import LeakSettings, PrefixSettings
 from search_spaces.settings.trial_settings import SequenceBeliefSettings
-from trainables.beliefs import sample_responses
 from trainables.data.encoding import Encoded, encode_example, encode_question
 from trainables.data.examples import Example
-from trainables.inference import Ids, Inference
+from trainables.generation.inference import Ids, Inference
+from trainables.generation.sequence_beliefs import sample_responses
 from trainables.metrics.example_sets import MAX_NEW_TOKENS, Asking
 from trainables.metrics.scoring import answer_text, generate_answers
 from trainables.probes.facts import Fact

@@ -7,8 +7,8 @@ from itertools import takewhile
 
 from transformers import PreTrainedTokenizerBase
 
+from trainables.benchmarks.json_rows import read_lines
 from trainables.data.examples import ClosedQuestion, EvaluationPart, Example
-from trainables.data.json_rows import read_lines
 from trainables.metrics.closed_world_mass import fact_of
 from trainables.metrics.example_sets import ASKING, MAX_NEW_TOKENS, USUAL, Asking, is_asked, reference_of
 from trainables.metrics.rouge import rouge_l_recall

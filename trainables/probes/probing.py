@@ -9,10 +9,10 @@ from typing import Any
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.probe_settings import Probe
 from search_spaces.settings.trial_settings import TrialSettings
+from trainables.benchmarks.encoded_benchmark import LaneData
 from trainables.data.examples import EvaluationPart
-from trainables.engine import Engine, Weights
-from trainables.inference import Inference, inference
-from trainables.lane_data import LaneData
+from trainables.engine.zero3_engine import Engine, Weights
+from trainables.generation.inference import Inference, inference
 from trainables.metrics.closed_world_mass import fact_of
 from trainables.metrics.evaluate import aggregate, score_part
 from trainables.probes.answers import (

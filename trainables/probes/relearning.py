@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from search_spaces.settings.model_settings import PrepareSettings
 from search_spaces.settings.probe_settings import RelearnSettings
 from search_spaces.settings.trial_settings import OptimizerSettings, TrialSettings
+from trainables.benchmarks.encoded_benchmark import LaneData
 from trainables.data.encoding import Encoded
 from trainables.data.examples import draw_by_hash
-from trainables.engine import Engine, Weights
-from trainables.lane_data import LaneData
-from trainables.preparation import train_steps
+from trainables.engine.zero3_engine import Engine, Weights
+from trainables.training.preparation import train_steps
 
 WARMUP_STEPS = 2
 

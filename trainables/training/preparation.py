@@ -12,18 +12,18 @@ import torch.distributed as dist
 
 from search_spaces.settings.model_settings import PrepareSettings
 from search_spaces.settings.trial_settings import EngineSettings, OptimizerSettings, TrialSettings
+from trainables.benchmarks.registry import load_benchmark
 from trainables.data.batches import plain_batch, share
-from trainables.data.benchmarks import load_benchmark
 from trainables.data.collate import collate
 from trainables.data.encoding import Encoded
-from trainables.engine import Engine
+from trainables.engine.zero3_engine import Engine
 from trainables.jobs import PrepareJob, TrialFailedError
 from trainables.losses.head_plan import HeadPlan, HeadTerm
-from trainables.schedule import learning_rate
-from trainables.scratch import build_scratch_model, train_tokenizer
+from trainables.training.scratch_model import build_scratch_model, train_tokenizer
+from trainables.training.trial_schedule import learning_rate
 
 if TYPE_CHECKING:
-    from trainables.trial import Report
+    from trainables.training.trial import Report
 
 FINAL_RATE_FRAC = 0.1
 """Share of the peak learning rate that the cosine ends at."""

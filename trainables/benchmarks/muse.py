@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from search_spaces.settings.data_settings import MuseData
 from search_spaces.settings.dataset_files import muse_tables
+from trainables.benchmarks.hub_rows import read_table
+from trainables.benchmarks.json_rows import Row
+from trainables.benchmarks.running_text import beginnings, chunks
 from trainables.data.examples import Benchmark, Example, make_benchmark, split_sets
-from trainables.data.hub_rows import read_table
-from trainables.data.json_rows import Row
-from trainables.data.running_text import beginnings, chunks
 
 VALIDATION_SHARE = 0.5
 QUESTION = ("question", "answer")

@@ -5,12 +5,12 @@ from typing import Any
 
 from search_spaces.settings.data_settings import DataSettings
 from search_spaces.user_errors import UserError
-from trainables.data.closed_world import build_closed_world
+from trainables.benchmarks.closed_world import build_closed_world
+from trainables.benchmarks.local_files import load_local_files
+from trainables.benchmarks.muse import load_muse
+from trainables.benchmarks.tofu import load_tofu
+from trainables.benchmarks.wmdp import load_wmdp
 from trainables.data.examples import Benchmark
-from trainables.data.local_files import load_local_files
-from trainables.data.muse import load_muse
-from trainables.data.tofu import load_tofu
-from trainables.data.wmdp import load_wmdp
 
 PATH_KEYS = ("data.path", "data.mmlu")
 """Their values are places and no text."""

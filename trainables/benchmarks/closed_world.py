@@ -11,8 +11,8 @@ import numpy as np
 
 from search_spaces.settings.data_settings import ClosedWorldData
 from search_spaces.user_errors import UserError
+from trainables.benchmarks.world_text import ATTRIBUTES, Attribute, words
 from trainables.data.examples import Benchmark, ClosedQuestion, EvaluationPart, Example, make_benchmark
-from trainables.data.world_text import ATTRIBUTES, Attribute, words
 
 MOST_PEOPLE = 1000
 LARGEST_DENOMINATOR = 50

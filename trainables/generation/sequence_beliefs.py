@@ -10,11 +10,11 @@ from torch import Tensor
 from transformers import LogitsProcessor, TopKLogitsWarper, TopPLogitsWarper
 
 from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings
-from trainables.beam_search import beam_search
 from trainables.data.encoding import Encoded
-from trainables.engine import Engine
-from trainables.inference import Ids, Inference, inference
-from trainables.reference import Logps, answer_logps
+from trainables.engine.zero3_engine import Engine
+from trainables.generation.beam_search import beam_search
+from trainables.generation.inference import Ids, Inference, inference
+from trainables.generation.reference import Logps, answer_logps
 
 
 @dataclass(frozen=True)

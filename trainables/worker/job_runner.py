@@ -14,21 +14,21 @@ from search_spaces.settings.data_settings import DataSettings
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import EngineSettings, TrialSettings
-from trainables.checkpoints import checkpoints_of
+from trainables.analysis.likelihood_bands import as_json, from_json, probe_metrics, probes_of
+from trainables.benchmarks.encoded_benchmark import LaneData, encode_examples, load_lane_data
 from trainables.data.encoding import instructed, set_system_prompt
-from trainables.engine import Engine, Weights
-from trainables.inference import inference
+from trainables.engine.zero3_engine import Engine, Weights
+from trainables.generation.inference import inference
+from trainables.generation.reference import Logps, answer_logps
 from trainables.jobs import AnyJob, AuditJob, MeasureJob, PrepareJob, TrialJob
-from trainables.lane_data import LaneData, encode_examples, load_lane_data
 from trainables.metrics.evaluate import EvaluationResult, aggregate_parts, score_part
 from trainables.metrics.fluency import add_fluency, add_perplexity
 from trainables.metrics.gradient_norm import add_gradient_norms
-from trainables.preparation import train_on_text, write_atomically, write_scratch_model
-from trainables.probed_answers import as_json, from_json, probe_metrics, probes_of
 from trainables.probes.probing import probe
-from trainables.redaction import without_text
-from trainables.reference import Logps, answer_logps
-from trainables.trial import AtRungs, Judge, Report, alone, run_trial
+from trainables.training.checkpoints import checkpoints_of
+from trainables.training.preparation import train_on_text, write_atomically, write_scratch_model
+from trainables.training.trial import AtRungs, Judge, Report, alone, run_trial
+from trainables.worker.redaction import without_text
 
 PARTS = ("validation", "test")
 BAND_EXAMPLES = 48

@@ -12,10 +12,10 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from search_spaces.settings.trial_settings import EngineSettings
 from trainables.data.collate import TokenBatch
 from trainables.data.encoding import end_ids
-from trainables.decoding import StaticSteps, can_be_captured
-from trainables.engine import Engine, Weights
-from trainables.policy import AnswerTargets, Policy
-from trainables.response_tree import TreeBatch, batch_of, can_run_trees, summed, tree_of
+from trainables.engine.cuda_graph_decoding import StaticSteps, can_be_captured
+from trainables.engine.policy import AnswerTargets, Policy
+from trainables.engine.zero3_engine import Engine, Weights
+from trainables.generation.continuation_tree import TreeBatch, batch_of, can_run_trees, summed, tree_of
 
 Result = TypeVar("Result")
 Ids = tuple[int, ...]

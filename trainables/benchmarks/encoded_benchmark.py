@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from search_spaces.settings.data_settings import DataSettings
-from trainables.data.benchmarks import load_benchmark
+from trainables.benchmarks.registry import load_benchmark
 from trainables.data.encoding import Encoded, encode_example
 from trainables.data.examples import Benchmark, Example
 

@@ -9,21 +9,21 @@ from typing import Any
 import torch
 
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.beliefs import sample_beliefs
-from trainables.checkpoints import Checkpoints
-from trainables.composition import Composition
+from trainables.benchmarks.encoded_benchmark import LaneData
 from trainables.data.batches import global_batch, share, steps_per_epoch
-from trainables.dual import next_weight, starting_weight
-from trainables.engine import Engine
+from trainables.engine.zero3_engine import Engine
+from trainables.generation.preferred_answers import preferred_answers
+from trainables.generation.reference import Logps
+from trainables.generation.sequence_beliefs import sample_beliefs
 from trainables.jobs import TrialFailedError, Verdict
-from trainables.lane_data import LaneData
+from trainables.losses.dual import next_weight, starting_weight
 from trainables.losses.head_plan import Steering
 from trainables.losses.methods import METHODS, ActivationMethod
 from trainables.losses.steering import random_direction, steered_layer
-from trainables.preferred import preferred_answers
-from trainables.progress import Progress, RungResult
-from trainables.reference import Logps
-from trainables.schedule import Course, course_of, learning_rate
+from trainables.training.batch_packing import Composition
+from trainables.training.checkpoints import Checkpoints
+from trainables.training.trial_schedule import Course, course_of, learning_rate
+from trainables.training.trial_state import Progress, RungResult
 
 Report = Callable[[dict[str, Any]], None]
 """Takes one event: `{"event": "progress" | "rung" | "test" | "log", ...}`. Called on rank 0 only."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig, StaticCache
 
-from trainables.policy import Policy
+from trainables.engine.policy import Policy
 
 COLUMNS = 64
 """The cache's columns are a multiple of this, so that batches of like lengths share one graph."""

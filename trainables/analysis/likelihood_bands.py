@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from trainables.beam_search import beam_search
+from trainables.benchmarks.encoded_benchmark import LaneData
 from trainables.data.encoding import Encoded, encode_example
 from trainables.data.examples import Benchmark, ClosedQuestion, Example
-from trainables.inference import Ids, Inference
-from trainables.lane_data import LaneData
+from trainables.generation.beam_search import beam_search
+from trainables.generation.inference import Ids, Inference
 from trainables.metrics.closed_world_mass import fact_of
 from trainables.metrics.scoring import score_responses
 

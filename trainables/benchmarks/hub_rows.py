@@ -5,8 +5,8 @@ from typing import Any
 
 from search_spaces.settings.dataset_files import Table, missing
 from search_spaces.user_errors import UserError
-from trainables.data.json_rows import Row, read_file
-from trainables.hub import accept_licence
+from trainables.benchmarks.hub_access import accept_licence
+from trainables.benchmarks.json_rows import Row, read_file
 
 
 def read_table(table: Table, *columns: str) -> list[Row]:

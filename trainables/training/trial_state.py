@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from trainables.beliefs import Beliefs
+from trainables.generation.sequence_beliefs import Beliefs
 
 
 @dataclass(frozen=True)

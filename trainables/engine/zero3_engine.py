@@ -20,11 +20,11 @@ from transformers.utils import logging as transformers_logging
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import EngineSettings, TrialSettings, reduce_bucket
 from trainables.data.collate import TokenBatch
-from trainables.decoding import StaticSteps
+from trainables.engine.cuda_graph_decoding import StaticSteps
+from trainables.engine.optimizer import TrialOptimizer, configure
+from trainables.engine.policy import Policy, load_causal_lm
+from trainables.engine.trained_parameters import choose_trained, fresh_adapter, is_adapter, merged, plain_name, set_scale
 from trainables.losses.head_plan import HeadOutput, HeadPlan
-from trainables.optimizer import TrialOptimizer, configure
-from trainables.policy import Policy, load_causal_lm
-from trainables.trained import choose_trained, fresh_adapter, is_adapter, merged, plain_name, set_scale
 
 Weights = Literal["policy", "pristine"]
 """The model as trained so far, or as it was before unlearning."""

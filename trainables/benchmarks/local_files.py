@@ -1,8 +1,8 @@
 """Your own forget and retain sets: JSON lines with `prompt` and `response`."""
 
 from search_spaces.settings.data_settings import LocalFilesData
+from trainables.benchmarks.json_rows import Row, read_lines
 from trainables.data.examples import Benchmark, Example, make_benchmark, split_sets
-from trainables.data.json_rows import Row, read_lines
 
 REMEDY = 'write one object per line: {"prompt": "...", "response": "..."}'
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.beliefs import Belief, Beliefs
 from trainables.data.collate import TokenBatch, collate
 from trainables.data.encoding import Encoded
+from trainables.generation.reference import Logps
+from trainables.generation.sequence_beliefs import Belief, Beliefs
 from trainables.losses.head_plan import HeadPlan, HeadTerm, Steering
 from trainables.losses.methods import METHODS, Unit
-from trainables.reference import Logps
 
 Pair = tuple[int, int]
 """Index of a forget example and of the retain example that goes with it (-1: none)."""

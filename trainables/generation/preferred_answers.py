@@ -9,12 +9,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from search_spaces.settings.trial_settings import PreferredSettings, SequenceBeliefSettings, TrialSettings
-from trainables.beliefs import Beliefs, sample_responses, share_answers
+from trainables.benchmarks.encoded_benchmark import LaneData
 from trainables.data.encoding import Encoded, encode, encode_prompt
 from trainables.data.examples import Example
-from trainables.engine import Engine
-from trainables.inference import inference
-from trainables.lane_data import LaneData
+from trainables.engine.zero3_engine import Engine
+from trainables.generation.inference import inference
+from trainables.generation.sequence_beliefs import Beliefs, sample_responses, share_answers
 from trainables.losses.methods import METHODS
 
 UNKNOWING = (

@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
 from trainables.data.collate import TokenBatch
+from trainables.engine.early_exit import ends_after
+from trainables.engine.vocabulary_moments import target_moments
 from trainables.losses.fused_head import FusedHead, target_logp
 from trainables.losses.head_plan import HeadOutput, HeadPlan
 from trainables.losses.steering import steer
-from trainables.metrics.vocabulary_moments import target_moments
-from trainables.truncation import ends_after
 
 Result = TypeVar("Result")
 

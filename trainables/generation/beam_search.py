@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.encoding import end_ids
-from trainables.inference import Ids, Inference
+from trainables.generation.inference import Ids, Inference
 
 
 @dataclass

@@ -14,7 +14,9 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from trainables.checkpoint_files import (
+from trainables.engine.zero3_engine import Engine
+from trainables.jobs import TrialJob
+from trainables.training.checkpoint_files import (
     TornCheckpointError,
     partial_folder,
     read_rank,
@@ -25,9 +27,7 @@ from trainables.checkpoint_files import (
     whole_steps,
     write_rank,
 )
-from trainables.engine import Engine
-from trainables.jobs import TrialJob
-from trainables.progress import Progress
+from trainables.training.trial_state import Progress
 
 FORMAT = 1
 """Raise it when what is written means something else."""

@@ -11,16 +11,16 @@ import ray
 import torch
 import torch.distributed as dist
 
-from trainables.failures import describe_failure, outcome_of
 from trainables.jobs import JOB, TrialFailedError, Verdict
-from trainables.worker_samples import sampled
+from trainables.worker.failures import describe_failure, outcome_of
+from trainables.worker.system_metrics_sampler import sampled
 
 PROGRESS_EVERY_S = 0.25
 """Least time between two progress events of one job: the mailbox serves every lane."""
 
 
 class Runner(Protocol):
-    """Runs jobs: `trainables.job_runner.JobRunner`, or what a test of the sweep around it puts in its place."""
+    """Runs jobs: `trainables.worker.job_runner.JobRunner`, or what a test of the sweep around it puts in its place."""
 
     def run(self, job: Any, report: Any, judge: Any) -> dict[str, Any]:
         """Run one job to its end. Ranks: all."""
@@ -29,8 +29,8 @@ class Runner(Protocol):
 def start_job_runner() -> Runner:
     """The runner that trains. Ranks: all."""
     # Imported here: transformers and DeepSpeed take seconds, and the process group needs neither.
-    from trainables.engine import start_deepspeed
-    from trainables.job_runner import JobRunner
+    from trainables.engine.zero3_engine import start_deepspeed
+    from trainables.worker.job_runner import JobRunner
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     start_deepspeed()

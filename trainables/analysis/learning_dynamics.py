@@ -21,10 +21,10 @@ from torch.nn.functional import linear
 
 from search_spaces.settings.trial_settings import TokenBeliefSettings
 from trainables.data.collate import TokenBatch
+from trainables.engine.policy import Policy
 from trainables.losses.fused_head import residuals
 from trainables.losses.head_plan import HeadPlan
 from trainables.losses.token_belief import belief
-from trainables.policy import Policy
 
 Gradient = Mapping[str, Tensor]
 """Gradient of a loss by parameter name."""

@@ -12,19 +12,19 @@ from search_spaces.settings.base_settings import Settings
 from search_spaces.settings.data_settings import DataSettings
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.beliefs import Belief, sample_responses
-from trainables.composition import Composition
+from trainables.analysis.learning_dynamics import Change, actual_change, predicted_change, residual_mass, step_gradient
+from trainables.analysis.likelihood_bands import probes_of
+from trainables.analysis.single_process import Solo
+from trainables.benchmarks.encoded_benchmark import load_lane_data
 from trainables.data.collate import TokenBatch, collate
 from trainables.data.encoding import Encoded, set_system_prompt
-from trainables.dynamics import Change, actual_change, predicted_change, residual_mass, step_gradient
-from trainables.inference import Inference, inference
-from trainables.job_runner import read_measurement
-from trainables.lane_data import load_lane_data
+from trainables.engine.policy import Policy, load_causal_lm
+from trainables.generation.inference import Inference, inference
+from trainables.generation.reference import answer_logps
+from trainables.generation.sequence_beliefs import Belief, sample_responses
 from trainables.losses.methods import METHODS
-from trainables.policy import Policy, load_causal_lm
-from trainables.probed_answers import probes_of
-from trainables.reference import answer_logps
-from trainables.solo import Solo
+from trainables.training.batch_packing import Composition
+from trainables.worker.job_runner import read_measurement
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 """Lengths of the step, whose direction has norm 1: losses differ in scale, and the first order does not."""

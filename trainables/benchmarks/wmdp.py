@@ -9,10 +9,10 @@ from typing import Any
 from search_spaces.settings.data_settings import WmdpData
 from search_spaces.settings.dataset_files import wmdp_tables
 from search_spaces.user_errors import UserError
+from trainables.benchmarks.hub_rows import read_table
+from trainables.benchmarks.json_rows import Row, checked_text, read_lines
+from trainables.benchmarks.running_text import beginnings
 from trainables.data.examples import Benchmark, ChoiceQuestion, Example, make_benchmark, split_sets
-from trainables.data.hub_rows import read_table
-from trainables.data.json_rows import Row, checked_text, read_lines
-from trainables.data.running_text import beginnings
 
 VALIDATION_SHARE = 0.5
 LETTERS = "ABCD"

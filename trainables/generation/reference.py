@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from trainables.data.collate import collate
 from trainables.data.encoding import Encoded
-from trainables.inference import Inference
+from trainables.generation.inference import Inference
 
 Logps = tuple[float, ...]
 """Log-probability in nats of each answer token of one response, end token included."""

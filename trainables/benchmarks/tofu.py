@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from search_spaces.paths import is_local
 from search_spaces.settings.data_settings import TofuData
 from search_spaces.user_errors import UserError
+from trainables.benchmarks.hub_rows import load_split, loaded
 from trainables.data.examples import Benchmark, Example, make_benchmark, split_sets
-from trainables.data.hub_rows import load_split, loaded
 
 QUESTIONS_PER_AUTHOR = 20
 AUTHORS = 200

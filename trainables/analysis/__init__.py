@@ -1,0 +1,1 @@
+"""Where probability moves in one training step: learning dynamics and likelihood bands."""
