@@ -2,18 +2,18 @@
 
 # isort: off
 # Each module adds its commands to the app; the help shows them in this order.
-from orchestrator.commands import before as before
-from orchestrator.commands import running as running
-from orchestrator.commands import submitting as submitting
-from orchestrator.commands import looking as looking
-from orchestrator.commands import explaining as explaining
-from orchestrator.commands import taking_out as taking_out
-from orchestrator.commands import auditing as auditing
-from orchestrator.commands import benchmarking as benchmarking
-from orchestrator.commands import scoring_logs as scoring_logs
-from orchestrator.commands import cleaning_up as cleaning_up
-from orchestrator.commands.terminal import app as app
-from orchestrator.termination import ended_by_sigterm
+from orchestrator.commands import plan as plan
+from orchestrator.commands import run as run
+from orchestrator.commands import submit as submit
+from orchestrator.commands import status as status
+from orchestrator.commands import dynamics as dynamics
+from orchestrator.commands import export as export
+from orchestrator.commands import audit as audit
+from orchestrator.commands import benchmark as benchmark
+from orchestrator.commands import score as score
+from orchestrator.commands import clean as clean
+from orchestrator.commands.options import app as app
+from orchestrator.lanes.sigterm import ended_by_sigterm
 # isort: on
 
 

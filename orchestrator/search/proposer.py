@@ -10,13 +10,13 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from orchestrator.objectives import Criteria
-from orchestrator.records import TrialRecord
+from orchestrator.pareto.objectives import Criteria
 from orchestrator.search.relevance import Relevance
 from orchestrator.search.sampler_memory import SamplerMemory
 from orchestrator.search.samplers import distributions_of, sampler_of, seed_of
-from orchestrator.search.selection import Rungs, selected_rung, told_values, violations
+from orchestrator.search.selected_rung import Rungs, selected_rung, told_values, violations
 from orchestrator.search.trial_attributes import rungs_of
+from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.catalogue.recipes import searched_part
 from search_spaces.settings.space import Domain, sample
 from search_spaces.settings.sweep_settings import SearchSettings, SweepSettings

@@ -3,7 +3,7 @@
 import bisect
 from collections.abc import Sequence
 
-from orchestrator.pareto import NonDominated
+from orchestrator.pareto.dominance import NonDominated
 
 
 class Relevance:

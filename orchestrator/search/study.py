@@ -17,12 +17,12 @@ import optuna
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.objectives import criteria_of
-from orchestrator.records import Asked, Status, TrialRecord, trial_id
+from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search.proposer import Proposer, constraint_attrs
-from orchestrator.search.selection import not_a_number, selected_rung, told_values, violations, why_failed
+from orchestrator.search.selected_rung import not_a_number, selected_rung, told_values, violations, why_failed
 from orchestrator.search.study_journal import StudyJournal
 from orchestrator.search.trial_attributes import END, REACHED, STARTED, STATES, cut_off, record_of, rung_key, rungs_of
+from orchestrator.storage.trial_records import Asked, Status, TrialRecord, trial_id
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
@@ -63,7 +63,7 @@ class Study:
             journal: File of the study, created along with its folder. The caller holds the sweep's lock: there is one writer.
             sweep: Settings with objectives filled in.
             warm: Trials of other sweeps that the sampler learns from, the same ones at every start
-                (`orchestrator.warm_start.warm_trials`).
+                (`orchestrator.search.warm_start.warm_trials`).
             clock: Unix time in seconds; a simulation has its own.
 
         Returns:

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 
-from orchestrator.journal import drop_torn_line
+from orchestrator.search.journal import drop_torn_line
 
 # Only the driver writes, for milliseconds: an older lock was left by a driver that was killed in mid-write.
 STALE_LOCK_S = 5

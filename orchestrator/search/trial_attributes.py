@@ -5,7 +5,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from orchestrator.records import Status, TrialRecord, trial_id
+from orchestrator.storage.trial_records import Status, TrialRecord, trial_id
 
 STARTED = "started"
 """Unix time of the last hand-out in seconds; None once its driver is known to be dead."""

@@ -22,7 +22,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 from sklearn.model_selection import KFold, cross_val_predict
 
-from orchestrator.objectives import Part
+from orchestrator.pareto.objectives import Part
 from orchestrator.simulation.recording import MEASURED, Recording, Repeat, Seconds
 from search_spaces.settings.space import Domain, active, trial_value
 from search_spaces.settings.trial_settings import TrialSettings

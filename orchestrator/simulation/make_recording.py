@@ -19,12 +19,12 @@ import numpy as np
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from orchestrator.publishing import read_baselines
-from orchestrator.records import TrialRecord
 from orchestrator.search import Study
 from orchestrator.simulation.learning_curves import features, logits_of
 from orchestrator.simulation.recording import MEASURED
-from orchestrator.sweep_folder import SweepFolder, open_sweep
+from orchestrator.storage.sweep_folder import SweepFolder, open_sweep
+from orchestrator.storage.trial_records import TrialRecord
+from orchestrator.sweep.publisher import read_baselines
 from search_spaces.settings.sweep_settings import SweepSettings
 
 DIGITS = 4

@@ -6,15 +6,15 @@ from shlex import quote
 
 from rich.console import Console
 
-from orchestrator.live_progress import duration
-from orchestrator.publishing import sweep_front
-from orchestrator.records import TrialRecord
-from orchestrator.simulation.coverage import check_covered
 from orchestrator.simulation.learning_curves import LearningCurves
+from orchestrator.simulation.recorded_range import check_covered
 from orchestrator.simulation.recording import Recording, packaged_recording
 from orchestrator.simulation.virtual_sweep import VirtualSweep
-from orchestrator.sweep_folder import SweepFolder, storage_root, write_json
-from orchestrator.sweep_view import show_front
+from orchestrator.storage.sweep_folder import SweepFolder, storage_root, write_json
+from orchestrator.storage.trial_records import TrialRecord
+from orchestrator.sweep.publisher import sweep_front
+from orchestrator.terminal.live_progress import duration
+from orchestrator.terminal.sweep_tables import show_front
 from search_spaces.settings.sweep_settings import SweepSettings
 
 SUFFIX = "-simulated"

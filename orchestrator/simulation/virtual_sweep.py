@@ -9,16 +9,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.early_stopping import RungJudge
-from orchestrator.ending import Ending, busy_s
-from orchestrator.ledger import Ledger
-from orchestrator.objectives import criteria_of
-from orchestrator.recorder import Recorder, Witness
-from orchestrator.records import Asked, TrialRecord
+from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search import Study
+from orchestrator.search.budget import Ending, busy_s
+from orchestrator.search.early_stopping import RungJudge
+from orchestrator.search.sweep_state import Ledger
 from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recording import Seconds
-from orchestrator.sweep_folder import SweepFolder
+from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.storage.trial_records import Asked, TrialRecord
+from orchestrator.sweep.trial_recorder import Recorder, Witness
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.settings.trial_settings import TrialSettings

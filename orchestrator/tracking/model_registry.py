@@ -23,7 +23,7 @@ class RegistryEntry:
     """Name in the registry; a further model of the same name becomes its next version."""
     sweep_name: str
     sweep_identity: str | None
-    """`orchestrator.provenance.sweep_identity`."""
+    """`orchestrator.storage.provenance.sweep_identity`."""
     trial_id: str
     rung: int
     tags: Mapping[str, str]

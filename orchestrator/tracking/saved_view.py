@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from orchestrator.provenance import redacted
+from orchestrator.storage.provenance import redacted
 from search_spaces.settings.sweep_settings import SweepSettings
 
 OLDEST, NEWEST = (3, 15), (3, 17)

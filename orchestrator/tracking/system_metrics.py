@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from orchestrator.worker_sample_files import WorkerSample
+from orchestrator.storage.system_metrics_file import WorkerSample
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric

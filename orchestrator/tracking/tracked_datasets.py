@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.provenance import redacted
+from orchestrator.storage.provenance import redacted
 from search_spaces.settings.data_settings import ClosedWorldData, DataSettings, LocalFilesData, WmdpData
 from trainables.data.examples import Benchmark, Example, contents_of
 

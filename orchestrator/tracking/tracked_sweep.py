@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from orchestrator.provenance import redacted
+from orchestrator.storage.provenance import redacted
 from orchestrator.tracking.mlflow_client import failures_of_mlflow, new_client
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -28,7 +28,7 @@ class TrackedSweep:
 
     settings: SweepSettings
     tags: Mapping[str, str]
-    """Versions and git state as `orchestrator.provenance.provenance` gives them, and `lethe.data_digest`."""
+    """Versions and git state as `orchestrator.storage.provenance.provenance` gives them, and `lethe.data_digest`."""
 
 
 @contextmanager

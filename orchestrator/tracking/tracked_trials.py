@@ -3,8 +3,8 @@
 import json
 from typing import TYPE_CHECKING, Any, cast
 
-from orchestrator.provenance import redacted
-from orchestrator.records import Status, TrialRecord
+from orchestrator.storage.provenance import redacted
+from orchestrator.storage.trial_records import Status, TrialRecord
 from orchestrator.tracking.mlflow_client import failures_of_mlflow, new_client
 from orchestrator.tracking.saved_view import KIND
 from orchestrator.tracking.system_metrics import SYSTEM

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.provenance import as_text, flattened, redacted
-from orchestrator.records import Status, TrialRecord
+from orchestrator.storage.provenance import as_text, flattened, redacted
+from orchestrator.storage.system_metrics_file import read_samples
+from orchestrator.storage.trial_records import Status, TrialRecord
 from orchestrator.tracking.mlflow_client import create_database, failures_of_mlflow, new_client, version_of_ui
 from orchestrator.tracking.run_contents import (
     TAG_CHARACTERS,
@@ -28,7 +29,6 @@ from orchestrator.tracking.run_contents import (
 from orchestrator.tracking.saved_view import KIND, TAG, knows, saved_view, view_path
 from orchestrator.tracking.system_metrics import samples_sent, system_metrics
 from orchestrator.tracking.tracked_datasets import DatasetInfo, dataset_inputs
-from orchestrator.worker_sample_files import read_samples
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
@@ -60,7 +60,7 @@ class SweepInfo:
     data_digest: str
     """Hash of the benchmark's contents."""
     provenance: Mapping[str, str] = field(default_factory=dict)
-    """Tags on versions and git, as `orchestrator.provenance.provenance()` gives them."""
+    """Tags on versions and git, as `orchestrator.storage.provenance.provenance()` gives them."""
     datasets: Sequence[DatasetInfo] = ()
     """What is forgotten, retained and held out."""
 
@@ -72,7 +72,7 @@ class SweepSummary:
     counts: Mapping[Status, int]
     """Trials by status."""
     front: Mapping[str, Any]
-    """What `orchestrator.front.front_json` gives."""
+    """What `orchestrator.pareto.front.front_json` gives."""
     leaderboard: str
     """Markdown that the run page shows."""
     files: Sequence[Path] = ()
@@ -105,7 +105,7 @@ class Tracker:
             experiment: MLflow experiment, shared by all sweeps.
             sweep_name: Name of the parent run.
             artifacts: Folder of the artifacts where MLflow has no server that keeps them.
-            identity: What tells this sweep from others of the same name (`orchestrator.provenance.sweep_identity`); the name when left out.
+            identity: What tells this sweep from others of the same name (`sweep_identity` of provenance); the name when left out.
 
         Raises:
             UserError: The URI means MLflow's retired file store.
@@ -184,7 +184,7 @@ class Tracker:
 
         Args:
             trial_id: The trial.
-            file: Where `orchestrator.worker_sample_files` keeps it, if anywhere.
+            file: Where `orchestrator.storage.system_metrics_file` keeps it, if anywhere.
 
         Raises:
             TrackingError: MLflow is away or refused.

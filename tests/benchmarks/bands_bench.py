@@ -22,10 +22,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from scipy.stats import t as student
 
-from orchestrator.baselines import read_baselines
-from orchestrator.records import TrialRecord
 from orchestrator.search import Study
-from orchestrator.sweep_folder import open_sweep
+from orchestrator.storage.baselines import read_baselines
+from orchestrator.storage.sweep_folder import open_sweep
+from orchestrator.storage.trial_records import TrialRecord
 
 METHODS = ("graddiff", "npo", "wga")
 BELIEFS = {

@@ -20,10 +20,10 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from orchestrator.front import build_front
-from orchestrator.objectives import criteria_of
+from orchestrator.pareto.front import build_front
+from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search import Study
-from orchestrator.sweep_folder import open_sweep
+from orchestrator.storage.sweep_folder import open_sweep
 
 METHODS = ("graddiff", "npo", "wga", "simnpo")
 DOMAINS = {

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from orchestrator.baselines import plan_baselines
+from orchestrator.storage.baselines import plan_baselines
 from search_spaces.loading.loader import load_sweep
 from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings, TrialSettings
 from trainables.analysis.single_process import Solo

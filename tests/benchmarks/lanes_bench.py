@@ -21,10 +21,10 @@ from typing import Any
 
 import ray
 
-from orchestrator.baselines import plan_baselines
-from orchestrator.ray_session import ray_session
+from orchestrator.lanes.ray_session import ray_session
 from orchestrator.search import Study
-from orchestrator.sweep_folder import open_sweep
+from orchestrator.storage.baselines import plan_baselines
+from orchestrator.storage.sweep_folder import open_sweep
 from search_spaces.loading.loader import load_sweep
 from search_spaces.settings.space import apply
 from tests.benchmarks.cold_pattern import run_cold

@@ -40,7 +40,7 @@ def measured(name: str, trials: int, lanes: int, root: Path, profiled: bool) -> 
     from orchestrator.simulation.learning_curves import LearningCurves
     from orchestrator.simulation.recording import packaged_recording
     from orchestrator.simulation.virtual_sweep import Nobody, VirtualSweep
-    from orchestrator.sweep_folder import SweepFolder
+    from orchestrator.storage.sweep_folder import SweepFolder
 
     sweep = load(SWEEPS[name], trials)
     folder = SweepFolder(root, sweep.name)
@@ -86,7 +86,7 @@ def per_trial_ms(marks: list[tuple[float, float]]) -> dict[str, float]:
 def unbounded_ask_ms(trials: int, lanes: int, root: Path) -> float:
     """Median time of TPE's ask in milliseconds, when it knows so many trials and as many run as there are lanes."""
     from orchestrator.search import Study
-    from orchestrator.sweep_folder import SweepFolder
+    from orchestrator.storage.sweep_folder import SweepFolder
 
     measured("random", trials, lanes, root, profiled=False)
     study = Study.open(SweepFolder(root, "scale").journal, load(["search.sampler=tpe"], trials + lanes + ASKS))

@@ -74,7 +74,7 @@ def simulated(task: Task) -> History:
     from orchestrator.simulation.learning_curves import LearningCurves
     from orchestrator.simulation.recording import packaged_recording
     from orchestrator.simulation.virtual_sweep import ORIGIN_S, Nobody, VirtualSweep
-    from orchestrator.sweep_folder import SweepFolder
+    from orchestrator.storage.sweep_folder import SweepFolder
     from search_spaces.loading.loader import load_sweep
 
     begun = time.perf_counter()

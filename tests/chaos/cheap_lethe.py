@@ -2,8 +2,9 @@
 
 from functools import partial
 
-from orchestrator import publishing, sweep
 from orchestrator.cli import main
+from orchestrator.sweep import publisher as publishing
+from orchestrator.sweep import sweep_run as sweep
 from tests.chaos.cheap_runner import cheap_worker
 
 # Sweeps of a minute: MLflow is asked again after seconds, where a sweep of days waits a minute.

@@ -11,11 +11,11 @@ from typing import Any
 import mlflow
 import optuna
 
-from orchestrator.front import build_front
-from orchestrator.objectives import criteria_of
-from orchestrator.records import TrialRecord
+from orchestrator.pareto.front import build_front
+from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search import Study
-from orchestrator.sweep_folder import SweepFolder, open_sweep
+from orchestrator.storage.sweep_folder import SweepFolder, open_sweep
+from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.settings.trial_settings import TrialSettings

@@ -22,7 +22,7 @@ def ray_session():
 
 
 def test_lane_lives_on_after_jobs_that_broke_all_or_one_of_its_workers(ray_session, prepared, tmp_path):
-    from orchestrator.lane_pool import LanePool
+    from orchestrator.lanes.lane_pool import LanePool
     from search_spaces.settings.sweep_settings import ResourceSettings
     from search_spaces.user_errors import UserError
 
@@ -47,8 +47,8 @@ def test_lane_lives_on_after_jobs_that_broke_all_or_one_of_its_workers(ray_sessi
 def test_worker_that_hangs_is_killed_with_a_job_or_without_one(ray_session, prepared, tmp_path, monkeypatch):
     import ray
 
-    from orchestrator import lane_pool
-    from orchestrator.lane_pool import LanePool
+    from orchestrator.lanes import lane_pool
+    from orchestrator.lanes.lane_pool import LanePool
     from search_spaces.settings.sweep_settings import ResourceSettings
     from tests.integration.hanging_worker import hanging_worker
 
@@ -65,7 +65,7 @@ def test_worker_that_hangs_is_killed_with_a_job_or_without_one(ray_session, prep
 
 def test_pool_without_room_says_so_in_time_in_place_of_waiting_for_ever(ray_session, prepared, tmp_path):
     """The last one, because its lane waits for room as long as the Ray session lasts."""
-    from orchestrator.lane_pool import LanePool
+    from orchestrator.lanes.lane_pool import LanePool
     from search_spaces.settings.sweep_settings import ResourceSettings
     from search_spaces.user_errors import UserError
 

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.capacity.model_shapes import shape_of
 from cluster.capacity.rank_memory import memory_of_rank
-from orchestrator.scale_plan_view import lengths_of
+from orchestrator.terminal.cluster_plan_tables import lengths_of
 from search_spaces.settings.sweep_settings import SweepSettings
 from tests.integration.launch import run_ranks
 from tests.integration.small_models import DATA

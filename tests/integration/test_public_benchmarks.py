@@ -8,7 +8,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from orchestrator.sweep_folder import SweepFolder
+from orchestrator.storage.sweep_folder import SweepFolder
 from tests.integration.launch import lethe
 
 QUESTIONS = [

@@ -6,8 +6,8 @@ import time
 import mlflow
 import psutil
 
-from orchestrator.sweep_folder import SweepFolder
-from orchestrator.termination import LINE
+from orchestrator.lanes.sigterm import LINE
+from orchestrator.storage.sweep_folder import SweepFolder
 from tests.integration.small_sweeps import SWEEP, child_runs, driver, finished_trials, load_study, wait_for, write_sweep
 
 

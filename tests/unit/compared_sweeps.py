@@ -1,6 +1,6 @@
 """Small sweeps with a front of three trials, searched and confirmed, for tests of what is said about several of them."""
 
-from orchestrator.records import Confirmation, SweepView
+from orchestrator.storage.trial_records import Confirmation, SweepView
 from tests.unit.random_trials import measured, record
 from tests.unit.searched_sweep import make_sweep
 

@@ -4,8 +4,8 @@ import asyncio
 from contextlib import contextmanager
 from types import SimpleNamespace
 
-from orchestrator import mailbox
-from orchestrator.mailbox import Mailbox
+from orchestrator.lanes import job_queue as mailbox
+from orchestrator.lanes.job_queue import Mailbox
 
 
 class Handle:

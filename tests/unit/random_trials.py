@@ -3,8 +3,8 @@
 from dataclasses import replace
 from random import Random
 
-from orchestrator.objectives import Criteria, Limit, Objective
-from orchestrator.records import TrialRecord, trial_id
+from orchestrator.pareto.objectives import Criteria, Limit, Objective
+from orchestrator.storage.trial_records import TrialRecord, trial_id
 
 OBJECTIVES = (Objective("mass", "minimize", 6.0), Objective("utility", "maximize", -1.0))
 LIMITS = (Limit("utility", 1, "at_least"), Limit("fluency", 4, "at_most"))

@@ -2,12 +2,12 @@
 
 from types import SimpleNamespace
 
-from orchestrator.early_stopping import RungJudge
-from orchestrator.ending import Ending
-from orchestrator.ledger import Ledger
-from orchestrator.objectives import criteria_of
-from orchestrator.recorder import Recorder
-from orchestrator.records import trial_id
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.search.budget import Ending
+from orchestrator.search.early_stopping import RungJudge
+from orchestrator.search.sweep_state import Ledger
+from orchestrator.storage.trial_records import trial_id
+from orchestrator.sweep.trial_recorder import Recorder
 from tests.unit.stored_sweep import begin, measured
 
 SECONDS = {"steps": 1.5}

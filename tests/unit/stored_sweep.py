@@ -1,6 +1,6 @@
 """A small sweep on disk as a driver leaves it in mid-run: real study, baselines, logs and weights, made up in closed form."""
 
-from orchestrator.sweep_folder import SweepFolder, write_json
+from orchestrator.storage.sweep_folder import SweepFolder, write_json
 from search_spaces.settings.sweep_settings import SweepSettings
 from tests.unit import synthetic_sweep
 

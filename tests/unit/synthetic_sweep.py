@@ -3,7 +3,7 @@
 import math
 import random
 
-from orchestrator.records import SweepView, TrialRecord, trial_id
+from orchestrator.storage.trial_records import SweepView, TrialRecord, trial_id
 from search_spaces.settings.sweep_settings import SweepSettings
 
 METHODS = ("graddiff", "npo", "wga")

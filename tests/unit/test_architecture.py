@@ -32,9 +32,15 @@ SEAMS = {
     "peft": ["trainables/engine/"],
     "torch": ["trainables/"],
     "transformers": ["trainables/"],
-    "ray": ["orchestrator/", "trainables/worker/lane_worker.py", "cluster/job_server.py"],
-    "moocore": ["orchestrator/pareto.py"],
-    "lm_eval": ["orchestrator/harness.py"],
+    "ray": [
+        "orchestrator/lanes/",
+        "orchestrator/sweep/",
+        "orchestrator/followups/reproduction.py",
+        "trainables/worker/lane_worker.py",
+        "cluster/job_server.py",
+    ],
+    "moocore": ["orchestrator/pareto/dominance.py"],
+    "lm_eval": ["orchestrator/followups/lm_eval_harness.py"],
     "torchao": ["trainables/probes/quantisation.py"],
     "openai": ["trainables/probes/language_judge.py"],
 }
@@ -105,7 +111,7 @@ def test_orchestrator_knows_of_the_cluster_only_its_capacity_and_how_a_command_s
     known = {
         (name, module)
         for name, tree in FILES.items()
-        if name.startswith("orchestrator/") and name != "orchestrator/commands/submitting.py"
+        if name.startswith("orchestrator/") and name != "orchestrator/commands/submit.py"
         for module in imports(tree)
     }
     assert {pair for pair in known if root_of(pair[1]) == "cluster" and not pair[1].startswith("cluster.capacity.")} == set()

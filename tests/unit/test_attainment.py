@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.pareto import attainment
+from orchestrator.pareto.dominance import attainment
 
 # Three runs of two points each; lower is better.
 RUNS = [[(0, 2), (2, 0)], [(1, 1), (3, 0)], [(0, 3), (2, 2)]]

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.audit_section import audit_figure, audit_section
-from orchestrator.audit_view import audit_columns, audit_rows, audit_titles, audits_json, show_audits, spoken, titles_of
-from orchestrator.audits import Subject, audit_way, plan_audits, read_audits, run_audits
-from orchestrator.mailbox import LostError
-from orchestrator.records import Audit, SweepView
-from orchestrator.sweep_folder import SweepFolder
+from orchestrator.followups.audits import Subject, audit_way, plan_audits, read_audits, run_audits
+from orchestrator.lanes.job_queue import LostError
+from orchestrator.report.sections.audit_section import audit_figure, audit_section
+from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.storage.trial_records import Audit, SweepView
+from orchestrator.terminal.audit_tables import audit_columns, audit_rows, audit_titles, audits_json, show_audits, spoken, titles_of
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.probe_settings import PROBES, LeakSettings, ProbeSettings
 from search_spaces.user_errors import UserError

@@ -1,7 +1,7 @@
 import pytest
 
-from orchestrator.bands_section import band_groups, bands_figure, bands_section, median_line, metric_of
-from orchestrator.records import SweepView, TrialRecord
+from orchestrator.report.sections.bands_section import band_groups, bands_figure, bands_section, median_line, metric_of
+from orchestrator.storage.trial_records import SweepView, TrialRecord
 from tests.unit.stored_sweep import small_sweep
 
 LINES = ("target", "rephrasing", "high band", "mid band", "low band")

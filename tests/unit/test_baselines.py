@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.baselines import ensure_baselines, plan_baselines, read_baselines
-from orchestrator.sweep_folder import SweepFolder
+from orchestrator.storage.baselines import ensure_baselines, plan_baselines, read_baselines
+from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import measured, small_sweep
 
@@ -133,7 +133,7 @@ def test_given_model_is_measured_again_when_its_numbers_may_differ(tmp_path, cha
 
 def test_measurement_in_other_metrics_is_made_anew_and_the_models_are_kept(tmp_path, monkeypatch):
     folder, _, _ = ensured(sweep(), tmp_path)
-    monkeypatch.setattr("orchestrator.baselines.MEASUREMENT_VERSION", 10**6)
+    monkeypatch.setattr("orchestrator.storage.baselines.MEASUREMENT_VERSION", 10**6)
     assert names(plan_baselines(sweep(), folder.models)) == ([], ["retrained", "original"])
 
 

@@ -7,11 +7,11 @@ from rich.console import Console
 
 from cluster.capacity.layouts import Cluster
 from cluster.capacity.rank_memory import GIB
-from orchestrator.cleaning import clean_storage, drop_unfinished
-from orchestrator.plan_view import show_plan
-from orchestrator.records import trial_id
-from orchestrator.scale_plan_view import ScaleOptions
-from orchestrator.sweep_folder import SweepFolder, open_sweep, write_json
+from orchestrator.storage.cleaning import clean_storage, drop_unfinished
+from orchestrator.storage.sweep_folder import SweepFolder, open_sweep, write_json
+from orchestrator.storage.trial_records import trial_id
+from orchestrator.terminal.cluster_plan_tables import ScaleOptions
+from orchestrator.terminal.plan_tables import show_plan
 from tests.unit.recorded_sweep import recording
 from tests.unit.stored_sweep import small_sweep, store
 from trainables.benchmarks.registry import load_benchmark

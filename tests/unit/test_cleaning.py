@@ -3,8 +3,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from orchestrator.cleaning import clean_storage, size_mib
-from orchestrator.sweep_folder import SweepFolder, sweep_names
+from orchestrator.storage.cleaning import clean_storage, size_mib
+from orchestrator.storage.sweep_folder import SweepFolder, sweep_names
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import add_baselines, small_sweep
 

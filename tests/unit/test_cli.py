@@ -10,8 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from orchestrator import cli
-from orchestrator.commands import before
-from orchestrator.sweep_folder import SweepFolder
+from orchestrator.commands import plan as before
+from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.loading.loader import load_sweep
 from tests.unit.stored_sweep import FRONT, REASON, begin, store
 
@@ -118,7 +118,7 @@ def test_plan_shows_space_lanes_and_what_is_prepared_and_writes_nothing(file, tm
 
 
 def test_plan_looks_for_prepared_models_in_the_storage_folder(file, tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.plan_view.plan_baselines", lambda sweep, models: pytest.fail(f"looked in {models}"))
+    monkeypatch.setattr("orchestrator.terminal.plan_tables.plan_baselines", lambda sweep, models: pytest.fail(f"looked in {models}"))
     with pytest.raises(pytest.fail.Exception, match="elsewhere/models"):
         CliRunner().invoke(cli.app, ["plan", file, "--storage", str(tmp_path / "elsewhere")], catch_exceptions=False)
 
@@ -166,7 +166,7 @@ def test_report_is_written_again_from_the_study(stored, monkeypatch):
         assert set(view.baselines) == {"original", "retrained"}
         return folder / "report.html", folder / "front.png"
 
-    monkeypatch.setattr("orchestrator.publishing.write_report", write)
+    monkeypatch.setattr("orchestrator.sweep.publisher.write_report", write)
     folder = stored[0].path
     assert lethe("report", "small") == f"report: {folder}/report.html\npicture: {folder}/front.png\n"
 

@@ -2,9 +2,9 @@ import shlex
 
 import pytest
 
-from orchestrator.provenance import redacted
-from orchestrator.publishing import VIEW_FILE, closing_lines, default_tracking_uri
-from orchestrator.sweep_folder import write_json
+from orchestrator.storage.provenance import redacted
+from orchestrator.storage.sweep_folder import write_json
+from orchestrator.sweep.publisher import VIEW_FILE, closing_lines, default_tracking_uri
 from tests.unit.stored_sweep import REASON, measured, store
 
 

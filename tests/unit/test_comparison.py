@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.comparison import compare, data_digest, read_view
+from orchestrator.followups.comparison import compare, data_digest, read_view
 from search_spaces.user_errors import UserError
 from tests.unit import stored_sweep
 from tests.unit.compared_sweeps import HYPERVOLUME, confirmed, objectives, view

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from orchestrator.comparison import compare
-from orchestrator.comparison_view import comparison_json, draw_comparison, show_comparison
+from orchestrator.followups.comparison import compare
+from orchestrator.terminal.comparison_tables import comparison_json, draw_comparison, show_comparison
 from search_spaces.user_errors import UserError
 from tests.unit.compared_sweeps import HYPERVOLUME, confirmed, view
 

@@ -3,8 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.baselines import plan_baselines
-from orchestrator.confirmation import (
+from orchestrator.followups.confirmation import (
     Repetition,
     confirmation_seeds,
     plan_repetitions,
@@ -12,11 +11,12 @@ from orchestrator.confirmation import (
     repetition_job,
     run_repetitions,
 )
-from orchestrator.front import build_front
-from orchestrator.mailbox import LostError
-from orchestrator.objectives import criteria_of
-from orchestrator.records import Confirmation
-from orchestrator.sweep_folder import SweepFolder
+from orchestrator.lanes.job_queue import LostError
+from orchestrator.pareto.front import build_front
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.storage.baselines import plan_baselines
+from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.storage.trial_records import Confirmation
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import measured
 from tests.unit.synthetic_sweep import records, sweep

@@ -2,11 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.confirmation_section import confirmation_figure, confirmation_section
-from orchestrator.confirmed_front import confirmed_front
-from orchestrator.front import build_front
-from orchestrator.objectives import criteria_of
-from orchestrator.records import Confirmation, TrialRecord
+from orchestrator.pareto.front import build_front
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.pareto.seed_statistics import confirmed_front
+from orchestrator.report.sections.confirmation_section import confirmation_figure, confirmation_section
+from orchestrator.storage.trial_records import Confirmation, TrialRecord
 from tests.unit.compared_sweeps import HYPERVOLUME, POINTS, confirmed, objectives, view
 
 ALL = (0, 1, 2)

@@ -2,10 +2,10 @@ import math
 
 import pytest
 
-from orchestrator.confirmed_front import confirmed_front, estimate
-from orchestrator.front import build_front
-from orchestrator.objectives import Criteria, Limit, Objective
-from orchestrator.records import Confirmation, TrialRecord, trial_id
+from orchestrator.pareto.front import build_front
+from orchestrator.pareto.objectives import Criteria, Limit, Objective
+from orchestrator.pareto.seed_statistics import confirmed_front, estimate
+from orchestrator.storage.trial_records import Confirmation, TrialRecord, trial_id
 
 CRITERIA = Criteria((Objective("mass", "minimize", 1.0), Objective("utility", "maximize", 0.0)))
 

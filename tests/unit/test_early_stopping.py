@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.early_stopping import RungJudge, stopped_early
-from orchestrator.ledger import Ledger
-from orchestrator.objectives import criteria_of
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.search.early_stopping import RungJudge, stopped_early
+from orchestrator.search.sweep_state import Ledger
 from tests.unit.trials_at_rungs import make_sweep, trial, worth
 
 RUNGS = 4

@@ -3,8 +3,8 @@ from random import Random
 
 import pytest
 
-from orchestrator.ending import Ending, Stagnation, busy_s
-from orchestrator.ledger import Ledger
+from orchestrator.search.budget import Ending, Stagnation, busy_s
+from orchestrator.search.sweep_state import Ledger
 from search_spaces.settings.sweep_settings import BudgetSettings
 from tests.unit.random_trials import CRITERIA, measured, record
 

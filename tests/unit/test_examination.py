@@ -6,9 +6,9 @@ import time
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.ledger import Ledger
-from orchestrator.objectives import criteria_of
-from orchestrator.publishing import Publisher, default_tracking_uri
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.search.sweep_state import Ledger
+from orchestrator.sweep.publisher import Publisher, default_tracking_uri
 from tests.chaos.cheap_runner import STARTS
 from tests.chaos.examination import Findings, ended_trials, examine
 from tests.unit.mlflow_store import new_store

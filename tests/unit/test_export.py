@@ -4,13 +4,13 @@ import shutil
 import pytest
 import yaml
 
-from orchestrator.confirmation import read_confirmations
-from orchestrator.evidence import gather_evidence
-from orchestrator.export import EVIDENCE_FILE, check_output, export, find_weights
-from orchestrator.model_card import model_card
-from orchestrator.objectives import criteria_of
-from orchestrator.rung_choice import choose_rung
-from orchestrator.sweep_folder import write_json
+from orchestrator.followups.confirmation import read_confirmations
+from orchestrator.followups.model_card import model_card
+from orchestrator.followups.model_evidence import gather_evidence
+from orchestrator.followups.model_export import EVIDENCE_FILE, check_output, export, find_weights
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.pareto.rung_choice import choose_rung
+from orchestrator.storage.sweep_folder import write_json
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import measured, small_sweep, store
 

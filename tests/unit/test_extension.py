@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.extension import extended
+from search_spaces.loading.changed_settings import extended
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import small_sweep
 

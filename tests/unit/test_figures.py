@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.figures import front_figure, hypervolume_figure, importance_figure, parallel_figure, squeeze_figure
-from orchestrator.front import build_front
-from orchestrator.objectives import criteria_of
-from orchestrator.report_series import names_with_room, squeeze_groups
+from orchestrator.pareto.front import build_front
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.report.figure_data import names_with_room, squeeze_groups
+from orchestrator.report.interactive_figures import front_figure, hypervolume_figure, importance_figure, parallel_figure, squeeze_figure
 from tests.unit.synthetic_sweep import records, sweep, view
 
 CRITERIA = criteria_of(sweep())

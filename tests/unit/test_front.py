@@ -5,9 +5,9 @@ from random import Random
 
 import pytest
 
-from orchestrator.front import GrowingFront, build_front, front_json, hypervolume_history
-from orchestrator.objectives import Criteria, Limit, Objective
-from orchestrator.records import TrialRecord
+from orchestrator.pareto.front import GrowingFront, build_front, front_json, hypervolume_history
+from orchestrator.pareto.objectives import Criteria, Limit, Objective
+from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.sweep_settings import SweepSettings
 from tests.unit.random_trials import CRITERIA, interleaved, measured, random_trials, record, up_to
 

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from orchestrator import front_report
-from orchestrator.front import build_front
-from orchestrator.front_report import write_report
-from orchestrator.objectives import criteria_of
+from orchestrator.pareto.front import build_front
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.report import html_report as front_report
+from orchestrator.report.html_report import write_report
 from tests.unit.synthetic_sweep import records, sweep, validation_only, view
 
 HEADINGS = [

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from orchestrator.front import build_front
-from orchestrator.hypervolume_statistics import bootstrap_interval, hypervolume_at, hypervolume_curve
-from orchestrator.objectives import Criteria, Objective
+from orchestrator.pareto.front import build_front
+from orchestrator.pareto.hypervolume_statistics import bootstrap_interval, hypervolume_at, hypervolume_curve
+from orchestrator.pareto.objectives import Criteria, Objective
 from tests.unit.random_trials import CRITERIA, measured, random_trials, record
 
 UNIT = Criteria((Objective("mass", "minimize", 1.0), Objective("utility", "maximize", 0.0)))

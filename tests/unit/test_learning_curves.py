@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import expit
 
-from orchestrator.pareto import hypervolume
+from orchestrator.pareto.dominance import hypervolume
 from orchestrator.simulation.learning_curves import METRICS, LearningCurves, features, held_out_rank_correlations, logits_of
 from orchestrator.simulation.recording import MEASURED, packaged_recording
 from search_spaces.settings.space import apply

@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import lease as module
-from orchestrator.lease import Lease
+from orchestrator.sweep import ray_tune as module
+from orchestrator.sweep.ray_tune import Lease
 from tests.unit.local_mailbox import Handle, local_mailbox
 
 LOG = {"event": "log", "line": "sampled"}

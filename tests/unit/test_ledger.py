@@ -3,8 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.front import build_front, hypervolume_history
-from orchestrator.ledger import NEWEST_ENDED, Ledger
+from orchestrator.pareto.front import build_front, hypervolume_history
+from orchestrator.search.sweep_state import NEWEST_ENDED, Ledger
 from tests.unit.random_trials import CRITERIA, interleaved, measured, random_trials, record, up_to
 
 EVERY = CRITERIA["every rung"]

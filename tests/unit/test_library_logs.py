@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.library_logs import library_logs
+from orchestrator.lanes.library_logs import library_logs
 
 FULL = Path("/dev/full")
 

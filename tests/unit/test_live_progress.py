@@ -5,11 +5,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from orchestrator import live_progress as module
-from orchestrator.ledger import Ledger
-from orchestrator.live_progress import LiveProgress, duration, seconds_left
-from orchestrator.objectives import criteria_of
-from orchestrator.records import TrialRecord, trial_id
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.search.sweep_state import Ledger
+from orchestrator.storage.trial_records import TrialRecord, trial_id
+from orchestrator.terminal import live_progress as module
+from orchestrator.terminal.live_progress import LiveProgress, duration, seconds_left
 from tests.unit.stored_sweep import measured, small_sweep
 
 CRITERIA = criteria_of(small_sweep())

@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from orchestrator import mailbox as module
-from orchestrator.mailbox import Mailbox
+from orchestrator.lanes import job_queue as module
+from orchestrator.lanes.job_queue import Mailbox
 from trainables.jobs import Verdict
 
 FINISHED = {"status": "finished", "metrics": {}}

@@ -1,7 +1,7 @@
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.records import TrialRecord
+from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.tracking.model_registry import RegistryEntry, register_model
 from orchestrator.tracking.tracked_sweep import read_tracked_sweep
 from orchestrator.tracking.tracker import SweepInfo, Tracker

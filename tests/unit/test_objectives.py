@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from orchestrator.objectives import (
+from orchestrator.pareto.objectives import (
     Criteria,
     Limit,
     Objective,

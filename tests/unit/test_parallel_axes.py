@@ -1,9 +1,9 @@
 import pytest
 
-from orchestrator.front import Front
-from orchestrator.objectives import objectives_of
-from orchestrator.parallel_axes import parallel_axes
-from orchestrator.report_series import points_of
+from orchestrator.pareto.front import Front
+from orchestrator.pareto.objectives import objectives_of
+from orchestrator.report.figure_data import points_of
+from orchestrator.report.parallel_axes import parallel_axes
 from tests.unit.synthetic_sweep import records, sweep, view
 
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.pareto import NonDominated, dominance_layers, hypervolume, non_dominated
+from orchestrator.pareto.dominance import NonDominated, dominance_layers, hypervolume, non_dominated
 
 
 def some_points(seed, *, dimensions, values=6, count=40):

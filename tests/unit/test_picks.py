@@ -1,9 +1,9 @@
 import pytest
 
-from orchestrator.front import Front, FrontMember
-from orchestrator.objectives import Objective
-from orchestrator.picks import pick
-from orchestrator.records import TrialRecord, trial_id
+from orchestrator.pareto.front import Front, FrontMember
+from orchestrator.pareto.member_selection import pick
+from orchestrator.pareto.objectives import Objective
+from orchestrator.storage.trial_records import TrialRecord, trial_id
 from search_spaces.user_errors import UserError
 
 MASS, UTILITY = Objective("mass", "minimize", 1.0), Objective("utility", "maximize", 0.0)

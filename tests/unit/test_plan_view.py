@@ -4,8 +4,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from orchestrator import plan_view as module
-from orchestrator.plan_view import describe, sample_randomly, show_plan
+from orchestrator.terminal import plan_tables as module
+from orchestrator.terminal.plan_tables import describe, sample_randomly, show_plan
 from search_spaces.settings.space import Domain, active
 from search_spaces.user_errors import UserError
 from tests.unit import synthetic_sweep

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.baselines import plan_baselines
-from orchestrator.front import front_json
-from orchestrator.records import BASELINES
+from orchestrator.pareto.front import front_json
+from orchestrator.storage.baselines import plan_baselines
+from orchestrator.storage.trial_records import BASELINES
 from search_spaces.settings.sweep_settings import BaselineSettings
 from tests.unit.stored_sweep import small_sweep
 from tests.unit.test_baselines import WORLD, ensured

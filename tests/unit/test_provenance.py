@@ -2,7 +2,7 @@ import subprocess
 
 import pytest
 
-from orchestrator.provenance import flattened, git_state, provenance, redacted, sweep_identity
+from orchestrator.storage.provenance import flattened, git_state, provenance, redacted, sweep_identity
 
 
 @pytest.fixture

@@ -3,10 +3,13 @@ import json
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator import front_report, publishing
-from orchestrator.ledger import Ledger
-from orchestrator.objectives import criteria_of
-from orchestrator.publishing import (
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.report import html_report as front_report
+from orchestrator.search import Study
+from orchestrator.search.sweep_state import Ledger
+from orchestrator.storage.trial_records import BASELINES as NAMES
+from orchestrator.sweep import publisher as publishing
+from orchestrator.sweep.publisher import (
     EXPERIMENT,
     LEADERBOARD_EVERY_S,
     VIEW_FILE,
@@ -16,9 +19,7 @@ from orchestrator.publishing import (
     sweep_front,
     write_sweep_report,
 )
-from orchestrator.records import BASELINES as NAMES
-from orchestrator.search import Study
-from orchestrator.sweep_view import status_json
+from orchestrator.terminal.sweep_tables import status_json
 from orchestrator.tracking.tracker import TrackingError
 from search_spaces.user_errors import UserError
 from tests.unit.mlflow_store import new_store

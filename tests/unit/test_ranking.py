@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from orchestrator.objectives import Criteria, Limit, Objective
-from orchestrator.pareto import dominance_layers, non_dominated
-from orchestrator.ranking import Standing, going_on, positions, standing
+from orchestrator.pareto.dominance import dominance_layers, non_dominated
+from orchestrator.pareto.objectives import Criteria, Limit, Objective
+from orchestrator.pareto.ranking import Standing, going_on, positions, standing
 
 TIES = ["hypervolume", "crowding", "epsilon_net"]
 EVERY_WAY = pytest.mark.parametrize("ties", TIES)

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from orchestrator.front import build_front
-from orchestrator.records import trial_id
+from orchestrator.pareto.front import build_front
+from orchestrator.storage.trial_records import trial_id
 from tests.unit.recorded_sweep import SECONDS, part, recording
 from tests.unit.stored_sweep import measured, small_sweep
 

@@ -8,7 +8,7 @@ import yaml
 from typer.testing import CliRunner
 
 from orchestrator import cli
-from orchestrator.baselines import plan_baselines
+from orchestrator.storage.baselines import plan_baselines
 from search_spaces.user_errors import UserError, hashed
 from tests.unit.stored_sweep import small_sweep
 from tests.unit.tiny_benchmarks import write_muse, write_wmdp

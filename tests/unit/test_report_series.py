@@ -2,10 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.front import build_front
-from orchestrator.objectives import criteria_of, objectives_of
-from orchestrator.records import TrialRecord
-from orchestrator.report_series import (
+from orchestrator.pareto.front import build_front
+from orchestrator.pareto.objectives import criteria_of, objectives_of
+from orchestrator.report.figure_data import (
     CANONICAL,
     REPHRASED,
     axis_title,
@@ -19,6 +18,7 @@ from orchestrator.report_series import (
     top_importances,
     yardstick,
 )
+from orchestrator.storage.trial_records import TrialRecord
 from tests.unit.stored_sweep import measured
 from tests.unit.synthetic_sweep import records, sweep, validation_only, view
 

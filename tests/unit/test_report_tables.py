@@ -1,6 +1,6 @@
-from orchestrator.front import build_front, front_json
-from orchestrator.objectives import criteria_of
-from orchestrator.report_tables import failed_table, front_table, leaderboard
+from orchestrator.pareto.front import build_front, front_json
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.report.tables import failed_table, front_table, leaderboard
 from tests.unit.synthetic_sweep import records, sweep, view
 
 

@@ -3,9 +3,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.records import TrialRecord
-from orchestrator.reproduction import Outcome, compare, compare_origins, told
-from orchestrator.reproduction import _verdicts as verdicts
+from orchestrator.followups.reproduction import Outcome, compare, compare_origins, told
+from orchestrator.followups.reproduction import _verdicts as verdicts
+from orchestrator.storage.trial_records import TrialRecord
 
 RUNGS = [{"validation/a": 0.5, "train/loss": 1.0}, {"validation/a": 0.25, "test/a": 0.3, "duration_s": 9.0, "worker_seconds": 18.0}]
 RECORD = TrialRecord("t0003", 3, "finished", {}, RUNGS[-1], RUNGS)

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from orchestrator import mailbox as module
-from orchestrator.mailbox import Mailbox, Retries
+from orchestrator.lanes import job_queue as module
+from orchestrator.lanes.job_queue import Mailbox, Retries
 from trainables.jobs import Verdict
 
 KEEP = Verdict(keep=True)

@@ -3,12 +3,12 @@ import threading
 from concurrent.futures import Future
 from types import SimpleNamespace
 
-from orchestrator import mailbox as mailbox_module
-from orchestrator import sample_collector
-from orchestrator.mailbox import MOST_SAMPLES, Mailbox
-from orchestrator.sample_collector import keep_samples, samples_collected
-from orchestrator.sweep_folder import SweepFolder
-from orchestrator.worker_sample_files import read_samples
+from orchestrator.lanes import job_queue as mailbox_module
+from orchestrator.lanes import system_metrics_collector as sample_collector
+from orchestrator.lanes.job_queue import MOST_SAMPLES, Mailbox
+from orchestrator.lanes.system_metrics_collector import keep_samples, samples_collected
+from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.storage.system_metrics_file import read_samples
 from tests.unit.local_mailbox import Handle
 
 

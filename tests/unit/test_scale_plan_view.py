@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 from cluster.capacity.layouts import Cluster
 from cluster.capacity.rank_memory import GIB
 from orchestrator import cli
-from orchestrator.plan_view import show_plan
-from orchestrator.records import TrialRecord
-from orchestrator.scale_plan_view import ScaleOptions, lengths_of, measured_step_s
+from orchestrator.storage.trial_records import TrialRecord
+from orchestrator.terminal.cluster_plan_tables import ScaleOptions, lengths_of, measured_step_s
+from orchestrator.terminal.plan_tables import show_plan
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import small_sweep
 from trainables.benchmarks.registry import load_benchmark

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator import cli
-from orchestrator.score.evaluation_log import EvaluationLog
-from orchestrator.score.item_forms import items_of_log, log_of_items
-from orchestrator.score.scores import score
+from orchestrator.evaluation_logs.evaluation_log import EvaluationLog
+from orchestrator.evaluation_logs.item_forms import items_of_log, log_of_items
+from orchestrator.evaluation_logs.scores import score
 from search_spaces.user_errors import UserError
 from tests.unit.mutations import ODD_VALUES, parent_of, paths_of
 from tests.unit.scored_logs import NONSENSE, answers, metric, muse_log, retrained_muse_log, tofu_log, write

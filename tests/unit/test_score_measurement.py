@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestrator import cli
-from orchestrator.score.scores import score
+from orchestrator.evaluation_logs.scores import score
 from search_spaces.user_errors import UserError
 from tests.unit.scored_logs import muse_log, write
 from trainables.data.examples import Benchmark, ClosedQuestion, EvaluationPart, Example

@@ -3,8 +3,8 @@ import statistics
 
 import pytest
 
-from orchestrator.records import TrialRecord
 from orchestrator.search import Study
+from orchestrator.storage.trial_records import TrialRecord
 from tests.unit.searched_sweep import NINE_POINTS, RATE, SAMPLERS, both_parts, finish, make_sweep, run
 
 

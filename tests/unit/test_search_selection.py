@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from orchestrator.objectives import Criteria, Limit, Objective
-from orchestrator.search.selection import selected_rung, told_values, violations
+from orchestrator.pareto.objectives import Criteria, Limit, Objective
+from orchestrator.search.selected_rung import selected_rung, told_values, violations
 
 OBJECTIVES = (Objective("mass", "minimize", 1.0), Objective("utility", "maximize", 0.0))
 CRITERIA = Criteria(OBJECTIVES)

@@ -6,7 +6,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from orchestrator.cli import app
-from orchestrator.simulation.coverage import check_covered
+from orchestrator.simulation.recorded_range import check_covered
 from orchestrator.simulation.recording import packaged_recording
 from orchestrator.simulation.simulate import simulate
 from search_spaces.loading.loader import load_sweep

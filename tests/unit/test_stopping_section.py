@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.front import build_front
-from orchestrator.objectives import criteria_of
-from orchestrator.stopping_section import stopping_figure, stopping_section
-from orchestrator.stopping_statistics import stopping_statistics
+from orchestrator.pareto.front import build_front
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.report.sections.stopping_section import stopping_figure, stopping_section
+from orchestrator.report.sections.stopping_statistics import stopping_statistics
 from tests.unit.synthetic_sweep import RUNGS, records, sweep, view
 
 STOPPED = (3, 5, 11)

@@ -3,9 +3,9 @@ from dataclasses import asdict
 
 import pytest
 
-from orchestrator.front import build_front
-from orchestrator.objectives import criteria_of
-from orchestrator.stopping_statistics import stopping_statistics
+from orchestrator.pareto.front import build_front
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.report.sections.stopping_statistics import stopping_statistics
 from tests.unit.trials_at_rungs import make_sweep, trial, worth
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.sweep_folder import SweepFolder, differences, open_sweep, storage_root, sweep_names, write_json
+from orchestrator.storage.sweep_folder import SweepFolder, differences, open_sweep, storage_root, sweep_names, write_json
 from search_spaces.user_errors import UserError
 from tests.unit.stored_sweep import small_sweep
 
@@ -163,7 +163,7 @@ def test_lock_goes_with_a_driver_that_is_killed(tmp_path):
     folder = SweepFolder(tmp_path, "small")
     folder.create(small_sweep(), "small.yaml")
     driver = (
-        "import sys, time; from pathlib import Path; from orchestrator.sweep_folder import SweepFolder\n"
+        "import sys, time; from pathlib import Path; from orchestrator.storage.sweep_folder import SweepFolder\n"
         "with SweepFolder(Path(sys.argv[1]), 'small').locked():\n"
         "    print('locked', flush=True); time.sleep(60)\n"
     )

@@ -6,9 +6,9 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from orchestrator.front import front_json
-from orchestrator.records import TrialRecord, trial_id
-from orchestrator.sweep_view import front_csv, params_line, show_front, show_status, status_json
+from orchestrator.pareto.front import front_json
+from orchestrator.storage.trial_records import TrialRecord, trial_id
+from orchestrator.terminal.sweep_tables import front_csv, params_line, show_front, show_status, status_json
 from tests.unit.stored_sweep import BASELINES, FRONT, HYPERVOLUME, POINTS, REASON, measured, small_sweep
 
 SWEEP = small_sweep()

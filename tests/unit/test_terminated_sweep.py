@@ -3,11 +3,11 @@
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator import publishing
-from orchestrator.ledger import Ledger
-from orchestrator.objectives import criteria_of
-from orchestrator.publishing import EXPERIMENT, Publisher, default_tracking_uri
-from orchestrator.worker_sample_files import append_samples
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.search.sweep_state import Ledger
+from orchestrator.storage.system_metrics_file import append_samples
+from orchestrator.sweep import publisher as publishing
+from orchestrator.sweep.publisher import EXPERIMENT, Publisher, default_tracking_uri
 from tests.unit.mlflow_store import new_store
 from tests.unit.stored_sweep import store
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.termination import EXIT_STATUS, GRACE_S, LINE
+from orchestrator.lanes.sigterm import EXIT_STATUS, GRACE_S, LINE
 
 ROOT = Path(__file__).parents[2]
 BEGIN = """
 import signal, subprocess, sys, time
-from orchestrator.termination import ended_by_sigterm, sigterm_kept, terminating
+from orchestrator.lanes.sigterm import ended_by_sigterm, sigterm_kept, terminating
 def hit():
     signal.raise_signal(signal.SIGTERM)
 """

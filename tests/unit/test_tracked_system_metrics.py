@@ -3,11 +3,11 @@ import math
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.records import TrialRecord
+from orchestrator.storage.system_metrics_file import append_samples
+from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.tracking import system_metrics
 from orchestrator.tracking.tracked_trials import read_tracked_trials
 from orchestrator.tracking.tracker import SweepInfo, Tracker, TrackingError
-from orchestrator.worker_sample_files import append_samples
 from tests.unit.mlflow_store import new_store
 from tests.unit.stored_sweep import measured
 from tests.unit.synthetic_sweep import sweep

@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.records import Audit, Confirmation, TrialRecord, trial_id
+from orchestrator.storage.trial_records import Audit, Confirmation, TrialRecord, trial_id
 from orchestrator.tracking.run_contents import audit_run, confirmation_run
 from orchestrator.tracking.tracked_trials import read_tracked_trials
 from orchestrator.tracking.tracker import SweepInfo, Tracker

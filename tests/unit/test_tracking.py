@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.front import front_json, hypervolume_history
-from orchestrator.objectives import criteria_of
-from orchestrator.records import Audit, Confirmation, TrialRecord
+from orchestrator.pareto.front import front_json, hypervolume_history
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.storage.trial_records import Audit, Confirmation, TrialRecord
 from orchestrator.tracking import tracker as tracker_module
 from orchestrator.tracking.run_contents import audit_run, confirmation_run
 from orchestrator.tracking.tracked_datasets import DatasetInfo

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator import tune_scheduler as module
-from orchestrator.tune_scheduler import RungScheduler
+from orchestrator.sweep import tune_scheduler as module
+from orchestrator.sweep.tune_scheduler import RungScheduler
 from tests.unit.local_mailbox import Handle, local_mailbox
 from tests.unit.recorded_sweep import SECONDS, part, recording
 from tests.unit.stored_sweep import measured, small_sweep

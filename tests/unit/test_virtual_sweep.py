@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.records import TrialRecord
 from orchestrator.search import Study
 from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recording import packaged_recording
 from orchestrator.simulation.virtual_sweep import ORIGIN_S, Nobody, VirtualClock, VirtualSweep, run_lanes
-from orchestrator.sweep_folder import SweepFolder
+from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.loading.loader import load_sweep
 
 RUNGS = 4

@@ -4,10 +4,10 @@ import shutil
 
 import pytest
 
-from orchestrator.records import TrialRecord
 from orchestrator.search import Study
-from orchestrator.sweep_folder import SweepFolder
-from orchestrator.warm_start import point_of, read_warm_start, warm_trials
+from orchestrator.search.warm_start import point_of, read_warm_start, warm_trials
+from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.space import apply, trial_value
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError

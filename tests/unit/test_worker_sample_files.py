@@ -1,4 +1,4 @@
-from orchestrator.worker_sample_files import append_samples, read_samples
+from orchestrator.storage.system_metrics_file import append_samples, read_samples
 
 
 def sample(value):

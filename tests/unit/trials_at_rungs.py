@@ -1,6 +1,6 @@
 """Trials with two objectives and nothing else, for tests of what is decided at rungs: `mass` falls, `utility` rises, both in 0 to 1."""
 
-from orchestrator.records import TrialRecord, trial_id
+from orchestrator.storage.trial_records import TrialRecord, trial_id
 from search_spaces.settings.sweep_settings import SweepSettings
 
 

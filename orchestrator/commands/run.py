@@ -1,0 +1,145 @@
+"""Start a sweep, end it, make it longer, repeat its front."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.commands.options import (
+    File,
+    Name,
+    Overrides,
+    Storage,
+    Sweep,
+    TrackingUri,
+    app,
+    check_hub,
+    load,
+    load_data,
+    open_named,
+    screen,
+    user_errors,
+)
+from search_spaces.user_errors import UserError
+
+if TYPE_CHECKING:
+    from orchestrator.sweep.sweep_run import SweepRun
+    from search_spaces.settings.sweep_settings import SweepSettings
+
+PANEL = "Run a sweep"
+
+
+@app.command(rich_help_panel=PANEL)
+def prepare(file: File, overrides: Overrides = None, name: Name = None, storage: Storage = None) -> None:
+    """Train and measure the models that a sweep stands on, and keep them for its runs."""
+    with user_errors():
+        start(load(file, overrides, name), file, storage, None, only_prepare=True)
+
+
+@app.command(rich_help_panel=PANEL)
+def run(file: File, overrides: Overrides = None, name: Name = None, storage: Storage = None, tracking_uri: TrackingUri = None) -> None:
+    """Run a sweep, or go on with one that was interrupted."""
+    with user_errors():
+        start(load(file, overrides, name), file, storage, tracking_uri, only_prepare=False)
+
+
+@app.command(rich_help_panel=PANEL)
+def extend(
+    sweep: Sweep,
+    trials: Annotated[str | None, typer.Option("--trials", metavar="+N", help="More trials (+20), or a new total (64).")] = None,
+    wall_time_s: Annotated[str | None, typer.Option("--wall-time-s", metavar="+S", help="More wall time, or a new total.")] = None,
+    worker_hours: Annotated[str | None, typer.Option("--worker-hours", metavar="+H", help="More worker-hours, or a new total.")] = None,
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Raise a sweep's number of trials or its budget, and go on with it."""
+    with user_errors():
+        from search_spaces.loading.changed_settings import extended
+
+        folder, settings, _ = open_named(sweep, storage)
+        wished = {"search.trials": trials, "budget.wall_time_s": wall_time_s, "budget.worker_hours": worker_hours}
+        longer = extended(settings, {key: text for key, text in wished.items() if text is not None})
+        start(longer, str(folder.settings), storage, tracking_uri, only_prepare=False)
+
+
+@app.command(rich_help_panel=PANEL)
+def stop(sweep: Sweep, storage: Storage = None) -> None:
+    """Ask a running sweep to end: its trials stop at their next rung, and nothing is lost."""
+    with user_errors():
+        folder, settings, _ = open_named(sweep, storage)
+        if not folder.is_locked():
+            raise UserError("no driver is running this sweep", key="SWEEP", value=sweep, remedy=f"see `lethe status {sweep}`")
+        folder.stop_request.touch()
+        screen().print(
+            f"asked {settings.name} to stop: running trials end at their next rung; the same command goes on later", highlight=False
+        )
+
+
+@app.command(rich_help_panel=PANEL)
+def confirm(
+    sweep: Sweep,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="New seeds for each member.")] = 5,
+    picked: Annotated[str, typer.Option("--pick", help='front, knee, t0007, t0007@2, or conditions such as "utility>=0.5".')] = "front",
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Run members of the front again under new seeds: how much of it was luck?"""
+    with user_errors():
+        folder, settings, _ = open_named(sweep, storage)
+        with sweep_run(settings, str(folder.settings), storage, tracking_uri) as run:
+            confirmations = run.confirm(picked, seeds)
+        failed = sum(confirmation.reason is not None for confirmation in confirmations)
+        screen().print(
+            f"{len(confirmations)} repetitions, {failed} failed\nreport: {folder.path / 'report.html'}", highlight=False, soft_wrap=True
+        )
+
+
+def start(sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri: str | None, *, only_prepare: bool) -> None:
+    """Run a sweep, or only prepare it, and say how it ended."""
+    console = screen()
+    console.print(
+        f"{sweep.name}: {sweep.search.trials} trials, {sweep.resources.workers_per_trial} ZeRO-3 workers each. {sweep.description}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    load_data(sweep, file)
+    with sweep_run(sweep, file, storage, tracking_uri) as run:
+        if only_prepare:
+            plan = run.prepare()
+        else:
+            records = run.run()
+    if only_prepare:
+        retrained = plan.retrained.folder if plan.retrained else "none"
+        console.print(f"original: {plan.original.folder}\nretrained: {retrained}", highlight=False, soft_wrap=True)
+        return
+    from orchestrator.sweep.publisher import closing_lines
+
+    for line in closing_lines(sweep, run.folder, records, run.tracking_uri):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def sweep_run(
+    sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri: str | None, *, quiet_stdout: bool = False
+) -> "Iterator[SweepRun]":
+    """A start of a sweep, its progress shown meanwhile; on stderr where stdout is for programs."""
+    from orchestrator.pareto.objectives import criteria_of
+    from orchestrator.search.sweep_state import Ledger
+    from orchestrator.storage.sweep_folder import SweepFolder, storage_root
+    from orchestrator.terminal.live_progress import LiveProgress
+
+    check_hub(sweep, file)
+    root = storage_root(storage)
+    folder, console = SweepFolder(root, sweep.name), screen(stderr=quiet_stdout)
+    console.print(f"sweep folder: {folder.path}", highlight=False, soft_wrap=True)
+    ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial)
+    with LiveProgress(console, ledger, sweep.search.trials) as progress:
+        progress.stage("loading Ray, Optuna and MLflow")
+        from orchestrator.sweep.publisher import default_tracking_uri
+        from orchestrator.sweep.sweep_run import SweepRun
+
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(root)
+        yield SweepRun(sweep, file, folder, uri, progress)

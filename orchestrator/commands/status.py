@@ -1,0 +1,105 @@
+"""Look at sweeps, while they run and afterwards."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.commands.options import AsJson, Storage, Sweep, app, open_named, print_json, screen, user_errors
+from search_spaces.user_errors import UserError
+
+PANEL = "Look at sweeps"
+
+
+@app.command(rich_help_panel=PANEL)
+def status(sweep: Sweep, storage: Storage = None, as_json: AsJson = False) -> None:
+    """Show the trials of a sweep, also while it runs."""
+    with user_errors():
+        from orchestrator.terminal.sweep_tables import show_status, status_json
+
+        _, settings, study = open_named(sweep, storage)
+        if as_json:
+            print_json(status_json(settings, study.records()))
+        else:
+            show_status(settings, study.records(), screen())
+
+
+@app.command(rich_help_panel=PANEL)
+def front(
+    sweep: Sweep,
+    storage: Storage = None,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
+    """Show the Pareto front of a sweep."""
+    with user_errors():
+        from orchestrator.sweep.publisher import sweep_front
+        from orchestrator.terminal.sweep_tables import front_csv, show_front
+
+        folder, settings, study = open_named(sweep, storage)
+        found = sweep_front(settings, folder, study.records())
+        if as_json:
+            print_json(found)
+        elif as_csv:
+            sys.stdout.write(front_csv(found))
+        else:
+            show_front(found, screen())
+
+
+@app.command(rich_help_panel=PANEL)
+def report(sweep: Sweep, storage: Storage = None) -> None:
+    """Write the report of a sweep again from its study."""
+    with user_errors():
+        from orchestrator.sweep.publisher import write_sweep_report
+
+        folder, settings, study = open_named(sweep, storage)
+        html, png = write_sweep_report(settings, folder, study)
+        screen().print(f"report: {html}\npicture: {png}", highlight=False, soft_wrap=True)
+
+
+@app.command(rich_help_panel=PANEL)
+def logs(
+    sweep: Sweep, trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Trial id, such as t0003.")], storage: Storage = None
+) -> None:
+    """Print the log of one trial."""
+    with user_errors():
+        folder, _, study = open_named(sweep, storage)
+        log = folder.trial_log(trial)
+        if not log.is_file():
+            from search_spaces.user_errors import did_you_mean
+
+            known = [record.trial_id for record in study.records()]
+            raise UserError(
+                f"there is no log of this trial.{did_you_mean(trial, known)}",
+                key="TRIAL",
+                value=trial,
+                allowed=", ".join(known) or "none yet",
+            )
+        sys.stdout.write(log.read_text())
+
+
+@app.command(rich_help_panel=PANEL)
+def compare(
+    sweeps: Annotated[list[str], typer.Argument(metavar="SWEEP SWEEP...", help="Names of sweeps; the first one's reference point counts.")],
+    storage: Storage = None,
+    as_json: AsJson = False,
+    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Also draw all fronts into one picture.")] = None,
+) -> None:
+    """Set sweeps side by side: hypervolumes with intervals, best values, worker-hours."""
+    with user_errors():
+        from orchestrator.followups.comparison import compare as compare_views
+        from orchestrator.followups.comparison import data_digest, read_view
+        from orchestrator.terminal.comparison_tables import comparison_json, draw_comparison, show_comparison
+
+        opened = [open_named(name, storage) for name in sweeps]
+        views = [read_view(folder, settings, study.records()) for folder, settings, study in opened]
+        comparison = compare_views(views, [data_digest(settings) for _, settings, _ in opened])
+        if png is not None:
+            draw_comparison(png, comparison)
+        if as_json:
+            print_json(comparison_json(comparison))
+        else:
+            show_comparison(comparison, screen())
+            if png is not None:
+                screen().print(f"picture: {png}", highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The report of a sweep: an HTML page, pictures, and the tables in them."""

@@ -1,0 +1,231 @@
+"""What the report draws, as plain numbers: groups, axis titles, the front's staircase, squeezing per rung, searched keys."""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.pareto.dominance import hypervolume
+from orchestrator.pareto.front import Front, rung_name
+from orchestrator.pareto.objectives import Objective, minimised_reference, objective_values, to_minimised
+from orchestrator.storage.trial_records import SweepView, TrialRecord
+from search_spaces.catalogue.method_catalogue import METHODS
+from search_spaces.settings.sweep_settings import SweepSettings
+
+# Okabe and Ito's palette: distinct for every common form of colour blindness.
+METHOD_COLOURS = {"ga": "#E69F00", "graddiff": "#0072B2", "npo": "#D55E00", "simnpo": "#CC79A7", "wga": "#009E73"}
+# Paul Tol's muted palette for the others: with so many in one picture, names beside the marks tell them apart.
+_MORE_COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#661100")
+METHOD_COLOURS |= dict(zip((name for name in METHODS if name not in METHOD_COLOURS), _MORE_COLOURS, strict=True))
+CANONICAL_COLOUR, REPHRASED_COLOUR = "#0072B2", "#D55E00"
+OBJECTIVE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+BELIEF_NAMES = {"none": "plain", "token": "BS-T", "sequence": "BS-S", "token+sequence": "BS-T + BS-S"}
+METHOD_NAMES = {name: method.name for name, method in METHODS.items()}
+CANONICAL, REPHRASED = "validation/forget_canonical_mass", "validation/forget_rephrased_mass"
+LABEL_ROOM = (0.09, 0.04)
+"""Width and height of a mark's name, as shares of the spread of all marks."""
+_SCHEDULE_KEYS = frozenset({"epochs", "steps", "rungs", "optimizer.global_batch"})
+
+
+@dataclass(frozen=True)
+class Point:
+    """A trial at one of its rungs, in the plane of its objectives."""
+
+    record: TrialRecord
+    rung: int
+    """From 1."""
+    method: str
+    beliefs: str
+    values: Mapping[str, float]
+    """Objective name -> value on the test part."""
+    on_front: bool
+
+    @property
+    def name(self) -> str:
+        """`t0007` at its end, `t0007@2` at an earlier rung."""
+        return rung_name(self.record, self.rung)
+
+
+@dataclass(frozen=True)
+class SqueezeLine:
+    """One trial's way through the rungs; the first entry is the original model where that was measured."""
+
+    trial_id: str
+    progress: tuple[float, ...]
+    canonical: tuple[float, ...]
+    rephrased: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SqueezeGroup:
+    """Trials with the same kind of beliefs, and their median at every rung."""
+
+    beliefs: str
+    lines: tuple[SqueezeLine, ...]
+    median: SqueezeLine
+
+
+def method_and_beliefs(sweep: SweepSettings, record: TrialRecord) -> tuple[str, str]:
+    """Base method and beliefs of a trial, searched or not."""
+    return record.params.get("forget.method", sweep.trial.forget.method), record.params.get("beliefs", sweep.trial.beliefs)
+
+
+def group_name(method: str, beliefs: str) -> str:
+    """`NPO + BS-S`, `WGA (plain)`."""
+    name = METHOD_NAMES.get(method, method)
+    return f"{name} ({BELIEF_NAMES[beliefs]})" if beliefs == "none" else f"{name} + {BELIEF_NAMES[beliefs]}"
+
+
+def points_of(view: SweepView, objectives: Sequence[Objective], front: Front) -> list[Point]:
+    """The last rung of every trial whose test part was measured there, and the front's members, in the order of the study."""
+    points, members = [], front.keys
+    for record in view.records:
+        if record.status not in ("finished", "stopped"):
+            continue
+        for rung, metrics in enumerate(record.rungs, start=1):
+            values, on_front = objective_values(metrics, objectives, "test"), (record.trial_id, rung) in members
+            if values is not None and (on_front or rung == len(record.rungs)):
+                points.append(Point(record, rung, *method_and_beliefs(view.sweep, record), values, on_front))
+    return points
+
+
+def baseline_points(view: SweepView, objectives: Sequence[Objective]) -> dict[str, dict[str, float]]:
+    """Test objectives of the original and the retrained model, where they were measured."""
+    found = {name: objective_values(metrics, objectives, "test") for name, metrics in view.baselines.items()}
+    return {name: values for name, values in found.items() if values is not None}
+
+
+def staircase(front: Front) -> tuple[list[float], list[float]]:
+    """Edge of the area that the front dominates, for two objectives, from the reference point round to it again.
+
+    Returns:
+        Corners to be joined by straight lines; empty without members better than the reference point.
+    """
+    return edge(front.objectives, [to_minimised(front.objectives, member.objectives) for member in front.members])
+
+
+def edge(objectives: Sequence[Objective], points: Iterable[Sequence[float]]) -> tuple[list[float], list[float]]:
+    """Edge of the area that points dominate, for two objectives, from the reference point round to it again.
+
+    Args:
+        objectives: Two.
+        points: Minimised, as of `to_minimised`; none dominates another.
+
+    Returns:
+        Corners in the metrics' own signs, to be joined by straight lines; empty without points better than the reference point.
+    """
+    first, second = objectives
+    reference = minimised_reference(objectives)
+    inside = [(x, y) for x, y in sorted(map(tuple, points)) if x < reference[0] and y < reference[1]]
+    if not inside:
+        return [], []
+    corners = [(inside[0][0], reference[1])]
+    for point, following in zip(inside, [*inside[1:], (reference[0], 0.0)], strict=True):
+        corners += [point, (following[0], point[1])]
+    return [first.from_minimised(x) for x, _ in corners], [second.from_minimised(y) for _, y in corners]
+
+
+def better(objective: Objective) -> str:
+    """Which way is better, in words: plots keep the metric's own sign."""
+    return f"{'lower' if objective.direction == 'minimize' else 'higher'} is better"
+
+
+def axis_title(objective: Objective, part: Literal["validation", "test"] = "test") -> str:
+    """`forget_true_mass, test part (lower is better)`."""
+    return f"{objective.name}, {part} part ({better(objective)})"
+
+
+def yardstick(view: SweepView, objectives: Sequence[Objective]) -> float | None:
+    """Hypervolume of the retrained model alone: what unlearning would reach if it were exact."""
+    values = baseline_points(view, objectives).get("retrained")
+    return None if values is None else hypervolume([to_minimised(objectives, values)], minimised_reference(objectives))
+
+
+def squeeze_groups(view: SweepView) -> list[SqueezeGroup]:
+    """Canonical and rephrased mass on the forget questions at each rung, by kind of beliefs, plain first.
+
+    Returns:
+        Nothing where the benchmark does not measure masses.
+    """
+    original = view.baselines.get("original", {})
+    groups = []
+    for beliefs in BELIEF_NAMES:
+        lines = []
+        for record in view.records:
+            measured = [rung for rung in record.rungs if CANONICAL in rung and REPHRASED in rung]
+            if record.status in ("finished", "stopped") and measured and method_and_beliefs(view.sweep, record)[1] == beliefs:
+                lines.append(_squeeze_line(view.sweep, record, measured, original))
+        if lines:
+            groups.append(SqueezeGroup(beliefs, tuple(lines), _median(lines)))
+    return groups
+
+
+def squeeze_level(view: SweepView) -> float | None:
+    """Rephrased mass of the original model: mass above it was squeezed into the rephrasings."""
+    return view.baselines.get("original", {}).get(REPHRASED)
+
+
+def top_importances(view: SweepView, most: int = 12) -> list[str]:
+    """Searched keys that matter for any objective, the most important first."""
+    largest: dict[str, float] = {}
+    for shares in view.importances.values():
+        for key, share in shares.items():
+            largest[key] = max(share, largest.get(key, 0.0))
+    return sorted(largest, key=lambda key: -largest[key])[:most]
+
+
+def progress_title(sweep: SweepSettings) -> str:
+    """What the squeeze picture counts along: epochs where all trials have the same schedule, else rungs."""
+    return "rung of evaluation" if _schedule_varies(sweep) else "optimizer step" if sweep.trial.steps else "epoch"
+
+
+def names_with_room(names: Sequence[str], places: Sequence[tuple[float, float]]) -> list[str]:
+    """The names, but an empty one where it would cover another: those are told when the pointer is on their mark."""
+    spreads = [max(axis) - min(axis) for axis in zip(*places, strict=True)]
+    shown: list[tuple[float, float]] = []
+    found = []
+    for name, place in zip(names, places, strict=True):
+        hidden = any(
+            all(abs(a - b) < room * spread for a, b, room, spread in zip(place, other, LABEL_ROOM, spreads, strict=True)) for other in shown
+        )
+        if not hidden:
+            shown.append(place)
+        found.append("" if hidden else name)
+    return found
+
+
+def method_names(points: Sequence[Point]) -> list[str]:
+    """Methods that occur, in the catalogue's order."""
+    return [method for method in METHODS if any(point.method == method for point in points)]
+
+
+def _schedule_varies(sweep: SweepSettings) -> bool:
+    return not _SCHEDULE_KEYS.isdisjoint(sweep.space)
+
+
+def _squeeze_line(
+    sweep: SweepSettings, record: TrialRecord, measured: Sequence[Mapping[str, float]], original: Mapping[str, float]
+) -> SqueezeLine:
+    # Rungs are spread evenly over the schedule.
+    each = 1.0 if _schedule_varies(sweep) else (sweep.trial.steps or sweep.trial.epochs) / sweep.trial.rungs
+    progress = [each * (index + 1) for index in range(len(measured))]
+    start = [original] if math.isfinite(original.get(CANONICAL, math.nan) + original.get(REPHRASED, math.nan)) else []
+    rungs = [*start, *measured]
+    return SqueezeLine(
+        record.trial_id,
+        tuple([0.0] * len(start) + progress),
+        tuple(rung[CANONICAL] for rung in rungs),
+        tuple(rung[REPHRASED] for rung in rungs),
+    )
+
+
+def _median(lines: Sequence[SqueezeLine]) -> SqueezeLine:
+    """Median at every progress that any trial reached: of those trials that reached it."""
+    steps = sorted({progress for line in lines for progress in line.progress})
+    canonical, rephrased = [], []
+    for step in steps:
+        here = [(line, line.progress.index(step)) for line in lines if step in line.progress]
+        canonical.append(statistics.median(line.canonical[index] for line, index in here))
+        rephrased.append(statistics.median(line.rephrased[index] for line, index in here))
+    return SqueezeLine("median", tuple(steps), tuple(canonical), tuple(rephrased))

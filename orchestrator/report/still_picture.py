@@ -1,0 +1,219 @@
+"""The report as one still picture, for READMEs, slides and MLflow. Matplotlib without pyplot: no global state, any thread may draw."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.lines import Line2D
+
+from orchestrator.pareto.front import Front, hypervolume_history
+from orchestrator.pareto.objectives import Objective, criteria_of
+from orchestrator.report.figure_data import (
+    BELIEF_NAMES,
+    CANONICAL_COLOUR,
+    METHOD_COLOURS,
+    METHOD_NAMES,
+    OBJECTIVE_COLOURS,
+    REPHRASED_COLOUR,
+    Point,
+    SqueezeGroup,
+    axis_title,
+    baseline_points,
+    method_names,
+    points_of,
+    progress_title,
+    squeeze_groups,
+    squeeze_level,
+    staircase,
+    top_importances,
+    yardstick,
+)
+from orchestrator.report.parallel_axes import parallel_axes
+from orchestrator.storage.trial_records import SweepView
+
+_MARKERS = {"none": "o", "token": "s", "sequence": "^", "token+sequence": "D"}
+BASELINE_MARKERS = {"original": "X", "prompted": "v", "retrained": "*", "retrained_twin": "P"}
+_INK, _GREY = "#222222", "#8a8a8a"
+_TEXT = 12
+
+
+def draw_picture(path: Path, view: SweepView, objectives: Sequence[Objective], front: Front) -> None:
+    """Draw front, hypervolume, importance, squeezing (where measured) and parallel coordinates into one PNG.
+
+    Args:
+        path: File to write.
+        view: The sweep.
+        objectives: Of the sweep, in order.
+        front: Of the same records.
+    """
+    groups = squeeze_groups(view)
+    heights = [6.4, 4.0, 4.4] if groups else [6.4, 4.4]
+    figure = Figure(figsize=(15, sum(heights)), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    left, right = rows[0].subfigures(1, 2, width_ratios=[1.45, 1])
+    _front(left.subplots(), view, objectives, front)
+    upper, lower = right.subplots(2, 1, height_ratios=[1, 1.25])
+    _hypervolume(upper, view, objectives)
+    _importance(lower, view, objectives)
+    if groups:
+        _squeeze(rows[1], view, groups)
+    _parallel(rows[-1].subplots(), view, objectives, front)
+    figure.savefig(path, dpi=100, format="png")
+
+
+def _front(axes: Axes, view: SweepView, objectives: Sequence[Objective], front: Front) -> None:
+    """The first two objectives; a lone one over trials."""
+    first, other = objectives[0], objectives[1] if len(objectives) > 1 else None
+    points = points_of(view, objectives, front)
+    if len(objectives) == 2:
+        axes.plot(*staircase(front), color=_INK, linewidth=1.2, zorder=2)
+    for point in points:
+        x, y = _place(point, first, other)
+        size, alpha, edge = (130, 1.0, _INK) if point.on_front else (50, 0.45, "none")
+        colour, marker = METHOD_COLOURS[point.method], _MARKERS[point.beliefs]
+        axes.scatter(x, y, s=size, alpha=alpha, color=colour, marker=marker, edgecolors=edge, zorder=4 if point.on_front else 3)
+    for place, (name, values) in enumerate(baseline_points(view, objectives).items()):
+        x, y = (values[first.name], values[other.name]) if other else (len(view.records) + 2 * place, values[first.name])
+        axes.scatter(x, y, s=230, color=_INK, marker=BASELINE_MARKERS.get(name, "P"), edgecolors="white", zorder=6)
+        axes.annotate(
+            f"{name} model",
+            (x, y),
+            (0, -20 if other else -20 - 16 * place),
+            textcoords="offset points",
+            fontsize=11,
+            ha="center",
+            weight="bold",
+            zorder=6,
+        )
+    axes.margins(0.09)
+    _label_members(axes, [(point.name, _place(point, first, other)) for point in points if point.on_front])
+    axes.set_xlabel(axis_title(first) if other else "trial", fontsize=_TEXT)
+    axes.set_ylabel(axis_title(other or first), fontsize=_TEXT)
+    trials = len({point.record.number for point in points})
+    titled(axes, f"{view.sweep.name}: Pareto front of {trials} trials, hypervolume {front.hypervolume:.3f}")
+    beliefs = [name for name in BELIEF_NAMES if any(point.beliefs == name for point in points)]
+    handles = [
+        Line2D([], [], color=METHOD_COLOURS[name], marker="o", linestyle="none", label=METHOD_NAMES[name]) for name in method_names(points)
+    ]
+    handles += [Line2D([], [], color=_GREY, marker=_MARKERS[name], linestyle="none", label=BELIEF_NAMES[name]) for name in beliefs]
+    if handles:
+        axes.legend(handles=handles, loc="best", fontsize=11, framealpha=0.9)
+
+
+def _place(point: Point, first: Objective, other: Objective | None) -> tuple[float, float]:
+    return (point.values[first.name], point.values[other.name]) if other else (point.record.number, point.values[first.name])
+
+
+def _label_members(axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]]) -> None:
+    """Name the marks, each beside it where no name is yet; a name without a free place is left to the HTML report."""
+    axes.autoscale_view()
+    taken: list[tuple[float, float, float]] = []
+    for name, place in labels:
+        x, y = axes.transData.transform(place)
+        width = 8 * len(name)
+        for right, up in ((6, 6), (9, -13), (2 - width, 6), (2 - width, -13)):
+            left, low = x + right, y + up
+            if all(left + width < other or left > other + wide or abs(low - lower) > 13 for other, lower, wide in taken):
+                axes.annotate(name, place, (right, up), textcoords="offset points", fontsize=9, color=_INK, zorder=5)
+                taken.append((left, low, width))
+                break
+
+
+def _hypervolume(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -> None:
+    history = hypervolume_history(view.records, criteria_of(view.sweep))
+    axes.plot(range(1, len(history) + 1), history, drawstyle="steps-post", color=_INK, marker="o", markersize=4)
+    level = yardstick(view, objectives)
+    if level is not None:
+        axes.axhline(level, color=_GREY, linestyle="--")
+        axes.annotate(
+            "retrained model alone",
+            (0.99, level),
+            (0, -4),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=10,
+            color=_INK,
+        )
+    axes.set_ylim(bottom=0)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("trials with a result", fontsize=_TEXT)
+    axes.set_ylabel("hypervolume\n(higher is better)", fontsize=_TEXT)
+    titled(axes, "Hypervolume over trials")
+
+
+def _importance(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -> None:
+    keys = top_importances(view, 9)
+    titled(axes, "Importance per objective")
+    if not keys:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "too few finished trials to tell", ha="center", va="center", transform=axes.transAxes, fontsize=_TEXT)
+        return
+    width = 0.8 / len(objectives)
+    for index, objective in enumerate(objectives):
+        shares = view.importances.get(objective.name, {})
+        places = [position + (index - (len(objectives) - 1) / 2) * width for position in range(len(keys))]
+        colour = OBJECTIVE_COLOURS[index % len(OBJECTIVE_COLOURS)]
+        axes.barh(places, [shares.get(key, 0.0) for key in keys], height=width, color=colour, label=objective.name)
+    axes.set_yticks(range(len(keys)), keys, fontsize=10)
+    axes.invert_yaxis()
+    axes.set_xlabel("share (adds up to 1 per objective)", fontsize=_TEXT)
+    axes.legend(fontsize=10, loc="lower right")
+
+
+def _squeeze(figure: SubFigure, view: SweepView, groups: Sequence[SqueezeGroup]) -> None:
+    level = squeeze_level(view)
+    figure.suptitle("Squeezing: where the forgotten mass goes, with and without beliefs", x=0.005, ha="left", fontsize=14, weight="bold")
+    panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for axes, group in zip(panels, groups, strict=True):
+        for line in group.lines:
+            axes.plot(line.progress, line.canonical, color=CANONICAL_COLOUR, alpha=0.25, linewidth=1)
+            axes.plot(line.progress, line.rephrased, color=REPHRASED_COLOUR, alpha=0.25, linewidth=1)
+        median = group.median
+        axes.plot(median.progress, median.canonical, color=CANONICAL_COLOUR, linewidth=3.2, marker="o", label="canonical wording (median)")
+        axes.plot(median.progress, median.rephrased, color=REPHRASED_COLOUR, linewidth=3.2, marker="s", label="rephrasings (median)")
+        if level is not None:
+            axes.axhline(level, color=REPHRASED_COLOUR, linestyle=":", label="rephrasings before")
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel(progress_title(view.sweep), fontsize=_TEXT)
+        titled(axes, f"{BELIEF_NAMES[group.beliefs]}: {len(group.lines)} trial{'s' * (len(group.lines) != 1)}")
+    panels[0].set_ylabel("mass on forget questions,\nvalidation part", fontsize=_TEXT)
+    panels[0].legend(fontsize=10, loc="upper right")
+
+
+def _parallel(axes: Axes, view: SweepView, objectives: Sequence[Objective], front: Front) -> None:
+    """A line per trial over searched keys and objectives; members of the front in their method's colour."""
+    points = sorted(points_of(view, objectives, front), key=lambda point: point.on_front)
+    columns = parallel_axes(view.sweep, objectives, points)
+    for index, point in enumerate(points):
+        heights = [axis.share(axis.positions[index]) for axis in columns]
+        colour, width, alpha = (METHOD_COLOURS[point.method], 2.2, 0.95) if point.on_front else (_GREY, 0.8, 0.35)
+        axes.plot(range(len(columns)), heights, color=colour, linewidth=width, alpha=alpha)
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
+    for place, axis in enumerate(columns):
+        axes.axvline(place, color=_INK, linewidth=0.8)
+        for position, text in axis.ticks:
+            where = (place, axis.share(position))
+            axes.annotate(text, where, (4, 0), textcoords="offset points", fontsize=9, va="center", bbox=box)
+    axes.set_xticks(range(len(columns)), [axis.title.replace(".", ".\n").replace(" (", "\n(") for axis in columns], fontsize=10)
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlim(-0.1, len(columns) - 0.6 if columns else 1)
+    axes.set_yticks([])
+    for side in ("top", "right", "bottom", "left"):
+        axes.spines[side].set_visible(False)
+    axes.set_title(
+        "Searched keys and objectives (front members in their method's colour)", loc="left", fontsize=13, color=_INK, weight="bold"
+    )
+
+
+def titled(axes: Axes, text: str) -> None:
+    """Give axes the picture's look, and a title."""
+    axes.set_title(text, loc="left", fontsize=13, color=_INK, weight="bold")
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

@@ -1,0 +1,1 @@
+"""Tables, closing lines and live progress for people at a terminal."""

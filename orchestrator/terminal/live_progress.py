@@ -1,0 +1,197 @@
+"""What people see while a sweep runs: a live table on a terminal, plain lines elsewhere. Never silent for long."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.pareto.front import Front
+from orchestrator.pareto.objectives import Objective
+from orchestrator.search.sweep_state import Ledger
+from orchestrator.storage.trial_records import TrialRecord
+
+PLAIN_EVERY_S = 5.0
+"""Seconds between heartbeats where there is no terminal."""
+
+REFRESH_S = 0.5
+"""Seconds between looks at the lanes."""
+
+SHOWN_ENDED = 8
+"""Ended trials in the live table."""
+
+Snapshot = Callable[[], Mapping[str, Any]]
+"""Gives `running` (trial -> lane, step, steps, loss), `queued` and `lanes`."""
+
+
+class LiveProgress:
+    """Shows stages, running trials, the best so far, hypervolume and time left. Use it as a context manager.
+
+    Args:
+        console: Where to show it.
+        ledger: The sweep's trials; another one may take its place once the study has been opened.
+        trials: Trials of the whole sweep.
+    """
+
+    def __init__(self, console: Console, ledger: Ledger, trials: int) -> None:
+        self.console, self.ledger, self.trials = console, ledger, trials
+        self.snapshot: Snapshot | None = None
+        self.lanes = 1
+        self._stage = "starting"
+        self._stage_since = time.monotonic()
+        self._stage_progress: Mapping[str, Any] = {}
+        self._seen: Mapping[str, Any] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="live progress", daemon=True)
+        self._live = (
+            Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render) if console.is_terminal else None
+        )
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._live:
+            self._live.stop()
+
+    def say(self, line: str) -> None:
+        """Print one line that stays."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def stage(self, name: str, progress: Mapping[str, Any] | None = None) -> None:
+        """Name what is going on; a new name is printed, the same one only moves its progress."""
+        with self._lock:
+            changed, self._stage_progress = name != self._stage, progress or {}
+            if changed:
+                self._stage, self._stage_since = name, time.monotonic()
+        if changed:
+            self.say(f"{name} ...")
+
+    def rung(self, record: TrialRecord, rung: int) -> None:
+        """A running trial was evaluated."""
+        if not self._live:
+            self.say(f"  {record.trial_id} rung {rung}: {self._values(record.rungs[rung - 1], 'validation')}")
+
+    def trial_ended(self, record: TrialRecord) -> None:
+        """A trial has ended; the ledger knows it already."""
+        front = self.ledger.reported_front
+        result = self._values(record.metrics, "test") if record.status == "finished" else f"{record.status}: {record.reason}"
+        rungs = _rungs_on(front, record)
+        place = f", on the front at rung {', '.join(map(str, rungs))}" if rungs else ""
+        took = f"{record.duration_s or 0:.1f} s"
+        state = ", ".join(part for part in (f"hypervolume {front.hypervolume:.4f}", self._left()) if part)
+        self.say(f"{record.trial_id} [{self.ledger.ended}/{self.trials}] {_settings(record)}: {result}{place} ({took}) | {state}")
+
+    def _values(self, metrics: Mapping[str, float], part: str) -> str:
+        names = [objective.name for objective in self.ledger.criteria.objectives]
+        return ", ".join(f"{name} {metrics[f'{part}/{name}']:.3f}" for name in names if f"{part}/{name}" in metrics)
+
+    def _left(self) -> str:
+        seconds = seconds_left(self.ledger, self.trials, self.lanes)
+        return f"about {duration(seconds)} left" if seconds else ""
+
+    def _loop(self) -> None:
+        next_line = time.monotonic() + PLAIN_EVERY_S
+        while not self._stop.wait(REFRESH_S):
+            snapshot = self.snapshot
+            seen = {} if snapshot is None else snapshot()
+            with self._lock:
+                self._seen = seen
+            if not self._live and time.monotonic() >= next_line:
+                next_line = time.monotonic() + PLAIN_EVERY_S
+                self.say(self._heartbeat())
+
+    def _heartbeat(self) -> str:
+        running = self._seen.get("running", {})
+        if running:
+            return "  " + "; ".join(f"{name} {_steps(state) or 'is being set up'}" for name, state in running.items())
+        return f"  {self._what_now()}"
+
+    def _what_now(self) -> str:
+        # The first lane takes a while to come up, and nothing else tells so when no model has to be prepared on it.
+        name = self._stage if self._seen.get("lanes", True) else "waiting for the first lane's workers"
+        parts = (f"{name}: {duration(time.monotonic() - self._stage_since)}", _steps(self._stage_progress), self._left())
+        return ", ".join(part for part in parts if part)
+
+    def _render(self) -> Group:
+        ledger, objectives = self.ledger, self.ledger.criteria.objectives
+        running = self._seen.get("running", {})
+        stage = Text(self._what_now())
+        if not ledger.ended and not running:
+            line = Table.grid(padding=(0, 1))
+            line.add_row(*([_bar(self._stage_progress)] if self._stage_progress else []), stage)
+            return Group(line)
+        front = ledger.reported_front
+        table = Table(expand=False)
+        for column in ("trial", "settings", "progress", *(objective.name for objective in objectives), "time"):
+            table.add_column(column, overflow="fold")
+        for record in list(ledger.newest_ended)[-SHOWN_ENDED:]:
+            values = _shown_values(record, objectives)
+            table.add_row(record.trial_id, _settings(record), _mark(record, front), *values, f"{record.duration_s or 0:.0f} s")
+        started = {record.trial_id: record for record in list(ledger.running.values())}
+        for name, state in running.items():
+            waited = f"{time.time() - (state.get('started') or time.time()):.0f} s"
+            settings = _settings(started[name]) if name in started else ""
+            table.add_row(name, settings, _bar(state), *("" for _ in objectives), waited)
+        count = f"{ledger.ended} of {self.trials} trials, {len(front.members)} on the front, hypervolume {front.hypervolume:.4f}"
+        return Group(table, Text(count), stage)
+
+
+def seconds_left(ledger: Ledger, trials: int, lanes: int) -> float | None:
+    """Time for the trials that remain, from the mean time of those that ended; None before the first."""
+    if not ledger.ended:
+        return None
+    return max(0, trials - ledger.ended) * ledger.spent_s / ledger.ended / max(1, lanes)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `45 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _steps(state: Mapping[str, Any]) -> str:
+    return f"step {state['step']}/{state['steps']}, loss {state['loss']:.3f}" if "step" in state else ""
+
+
+def _bar(state: Mapping[str, Any]) -> ProgressBar:
+    return ProgressBar(total=max(1, state.get("steps", 1)), completed=state.get("step", 0), width=20)
+
+
+def _mark(record: TrialRecord, front: Front) -> Text:
+    rungs = _rungs_on(front, record)
+    if rungs:
+        return Text(f"on the front at rung {', '.join(map(str, rungs))}", style="green")
+    return Text(record.status, style="red" if record.status == "failed" else "")
+
+
+def _rungs_on(front: Front, record: TrialRecord) -> list[int]:
+    return sorted(member.rung for member in front.members if member.record.trial_id == record.trial_id)
+
+
+def _shown_values(record: TrialRecord, objectives: Sequence[Objective]) -> list[str]:
+    """Of the test part at the last rung, where it was measured."""
+    values = (record.metrics.get(f"test/{objective.name}") for objective in objectives)
+    return ["" if value is None or record.status == "failed" else f"{value:.3f}" for value in values]
+
+
+def _settings(record: TrialRecord) -> str:
+    method, beliefs = record.params.get("forget.method"), record.params.get("beliefs")
+    named = " + ".join(str(part) for part in (method, beliefs) if part not in (None, "none"))
+    return named or ", ".join(f"{key} {value}" for key, value in list(record.params.items())[:2])
