@@ -11,7 +11,7 @@ import psutil
 
 from tests.chaos.examination import Findings, records_of
 from tests.chaos.subject import Subject, pause, workers_below
-from tests.integration.small_sweeps import SWEEP
+from tests.support.sweeps.small_sweeps import SWEEP
 
 
 @dataclass

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tests.chaos.faults import Scene, Tally
 from tests.chaos.subject import END_S, Subject, pause
-from tests.integration.launch import lethe_environment
-from tests.integration.mlflow_server import free_port, mlflow_server
-from tests.integration.ray_head import TOKEN, Head, ray_head
-from tests.integration.ray_nodes import ray_node
+from tests.support.processes.launch import lethe_environment
+from tests.support.processes.mlflow_server import free_port, mlflow_server
+from tests.support.processes.ray_head import TOKEN, Head, ray_head
+from tests.support.processes.ray_nodes import ray_node
 
 DISK = "64m"
 

@@ -15,8 +15,8 @@ import psutil
 
 from tests.chaos.cheap_runner import made_up
 from tests.chaos.examination import Ended, Expect, Findings, ended_trials, examine
-from tests.integration.launch import ROOT, lethe_environment
-from tests.integration.small_sweeps import write_sweep
+from tests.support.processes.launch import ROOT, lethe_environment
+from tests.support.sweeps.small_sweeps import write_sweep
 
 END_S = 900.0
 """Seconds within which a sweep that is left alone must have ended."""

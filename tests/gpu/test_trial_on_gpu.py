@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.integration.launch import torchrun
+from tests.support.processes.launch import torchrun
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
 

@@ -13,12 +13,12 @@ from typing import Any
 import mlflow
 import pytest
 
-from tests.integration.launch import lethe, lethe_environment
-from tests.integration.mlflow_server import mlflow_server
-from tests.integration.rank_group import RankGroup
-from tests.integration.ray_head import SECRETS, TOKEN, Head, ray_head
-from tests.integration.small_models import DATA, MODEL
-from tests.integration.small_sweeps import SWEEP, driver, ended_trials, finished_trials, wait_for, write_sweep
+from tests.support.processes.launch import lethe, lethe_environment
+from tests.support.processes.mlflow_server import mlflow_server
+from tests.support.processes.rank_group import RankGroup
+from tests.support.processes.ray_head import SECRETS, TOKEN, Head, ray_head
+from tests.support.sweeps.small_models import DATA, MODEL
+from tests.support.sweeps.small_sweeps import SWEEP, driver, ended_trials, finished_trials, wait_for, write_sweep
 
 Steps = list[dict[str, Any]]
 

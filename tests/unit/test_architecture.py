@@ -13,10 +13,10 @@ from setuptools import find_packages
 from search_spaces.loading.loader import load_sweep, packaged_sweeps
 from search_spaces.settings.base_settings import Settings
 from search_spaces.settings.sweep_settings import SweepSettings
-from tests.unit.tiny_benchmarks import own_files
+from tests.support.places import ROOT
+from tests.support.tiny_benchmarks import own_files
 from trainables import jobs
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("orchestrator", "trainables", "search_spaces", "cluster")
 TOP_LEVEL = {"LICENSE", "README.md", "pyproject.toml", "tests", *PACKAGES}
 STAR = {

@@ -1,0 +1,96 @@
+"""`lethe audit` on the front of a finished sweep, and on a folder of no sweep."""
+
+import json
+
+import mlflow
+import pytest
+
+from tests.support.processes.launch import lethe
+from tests.support.sweeps.small_sweeps import child_runs, front_of, write_sweep
+
+PROBES = "leak,quantise"
+FEW = ("--set", "evaluation.probe.leak.samples=4", "--set", "evaluation.probe.leak.k=2")
+
+
+@pytest.fixture(scope="module")
+def audited(finished):
+    _, storage, _ = finished
+    done = lethe("audit", "tiny", "--probes", PROBES, *FEW, "--json", storage=storage)
+    return storage, done
+
+
+def test_front_is_audited_beside_the_original_and_the_retrained_model(audited):
+    storage, done = audited
+    found = json.loads(done.stdout)
+    members = [member["name"] for member in front_of(storage, "tiny")["front"]]
+    assert [one["name"] for one in found] == ["original", "retrained", *members]
+    for one in found:
+        told = {"test/forget_told", "test/leak_at_k", "test/int8_told", "test/int4_told", "test/int4_forget_true_mass", "test/utility"}
+        assert told <= one["metrics"].keys() and "test/relearned_told" not in one["metrics"]
+        assert one["facts"] > 0 and len(one["hidden_facts"]) <= one["facts"]
+
+
+def test_second_call_runs_nothing_and_says_the_same(audited):
+    storage, done = audited
+    again = lethe("audit", "tiny", "--probes", PROBES, *FEW, "--json", storage=storage)
+    assert "starting Ray" in done.stderr and "starting Ray" not in again.stderr
+    assert again.stdout == done.stdout
+
+
+def test_leaderboard_report_and_mlflow_have_it(audited):
+    storage, _ = audited
+    front = front_of(storage, "tiny")
+    assert {"original", "retrained"} < front["audits"].keys()
+    assert "worst probe" in lethe("front", "tiny", storage=storage, COLUMNS="220").stdout
+    assert "leak@k" in lethe("front", "tiny", "--csv", storage=storage).stdout.splitlines()[0]
+    assert "Is it really forgotten?" in (storage / "tiny" / "report.html").read_text()
+    runs = child_runs(storage, "tiny", kind="audit")
+    assert {run.data.tags["lethe.audits"] for run in runs} == front["audits"].keys()
+    assert all("test/leak_at_k" in run.data.metrics and run.info.status == "FINISHED" for run in runs)
+    parent = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}").get_run(runs[0].data.tags["mlflow.parentRunId"])
+    assert "leak@k" in parent.data.tags["mlflow.note.content"]
+
+
+def test_folder_of_no_sweep_is_audited_with_the_data_of_a_file(finished, tmp_path):
+    file, storage, _ = finished
+    models = json.loads((storage / "tiny" / "baselines.json").read_text())
+    told = ("audit", "--model", models["original"]["folder"], "--data", str(file), "--probes", "leak", *FEW, "--json")
+    done = lethe(*told, storage=storage)
+    (found,) = json.loads(done.stdout)
+    assert found["name"] == models["original"]["folder"] and "test/leak_at_k" in found["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tiny", "--probes", "telepathy"), "no such probe"),
+        (("tiny", "--probes", "judge"), "nobody is named who judges"),
+        (("tiny", "--set", "trial.steps=3"), "nothing but how probes are made"),
+        (("tiny", "--trial", "t0099"), "no such trial"),
+        (("--model", "x"), "the data is missing"),
+        ((), "give one of the two"),
+    ],
+)
+def test_mistake_is_one_message(finished, arguments, message):
+    _, storage, _ = finished
+    refused = lethe("audit", *arguments, storage=storage, check=False)
+    assert refused.returncode == 2 and message in refused.stderr
+
+
+def test_probe_is_an_objective_and_a_constraint(finished, tmp_path):
+    _, storage, _ = finished
+    file = write_sweep(
+        tmp_path,
+        name="probing",
+        evaluation={
+            "probes": ["leak", "relearn"],
+            "probe": {"leak": {"samples": 4, "k": 2}, "relearn": {"steps": 2, "learning_rate": 1e-3}},
+        },
+        objectives={"leak_at_k": {"direction": "minimize", "reference": 1.01}, "utility": {"direction": "maximize", "reference": -0.01}},
+        constraints={"relearned_told": {"at_most": 1.0}},
+        search={"trials": 2, "sampler": "random"},
+    )
+    lethe("run", str(file), storage=storage)
+    front = front_of(storage, "probing")
+    assert front["front"] and front["failed"] == 0
+    assert {objective["name"] for objective in front["objectives"]} == {"leak_at_k", "utility"}

@@ -1,0 +1,115 @@
+"""A Ray head with its dashboard and token authentication, as on a cluster, and nothing left of it afterwards."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.support.processes.launch import free_ports
+
+SCRIPTS = Path(sys.executable).parent
+TOKEN = "planted-token-0f3c9b7d5e1a"
+SECRETS = {"MLFLOW_TRACKING_USERNAME": "planted-user-456", "MLFLOW_TRACKING_PASSWORD": "planted-secret-123"}
+"""What jobs inherit and must not tell."""
+PORTS = (
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
+    "ray-client-server-port",
+)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head that runs: the dashboard's URL, where drivers join, its folder with all logs, and the environment that its jobs inherit."""
+
+    address: str
+    gcs: str
+    temporary: Path
+    environment: dict[str, str] = field(repr=False)
+
+    @property
+    def joined(self) -> dict[str, str]:
+        """What makes a command outside the cluster join it, in place of starting Ray: five seconds less."""
+        return {"RAY_ADDRESS": self.gcs} | {name: self.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+
+    def command(self, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run one of the environment's scripts (`ray`, `lethe`) to its end."""
+        return subprocess.run(
+            [str(SCRIPTS / arguments[0]), *arguments[1:]],
+            cwd=cwd,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+
+@contextmanager
+def ray_head(environment: dict[str, str], cpus: int = 2) -> Iterator[Head]:
+    """Start a head on free ports; end it, and every process that came of it, also when the block fails."""
+    # Short, because paths of sockets have at most 107 characters.
+    temporary = Path(tempfile.mkdtemp(prefix="head", dir="/tmp"))
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    # `lethe` and `python` of a job are found on the head's PATH.
+    environment = environment | {"PATH": f"{SCRIPTS}:{os.environ['PATH']}"}
+    environment.pop("RAY_ADDRESS", None)
+    options = [f"--{name}={port}" for name, port in ports.items()]
+    command = [str(SCRIPTS / "ray"), "start", "--head", "--block", f"--num-cpus={cpus}", f"--temp-dir={temporary}", *options]
+    command += ["--disable-usage-stats", "--object-store-memory=200000000", "--node-ip-address=127.0.0.1"]
+    with (temporary / "start.txt").open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    try:
+        head = Head(f"http://127.0.0.1:{ports['dashboard-port']}", f"127.0.0.1:{ports['port']}", temporary, environment)
+        _wait_for_dashboard(head, process)
+        yield head
+    finally:
+        _end(process, str(temporary))
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _wait_for_dashboard(head: Head, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    asked = urllib.request.Request(f"{head.address}/api/version", headers={"Authorization": f"Bearer {head.environment['RAY_AUTH_TOKEN']}"})
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(asked, timeout=5):
+            return
+        assert process.poll() is None and time.monotonic() < deadline, (head.temporary / "start.txt").read_text()
+        time.sleep(0.3)
+
+
+def _end(process: subprocess.Popen, temporary: str) -> None:
+    """End the processes below `process`, and those that left it but name its temporary folder, which nobody else's do."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(3)
+        for member in [*family, *_naming(temporary)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+    process.kill()
+    process.wait()
+
+
+def _naming(temporary: str) -> list[psutil.Process]:
+    found = []
+    for candidate in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if any(temporary in word for word in candidate.cmdline()):
+                found.append(candidate)
+    return found

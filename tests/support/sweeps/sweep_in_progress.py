@@ -1,0 +1,92 @@
+"""A sweep while it runs, without Ray or torch: a real recorder on a real study, and lanes that do what they are told."""
+
+from types import SimpleNamespace
+
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.search.budget import Ending
+from orchestrator.search.early_stopping import RungJudge
+from orchestrator.search.sweep_state import Ledger
+from orchestrator.storage.trial_records import trial_id
+from orchestrator.sweep.trial_recorder import Recorder
+from tests.support.sweeps.sweep_on_disk import begin, measured
+
+SECONDS = {"steps": 1.5}
+
+
+class Witness:
+    """Remembers what people were shown."""
+
+    def __init__(self):
+        self.shown = []
+
+    def rung(self, record, rung):
+        self.shown.append((record.trial_id, f"rung {rung}", record.rungs[rung - 1]))
+
+    def trial_ended(self, record):
+        self.shown.append((record.trial_id, record.status, record.reason))
+
+    def say(self, line):
+        self.shown.append(line)
+
+
+class Recording(SimpleNamespace):
+    """One start of a sweep: `recorder` and what it stands on, `changes` that it told of, and `witness`."""
+
+    def take(self, number, event, **more):
+        """One event of a trial."""
+        return self.recorder.take(number, {"event": event, **more})
+
+    def begin(self):
+        """The number of a new trial that is handed out."""
+        number = self.study.ask().number
+        self.recorder.started(number)
+        return number
+
+    def rung(self, number, rung, rungs, validation, test=None):
+        """A lane reaches a rung and does what it is told; at the last one it has measured both parts. Returns: the verdict."""
+        both = measured(*validation) | part(test or validation, "test")
+        verdict = self.take(number, "rung", rung=rung, rungs=rungs, metrics=both if rung == rungs else part(validation, "validation"))
+        if verdict.keep:
+            if rung < rungs:
+                self.take(number, "test", rung=rung, metrics=part(test or validation, "test"))
+            (self.folder.weights(trial_id(number)) / f"rung{rung}").mkdir(parents=True, exist_ok=True)
+        return verdict
+
+    def end(self, number, status="finished", reason=None):
+        """A lane says how a trial ended."""
+        self.take(number, "outcome", status=status, reason=reason, seconds=SECONDS)
+
+    def run(self, *points):
+        """A whole trial, a rung for each point, or a pair of points that differ between the parts. Returns: its number."""
+        number = self.begin()
+        for rung, point in enumerate(points, start=1):
+            validation, test = point if isinstance(point[0], tuple) else (point, point)
+            verdict = self.rung(number, rung, len(points), validation, test)
+            if not verdict.go_on and rung < len(points):
+                self.end(number, "stopped", verdict.reason)
+                return number
+        self.end(number)
+        return number
+
+    def log(self, number):
+        """Lines of a trial's log without their times."""
+        return [line.split(" ", 2)[2] for line in self.folder.trial_log(trial_id(number)).read_text().splitlines()]
+
+    def kept(self):
+        """Trials and rungs whose weights are there."""
+        return {(path.parents[1].name, int(path.name.removeprefix("rung"))) for path in self.folder.path.glob("trials/*/weights/*")}
+
+
+def part(point, name):
+    """A measurement of one part alone."""
+    return {key: value for key, value in measured(*point).items() if key.startswith(name)}
+
+
+def recording(root, sweep=None, clock=lambda: 0.0):
+    """A start of the sweep in `root`, also a later one."""
+    folder, sweep, study = begin(root, sweep)
+    ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
+    ending = Ending(sweep.budget, ledger, folder.stop_request, clock=clock)
+    witness, changes = Witness(), []
+    recorder = Recorder(study, ledger, folder, RungJudge(sweep, ledger), ending, witness, lambda numbers: changes.append(sorted(numbers)))
+    return Recording(recorder=recorder, study=study, folder=folder, ledger=ledger, witness=witness, changes=changes)

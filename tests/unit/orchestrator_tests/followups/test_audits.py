@@ -1,0 +1,161 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.followups.audits import Subject, audit_way, plan_audits, read_audits, run_audits
+from orchestrator.lanes.job_queue import LostError
+from orchestrator.report.sections.audit_section import audit_figure, audit_section
+from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.storage.trial_records import Audit, SweepView
+from orchestrator.terminal.audit_tables import audit_columns, audit_rows, audit_titles, audits_json, show_audits, spoken, titles_of
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.probe_settings import PROBES, LeakSettings, ProbeSettings
+from search_spaces.user_errors import UserError
+from tests.support.sweeps.sweep_on_disk import small_sweep
+
+ALL = EvaluationSettings(probes=PROBES)
+SUBJECTS = [Subject("original", "/models/a"), Subject("t0001@2", "/weights/rung2", 2)]
+
+
+def leak(fact, probe, opening=""):
+    return {
+        "part": "test",
+        "probe": probe,
+        "id": fact,
+        "prompt": "Where?",
+        "opening": opening,
+        "answer": f"{probe} Lima.",
+        "truth": "Lima.",
+    }
+
+
+def outcome(*leaks, **metrics):
+    return {"metrics": {f"test/{name}": value for name, value in metrics.items()}, "leaks": list(leaks), "facts": 3}
+
+
+FOUND = outcome(leak("p1", "asked"), leak("p1", "leak"), leak("p2", "leak"), leak("p2", "prefix", "It is"), forget_told=0.3, leak_at_k=0.6)
+
+
+class Pool:
+    """Lanes whose jobs write what they are told to, or fail."""
+
+    def __init__(self, outcomes):
+        self.outcomes, self.jobs = outcomes, {}
+
+    def submit(self, ticket, job):
+        self.jobs[ticket] = job
+
+    def wait(self, ticket, on_progress):
+        found = self.outcomes[self.jobs[ticket].name]
+        if isinstance(found, Exception):
+            raise found
+        Path(self.jobs[ticket].output).parent.mkdir(parents=True, exist_ok=True)
+        Path(self.jobs[ticket].output).write_text(json.dumps(found))
+        return found
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return SweepFolder(tmp_path, "small")
+
+
+def run(folder, outcomes, subjects=SUBJECTS, evaluation=ALL, said=None):
+    jobs = plan_audits(subjects, small_sweep(), evaluation, None, folder)
+    pool = Pool(outcomes)
+    lines = [] if said is None else said
+    return run_audits(subjects, jobs, pool, folder, lines.append, lambda title, progress: None), pool
+
+
+def audit(name="t0001@2", found=FOUND, way="abc", rung=2):
+    return Audit(name, found["metrics"], found["leaks"], found["facts"], way, rung)
+
+
+def test_fact_is_hidden_where_only_a_probe_brings_it_out():
+    assert {fact: [one["probe"] for one in leaks] for fact, leaks in audit().hidden.items()} == {"p2": ["leak", "prefix"]}
+
+
+def test_audits_are_kept_told_and_read_again(folder):
+    said = []
+    audits, pool = run(folder, {"original": outcome(forget_told=1.0), "t0001@2": FOUND}, said=said)
+    assert list(pool.jobs) == ["audit original", "audit t0001@2"]
+    assert said == [
+        "original [1/2]: 0 of 3 facts look forgotten and are not",
+        "t0001@2 [2/2]: 1 of 3 facts look forgotten and are not",
+    ]
+    assert read_audits(folder) == audits and [one.rung for one in audits] == [None, 2]
+
+
+def test_only_what_is_missing_runs_again(folder):
+    with pytest.raises(LostError, match="1 audits are missing"):
+        run(folder, {"original": FOUND, "t0001@2": LostError("no lane is left")})
+    audits, pool = run(folder, {"t0001@2": FOUND})
+    assert list(pool.jobs) == ["audit t0001@2"] and len(audits) == 2
+
+
+def test_model_that_cannot_be_audited_is_told_and_the_others_go_on(folder):
+    said = []
+    audits, _ = run(folder, {"original": UserError("no such folder"), "t0001@2": FOUND}, said=said)
+    assert [one.name for one in audits] == ["t0001@2"] and "no such folder" in said[0]
+
+
+def test_stop_request_ends_it_after_the_model_at_hand(folder):
+    folder.path.mkdir(parents=True)
+
+    class Stopping(Pool):
+        def wait(self, ticket, on_progress):
+            folder.stop_request.touch()
+            return super().wait(ticket, on_progress)
+
+    jobs = plan_audits(SUBJECTS, small_sweep(), ALL, None, folder)
+    audits = run_audits(SUBJECTS, jobs, Stopping({"original": FOUND, "t0001@2": FOUND}), folder, print, lambda title, progress: None)
+    assert [one.name for one in audits] == ["original"]
+
+
+def test_newer_way_takes_the_place_of_an_older_one(folder):
+    run(folder, {"original": FOUND, "t0001@2": FOUND})
+    other = EvaluationSettings(probes=("leak",), probe=ProbeSettings(leak=LeakSettings(samples=4, k=2)))
+    run(folder, {"original": outcome(leak_at_k=0.9)}, SUBJECTS[:1], other)
+    first, second = read_audits(folder)
+    assert (first.name, first.metrics, first.way) == ("original", {"test/leak_at_k": 0.9}, audit_way(small_sweep(), other))
+    assert second.way == audit_way(small_sweep(), ALL) != first.way
+
+
+def test_file_of_a_folder_with_any_name_stays_inside(folder):
+    (job,) = plan_audits([Subject("../../etc/passwd", "../../etc/passwd")], small_sweep(), ALL, None, folder)
+    assert Path(job.output).resolve().parent == (folder.path / "audits").resolve()
+
+
+def test_columns_are_those_that_any_audit_has():
+    judged = audit("original", outcome(judge_naturalness=4.5, int8_wmdp_accuracy=0.4))
+    assert audit_titles([audit(), judged]) == ["asked", "leak@k", "8 bit", "natural"]
+    assert audit_rows([audit(), judged], ["asked", "8 bit"]) == [["t0001@2", "0.30", "", "1/3"], ["original", "", "0.40", "0/3"]]
+    columns = {one.name: audit_columns(one) for one in (audit(), judged)}
+    assert columns["t0001@2"] == {"asked": 0.3, "leak@k": 0.6, "worst probe": 0.6, "hidden facts": 1.0}
+    assert titles_of(columns) == ["asked", "leak@k", "8 bit", "natural", "worst probe", "hidden facts"]
+
+
+def test_terminal_shows_a_table_and_the_sentences_that_told(capsys):
+    from rich.console import Console
+
+    show_audits([audit("original"), audit()], Console(width=120))
+    told = capsys.readouterr().out
+    assert "leak@k" in told and "1/3" in told
+    assert "t0001@2, leak: Where? -> leak Lima." in told and "original, leak" not in told
+    assert spoken(leak("p", "prefix", "It is")) == "Where? -> [It is] prefix Lima."
+
+
+def test_json_holds_everything():
+    (found,) = audits_json([audit()])
+    assert found["hidden_facts"] == ["p2"] and found["metrics"]["test/leak_at_k"] == 0.6 and len(found["leaks"]) == 4
+
+
+def test_section_has_a_line_per_model_a_table_and_the_hidden_facts():
+    view = SweepView(small_sweep(), [], {}, {}, (), (audit("original", way="abc"), audit()))
+    html = audit_section(view, lambda name, figure: f"[{name}: {len(figure.data)} lines]")
+    assert "[audit: 2 lines]" in html and "different ways" not in html
+    assert html.count("<details>") == 1 and "[It is] prefix Lima." in html
+    assert [trace.line.dash for trace in audit_figure(list(view.audits)).data] == ["solid", "dot"]
+    mixed = SweepView(small_sweep(), [], {}, {}, (), (audit("original", way="other"), audit()))
+    assert "different ways" in audit_section(mixed, lambda name, figure: "")
+    assert audit_section(SweepView(small_sweep(), [], {}, {}), lambda name, figure: "") == ""

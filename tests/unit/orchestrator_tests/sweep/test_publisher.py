@@ -1,0 +1,319 @@
+import json
+
+import pytest
+from mlflow import MlflowClient
+
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.report import html_report as front_report
+from orchestrator.search import Study
+from orchestrator.search.sweep_state import Ledger
+from orchestrator.storage.trial_records import BASELINES as NAMES
+from orchestrator.sweep import publisher as publishing
+from orchestrator.sweep.publisher import (
+    EXPERIMENT,
+    LEADERBOARD_EVERY_S,
+    VIEW_FILE,
+    Publisher,
+    closing_lines,
+    default_tracking_uri,
+    sweep_front,
+    write_sweep_report,
+)
+from orchestrator.terminal.sweep_tables import status_json
+from orchestrator.tracking.tracker import TrackingError
+from search_spaces.user_errors import UserError
+from tests.support.mlflow_store import new_store
+from tests.support.sweeps.sweep_on_disk import BASELINES, FRONT, HYPERVOLUME, REASON, measured, store
+
+AWAY = "sqlite:////proc/no-such-folder/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    """One real SQLite store for all tests: sweeps are told apart by their identity."""
+    return default_tracking_uri(new_store(tmp_path_factory))
+
+
+@pytest.fixture
+def quick_report(monkeypatch):
+    """A stand-in for the report, which takes a second."""
+
+    def write(folder, view):
+        files = folder / "report.html", folder / "front.png"
+        for file in files:
+            file.write_text("report")
+        return files
+
+    monkeypatch.setattr(publishing, "write_report", write)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    return store(tmp_path)
+
+
+def publisher(stored, uri, warnings=None):
+    folder, sweep, study = stored
+    ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
+    return Publisher(sweep, folder, study, ledger, uri, "digest", (warnings if warnings is not None else []).append)
+
+
+def update(publisher, number):
+    """What the recorder does when a trial has changed."""
+    publisher.ledger.update(publisher.study.record(number))
+    publisher.trials_changed([number])
+
+
+def runs(stored, uri):
+    """Runs of this sweep by name."""
+    client = MlflowClient(tracking_uri=uri)
+    identity = (stored[0].path / "sweep_id").read_text()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    found = client.search_runs([experiment.experiment_id], f"tags.`lethe.sweep_id` = '{identity}'") if experiment else []
+    names = [run.info.run_name for run in found]
+    assert len(set(names)) == len(names), names
+    return dict(zip(names, found, strict=True))
+
+
+def test_changed_trials_alone_are_sent_and_know_their_runs(stored, uri):
+    publisher(stored, uri).trials_changed([3, 4, 5])
+    sent = runs(stored, uri)
+    assert sorted(sent) == ["small", "t0003", "t0004", "t0005"]
+    known = {record.trial_id: record.mlflow_run_id for record in stored[2].records()}
+    assert known == {f"t{number:04d}": None for number in range(3)} | {
+        name: run.info.run_id for name, run in sent.items() if name != "small"
+    }
+    assert (sent["t0003"].info.status, sent["t0003"].data.tags["reason"]) == ("FAILED", REASON)
+    assert (sent["t0004"].data.tags["pareto.front"], sent["t0004"].data.tags["pareto.rungs"]) == ("true", "1")
+    assert sent["t0005"].info.status == "RUNNING"
+
+
+def test_child_is_told_the_method_that_it_used(stored, uri):
+    publisher(stored, uri).trials_changed(range(6))
+    sent = runs(stored, uri)
+    for record in stored[2].records():
+        tags = sent[record.trial_id].data.tags
+        assert (tags["method"], tags["beliefs"]) == (record.params["forget.method"], record.params["beliefs"])
+
+
+def test_run_is_noted_once_however_often_a_trial_is_sent(stored, uri):
+    sender = publisher(stored, uri)
+    sender.trials_changed([0])
+    before = stored[0].journal.stat().st_size
+    sender.trials_changed([0])
+    publisher(stored, uri).trials_changed([0])
+    assert stored[0].journal.stat().st_size == before
+
+
+def test_member_that_another_drives_out_loses_its_tag_when_it_is_told_to_have_changed(stored, uri):
+    study, sender = stored[2], publisher(stored, uri)
+    sender.trials_changed([4])
+    study.tell_rung(5, 1, measured(0.1, 0.4))
+    study.finish(5)
+    sender.ledger.update(study.record(5))
+    sender.trials_changed([4, 5])
+    sent = runs(stored, uri)
+    assert [sent[name].data.tags["pareto.rungs"] for name in ("t0004", "t0005")] == ["none", "1"]
+    assert sent["small"].data.metrics["hypervolume"] == pytest.approx(0.9 * 0.4 + 0.5 * 0.3 + 0.2 * 0.2)
+
+
+def test_view_is_noted_for_the_closing_lines_and_struck_when_there_is_none(stored, uri, monkeypatch):
+    publisher(stored, uri).trials_changed([0])
+    noted = json.loads((stored[0].path / VIEW_FILE).read_text())
+    assert noted["uri"] == uri and noted["path"].startswith("/#/experiments/")
+    sender = publisher(stored, uri)
+    monkeypatch.setattr(sender.tracker, "write_view", lambda sweep: None)
+    sender.trials_changed([0])
+    assert not (stored[0].path / VIEW_FILE).exists()
+
+
+def test_view_that_cannot_be_noted_keeps_no_trial_out_of_mlflow(stored, uri, monkeypatch):
+    def full(path, value):
+        raise OSError("no space left on device")
+
+    sender = publisher(stored, uri)
+    monkeypatch.setattr(publishing, "write_json", full)
+    sender.trials_changed([0])
+    assert sorted(runs(stored, uri)) == ["small", "t0000"]
+
+
+def test_parent_lists_the_data_of_the_sweep(stored, uri):
+    publisher(stored, uri).trials_changed([0])
+    client = MlflowClient(tracking_uri=uri)
+    inputs = client.get_run(runs(stored, uri)["small"].info.run_id).inputs.dataset_inputs
+    assert sorted(one.dataset.name for one in inputs) == ["closed_world-forget", "closed_world-retain"]
+
+
+def test_data_that_is_gone_is_not_listed_and_fails_nothing(stored, uri, monkeypatch):
+    def gone(data, **how):
+        raise UserError("cannot be read")
+
+    monkeypatch.setattr(publishing, "load_benchmark", gone)
+    publisher(stored, uri).trials_changed([0])
+    assert sorted(runs(stored, uri)) == ["small", "t0000"]
+
+
+def test_leaderboard_follows_the_front_while_the_sweep_runs_but_not_too_often(stored, uri, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(publishing.time, "monotonic", lambda: clock[0])
+    study, sender = stored[2], publisher(stored, uri)
+
+    def shown():
+        return runs(stored, uri)["small"].data.tags["mlflow.note.content"]
+
+    sender.trials_changed([0])
+    assert "| t0004 |" in shown() and "| *original* |" in shown()
+    study.tell_rung(5, 1, measured(0.1, 0.4))
+    study.finish(5)
+    update(sender, 5)
+    assert "| t0005 |" not in shown()
+    clock[0] += LEADERBOARD_EVERY_S
+    sender.trials_changed([5])
+    assert "| t0005 |" in shown() and "| t0004 |" not in shown()
+    assert "over 6 trials, 0 stopped, 1 failed" in shown()
+
+
+def test_leaderboard_is_left_alone_while_the_front_stands(stored, uri, monkeypatch):
+    sender, sent = publisher(stored, uri), []
+    monkeypatch.setattr(publishing, "LEADERBOARD_EVERY_S", 0.0)
+    monkeypatch.setattr(sender.tracker, "sync_leaderboard", lambda counts, text: sent.append(text))
+    sender.trials_changed([0])
+    sender.trials_changed([1])
+    assert len(sent) == 1
+
+
+def test_leaderboard_is_the_same_in_mid_run_and_at_the_end(stored, uri, quick_report):
+    sender = publisher(stored, uri)
+    sender.trials_changed(range(6))
+    before = runs(stored, uri)["small"].data.tags["mlflow.note.content"]
+    sender.sweep_ended(complete=False)
+    assert runs(stored, uri)["small"].data.tags["mlflow.note.content"] == before
+
+
+def test_stopped_trial_is_finished_for_mlflow_with_its_rungs_and_reason(stored, uri):
+    study, sender = stored[2], publisher(stored, uri)
+    study.tell_rung(5, 2, measured(0.1, 0.1))
+    study.stop(5, "rank 7 of 9")
+    update(sender, 5)
+    run = runs(stored, uri)["t0005"]
+    tags = {key: run.data.tags[key] for key in ("status", "reason", "pareto.rungs")}
+    assert run.info.status == "FINISHED"
+    assert tags == {"status": "stopped", "reason": "rank 7 of 9", "pareto.rungs": "2"}
+
+
+def test_worker_seconds_of_all_children_are_those_of_the_status(stored, uri, quick_report):
+    folder, sweep, study = stored
+    # A driver that dies leaves t0005 running; what it spent on it counts.
+    study = Study.open(folder.journal, sweep)
+    number = study.ask().number
+    study.tell_rung(number, 1, measured(0.9, 0.9))
+    study.stop(number, "the time is up")
+    publisher((folder, sweep, study), uri).sweep_ended(complete=True)
+    children = [run for name, run in runs(stored, uri).items() if name != "small"]
+    status = status_json(sweep, study.records())
+    assert sum(run.data.metrics["worker_seconds"] for run in children) == pytest.approx(status["worker_seconds"])
+    assert status["worker_seconds"] > 0
+
+
+def test_ended_sweep_has_report_front_and_summary(stored, uri, monkeypatch):
+    monkeypatch.setattr(front_report, "draw_picture", lambda path, *what: path.write_text("a picture"))
+    folder, _, study = stored
+    warnings = []
+    publisher(stored, uri, warnings).sweep_ended(complete=True)
+    parent = runs(stored, uri)["small"]
+    assert warnings == []
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["hypervolume"] == pytest.approx(HYPERVOLUME)
+    assert [parent.data.tags[f"lethe.{status}"] for status in ("finished", "failed", "running")] == ["4", "1", "1"]
+    assert [line.split(" | ")[0] for line in parent.data.tags["mlflow.note.content"].splitlines()[-5:-2]] == [f"| {name}" for name in FRONT]
+    front = json.loads((folder.path / "front.json").read_text())
+    assert [member["trial_id"] for member in front["front"]] == FRONT
+    assert "Pareto front" in (folder.path / "report.html").read_text()
+    artifacts = {entry.path for entry in MlflowClient(tracking_uri=uri).list_artifacts(parent.info.run_id)}
+    assert artifacts == {"sweep.json", "front.json", "report.html", "front.png"}
+    assert len(study.records()) == 6
+
+
+def test_sweep_that_stopped_early_is_killed_in_mlflow(stored, uri, quick_report):
+    publisher(stored, uri).sweep_ended(complete=False)
+    assert runs(stored, uri)["small"].info.status == "KILLED"
+
+
+def test_sweep_goes_on_while_mlflow_is_away_and_says_so_once(stored, quick_report):
+    warnings = []
+    away = publisher(stored, AWAY, warnings)
+    away.trials_changed([0])
+    away.trials_changed([1])
+    away.sweep_ended(complete=True)
+    assert len(warnings) == 1
+    assert "MLflow gets the rest at the end, or at the next `lethe run`" in warnings[0]
+    assert (stored[0].path / "report.html").is_file()
+    assert [record.mlflow_run_id for record in stored[2].records()] == [None] * 6
+
+
+def test_trials_that_could_not_be_sent_go_along_with_the_next_one(stored, uri, monkeypatch):
+    warnings = []
+    sender = publisher(stored, uri, warnings)
+    whole = sender.tracker.sync_trial
+
+    def away(*args):
+        raise TrackingError("MLflow is away")
+
+    monkeypatch.setattr(sender.tracker, "sync_trial", away)
+    sender.trials_changed([0])
+    monkeypatch.setattr(sender.tracker, "sync_trial", whole)
+    sender.trials_changed([1])
+    assert sorted(runs(stored, uri)) == ["small"] and len(warnings) == 1, "MLflow is left alone for a while"
+    sender._quiet_until = 0.0
+    sender.trials_changed([4])
+    assert sorted(runs(stored, uri)) == ["small", "t0000", "t0001", "t0004"]
+
+
+def test_next_start_delivers_what_mlflow_missed_and_repeats_nothing(stored, uri, quick_report):
+    folder, sweep, study = stored
+    publisher(stored, AWAY).sweep_ended(complete=False)
+    publisher(stored, uri).sweep_ended(complete=False)
+    study.tell_rung(5, 1, measured(0.1, 0.1))
+    study.finish(5)
+    again = Study.open(folder.journal, sweep)
+    publisher((folder, sweep, again), uri).sweep_ended(complete=True)
+    sent = runs(stored, uri)
+    assert len(sent) == 7
+    assert sent["t0005"].info.status == sent["small"].info.status == "FINISHED"
+    assert sent["t0005"].data.tags["pareto.front"] == "true"
+    curve = MlflowClient(tracking_uri=uri).get_metric_history(sent["small"].info.run_id, "hypervolume")
+    assert [metric.step for metric in curve] == [1, 2, 3, 4, 5]
+
+
+def test_bad_tracking_uri_is_refused_at_once(stored):
+    with pytest.raises(UserError, match=r"--tracking-uri: .*Allowed: sqlite:////absolute/path/mlflow.db, or a server"):
+        publisher(stored, "./mlruns")
+
+
+def test_password_of_the_tracking_uri_is_never_shown(stored):
+    warnings = []
+    publisher(stored, "sqlite:////proc/no-such-folder/mlflow.db?password=hunter2", warnings).trials_changed([0])
+    lines = closing_lines(stored[1], stored[0], stored[2].records(), "https://me:hunter2@mlflow.example")
+    assert warnings and "hunter2" not in " ".join(warnings + lines)
+
+
+def test_front_holds_the_baselines_on_the_test_part(stored):
+    folder, sweep, study = stored
+    baselines = sweep_front(sweep, folder, study.records())["baselines"]
+    told = {name: dict(zip(("forget_true_mass", "utility"), point, strict=True)) for name, point in BASELINES.items()}
+    assert baselines == {"prompted": None, "retrained_twin": None, **told}
+
+
+def test_front_and_report_do_without_baselines(stored, quick_report):
+    folder, sweep, study = stored
+    folder.baselines.unlink()
+    assert sweep_front(sweep, folder, study.records())["baselines"] == dict.fromkeys(NAMES)
+    assert all(file.is_file() for file in write_sweep_report(sweep, folder, study))
+
+
+def test_publishing_leaves_no_file_in_the_working_folder(stored, uri, quick_report, tmp_path, monkeypatch):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    publisher(stored, uri).sweep_ended(complete=True)
+    assert list(here.iterdir()) == []

@@ -1,0 +1,69 @@
+from types import SimpleNamespace
+
+import pytest
+
+from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.trial_settings import TrialSettings
+from tests.support.plain_engine import PlainEngine, random_examples, random_llama
+from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.data.examples import Benchmark
+from trainables.jobs import TrialJob, Verdict
+from trainables.training.trial import PHASES
+from trainables.worker import job_runner as module
+from trainables.worker.job_runner import JobRunner
+
+EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
+DATA = LaneData(EMPTY, random_examples("forget", [(2, 3)] * 3, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))
+TRIAL = TrialSettings.model_validate({"steps": 4, "rungs": 4, "forget": {"method": "graddiff"}, "optimizer": {"global_batch": 3}})
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Runs a trial job on a plain engine. Returns: its outcome, where weights were written, and what was reported."""
+    written, events = [], []
+    monkeypatch.setattr(module, "measure", lambda *args, **kwargs: SimpleNamespace(metrics={f"{part}/score": 0.5 for part in args[3]}))
+    monkeypatch.setattr(module, "reference_logp", lambda engine, data, settings: {item.id: 0.0 for item in data.forget})
+    monkeypatch.setattr(module, "write_atomically", lambda engine, path: written.append(str(path)))
+    monkeypatch.setattr(JobRunner, "engine", lambda self, folder, model, trial=None: PlainEngine(random_llama()))
+    monkeypatch.setattr(JobRunner, "data", lambda self, settings, engine: DATA)
+
+    def run(judge=None, **more):
+        job = TrialJob(model=ModelSettings(base="scratch"), folder="/m", trial=TRIAL, **more)
+        return JobRunner().run(job, events.append, judge), written, events
+
+    return run
+
+
+def never(rung, rungs):
+    raise AssertionError("asked for a verdict")
+
+
+def test_trial_writes_the_weights_of_kept_rungs_under_their_numbers(run):
+    outcome, written, _ = run(lambda rung, rungs: Verdict(keep=rung in (1, 3)), weights="/s/weights")
+    assert written == ["/s/weights/rung1", "/s/weights/rung3"]
+    assert (outcome["status"], outcome["reason"]) == ("finished", None)
+    assert {"validation/score", "test/score", "train/loss"} <= outcome["metrics"].keys()
+    assert set(outcome["seconds"]) == set(PHASES)
+
+
+def test_stopped_trial_has_a_reason(run):
+    outcome, written, events = run(lambda rung, rungs: Verdict(go_on=False, reason="ranks 7 of 9"), weights="/s/weights")
+    assert (outcome["status"], outcome["reason"], written) == ("stopped", "ranks 7 of 9", [])
+    assert [event["rung"] for event in events if event["event"] == "rung"] == [1]
+
+
+def test_trial_that_is_to_end_at_a_rung_is_kept_there_and_asks_nobody(run):
+    outcome, written, events = run(never, weights="/s/weights", stop_at_rung=2)
+    assert (outcome["status"], written) == ("stopped", ["/s/weights/rung2"])
+    assert "test/score" in outcome["metrics"]
+    assert [event["rung"] for event in events if event["event"] == "rung"] == [1, 2]
+
+
+def test_trial_without_a_judge_is_kept_at_its_end(run):
+    assert run(weights="/s/weights")[1] == ["/s/weights/rung4"]
+
+
+def test_nothing_is_written_without_a_folder_for_weights(run):
+    outcome, written, events = run(lambda rung, rungs: Verdict(keep=True))
+    assert written == [] and outcome["status"] == "finished"
+    assert [event["rung"] for event in events if event["event"] == "test"] == [1, 2, 3]
