@@ -58,9 +58,8 @@ def _audit_sweep(
     from orchestrator.followups.audits import Subject
     from orchestrator.followups.model_export import find_weights
     from orchestrator.pareto.front import build_front
-    from orchestrator.pareto.member_selection import pick
+    from orchestrator.pareto.member_selection import ChosenRung, choose_rung, pick
     from orchestrator.pareto.objectives import criteria_of
-    from orchestrator.pareto.rung_choice import ChosenRung, choose_rung
     from search_spaces.loading.loader import with_probe_settings
 
     folder, settings, study = open_named(name, storage)

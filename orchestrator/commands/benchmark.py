@@ -31,10 +31,10 @@ def benchmark(
     with user_errors():
         from orchestrator.followups.lm_eval_harness import Asked, check_tasks, evaluated
         from orchestrator.followups.model_export import find_weights
+        from orchestrator.pareto.member_selection import choose_rung
         from orchestrator.pareto.objectives import criteria_of
-        from orchestrator.pareto.rung_choice import choose_rung
         from orchestrator.storage.baselines import read_baselines
-        from orchestrator.tracking.late_metrics import add_metrics
+        from orchestrator.tracking.tracked_sweep import add_metrics
 
         asked = Asked(tuple(name.strip() for name in tasks.split(",") if name.strip()), limit, batch, task_folder)
         check_tasks(asked)

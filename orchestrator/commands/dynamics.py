@@ -72,8 +72,8 @@ class _LookedAt:
 
 def _of_sweep(sweep: str, at: str, storage: Path | None) -> _LookedAt:
     from orchestrator.followups.model_export import find_weights
+    from orchestrator.pareto.member_selection import choose_rung
     from orchestrator.pareto.objectives import criteria_of
-    from orchestrator.pareto.rung_choice import choose_rung
     from orchestrator.storage.baselines import read_baselines
 
     folder, settings, study = open_named(sweep, storage)

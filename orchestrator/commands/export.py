@@ -34,8 +34,8 @@ def export(
         from orchestrator.followups.model_evidence import gather_evidence
         from orchestrator.followups.model_export import check_output, find_weights
         from orchestrator.followups.model_export import export as write_export
+        from orchestrator.pareto.member_selection import choose_rung
         from orchestrator.pareto.objectives import criteria_of
-        from orchestrator.pareto.rung_choice import choose_rung
         from orchestrator.storage.provenance import provenance
 
         check_output(output)
@@ -110,10 +110,9 @@ def _recorded(
     folder: "SweepFolder", trial: str, uri: str, storage: Path | None, *, from_mlflow: bool
 ) -> "tuple[SweepSettings, TrialRecord, TrackedSweep | None]":
     """A trial from the study's journal, or from MLflow where there is none; and what MLflow knows of the sweep's origins."""
-    from orchestrator.pareto.rung_choice import find_trial
+    from orchestrator.pareto.member_selection import find_trial
     from orchestrator.sweep.publisher import EXPERIMENT
-    from orchestrator.tracking.tracked_sweep import read_tracked_sweep
-    from orchestrator.tracking.tracked_trials import read_tracked_trials
+    from orchestrator.tracking.tracked_sweep import read_tracked_sweep, read_tracked_trials
 
     tracked: TrackedSweep | None
     if folder.settings.is_file() and not from_mlflow:

@@ -11,10 +11,9 @@ import numpy as np
 
 from orchestrator.evaluation_logs.evaluation_log import EvaluationLog
 from search_spaces.user_errors import UserError
-from trainables.metrics.forget_quality import forget_quality
+from trainables.metrics.aggregates import harmonic_mean
 from trainables.metrics.membership import auc, privleak
-from trainables.metrics.truth_ratio import OU_EPSILON, forget_truth_ratio, other_truth_ratio
-from trainables.metrics.utility import harmonic_mean
+from trainables.metrics.truth_ratio import OU_EPSILON, forget_quality, forget_truth_ratio, other_truth_ratio
 
 SPLITS = ("forget", "holdout")
 FORGET_RATIOS = ("forget_truth_ratio", "forget_Truth_Ratio")

@@ -73,7 +73,7 @@ def _run(weights: str, model: ModelSettings, tasks: Sequence[str], asked: Asked)
     """Metrics by task."""
     import lm_eval
 
-    from trainables.analysis.devices import best_device
+    from trainables.analysis.single_process import best_device
 
     logging.getLogger("lm-eval").setLevel(logging.ERROR)
     arguments = {"pretrained": weights, "dtype": model.dtype, "trust_remote_code": model.trust_remote_code}

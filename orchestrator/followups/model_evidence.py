@@ -6,8 +6,8 @@ from typing import Any
 
 from orchestrator.followups.comparison import data_digest
 from orchestrator.followups.confirmation import read_confirmations
+from orchestrator.pareto.member_selection import ChosenRung
 from orchestrator.pareto.objectives import objectives_of
-from orchestrator.pareto.rung_choice import ChosenRung
 from orchestrator.storage.baselines import read_baselines
 from orchestrator.storage.provenance import flattened
 from orchestrator.storage.sweep_folder import SweepFolder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.followups.model_card import model_card
 from orchestrator.followups.model_evidence import Evidence
-from orchestrator.pareto.rung_choice import ChosenRung
+from orchestrator.pareto.member_selection import ChosenRung
 from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.user_errors import UserError
 

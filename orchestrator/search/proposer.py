@@ -11,8 +11,7 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from orchestrator.pareto.objectives import Criteria
-from orchestrator.search.relevance import Relevance
-from orchestrator.search.sampler_memory import SamplerMemory
+from orchestrator.search.sampler_memory import Relevance, SamplerMemory
 from orchestrator.search.samplers import distributions_of, sampler_of, seed_of
 from orchestrator.search.selected_rung import Rungs, selected_rung, told_values, violations
 from orchestrator.search.trial_attributes import rungs_of

@@ -1,5 +1,6 @@
-"""The study that samplers look at: in memory, and able to forget, which Optuna's own memory is not."""
+"""The study that samplers look at: in memory, bounded to a window of the newest trials and the front."""
 
+import bisect
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -7,6 +8,8 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from orchestrator.pareto.dominance import NonDominated
 
 
 class SamplerMemory(BaseStorage):
@@ -144,3 +147,40 @@ class SamplerMemory(BaseStorage):
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> NoReturn:
         """Not needed."""
         raise NotImplementedError
+
+
+class Relevance:
+    """The newest trials with a result, and the front. What is relevant depends on the trials alone, not on the order of their ends.
+
+    Args:
+        newest: How many newest trials count; all when None.
+        reference: (objectives,) of the hypervolume.
+    """
+
+    def __init__(self, newest: int | None, reference: Sequence[float]) -> None:
+        self._most = newest
+        self._newest: list[int] = []
+        self._front: NonDominated[int] = NonDominated(reference)
+
+    def add(self, trial: int, point: Sequence[float] | None) -> list[int]:
+        """Take a trial that has ended with a result.
+
+        Args:
+            trial: A larger number is newer.
+            point: Minimises in every coordinate; None for a trial that cannot be on the front.
+
+        Returns:
+            Trials that have become irrelevant for good, this one perhaps among them.
+        """
+        if self._most is None:
+            return []
+        doubtful = set()
+        if point is not None:
+            before = set(self._front.items)
+            self._front.add(point, trial)
+            doubtful = before.difference(self._front.items)
+        bisect.insort(self._newest, trial)
+        if len(self._newest) > self._most:
+            doubtful.add(self._newest.pop(0))
+        stay = {*self._front.items, *self._newest} if doubtful else set()
+        return sorted(doubtful - stay)

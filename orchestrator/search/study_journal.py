@@ -1,4 +1,4 @@
-"""The file that holds a study: Optuna's journal, with several records in one write, and the disk waited for only where it matters."""
+"""The file that holds a study: Optuna's journal, written in whole lines, and repaired where a kill or a full disk cut the last one off."""
 
 import json
 import os
@@ -10,8 +10,6 @@ from typing import Any
 
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
-
-from orchestrator.search.journal import drop_torn_line
 
 # Only the driver writes, for milliseconds: an older lock was left by a driver that was killed in mid-write.
 STALE_LOCK_S = 5
@@ -93,3 +91,18 @@ class _File(JournalFileBackend):
                     os.fsync(file.fileno())
         finally:
             self._write_lock.release()
+
+
+def drop_torn_line(journal: Path) -> None:
+    """Cuts off a last line without an end.
+
+    A kill or a full disk in mid-write leaves one; the next event would be glued to it and everything after be unreadable.
+
+    Args:
+        journal: A file that nobody writes to meanwhile.
+    """
+    with journal.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)

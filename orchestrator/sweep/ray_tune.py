@@ -1,9 +1,16 @@
-"""Tune's side of a trial: a thin actor that hands the job to a lane and passes on what the lane says."""
+"""Ray Tune's side of a sweep: a trainable that hands its job to a lane, a scheduler that decides at rungs, a searcher over the study."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from orchestrator.search import Study
+from orchestrator.storage.trial_records import Asked, trial_id
+from orchestrator.sweep.trial_recorder import Recorder
 
 
 class Lease(tune.Trainable):
@@ -45,3 +52,107 @@ class Lease(tune.Trainable):
     def _take(self, config: dict[str, Any]) -> None:
         self._ticket, self._number, self._seen = config["trial_id"], config["number"], 0
         ray.get(self._mailbox.submit.remote(self._ticket, config["job"]))
+
+
+class RungScheduler(FIFOScheduler):
+    """Stops trials cooperatively: the lane of a stopped trial ends it at its rung by itself and takes the next one at once.
+
+    Tune is never told to stop a trial: it would tear down what the trial holds, and the lane with it. An exception here ends the
+    sweep: right for the study, which alone holds the truth, and for nothing else.
+
+    Args:
+        recorder: Told everything; gives the verdicts.
+        mailbox: Actor through which lanes hear them.
+    """
+
+    def __init__(self, recorder: Recorder, mailbox: Any) -> None:
+        super().__init__()
+        self._recorder = recorder
+        self._mailbox = mailbox
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """A trial is about to be handed to a lane."""
+        self._recorder.started(trial.config["number"])
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Take what a lane said about a trial that goes on."""
+        self._take(result)
+        return TrialScheduler.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Take the last that a lane said about a trial."""
+        self._take(result)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A lease died: the trial itself did nothing wrong, but nobody waits for it any more."""
+        number, reason = trial.config["number"], "the Tune actor that waited for this trial died"
+        # Its lane must not wait for a verdict that nobody will give.
+        ray.get(self._mailbox.give_up.remote(trial_id(number), reason))
+        self._recorder.take(number, {"event": "outcome", "status": "failed", "reason": reason})
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its scheduler beside the trials; nothing is ever restored from there.
+        return {}
+
+    def _take(self, result: dict[str, Any]) -> None:
+        number = result["number"]
+        for event in result["events"]:
+            verdict = self._recorder.take(number, event)
+            if verdict is not None:
+                ray.get(self._mailbox.judge.remote(trial_id(number), event["rung"], verdict))
+
+
+class StudySearcher(Searcher):
+    """Hands the study's trials to Tune.
+
+    Keeps no state: the study is the only truth, and every start of a sweep builds a fresh Tuner and a fresh searcher. What comes out of
+    a trial is told to the study by the sweep, not here: an exception in a searcher's callback would abort all trials.
+
+    Args:
+        study: Open for its driver.
+        job_of: What else a trial's config carries, such as the job for its lane.
+        is_ending: Whether no new trial may start.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        job_of: Callable[[Asked], Mapping[str, Any]] = lambda asked: {},
+        is_ending: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__()
+        self._is_ending: Callable[[], bool] | None = is_ending
+        self._study: Study | None = study
+        self._job_of: Callable[[Asked], Mapping[str, Any]] | None = job_of
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial as Tune's config.
+
+        Args:
+            trial_id: Tune's own name of the trial; ours is in the config.
+
+        Returns:
+            `trial_id`, `number`, `params` and what `job_of` adds; `FINISHED` when there are no more trials, or none may start.
+
+        Raises:
+            RuntimeError: Tune restored this searcher from a file.
+        """
+        if self._study is None or self._job_of is None or self._is_ending is None:
+            raise RuntimeError("a searcher that Tune restored has no study: build a new one from the sweep's journal")
+        asked = None if self._is_ending() else self._study.ask()
+        if asked is None:
+            return Searcher.FINISHED
+        return {"trial_id": asked.trial_id, "number": asked.number, "params": dict(asked.params), **self._job_of(asked)}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Does nothing: the sweep tells the study."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Does nothing: there is no state to save."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Does nothing: there is no state to restore."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its searcher beside the trials; an open journal with its locks does not belong there.
+        return {**self.__dict__, "_study": None, "_job_of": None, "_is_ending": None}

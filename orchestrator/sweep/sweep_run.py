@@ -34,12 +34,10 @@ from orchestrator.storage.cleaning import drop_unfinished
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.trial_records import Asked, Audit, Confirmation, TrialRecord
 from orchestrator.sweep.publisher import EXPERIMENT, Publisher
-from orchestrator.sweep.ray_tune import Lease
+from orchestrator.sweep.ray_tune import Lease, RungScheduler, StudySearcher
 from orchestrator.sweep.trial_recorder import Recorder
-from orchestrator.sweep.tune_scheduler import RungScheduler
-from orchestrator.sweep.tune_searcher import StudySearcher
 from orchestrator.terminal.live_progress import LiveProgress
-from orchestrator.tracking.tracked_trials import read_tracked_trials
+from orchestrator.tracking.tracked_sweep import read_tracked_trials
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings

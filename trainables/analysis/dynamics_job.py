@@ -19,8 +19,7 @@ from trainables.benchmarks.encoded_benchmark import load_lane_data
 from trainables.data.collate import TokenBatch, collate
 from trainables.data.encoding import Encoded, set_system_prompt
 from trainables.engine.policy import Policy, load_causal_lm
-from trainables.generation.inference import Inference, inference
-from trainables.generation.reference import answer_logps
+from trainables.generation.inference import Inference, answer_logps, inference
 from trainables.generation.sequence_beliefs import Belief, sample_responses
 from trainables.losses.methods import METHODS
 from trainables.training.batch_packing import Composition

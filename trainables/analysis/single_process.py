@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -32,3 +33,8 @@ class Solo:
     def gather(self, items: list[Any]) -> list[Any]:
         """The items of every rank."""
         return items
+
+
+def best_device() -> str:
+    """`cuda` where there is a GPU, otherwise `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

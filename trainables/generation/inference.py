@@ -1,5 +1,6 @@
 """Scoring and sampling with the policy or the pristine model, on a full copy per rank or on the sharded model in lock-step."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from search_spaces.settings.trial_settings import EngineSettings
-from trainables.data.collate import TokenBatch
-from trainables.data.encoding import end_ids
+from trainables.data.collate import TokenBatch, collate
+from trainables.data.encoding import Encoded, end_ids
 from trainables.engine.cuda_graph_decoding import StaticSteps, can_be_captured
 from trainables.engine.policy import AnswerTargets, Policy
 from trainables.engine.zero3_engine import Engine, Weights
@@ -231,3 +232,26 @@ def inference(
     assert altered is None, "the settings refuse probes of changed copies where there are no copies"
     with engine.lockstep_module(weights) as module:
         yield Inference(engine, module, True, settings)
+
+
+Logps = tuple[float, ...]
+"""Log-probability in nats of each answer token of one response, end token included."""
+
+
+def answer_logps(model: Inference, encoded: Sequence[Encoded], *, at_most: int) -> list[Logps]:
+    """Log-probability in nats of each answer token of each response.
+
+    Args:
+        model: The opened model.
+        encoded: This rank's sequences.
+        at_most: Most sequences that any rank has: all ranks then make the same number of passes.
+    """
+    everything: list[Logps] = []
+    for call in range(math.ceil(at_most / model.batch)):
+        chunk = encoded[call * model.batch : (call + 1) * model.batch]
+        logp_N, _ = model.answer_stats(collate(chunk, pad_id=0))
+        values, start = logp_N.tolist(), 0
+        for item in chunk:
+            everything.append(tuple(values[start : start + len(item.answer)]))
+            start += len(item.answer)
+    return everything

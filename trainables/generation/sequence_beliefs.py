@@ -13,8 +13,7 @@ from search_spaces.settings.trial_settings import EngineSettings, SequenceBelief
 from trainables.data.encoding import Encoded
 from trainables.engine.zero3_engine import Engine
 from trainables.generation.beam_search import beam_search
-from trainables.generation.inference import Ids, Inference, inference
-from trainables.generation.reference import Logps, answer_logps
+from trainables.generation.inference import Ids, Inference, Logps, answer_logps, inference
 
 
 @dataclass(frozen=True)

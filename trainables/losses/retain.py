@@ -1,4 +1,4 @@
-"""What holds the rest in place: negative log-likelihood of the retain answers, or the distance to the reference on them.
+"""What holds the rest in place: loss on the retain answers or distance to the reference on them, and the dual variable that weighs it.
 
 Shape suffixes: N rows (answer tokens), V vocabulary.
 """
@@ -6,6 +6,7 @@ Shape suffixes: N rows (answer tokens), V vocabulary.
 import torch
 from torch import Tensor
 
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.losses.residuals import Softmax, target_residual, token_logp
 
 
@@ -36,3 +37,25 @@ def kl_residual(logits_NV: Tensor, reference_logits_NV: Tensor) -> tuple[Tensor,
     reference_NV = reference_logp_NV.exp()
     loss_N = (reference_NV * (reference_logp_NV - logp_NV)).sum(dim=-1)
     return loss_N, logp_NV.exp_().sub_(reference_NV)
+
+
+def starting_weight(trial: TrialSettings) -> float | None:
+    """Where the dual variable starts; None for methods without one."""
+    return trial.retain.weight if trial.forget.method == "pdu" else None
+
+
+def next_weight(trial: TrialSettings, weight: float | None, retain_loss: float, epoch: float) -> float | None:
+    """The dual variable after a step: `max(0, weight + step * (retain loss - allowed))`.
+
+    Args:
+        trial: With the block `forget.dual`.
+        weight: Before the step; None for methods without a dual variable.
+        retain_loss: Of the step, per answer token.
+        epoch: Epochs that were done before the step; a fraction inside one.
+
+    Source: arXiv 2506.05314 and OU.
+    """
+    dual = trial.forget.dual
+    if weight is None or epoch < dual.warmup_epochs:
+        return weight
+    return max(0.0, weight + dual.step * (retain_loss - dual.allowed_nats))

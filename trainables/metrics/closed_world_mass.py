@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from trainables.data.encoding import asked_under, encode, encode_prompt
 from trainables.data.examples import ClosedQuestion
+from trainables.metrics.aggregates import harmonic_mean
 from trainables.metrics.scoring import Ids, Scorer, dealt_batches
-from trainables.metrics.utility import harmonic_mean
 
 MASSES = ("canonical_mass", "rephrased_mass", "true_mass", "posterior", "coherence")
 FORGOTTEN_CANONICAL = 0.01

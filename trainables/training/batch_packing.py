@@ -10,7 +10,7 @@ from torch import Tensor
 from search_spaces.settings.trial_settings import TrialSettings
 from trainables.data.collate import TokenBatch, collate
 from trainables.data.encoding import Encoded
-from trainables.generation.reference import Logps
+from trainables.generation.inference import Logps
 from trainables.generation.sequence_beliefs import Belief, Beliefs
 from trainables.losses.head_plan import HeadPlan, HeadTerm, Steering
 from trainables.losses.methods import METHODS, Unit

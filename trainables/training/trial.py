@@ -12,13 +12,13 @@ from search_spaces.settings.trial_settings import TrialSettings
 from trainables.benchmarks.encoded_benchmark import LaneData
 from trainables.data.batches import global_batch, share, steps_per_epoch
 from trainables.engine.zero3_engine import Engine
+from trainables.generation.inference import Logps
 from trainables.generation.preferred_answers import preferred_answers
-from trainables.generation.reference import Logps
 from trainables.generation.sequence_beliefs import sample_beliefs
 from trainables.jobs import TrialFailedError, Verdict
-from trainables.losses.dual import next_weight, starting_weight
 from trainables.losses.head_plan import Steering
 from trainables.losses.methods import METHODS, ActivationMethod
+from trainables.losses.retain import next_weight, starting_weight
 from trainables.losses.steering import random_direction, steered_layer
 from trainables.training.batch_packing import Composition
 from trainables.training.checkpoints import Checkpoints

@@ -18,8 +18,7 @@ from trainables.analysis.likelihood_bands import as_json, from_json, probe_metri
 from trainables.benchmarks.encoded_benchmark import LaneData, encode_examples, load_lane_data
 from trainables.data.encoding import instructed, set_system_prompt
 from trainables.engine.zero3_engine import Engine, Weights
-from trainables.generation.inference import inference
-from trainables.generation.reference import Logps, answer_logps
+from trainables.generation.inference import Logps, answer_logps, inference
 from trainables.jobs import AnyJob, AuditJob, MeasureJob, PrepareJob, TrialJob
 from trainables.metrics.evaluate import EvaluationResult, aggregate_parts, score_part
 from trainables.metrics.fluency import add_fluency, add_perplexity

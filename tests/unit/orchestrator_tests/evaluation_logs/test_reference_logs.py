@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 
 from tests.support.places import SHARED
-from trainables.metrics.forget_quality import forget_quality
+from trainables.metrics.aggregates import harmonic_mean, model_utility
 from trainables.metrics.likelihood import probability
 from trainables.metrics.rouge import rouge_l_recall
-from trainables.metrics.truth_ratio import OU_EPSILON, forget_truth_ratio, normalised_probability, other_truth_ratio, truth_ratio
-from trainables.metrics.utility import harmonic_mean, model_utility
+from trainables.metrics.truth_ratio import (
+    OU_EPSILON,
+    forget_quality,
+    forget_truth_ratio,
+    normalised_probability,
+    other_truth_ratio,
+    truth_ratio,
+)
 
 LOGS = SHARED / "data/reference_logs"
 MODEL = "tofu_Llama-3.2-1B-Instruct"

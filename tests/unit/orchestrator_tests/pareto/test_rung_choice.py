@@ -1,7 +1,7 @@
 import pytest
 
+from orchestrator.pareto.member_selection import choose_rung
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.pareto.rung_choice import choose_rung
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.sweep_on_disk import store
 

@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.search.journal import drop_torn_line
+from orchestrator.search.study_journal import drop_torn_line
 
 
 @pytest.mark.parametrize(("before", "after"), [(b"", b""), (b'{"a":1}\n', b'{"a":1}\n'), (b'{"a":1}\n{"b"', b'{"a":1}\n'), (b'{"a"', b"")])

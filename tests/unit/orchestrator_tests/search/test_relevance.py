@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from orchestrator.search.relevance import Relevance
+from orchestrator.search.sampler_memory import Relevance
 
 
 def slow_reference(points, newest):

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from orchestrator.sweep import tune_scheduler as module
-from orchestrator.sweep.tune_scheduler import RungScheduler
+from orchestrator.sweep import ray_tune
+from orchestrator.sweep.ray_tune import RungScheduler
 from tests.support.local_job_queue import Handle, local_mailbox
 from tests.support.sweeps.sweep_in_progress import SECONDS, part, recording
 from tests.support.sweeps.sweep_on_disk import measured, small_sweep
@@ -46,7 +46,7 @@ class Stage:
 
 @pytest.fixture
 def local(monkeypatch):
-    with local_mailbox(monkeypatch, module) as local:
+    with local_mailbox(monkeypatch, ray_tune) as local:
         yield local
 
 

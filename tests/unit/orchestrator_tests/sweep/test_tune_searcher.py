@@ -4,7 +4,7 @@ import pytest
 from ray.tune.search import Searcher
 
 from orchestrator.search import Study
-from orchestrator.sweep.tune_searcher import StudySearcher
+from orchestrator.sweep.ray_tune import StudySearcher
 from search_spaces.settings.sweep_settings import SweepSettings
 
 

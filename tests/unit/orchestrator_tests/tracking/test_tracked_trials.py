@@ -2,7 +2,7 @@ import pytest
 
 from orchestrator.storage.trial_records import Audit, Confirmation, TrialRecord, trial_id
 from orchestrator.tracking.run_contents import audit_run, confirmation_run
-from orchestrator.tracking.tracked_trials import read_tracked_trials
+from orchestrator.tracking.tracked_sweep import read_tracked_trials
 from orchestrator.tracking.tracker import SweepInfo, Tracker
 from search_spaces.user_errors import UserError
 from tests.support.mlflow_store import new_store

@@ -10,11 +10,10 @@ from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.data.encoding import Encoded, encode
 from trainables.data.examples import EvaluationPart, Example
-from trainables.metrics.aggregates import aggregate_sets
+from trainables.metrics.aggregates import aggregate_sets, harmonic_mean
 from trainables.metrics.evaluate import evaluate, score_part
 from trainables.metrics.fluency import Classifier, add_fluency, add_perplexity, classifier
 from trainables.metrics.gradient_norm import add_gradient_norms, gradient_norm
-from trainables.metrics.utility import harmonic_mean
 from trainables.training.scratch_model import train_tokenizer
 
 FORGET = (

@@ -5,7 +5,7 @@ from math import comb
 
 import pytest
 
-from trainables.metrics.forget_quality import forget_quality, log10_p
+from trainables.metrics.truth_ratio import forget_quality, log10_p
 
 
 def slow_exact_p(first, second):

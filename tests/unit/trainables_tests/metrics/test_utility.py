@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from trainables.metrics.utility import harmonic_mean, mem, model_utility
+from trainables.metrics.aggregates import harmonic_mean, mem, model_utility
 
 
 def test_harmonic_mean_matches_the_closed_form():
