@@ -1,7 +1,8 @@
 """What a lane is asked to do: prepare a model, measure or audit one, or run a trial. Plain settings, readable as JSON; no torch here."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, TypeAdapter
 
@@ -10,22 +11,6 @@ from search_spaces.settings.data_settings import ClosedWorldData, DataSettings
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import EngineSettings, TrialSettings
-
-
-class TrialFailedError(Exception):
-    """The trial has no result, for a reason that its own settings explain. The lane is as good as before."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What a trial is told at a rung, equal on all ranks."""
-
-    go_on: bool = True
-    """Whether it trains on; at its last rung this says nothing."""
-    keep: bool = False
-    """Whether this rung may end up on the front: then its test part is measured and its weights are written."""
-    reason: str = ""
-    """Why it ends here, for people."""
 
 
 class PrepareJob(Settings):
@@ -119,3 +104,8 @@ class TrialJob(Settings):
 AnyJob = PrepareJob | MeasureJob | AuditJob | TrialJob
 JOB: TypeAdapter[AnyJob] = TypeAdapter(Annotated[AnyJob, Field(discriminator="kind")])
 """Reads any job from JSON."""
+
+
+def read_measurement(path: str | None) -> dict[str, Any] | None:
+    """A measurement that `MeasureJob` wrote, or None."""
+    return None if path is None else json.loads(Path(path).read_text())

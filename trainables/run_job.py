@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import torch.distributed as dist
 
-from trainables.engine.zero3_engine import start_deepspeed
+from trainables.engine.deepspeed_setup import start_deepspeed
 from trainables.jobs import JOB, TrialJob
 from trainables.worker.job_runner import JobRunner
 

@@ -13,8 +13,9 @@ from typing import Any
 from cluster.capacity.model_shapes import ModelShape
 from cluster.capacity.trained_tensors import adapters, cut, trained_tensors
 from search_spaces.catalogue.method_catalogue import METHODS
+from search_spaces.settings.engine_defaults import head_chunk, reduce_bucket
 from search_spaces.settings.model_settings import ModelSettings
-from search_spaces.settings.trial_settings import TrialSettings, head_chunk, reduce_bucket
+from search_spaces.settings.trial_settings import TrialSettings
 
 GIB = 1024**3
 GATHER_ELEMENTS = 64 * 1024**2

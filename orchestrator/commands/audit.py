@@ -60,7 +60,7 @@ def _audit_sweep(
     from orchestrator.pareto.front import build_front
     from orchestrator.pareto.member_selection import ChosenRung, choose_rung, pick
     from orchestrator.pareto.objectives import criteria_of
-    from search_spaces.loading.loader import with_probe_settings
+    from search_spaces.loading.changed_settings import with_probe_settings
 
     folder, settings, study = open_named(name, storage)
     evaluation = _asked(with_probe_settings(settings, overrides or ()), probes)

@@ -11,7 +11,8 @@ from orchestrator.storage.baselines import OnProgress, Plan
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
-from trainables.jobs import TrialJob, Verdict
+from trainables.events import Verdict
+from trainables.jobs import TrialJob
 
 if TYPE_CHECKING:
     # Only for its name: comparing must not wait for Ray.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search_spaces.user_errors import UserError
-from trainables.jobs import Verdict
+from trainables.events import Verdict
 
 MOST_SAMPLES = 1000
 """Measurements of workers that are kept for one job until the driver fetches them; the oldest go first."""

@@ -9,7 +9,7 @@ from orchestrator.pareto.ranking import Standing, going_on, positions, standing
 from orchestrator.search.sweep_state import Ledger
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.sweep_settings import EarlyStoppingSettings, SweepSettings
-from trainables.jobs import Verdict
+from trainables.events import Verdict
 
 _RANK, _UNFIT = "rank", "unfit"
 """First words of the reasons: all that a study keeps of who ended a trial."""

@@ -22,7 +22,7 @@ from orchestrator.sweep.trial_recorder import Recorder, Witness
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.jobs import Verdict
+from trainables.events import Verdict
 
 Metrics = dict[str, float]
 Take = Callable[[int, Mapping[str, Any]], Verdict | None]

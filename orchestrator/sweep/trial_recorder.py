@@ -13,7 +13,7 @@ from orchestrator.search.sweep_state import Ledger
 from orchestrator.storage.cleaning import drop_unfinished
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.trial_records import TrialRecord, trial_id
-from trainables.jobs import Verdict
+from trainables.events import Verdict
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from cluster.capacity.model_shapes import ModelShape, shape_of
 from cluster.capacity.rank_memory import CPU_PROCESS, GIB, Lengths, RankMemory, memory_of_rank
 from cluster.capacity.trained_tensors import trained_tensors
 from orchestrator.storage.trial_records import TrialRecord
+from search_spaces.settings.engine_defaults import reduce_bucket
 from search_spaces.settings.sweep_settings import SweepSettings
-from search_spaces.settings.trial_settings import reduce_bucket
 from search_spaces.user_errors import UserError
 from trainables.data.examples import Benchmark
 

@@ -1,9 +1,11 @@
-"""`lethe extend`: the same sweep with more trials or a larger budget."""
+"""Settings of a sweep that is there already, changed: more trials or a larger budget, or other probes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
+from search_spaces.loading.absolute_paths import with_absolute_paths
+from search_spaces.loading.overrides import apply_override, key_of_override
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from search_spaces.validation_messages import problems_of
@@ -45,3 +47,32 @@ def _raised(now: float | None, key: str, text: str) -> float:
     if now is not None and amount < now:
         raise UserError("a limit can only be raised", key=key, value=text, allowed=f"{now:g} or more", remedy=REMEDY)
     return amount
+
+
+def with_probe_settings(sweep: SweepSettings, overrides: Sequence[str]) -> SweepSettings:
+    """A sweep that is there already, its probes made in another way.
+
+    Args:
+        sweep: Resolved settings.
+        overrides: `evaluation.probe.KEY=VALUE` each.
+
+    Raises:
+        UserError: A key is of another block, unknown, or a value is not allowed.
+    """
+    raw = sweep.model_dump(mode="json")
+    for override in overrides:
+        if not key_of_override(override).startswith(PROBE):
+            raise UserError(
+                "an audit changes nothing but how probes are made",
+                file="--set",
+                key=key_of_override(override),
+                allowed=f"{PROBE}leak.k, ...",
+            )
+        apply_override(raw, override)
+    try:
+        return with_absolute_paths(SweepSettings.model_validate(raw))
+    except ValidationError as error:
+        raise UserError.joined(problems_of(error, SweepSettings), "--set") from error
+
+
+PROBE = "evaluation.probe."

@@ -22,7 +22,7 @@ def train_loop(config: dict[str, Any]) -> None:
     """One trial on every rank of a fresh worker group."""
     import torch
 
-    from trainables.engine.zero3_engine import start_deepspeed
+    from trainables.engine.deepspeed_setup import start_deepspeed
     from trainables.jobs import JOB
     from trainables.worker.job_runner import JobRunner
 

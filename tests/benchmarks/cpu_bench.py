@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from search_spaces.settings.trial_settings import ForgetSettings, TokenBeliefSettings
+from search_spaces.settings.forget_settings import ForgetSettings
+from search_spaces.settings.trial_settings import TokenBeliefSettings
 from tests.benchmarks.gpu_heads import dense, fused
 from trainables.engine.policy import LossHead
 from trainables.losses.head_plan import HeadPlan, HeadTerm

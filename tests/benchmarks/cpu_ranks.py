@@ -21,14 +21,15 @@ from search_spaces.loading.loader import load_sweep
 from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings, TrialSettings
 from trainables.analysis.single_process import Solo
 from trainables.data.encoding import Encoded, encode
+from trainables.engine.deepspeed_setup import start_deepspeed
 from trainables.engine.policy import load_causal_lm
-from trainables.engine.zero3_engine import start_deepspeed
 from trainables.generation.inference import inference
 from trainables.generation.sequence_beliefs import sample_beliefs, sample_responses
 from trainables.metrics.closed_world_mass import score_questions
 from trainables.metrics.scoring import score_responses
 from trainables.run_job import leave
-from trainables.worker.job_runner import JobRunner, measure
+from trainables.worker.job_runner import JobRunner
+from trainables.worker.model_measurement import measure
 
 ROUNDS = 5
 SAMPLES = SequenceBeliefSettings(num_samples=32, temperature=1.0, max_new_tokens=24)

@@ -31,8 +31,9 @@ from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.benchmarks import gpu_heads, gpu_shapes
 from trainables.data.examples import EvaluationPart
+from trainables.engine.deepspeed_setup import start_deepspeed
 from trainables.engine.policy import LossHead
-from trainables.engine.zero3_engine import Engine, start_deepspeed
+from trainables.engine.zero3_engine import Engine
 from trainables.generation.inference import inference
 from trainables.generation.sequence_beliefs import sample_responses
 from trainables.losses.head_plan import HeadPlan, HeadTerm

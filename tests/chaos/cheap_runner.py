@@ -12,7 +12,8 @@ import torch
 import torch.distributed as dist
 
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.jobs import MeasureJob, PrepareJob, TrialFailedError, TrialJob
+from trainables.events import TrialFailedError
+from trainables.jobs import MeasureJob, PrepareJob, TrialJob
 from trainables.worker.lane_worker import lane_loop
 
 STEPS_PER_RUNG = 3

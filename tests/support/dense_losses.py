@@ -3,7 +3,8 @@
 import torch
 from torch.nn.functional import cross_entropy, kl_div, logsigmoid
 
-from search_spaces.settings.trial_settings import ForgetSettings, TokenBeliefSettings
+from search_spaces.settings.forget_settings import ForgetSettings
+from search_spaces.settings.trial_settings import TokenBeliefSettings
 
 
 def random_rows(lengths, vocabulary, *, seed=0, sharpness=3.0):

@@ -1,6 +1,6 @@
 """Settings of every method, defaults and others, for tests that walk the registry."""
 
-from search_spaces.settings.trial_settings import ForgetSettings
+from search_spaces.settings.forget_settings import ForgetSettings
 from trainables.losses.methods import METHODS, LogitMethod, PreferenceMethod, TargetMethod
 from trainables.losses.preference_methods import DIVERGENCES
 

@@ -21,9 +21,9 @@ from trainables.data.encoding import Encoded, set_system_prompt
 from trainables.engine.policy import Policy, load_causal_lm
 from trainables.generation.inference import Inference, answer_logps, inference
 from trainables.generation.sequence_beliefs import Belief, sample_responses
+from trainables.jobs import read_measurement
 from trainables.losses.methods import METHODS
 from trainables.training.batch_packing import Composition
-from trainables.worker.job_runner import read_measurement
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 """Lengths of the step, whose direction has norm 1: losses differ in scale, and the first order does not."""

@@ -6,7 +6,7 @@ Shape suffixes: N rows (answer tokens), V vocabulary, H hidden size.
 import torch
 from torch import Tensor, nn
 
-from search_spaces.settings.trial_settings import head_chunk
+from search_spaces.settings.engine_defaults import head_chunk
 
 
 @torch.no_grad()

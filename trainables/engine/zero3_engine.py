@@ -1,10 +1,6 @@
 """The only seam to DeepSpeed: ZeRO-3 training of a policy, with a reset that makes a warm trial equal to a cold one."""
 
-import gc
 import hashlib
-import logging
-import os
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,12 +11,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
 
 from search_spaces.settings.model_settings import ModelSettings
-from search_spaces.settings.trial_settings import EngineSettings, TrialSettings, reduce_bucket
+from search_spaces.settings.trial_settings import EngineSettings, TrialSettings
 from trainables.data.collate import TokenBatch
 from trainables.engine.cuda_graph_decoding import StaticSteps
+from trainables.engine.deepspeed_setup import deepspeed_config
 from trainables.engine.optimizer import TrialOptimizer, configure
 from trainables.engine.policy import Policy, load_causal_lm
 from trainables.engine.trained_parameters import choose_trained, fresh_adapter, is_adapter, merged, plain_name, set_scale
@@ -31,56 +27,6 @@ Weights = Literal["policy", "pristine"]
 
 GATHER_ELEMENTS = 64 * 1024**2
 """Elements gathered by one collective when shards are put together: bounds the extra memory (256 MiB in float32)."""
-
-
-def start_deepspeed() -> None:
-    """Join the process group that torchrun or Ray Train announced in the environment. Ranks: all."""
-    if not torch.cuda.is_available():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    # One line per collective and a bar per loaded file say nothing about a trial.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    transformers_logging.disable_progress_bar()
-    import deepspeed
-
-    deepspeed.utils.logger.setLevel(logging.ERROR)
-    if torch.cuda.is_available():
-        # Before anything asks which device is this rank's: Ray Train has said so already, torchrun has not.
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-
-    if not torch.cuda.is_available():
-        # The shared-memory operator takes a minute of g++ at first use and serves inference only.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
-    # DeepSpeed collects garbage at every reset and with every frozen reference: .35 s each time to walk all that was imported.
-    gc.freeze()
-
-
-def deepspeed_config(dtype: str, passed_through: Mapping[str, Any], trained: int) -> dict[str, Any]:
-    """The configuration of an engine that trains so many elements. Batch sizes are nominal: Lethe counts tokens and sequences itself."""
-    zero = {
-        "stage": 3,
-        # Nothing stays gathered between steps, so that writing the shards is writing the weights.
-        "stage3_param_persistence_threshold": 0,
-        "stage3_model_persistence_threshold": 0,
-        "overlap_comm": False,
-        "contiguous_gradients": True,
-        "reduce_scatter": True,
-        "reduce_bucket_size": reduce_bucket(trained),
-    }
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        # The caller decides when to step: the number of micro-batches differs from trial to trial.
-        "managed_gradient_accumulation": False,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 10**9,
-        "bf16": {"enabled": dtype == "bfloat16"},
-        "zero_optimization": zero,
-    }
-    for key, value in passed_through.items():
-        config[key] = {**config[key], **value} if isinstance(value, Mapping) and isinstance(config.get(key), dict) else value
-    return config
 
 
 class Engine:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from search_spaces.settings.trial_settings import PreferredSettings, SequenceBeliefSettings, TrialSettings
+from search_spaces.settings.forget_settings import PreferredSettings
+from search_spaces.settings.trial_settings import SequenceBeliefSettings, TrialSettings
 from trainables.benchmarks.encoded_benchmark import LaneData
 from trainables.data.encoding import Encoded, encode, encode_prompt
 from trainables.data.examples import Example

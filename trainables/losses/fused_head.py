@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from search_spaces.settings.trial_settings import head_chunk
+from search_spaces.settings.engine_defaults import head_chunk
 from trainables.losses.head_plan import HeadOutput, HeadPlan, HeadTerm, TermStats
 from trainables.losses.logit_methods import LogitRows
 from trainables.losses.methods import METHODS, LogitMethod, PreferenceMethod, TargetMethod

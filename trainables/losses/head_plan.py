@@ -9,7 +9,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from search_spaces.settings.trial_settings import ForgetSettings, TokenBeliefSettings
+from search_spaces.settings.forget_settings import ForgetSettings
+from search_spaces.settings.trial_settings import TokenBeliefSettings
 
 KINDS = ("forget", "preferred", "nll", "kl", "activations")
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from search_spaces.settings.trial_settings import ForgetSettings
+from search_spaces.settings.forget_settings import ForgetSettings
 from trainables.losses.logit_methods import LogitRows, ceu, pdu, undial
 from trainables.losses.preference_methods import dpo, flat
 from trainables.losses.residuals import TargetStats, Weighted

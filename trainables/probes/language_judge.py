@@ -9,7 +9,7 @@ from typing import Any
 
 from search_spaces.settings.probe_settings import JudgeSettings
 from search_spaces.user_errors import UserError
-from trainables.jobs import TrialFailedError
+from trainables.events import TrialFailedError
 from trainables.probes.answers import Answer
 
 GRADES = ("naturalness", "similarity")

@@ -17,13 +17,14 @@ from trainables.data.batches import plain_batch, share
 from trainables.data.collate import collate
 from trainables.data.encoding import Encoded
 from trainables.engine.zero3_engine import Engine
-from trainables.jobs import PrepareJob, TrialFailedError
+from trainables.events import TrialFailedError
+from trainables.jobs import PrepareJob
 from trainables.losses.head_plan import HeadPlan, HeadTerm
 from trainables.training.scratch_model import build_scratch_model, train_tokenizer
 from trainables.training.trial_schedule import learning_rate
 
 if TYPE_CHECKING:
-    from trainables.training.trial import Report
+    from trainables.training.rungs import Report
 
 FINAL_RATE_FRAC = 0.1
 """Share of the peak learning rate that the cosine ends at."""

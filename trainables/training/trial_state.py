@@ -1,7 +1,8 @@
 """How far a trial is: all that its further way depends on, beside what the engine holds."""
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -58,3 +59,54 @@ class Progress:
 
 
 _PROGRESS = TypeAdapter(Progress)
+
+
+PHASES = ("setup", "beliefs", "steps", "evaluation", "verdicts", "weights")
+"""Where the time of a trial goes: a reset, sampling, steps, measuring, waiting for the driver, writing weights; and `checkpoints`."""
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial leaves.
+
+    Attributes:
+        metrics: Last rung's metrics; keys such as `validation/utility`, `test/utility`, `train/loss`.
+        seconds: Time by phase: see `PHASES`.
+        stopped: Why it ended before its last rung; None when it did not.
+    """
+
+    metrics: Mapping[str, float]
+    seconds: Mapping[str, float]
+    stopped: str | None = None
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One optimizer step: the loss, its parts, the gradient norm before clipping and the share of guarded belief rows."""
+
+    loss: float
+    gradient_norm: float
+    guarded_frac: float
+    retain_loss: float
+    """Mean per answer token of the retain partners (on activations, per response); 0 where nothing is retained."""
+    retain_weight: float | None = None
+    """The dual variable, where there is one."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """As they are reported at a rung."""
+        return {f"train/{name}": value for name, value in asdict(self).items() if value is not None}
+
+
+class Clock:
+    """Adds up where the time goes since `began`, beside what was measured `before`."""
+
+    def __init__(self, before: Mapping[str, float], began: float) -> None:
+        self.seconds: dict[str, float] = {**dict.fromkeys(PHASES, 0.0), **before}
+        self._last = began
+
+    def lap(self, name: str) -> None:
+        """Count the time since the last lap under `name`."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now

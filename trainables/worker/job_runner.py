@@ -1,9 +1,7 @@
 """Runs one job after another on a warm engine. Knows no Ray: lanes and torchrun both call it."""
 
 import json
-import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +9,22 @@ import torch.distributed as dist
 from transformers import AutoTokenizer
 
 from search_spaces.settings.data_settings import DataSettings
-from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.model_settings import ModelSettings
-from search_spaces.settings.trial_settings import EngineSettings, TrialSettings
+from search_spaces.settings.trial_settings import TrialSettings
 from trainables.analysis.likelihood_bands import as_json, from_json, probe_metrics, probes_of
 from trainables.benchmarks.encoded_benchmark import LaneData, encode_examples, load_lane_data
 from trainables.data.encoding import instructed, set_system_prompt
-from trainables.engine.zero3_engine import Engine, Weights
-from trainables.generation.inference import Logps, answer_logps, inference
-from trainables.jobs import AnyJob, AuditJob, MeasureJob, PrepareJob, TrialJob
-from trainables.metrics.evaluate import EvaluationResult, aggregate_parts, score_part
-from trainables.metrics.fluency import add_fluency, add_perplexity
-from trainables.metrics.gradient_norm import add_gradient_norms
+from trainables.engine.zero3_engine import Engine
+from trainables.generation.inference import inference
+from trainables.jobs import AnyJob, AuditJob, MeasureJob, PrepareJob, TrialJob, read_measurement
 from trainables.probes.probing import probe
 from trainables.training.checkpoints import checkpoints_of
 from trainables.training.preparation import train_on_text, write_atomically, write_scratch_model
-from trainables.training.trial import AtRungs, Judge, Report, alone, run_trial
+from trainables.training.rungs import AtRungs, Judge, Report, alone
+from trainables.training.trial import run_trial
+from trainables.worker.model_measurement import PARTS, measure, reference_logp
 from trainables.worker.redaction import without_text
 
-PARTS = ("validation", "test")
 BAND_EXAMPLES = 48
 """Forget examples that likelihood bands follow: beam search takes as long as its many beams."""
 
@@ -160,51 +155,6 @@ class JobRunner:
         result = run_trial(engine, job.trial, data, reference, AtRungs(evaluate, judge, save), report, checkpoints_of(engine, job, report))
         status = "finished" if result.stopped is None else "stopped"
         return {"status": status, "reason": result.stopped, "metrics": dict(result.metrics), "seconds": dict(result.seconds)}
-
-
-def measure(
-    engine: Engine,
-    data: LaneData,
-    trial: TrialSettings,
-    parts: tuple[str, ...],
-    evaluation: EvaluationSettings,
-    *,
-    weights: Weights = "policy",
-    original: Mapping[str, Any] | None = None,
-    retrained: Mapping[str, Any] | None = None,
-) -> EvaluationResult:
-    """All metrics that the data allows, of the policy as it is under `trial` or of the pristine model. Ranks: all."""
-    settings = trial.engine
-    retrained_items = retrained["items"] if retrained else {}
-    sources = {name: data.benchmark.parts[name] for name in parts}
-    with inference(engine, settings, weights) as model:
-        items = {name: score_part(model, part, retrained_items.get(name)) for name, part in sources.items()}
-        for name, part in sources.items():
-            if evaluation.gradient_norm:
-                add_gradient_norms(model, engine.plain_model(weights), part, items[name])
-            if evaluation.fluency == "gibberish":
-                add_fluency(model, evaluation.gibberish_model, items[name], part)
-    if evaluation.fluency == "perplexity":
-        with inference(engine, settings, "pristine") as model:
-            for name, part in sources.items():
-                add_perplexity(model, part, items[name])
-    metrics = aggregate_parts(items, original["metrics"] if original else None, retrained_items)
-    if evaluation.probes:
-        metrics |= probe(engine, data, parts, evaluation, evaluation.probes, trial, weights).metrics
-    return EvaluationResult(metrics, items)
-
-
-def reference_logp(engine: Engine, data: LaneData, settings: EngineSettings) -> dict[str, Logps]:
-    """Of the tokens of each forget response under the pristine weights, by example id, equal on every rank. Ranks: all."""
-    mine = list(data.forget[engine.rank :: engine.world_size])
-    with inference(engine, settings, "pristine") as model:
-        logp = answer_logps(model, mine, at_most=math.ceil(len(data.forget) / engine.world_size))
-    return dict(engine.gather([(item.id, value) for item, value in zip(mine, logp, strict=True)]))
-
-
-def read_measurement(path: str | None) -> dict[str, Any] | None:
-    """A measurement that `MeasureJob` wrote, or None."""
-    return None if path is None else json.loads(Path(path).read_text())
 
 
 def write_json_atomically(path: Path, value: Any) -> None:

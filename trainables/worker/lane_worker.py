@@ -11,7 +11,8 @@ import ray
 import torch
 import torch.distributed as dist
 
-from trainables.jobs import JOB, TrialFailedError, Verdict
+from trainables.events import TrialFailedError, Verdict
+from trainables.jobs import JOB
 from trainables.worker.failures import describe_failure, outcome_of
 from trainables.worker.system_metrics_sampler import sampled
 
@@ -29,7 +30,7 @@ class Runner(Protocol):
 def start_job_runner() -> Runner:
     """The runner that trains. Ranks: all."""
     # Imported here: transformers and DeepSpeed take seconds, and the process group needs neither.
-    from trainables.engine.zero3_engine import start_deepspeed
+    from trainables.engine.deepspeed_setup import start_deepspeed
     from trainables.worker.job_runner import JobRunner
 
     logging.getLogger("transformers").setLevel(logging.ERROR)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from trainables.engine.zero3_engine import start_deepspeed
+from trainables.engine.deepspeed_setup import start_deepspeed
 from trainables.jobs import JOB
 from trainables.run_job import leave
 from trainables.training import trial

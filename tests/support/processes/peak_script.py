@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from trainables.engine.zero3_engine import start_deepspeed
+from trainables.engine.deepspeed_setup import start_deepspeed
 from trainables.jobs import JOB
 from trainables.run_job import leave
 from trainables.worker.job_runner import JobRunner

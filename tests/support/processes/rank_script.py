@@ -13,13 +13,15 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from trainables.engine.zero3_engine import start_deepspeed
+from trainables.engine.deepspeed_setup import start_deepspeed
+from trainables.events import TrialFailedError
 from trainables.generation.sequence_beliefs import sample_beliefs
-from trainables.jobs import JOB, TrialFailedError
+from trainables.jobs import JOB
 from trainables.run_job import leave
 from trainables.training.trial import compose, train_step
 from trainables.training.trial_state import Progress
-from trainables.worker.job_runner import JobRunner, measure, reference_logp, write_json_atomically
+from trainables.worker.job_runner import JobRunner, write_json_atomically
+from trainables.worker.model_measurement import measure, reference_logp
 
 
 def run_step(runner: JobRunner, step: dict) -> dict:

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.lanes import job_queue as module
 from orchestrator.lanes.job_queue import Mailbox
-from trainables.jobs import Verdict
+from trainables.events import Verdict
 
 FINISHED = {"status": "finished", "metrics": {}}
 RUNG = {"event": "rung", "rung": 1}

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.lanes import job_queue as module
 from orchestrator.lanes.job_queue import Mailbox, Retries
-from trainables.jobs import Verdict
+from trainables.events import Verdict
 
 KEEP = Verdict(keep=True)
 

@@ -7,7 +7,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
-from search_spaces.settings.trial_settings import ForgetSettings, TokenBeliefSettings, head_chunk
+from search_spaces.settings.engine_defaults import head_chunk
+from search_spaces.settings.forget_settings import ForgetSettings
+from search_spaces.settings.trial_settings import TokenBeliefSettings
 from tests.support.dense_losses import belief_loss, gradient, pair_loss, published_loss, retain_loss, row_loss, slow_mixtures, token_nll
 from trainables.losses.fused_head import FusedHead, HeadPlan, HeadTerm, target_logp
 from trainables.losses.methods import METHODS, LogitMethod

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
-from search_spaces.settings.trial_settings import ForgetSettings, Method, NpoSettings, SatImpSettings, WgaSettings, WtnpoSettings
+from search_spaces.settings.forget_settings import ForgetSettings, Method, NpoSettings, SatImpSettings, WgaSettings, WtnpoSettings
 from tests.support.dense_losses import gradient, pair_loss, published_loss, random_rows, row_loss, token_nll
 from tests.support.method_settings import LOGIT, OTHERS, PREFERENCE, TARGET, short_name
 from trainables.losses.logit_methods import LogitRows

@@ -3,7 +3,7 @@ from pydantic import ValidationError
 
 from search_spaces.settings.probe_settings import JudgeSettings
 from tests.support.judge_server import judge_server
-from trainables.jobs import TrialFailedError
+from trainables.events import TrialFailedError
 from trainables.probes.answers import Answer, Attempt
 from trainables.probes.facts import Fact
 from trainables.probes.language_judge import graded, read_grade

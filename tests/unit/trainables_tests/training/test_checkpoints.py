@@ -10,11 +10,14 @@ from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
 from trainables.benchmarks.encoded_benchmark import LaneData
 from trainables.data.examples import Benchmark
-from trainables.jobs import TrialJob, Verdict
+from trainables.events import Verdict
+from trainables.jobs import TrialJob
 from trainables.training import checkpoints as module
 from trainables.training import trial as trial_module
 from trainables.training.checkpoints import checkpoint_key, checkpoints_of
-from trainables.training.trial import PHASES, AtRungs, run_trial
+from trainables.training.rungs import AtRungs
+from trainables.training.trial import run_trial
+from trainables.training.trial_state import PHASES
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
 DATA = LaneData(EMPTY, random_examples("forget", [(2, 3)] * 5, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from search_spaces.settings.data_settings import MuseData, WmdpData
-from search_spaces.settings.trial_settings import RetainSettings
+from search_spaces.settings.forget_settings import RetainSettings
 from tests.support.plain_engine import PlainEngine, answer_logps, run_ranks
 from tests.support.tiny_benchmarks import write_muse, write_wmdp
 from tests.unit.trainables_tests.training.test_trial import run, weights

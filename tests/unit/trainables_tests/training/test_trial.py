@@ -9,9 +9,11 @@ from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.plain_engine import PlainEngine, answer_logps, random_examples, random_llama, run_ranks
 from trainables.benchmarks.encoded_benchmark import LaneData, encode_examples
 from trainables.data.examples import Benchmark, Example
-from trainables.jobs import TrialFailedError, Verdict
+from trainables.events import TrialFailedError, Verdict
 from trainables.training import trial as trial_module
-from trainables.training.trial import PHASES, AtRungs, alone, run_trial
+from trainables.training.rungs import AtRungs, alone
+from trainables.training.trial import run_trial
+from trainables.training.trial_state import PHASES
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
 PAIRS = [("Where was Kalo born?", "Born in Lima."), ("What does Kalo do?", "Works as a baker."), ("Say it", "Yes"), ("Nothing?", "")]

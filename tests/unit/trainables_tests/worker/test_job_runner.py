@@ -7,8 +7,9 @@ from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.plain_engine import PlainEngine, random_examples, random_llama
 from trainables.benchmarks.encoded_benchmark import LaneData
 from trainables.data.examples import Benchmark
-from trainables.jobs import TrialJob, Verdict
-from trainables.training.trial import PHASES
+from trainables.events import Verdict
+from trainables.jobs import TrialJob
+from trainables.training.trial_state import PHASES
 from trainables.worker import job_runner as module
 from trainables.worker.job_runner import JobRunner
 

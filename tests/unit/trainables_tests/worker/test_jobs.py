@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.jobs import JOB, MeasureJob, PrepareJob, TrialJob, Verdict
+from trainables.events import Verdict
+from trainables.jobs import JOB, MeasureJob, PrepareJob, TrialJob
 
 MODEL = ModelSettings(base="scratch")
 JOBS = [

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from search_spaces.settings.model_settings import ModelSettings
-from trainables.jobs import MeasureJob, TrialFailedError, Verdict
+from trainables.events import TrialFailedError, Verdict
+from trainables.jobs import MeasureJob
 from trainables.worker import lane_worker
 from trainables.worker.lane_worker import PROGRESS_EVERY_S, Reporter, lane_loop
 

@@ -1,0 +1,57 @@
+"""All metrics of a model on parts of a benchmark, and the reference log-probabilities of its forget set."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.trial_settings import EngineSettings, TrialSettings
+from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.engine.zero3_engine import Engine, Weights
+from trainables.generation.inference import Logps, answer_logps, inference
+from trainables.metrics.evaluate import EvaluationResult, aggregate_parts, score_part
+from trainables.metrics.fluency import add_fluency, add_perplexity
+from trainables.metrics.gradient_norm import add_gradient_norms
+from trainables.probes.probing import probe
+
+PARTS = ("validation", "test")
+
+
+def measure(
+    engine: Engine,
+    data: LaneData,
+    trial: TrialSettings,
+    parts: tuple[str, ...],
+    evaluation: EvaluationSettings,
+    *,
+    weights: Weights = "policy",
+    original: Mapping[str, Any] | None = None,
+    retrained: Mapping[str, Any] | None = None,
+) -> EvaluationResult:
+    """All metrics that the data allows, of the policy as it is under `trial` or of the pristine model. Ranks: all."""
+    settings = trial.engine
+    retrained_items = retrained["items"] if retrained else {}
+    sources = {name: data.benchmark.parts[name] for name in parts}
+    with inference(engine, settings, weights) as model:
+        items = {name: score_part(model, part, retrained_items.get(name)) for name, part in sources.items()}
+        for name, part in sources.items():
+            if evaluation.gradient_norm:
+                add_gradient_norms(model, engine.plain_model(weights), part, items[name])
+            if evaluation.fluency == "gibberish":
+                add_fluency(model, evaluation.gibberish_model, items[name], part)
+    if evaluation.fluency == "perplexity":
+        with inference(engine, settings, "pristine") as model:
+            for name, part in sources.items():
+                add_perplexity(model, part, items[name])
+    metrics = aggregate_parts(items, original["metrics"] if original else None, retrained_items)
+    if evaluation.probes:
+        metrics |= probe(engine, data, parts, evaluation, evaluation.probes, trial, weights).metrics
+    return EvaluationResult(metrics, items)
+
+
+def reference_logp(engine: Engine, data: LaneData, settings: EngineSettings) -> dict[str, Logps]:
+    """Of the tokens of each forget response under the pristine weights, by example id, equal on every rank. Ranks: all."""
+    mine = list(data.forget[engine.rank :: engine.world_size])
+    with inference(engine, settings, "pristine") as model:
+        logp = answer_logps(model, mine, at_most=math.ceil(len(data.forget) / engine.world_size))
+    return dict(engine.gather([(item.id, value) for item, value in zip(mine, logp, strict=True)]))
