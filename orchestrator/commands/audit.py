@@ -10,7 +10,7 @@ from orchestrator.commands.run import sweep_run
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
-    from orchestrator.storage.trial_records import Audit
+    from orchestrator.storage.followup_records import Audit
     from search_spaces.settings.evaluation_settings import EvaluationSettings
     from search_spaces.settings.sweep_settings import SweepSettings
 
@@ -55,11 +55,11 @@ def audit(
 def _audit_sweep(
     name: str, picked: str, probes: str, overrides: list[str] | None, storage: Path | None, tracking_uri: str | None, as_json: bool
 ) -> "tuple[list[Audit], str]":
-    from orchestrator.followups.audits import Subject
     from orchestrator.followups.model_export import find_weights
     from orchestrator.pareto.front import build_front
     from orchestrator.pareto.member_selection import ChosenRung, choose_rung, pick
     from orchestrator.pareto.objectives import criteria_of
+    from orchestrator.storage.followup_records import Subject
     from search_spaces.loading.changed_settings import with_probe_settings
 
     folder, settings, study = open_named(name, storage)
@@ -79,7 +79,7 @@ def _audit_sweep(
 def _audit_folder(
     model: str, data: str | None, probes: str, overrides: list[str] | None, storage: Path | None, as_json: bool
 ) -> "tuple[list[Audit], str]":
-    from orchestrator.followups.audits import Subject
+    from orchestrator.storage.followup_records import Subject
     from search_spaces.paths import is_local, resolved
 
     if data is None:

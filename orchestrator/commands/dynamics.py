@@ -29,7 +29,8 @@ def dynamics(
 ) -> None:
     """Predict what one unlearning step does to other answers (AKG), and take it: targets, rephrasings, likelihood bands, unrelated text."""
     with user_errors():
-        from orchestrator.terminal.dynamics_tables import draw_dynamics, show_dynamics
+        from orchestrator.report.dynamics_picture import draw_dynamics
+        from orchestrator.terminal.dynamics_tables import show_dynamics
         from trainables.analysis.dynamics_job import DynamicsJob, run_dynamics
 
         pairs = parse_losses(losses)

@@ -54,8 +54,8 @@ def export(
         screen().print(f"{chosen.name} of {sweep}: {output}", highlight=False, soft_wrap=True)
         if register is not None:
             from orchestrator.pareto.objectives import objective_values, objectives_of
-            from orchestrator.sweep.publisher import EXPERIMENT
             from orchestrator.tracking.model_registry import RegistryEntry, register_model
+            from orchestrator.tracking.tracking_store import EXPERIMENT
 
             values = objective_values(chosen.metrics, objectives_of(settings), "test") or {}
             tags = {f"test.{name}": repr(value) for name, value in values.items()}
@@ -111,8 +111,8 @@ def _recorded(
 ) -> "tuple[SweepSettings, TrialRecord, TrackedSweep | None]":
     """A trial from the study's journal, or from MLflow where there is none; and what MLflow knows of the sweep's origins."""
     from orchestrator.pareto.member_selection import find_trial
-    from orchestrator.sweep.publisher import EXPERIMENT
     from orchestrator.tracking.tracked_sweep import read_tracked_sweep, read_tracked_trials
+    from orchestrator.tracking.tracking_store import EXPERIMENT
 
     tracked: TrackedSweep | None
     if folder.settings.is_file() and not from_mlflow:
@@ -136,7 +136,7 @@ def _with_workers(settings: "SweepSettings", workers: int) -> "SweepSettings":
 
 def tracking_store(given: str | None, folder: "SweepFolder") -> str:
     """Where the sweep was tracked, as far as this command can know."""
-    from orchestrator.sweep.publisher import default_tracking_uri
+    from orchestrator.tracking.tracking_store import default_tracking_uri
 
     return given or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(folder.root)
 
@@ -150,8 +150,8 @@ def _identity(folder: "SweepFolder") -> str | None:
 
 def _tracked(uri: str, sweep: str, folder: "SweepFolder") -> "TrackedSweep | None":
     """What MLflow knows of a sweep whose folder is here; None where it is away or knows nothing."""
-    from orchestrator.sweep.publisher import EXPERIMENT
     from orchestrator.tracking.tracked_sweep import read_tracked_sweep
+    from orchestrator.tracking.tracking_store import EXPERIMENT
 
     try:
         return read_tracked_sweep(uri, EXPERIMENT, sweep, _identity(folder))

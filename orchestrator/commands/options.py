@@ -14,7 +14,7 @@ from search_spaces.full_disk import full_disk
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
-    from orchestrator.search import Study
+    from orchestrator.search.study import Study
     from orchestrator.storage.sweep_folder import SweepFolder
     from search_spaces.settings.sweep_settings import SweepSettings
     from trainables.data.examples import Benchmark
@@ -71,7 +71,7 @@ def check_hub(sweep: "SweepSettings", file: str) -> None:
 
 def open_named(name: str, storage: Path | None) -> "tuple[SweepFolder, SweepSettings, Study]":
     """A sweep by its name: folder, settings, and its study to read."""
-    from orchestrator.search import Study
+    from orchestrator.search.study import Study
     from orchestrator.storage.sweep_folder import open_sweep, storage_root
 
     folder, settings = open_sweep(storage_root(storage), name)

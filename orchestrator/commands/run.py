@@ -115,7 +115,7 @@ def start(sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri:
         retrained = plan.retrained.folder if plan.retrained else "none"
         console.print(f"original: {plan.original.folder}\nretrained: {retrained}", highlight=False, soft_wrap=True)
         return
-    from orchestrator.sweep.publisher import closing_lines
+    from orchestrator.terminal.closing_lines import closing_lines
 
     for line in closing_lines(sweep, run.folder, records, run.tracking_uri):
         console.print(line, highlight=False, soft_wrap=True)
@@ -138,8 +138,8 @@ def sweep_run(
     ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial)
     with LiveProgress(console, ledger, sweep.search.trials) as progress:
         progress.stage("loading Ray, Optuna and MLflow")
-        from orchestrator.sweep.publisher import default_tracking_uri
         from orchestrator.sweep.sweep_run import SweepRun
+        from orchestrator.tracking.tracking_store import default_tracking_uri
 
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(root)
         yield SweepRun(sweep, file, folder, uri, progress)

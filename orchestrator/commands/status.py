@@ -34,7 +34,7 @@ def front(
 ) -> None:
     """Show the Pareto front of a sweep."""
     with user_errors():
-        from orchestrator.sweep.publisher import sweep_front
+        from orchestrator.report.html_report import sweep_front
         from orchestrator.terminal.sweep_tables import front_csv, show_front
 
         folder, settings, study = open_named(sweep, storage)
@@ -51,7 +51,7 @@ def front(
 def report(sweep: Sweep, storage: Storage = None) -> None:
     """Write the report of a sweep again from its study."""
     with user_errors():
-        from orchestrator.sweep.publisher import write_sweep_report
+        from orchestrator.report.html_report import write_sweep_report
 
         folder, settings, study = open_named(sweep, storage)
         html, png = write_sweep_report(settings, folder, study)
@@ -89,8 +89,9 @@ def compare(
     """Set sweeps side by side: hypervolumes with intervals, best values, worker-hours."""
     with user_errors():
         from orchestrator.followups.comparison import compare as compare_views
-        from orchestrator.followups.comparison import data_digest, read_view
-        from orchestrator.terminal.comparison_tables import comparison_json, draw_comparison, show_comparison
+        from orchestrator.report.comparison_picture import draw_comparison
+        from orchestrator.storage.sweep_view import data_digest, read_view
+        from orchestrator.terminal.comparison_tables import comparison_json, show_comparison
 
         opened = [open_named(name, storage) for name in sweeps]
         views = [read_view(folder, settings, study.records()) for folder, settings, study in opened]

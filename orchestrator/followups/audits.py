@@ -7,15 +7,14 @@ a killed driver repeats only what was running.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.lanes.job_queue import LostError
 from orchestrator.storage.baselines import MEASUREMENT_VERSION, OnProgress
-from orchestrator.storage.sweep_folder import SweepFolder, write_json
-from orchestrator.storage.trial_records import Audit
+from orchestrator.storage.followup_records import Audit
+from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -24,18 +23,7 @@ from trainables.jobs import AuditJob
 if TYPE_CHECKING:
     # Only for its name: reading audits must not wait for Ray.
     from orchestrator.lanes.lane_pool import LanePool
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to audit."""
-
-    name: str
-    """`original`, `retrained`, `t0007@2`, or a folder."""
-    folder: str
-    """Its weights: a folder or hub id."""
-    rung: int | None = None
-    """Of a trial."""
+from orchestrator.storage.followup_records import Subject, note_audit, read_audit
 
 
 def plan_audits(
@@ -126,38 +114,13 @@ def run_audits(
             except UserError as error:
                 say(f"{job.name} [{place}/{len(jobs)}]: {error.message}")
                 continue
-        audits.append(_read(subject, Path(job.output)))
-        _note(folder, subject, Path(job.output))
+        audits.append(read_audit(subject, Path(job.output)))
+        note_audit(folder, subject, Path(job.output))
         say(f"{job.name} [{place}/{len(jobs)}]: {len(audits[-1].hidden)} of {audits[-1].facts} facts look forgotten and are not")
         if folder.stop_request.exists():
             say(f"stopped by `lethe stop` with {len(jobs) - place} audits left; the same command goes on with them")
             break
     return audits
-
-
-def read_audits(folder: SweepFolder) -> list[Audit]:
-    """The newest audit of each model, in the order in which they were first made; none before the first."""
-    known = _index(folder)
-    entries = [(Subject(name, "", entry["rung"]), folder.path / "audits" / entry["file"]) for name, entry in known.items()]
-    return [_read(subject, file) for subject, file in entries if file.is_file()]
-
-
-def _read(subject: Subject, file: Path) -> Audit:
-    found = json.loads(file.read_text())
-    return Audit(subject.name, found["metrics"], found["leaks"], found["facts"], file.stem.rpartition("-")[2], subject.rung)
-
-
-def _note(folder: SweepFolder, subject: Subject, file: Path) -> None:
-    write_json(_index_file(folder), _index(folder) | {subject.name: {"rung": subject.rung, "file": file.name}})
-
-
-def _index(folder: SweepFolder) -> dict[str, Any]:
-    file = _index_file(folder)
-    return json.loads(file.read_text()) if file.is_file() else {}
-
-
-def _index_file(folder: SweepFolder) -> Path:
-    return folder.path / "audits.json"
 
 
 def _file_name(subject: Subject) -> str:

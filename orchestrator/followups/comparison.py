@@ -3,17 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from orchestrator.followups.confirmation import read_confirmations
 from orchestrator.pareto.front import Front, build_front
 from orchestrator.pareto.hypervolume_statistics import Curve, Interval, bootstrap_interval, hypervolume_at, hypervolume_curve
 from orchestrator.pareto.objectives import Criteria, Objective, criteria_of, objective_values, objectives_of
 from orchestrator.pareto.seed_statistics import Estimate, confirmed_front
-from orchestrator.storage.baselines import read_baselines
-from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.trial_records import BASELINES, SweepView, TrialRecord
+from orchestrator.storage.sweep_view import SweepView
+from orchestrator.storage.trial_records import BASELINES
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
-from trainables.benchmarks.registry import load_benchmark
 
 
 @dataclass(frozen=True)
@@ -51,24 +48,6 @@ class Comparison:
     sweeps: tuple[ComparedSweep, ...]
     warnings: tuple[str, ...]
     """What makes the comparison less than fair."""
-
-
-def read_view(folder: SweepFolder, sweep: SweepSettings, records: Sequence[TrialRecord]) -> SweepView:
-    """What a comparison needs of a sweep on disk.
-
-    Raises:
-        UserError: A measurement was removed by hand.
-    """
-    baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
-    return SweepView(sweep, records, baselines, {}, read_confirmations(folder))
-
-
-def data_digest(sweep: SweepSettings) -> str | None:
-    """Hash of the benchmark's contents; None when it cannot be read here and now."""
-    try:
-        return load_benchmark(sweep.data).digest
-    except UserError:
-        return None
 
 
 def compare(views: Sequence[SweepView], digests: Sequence[str | None]) -> Comparison:

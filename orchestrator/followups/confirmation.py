@@ -4,19 +4,17 @@ Repetitions are no trials of the search: the study never hears of them, and they
 beside it, which is complete at every moment, so that a killed driver repeats only what was running.
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lanes.job_queue import LostError
 from orchestrator.pareto.front import FrontMember
 from orchestrator.pareto.objectives import Objective, objective_values, objectives_of, why_unusable
 from orchestrator.storage.baselines import OnProgress, Plan
+from orchestrator.storage.followup_records import Confirmation
 from orchestrator.storage.sweep_folder import SweepFolder, write_json
-from orchestrator.storage.trial_records import Confirmation
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -25,6 +23,7 @@ from trainables.jobs import TrialJob
 if TYPE_CHECKING:
     # Only for its name: reading confirmations must not wait for Ray.
     from orchestrator.lanes.lane_pool import LanePool
+from orchestrator.storage.followup_records import confirmations_file, read_confirmations
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def run_repetitions(
         except UserError as error:
             result = _failed(repetition, error.message.removeprefix(f"{repetition.name} failed: "))
         results.append(result)
-        write_json(_file(folder), [asdict(known) for known in results])
+        write_json(confirmations_file(folder), [asdict(known) for known in results])
         say(f"{result.name} [{place}/{len(repetitions)}]: {_told(result, objectives_of(sweep))}")
         if folder.stop_request.exists():
             say(f"stopped by `lethe stop` with {len(repetitions) - place} repetitions left; the same command goes on with them")
@@ -131,16 +130,6 @@ def repetition_job(repetition: Repetition, sweep: SweepSettings, plan: Plan) -> 
         retrained=str(plan.retrained.measurement) if plan.retrained else None,
         stop_at_rung=repetition.member.rung,
     )
-
-
-def read_confirmations(folder: SweepFolder) -> list[Confirmation]:
-    """The results that are there, in the order in which they came; none before the first."""
-    file = _file(folder)
-    return [Confirmation(**entry) for entry in json.loads(file.read_text())] if file.is_file() else []
-
-
-def _file(folder: SweepFolder) -> Path:
-    return folder.path / "confirmations.json"
 
 
 def _confirmation(repetition: Repetition, outcome: Mapping[str, Any], objectives: Sequence[Objective]) -> Confirmation:

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.followups.comparison import data_digest
-from orchestrator.followups.confirmation import read_confirmations
 from orchestrator.pareto.member_selection import ChosenRung
 from orchestrator.pareto.objectives import objectives_of
 from orchestrator.storage.baselines import read_baselines
+from orchestrator.storage.followup_records import read_confirmations
 from orchestrator.storage.provenance import flattened
 from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.storage.sweep_view import data_digest
 from search_spaces.paths import is_local
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings

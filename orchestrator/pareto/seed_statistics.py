@@ -10,7 +10,7 @@ from scipy import stats
 from orchestrator.pareto.dominance import Attainment, attainment, hypervolume
 from orchestrator.pareto.front import Front, FrontMember
 from orchestrator.pareto.objectives import Criteria, objective_values, to_minimised
-from orchestrator.storage.trial_records import Confirmation
+from orchestrator.storage.followup_records import Confirmation
 
 CONFIDENCE = 0.95
 

@@ -9,7 +9,8 @@ from typing import Literal
 from orchestrator.pareto.dominance import hypervolume
 from orchestrator.pareto.front import Front, rung_name
 from orchestrator.pareto.objectives import Objective, minimised_reference, objective_values, to_minimised
-from orchestrator.storage.trial_records import SweepView, TrialRecord
+from orchestrator.storage.sweep_view import SweepView
+from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.catalogue.method_catalogue import METHODS
 from search_spaces.settings.sweep_settings import SweepSettings
 

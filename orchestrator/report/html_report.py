@@ -2,14 +2,16 @@
 
 import json
 import os
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from orchestrator.pareto.front import Front, build_front
+from orchestrator.pareto.front import Front, build_front, front_json
 from orchestrator.pareto.objectives import Objective, criteria_of, objectives_of
+from orchestrator.report.audit_table import audit_columns
 from orchestrator.report.figure_data import points_of, squeeze_groups
 from orchestrator.report.interactive_figures import front_figure, hypervolume_figure, importance_figure, parallel_figure, squeeze_figure
 from orchestrator.report.sections.audit_section import EXPLANATION as AUDIT
@@ -22,9 +24,15 @@ from orchestrator.report.sections.stopping_section import EXPLANATION as EARLY_S
 from orchestrator.report.sections.stopping_section import stopping_section
 from orchestrator.report.still_picture import draw_picture
 from orchestrator.report.tables import failed_table, front_table
+from orchestrator.search.study import Study
+from orchestrator.storage.baselines import read_baselines
+from orchestrator.storage.followup_records import read_audits, read_confirmations
 from orchestrator.storage.provenance import redacted
-from orchestrator.storage.trial_records import SweepView
+from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.storage.sweep_view import SweepView
+from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.catalogue.metric_catalogue import METRICS
+from search_spaces.settings.sweep_settings import SweepSettings
 
 HTML_NAME, PICTURE_NAME = "report.html", "front.png"
 _SQUEEZING = """Probability of the forgotten facts on unseen questions: in the wording that was unlearned (canonical), and in all other
@@ -142,3 +150,17 @@ def _summary(view: SweepView, objectives: tuple[Objective, ...], front: Front) -
     reference = ", ".join(f"{objective.name} {objective.reference:g}" for objective in objectives)
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trial yet"
     return f"{told}. {len(front.members)} on the front, hypervolume {front.hypervolume:.4f} against the reference point {reference}."
+
+
+def sweep_front(sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord]) -> dict:
+    """The front as `lethe front --json` prints it, baselines and what audits found included."""
+    baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
+    return front_json(sweep, records, baselines) | {"audits": {audit.name: audit_columns(audit) for audit in read_audits(folder)}}
+
+
+def write_sweep_report(sweep: SweepSettings, folder: SweepFolder, study: Study) -> tuple[Path, Path]:
+    """Write the report from the study. Returns: the HTML file and the picture."""
+    baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
+    importances = {objective.name: study.importances(objective.name) for objective in objectives_of(sweep)}
+    view = SweepView(sweep, study.records(), baselines, importances, read_confirmations(folder), read_audits(folder))
+    return write_report(folder.path, view)

@@ -29,7 +29,8 @@ from orchestrator.report.figure_data import (
     yardstick,
 )
 from orchestrator.report.parallel_axes import ParallelAxis, parallel_axes
-from orchestrator.storage.trial_records import SweepView, TrialRecord
+from orchestrator.storage.sweep_view import SweepView
+from orchestrator.storage.trial_records import TrialRecord
 
 _SYMBOLS = {"none": "circle", "token": "square", "sequence": "triangle-up", "token+sequence": "diamond"}
 BASELINE_SYMBOLS = {"original": "x", "prompted": "triangle-down", "retrained": "star", "retrained_twin": "star-open"}

@@ -31,7 +31,7 @@ from orchestrator.report.figure_data import (
     yardstick,
 )
 from orchestrator.report.parallel_axes import parallel_axes
-from orchestrator.storage.trial_records import SweepView
+from orchestrator.storage.sweep_view import SweepView
 
 _MARKERS = {"none": "o", "token": "s", "sequence": "^", "token+sequence": "D"}
 BASELINE_MARKERS = {"original": "X", "prompted": "v", "retrained": "*", "retrained_twin": "P"}

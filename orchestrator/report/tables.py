@@ -5,9 +5,9 @@ from html import escape
 from typing import Any
 
 from orchestrator.pareto.front import Front
+from orchestrator.report.audit_table import titles_of
 from orchestrator.report.figure_data import baseline_points, better, group_name, method_and_beliefs
-from orchestrator.storage.trial_records import SweepView
-from orchestrator.terminal.audit_tables import titles_of
+from orchestrator.storage.sweep_view import SweepView
 
 
 def leaderboard(front: Mapping[str, Any]) -> str:

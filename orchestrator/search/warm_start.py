@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.pareto.objectives import Criteria, criteria_of
-from orchestrator.search import Study
 from orchestrator.search.selected_rung import selected_rung, why_failed
+from orchestrator.search.study import Study
 from orchestrator.storage.sweep_folder import SweepFolder, open_sweep, write_json
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.space import Domain, apply, same_value, sample, trial_value

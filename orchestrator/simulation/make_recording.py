@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from orchestrator.simulation.learning_curves import features, logits_of
 from orchestrator.simulation.recording import MEASURED
 from orchestrator.storage.sweep_folder import SweepFolder, open_sweep

@@ -6,13 +6,13 @@ from shlex import quote
 
 from rich.console import Console
 
+from orchestrator.report.html_report import sweep_front
 from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recorded_range import check_covered
 from orchestrator.simulation.recording import Recording, packaged_recording
 from orchestrator.simulation.virtual_sweep import VirtualSweep
 from orchestrator.storage.sweep_folder import SweepFolder, storage_root, write_json
 from orchestrator.storage.trial_records import TrialRecord
-from orchestrator.sweep.publisher import sweep_front
 from orchestrator.terminal.live_progress import duration
 from orchestrator.terminal.sweep_tables import show_front
 from search_spaces.settings.sweep_settings import SweepSettings
@@ -45,15 +45,15 @@ def simulate(sweep: SweepSettings, file: str, root: Path, lanes: int, console: C
     with folder.opened(sweep, file):
         _write_baselines(folder, recording)
         simulated = VirtualSweep(sweep, folder, lanes, LearningCurves(recording))
-        simulated.run(Progress(simulated, console))
+        simulated.run(SimulationProgress(simulated, console))
     show_front(sweep_front(sweep, folder, simulated.study.records()), console)
     for line in closing_lines(simulated):
         console.print(line, highlight=False, soft_wrap=True)
     return simulated
 
 
-class Progress:
-    """A witness that says now and then how far a simulation is.
+class SimulationProgress:
+    """An observer that prints now and then how far a simulation is.
 
     Args:
         simulated: What it watches.

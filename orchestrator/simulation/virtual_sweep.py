@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.search import Study
 from orchestrator.search.budget import Ending, busy_s
 from orchestrator.search.early_stopping import RungJudge
+from orchestrator.search.study import Study
 from orchestrator.search.sweep_state import Ledger
 from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recording import Seconds
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.trial_records import Asked, TrialRecord
-from orchestrator.sweep.trial_recorder import Recorder, Witness
+from orchestrator.sweep.trial_recorder import Recorder, TrialObserver
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.settings.trial_settings import TrialSettings
@@ -79,8 +79,8 @@ def run_lanes(lanes: Sequence[Iterator[float]], clock: VirtualClock) -> None:
             heapq.heappush(due, (clock.now_s + wait_s, number))
 
 
-class Nobody:
-    """A witness that looks away."""
+class SilentObserver:
+    """An observer that ignores every event."""
 
     def rung(self, record: TrialRecord, rung: int) -> None:
         """A trial has reached a rung."""
@@ -115,13 +115,14 @@ class VirtualSweep:
         self.driver = Stopwatch()
         """Runs while the driver works, and not while results are made up."""
 
-    def run(self, witness: Witness | None = None) -> None:
+    def run(self, observer: TrialObserver | None = None) -> None:
         """Run what remains.
 
         Args:
-            witness: Shown every rung and end.
+            observer: Shown every rung and end.
         """
-        recorder = Recorder(self.study, self.ledger, self.folder, RungJudge(self.sweep, self.ledger), self.ending, witness or Nobody())
+        judge = RungJudge(self.sweep, self.ledger)
+        recorder = Recorder(self.study, self.ledger, self.folder, judge, self.ending, observer or SilentObserver())
         self.driver.start()
         run_lanes([self._lane(recorder) for _ in range(self.lanes)], self.clock)
         self.driver.stop()

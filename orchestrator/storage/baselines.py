@@ -4,12 +4,10 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orchestrator.storage.sweep_folder import SweepFolder, write_json
-from orchestrator.storage.trial_records import BASELINES
+from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.sweep_settings import SweepSettings
@@ -19,7 +17,7 @@ from trainables.jobs import MeasureJob, PrepareJob
 
 if TYPE_CHECKING:
     # Only for its name: `lethe plan` reads this module and must not wait for Ray.
-    from orchestrator.lanes.lane_pool import LanePool
+    pass
 
 RECIPE_VERSION = 1
 """Raise it when the same settings would train another model or measure another number, so that caches are not believed."""
@@ -147,27 +145,6 @@ class _Planner:
             )
             self.measure.append(job)
         return baseline
-
-
-def ensure_baselines(plan: Plan, pool: "LanePool", folder: SweepFolder, on_progress: OnProgress) -> None:
-    """Run what the plan still needs, on the lanes that the trials will use.
-
-    Raises:
-        UserError: A model cannot be loaded, prepared or measured.
-    """
-    stages = (("preparing", plan.prepare), ("measuring", plan.measure[:1]), ("measuring", plan.measure[1:]))
-    for verb, jobs in stages:  # the others are measured against the retrained model's measurement, so in this order
-        tickets = []
-        for job in jobs:
-            ticket = f"{verb} the {job.name} model"
-            pool.submit(ticket, job)
-            tickets.append(ticket)
-        for ticket in tickets:
-            pool.wait(ticket, partial(on_progress, ticket))
-    known = {name: getattr(plan, name) for name in BASELINES}
-    write_json(
-        folder.baselines, {name: {"folder": b.folder, "measurement": str(b.measurement)} for name, b in known.items() if b is not None}
-    )
 
 
 def read_baselines(folder: SweepFolder) -> dict[str, Baseline]:

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from search_spaces.settings.sweep_settings import SweepSettings
-
 Status = Literal["running", "finished", "stopped", "failed"]
 """`stopped` trials ended at a rung before their last, with results up to there; `failed` ones have none."""
 
@@ -72,75 +70,3 @@ class TrialRecord:
         return self.status != "running"
 
 
-@dataclass(frozen=True)
-class Confirmation:
-    """One repetition of a trial under another seed, up to a rung. No trial of the search: the study does not know it."""
-
-    trial_id: str
-    """The trial whose settings it has."""
-    rung: int
-    """Where it ended, from 1, on the path of the full schedule."""
-    seed: int
-    """Seed of the repetition, never one that the search has used."""
-    member: str
-    """The front member that it repeats: `t0007@2`."""
-    metrics: Mapping[str, float]
-    """Metrics at the rung, of both parts; keys as in `TrialRecord.metrics`. Empty when it failed."""
-    reason: str | None = None
-    """Why it failed; None when it did not."""
-    spent_s: float | None = None
-    """Time of its steps, beliefs and evaluation in seconds; None when it failed."""
-
-    @property
-    def key(self) -> tuple[str, int, int]:
-        """Trial, rung and seed: a sweep has one repetition of each."""
-        return self.trial_id, self.rung, self.seed
-
-    @property
-    def name(self) -> str:
-        """For people and MLflow: `t0007@2 seed 1`."""
-        return f"{self.member} seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What `lethe audit` found in a model: what it still knows of the forget set, although it may not show."""
-
-    name: str
-    """`t0007@2` for a member of a front, `original`, `retrained`, or a folder."""
-    metrics: Mapping[str, float]
-    """Metrics of the test part and of every probe made: `test/utility`, `test/leak_at_k`."""
-    leaks: Sequence[Mapping[str, Any]]
-    """Answers that tell: `probe` (`asked` is the evaluation's own question), `id` of the fact, `prompt`, `opening`, `answer`, `truth`."""
-    facts: int
-    """Facts that were asked for."""
-    way: str
-    """Names the settings of the probes: audits of different ways cannot be compared."""
-    rung: int | None = None
-    """Of a trial; None for other models."""
-
-    @property
-    def hidden(self) -> dict[str, list[Mapping[str, Any]]]:
-        """Leaks by fact, for facts that no question of the evaluation brings out: they look forgotten, and are not."""
-        shown = {leak["id"] for leak in self.leaks if leak["probe"] == "asked"}
-        found: dict[str, list[Mapping[str, Any]]] = {}
-        for leak in self.leaks:
-            if leak["id"] not in shown:
-                found.setdefault(leak["id"], []).append(leak)
-        return found
-
-
-@dataclass(frozen=True)
-class SweepView:
-    """Everything a report needs to know about a sweep."""
-
-    sweep: SweepSettings
-    records: Sequence[TrialRecord]
-    baselines: Mapping[str, Mapping[str, float]]
-    """Metrics of the `original` and, where there is one, the `retrained` model; same keys as `TrialRecord.metrics`."""
-    importances: Mapping[str, Mapping[str, float]]
-    """Per objective: space key -> importance; the shares of one objective add up to 1. Empty with few trials."""
-    confirmations: Sequence[Confirmation] = ()
-    """Repetitions of front members under new seeds, as far as `lethe confirm` was called."""
-    audits: Sequence[Audit] = ()
-    """What members of the front, the original and the retrained model still know, as far as `lethe audit` was called."""

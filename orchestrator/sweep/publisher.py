@@ -1,30 +1,23 @@
 """Makes what people look at out of the study: MLflow runs, the report, the closing lines. Never the reason that a sweep fails."""
 
-import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from shlex import quote
+from collections.abc import Callable, Iterable
 from typing import Any
-from urllib.parse import urlsplit
 
-from orchestrator.followups.audits import read_audits
-from orchestrator.followups.confirmation import read_confirmations
-from orchestrator.pareto.front import Front, build_front, front_as_json, front_json
-from orchestrator.pareto.objectives import criteria_of, objective_values, objectives_of
-from orchestrator.report.html_report import write_report
+from orchestrator.pareto.front import Front, front_as_json
+from orchestrator.report.html_report import sweep_front, write_sweep_report
 from orchestrator.report.tables import leaderboard
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from orchestrator.search.sweep_state import Ledger
 from orchestrator.storage.baselines import read_baselines
+from orchestrator.storage.followup_records import read_audits, read_confirmations
 from orchestrator.storage.provenance import provenance, redacted, sweep_identity
 from orchestrator.storage.sweep_folder import SweepFolder, write_json
-from orchestrator.storage.trial_records import SweepView, TrialRecord
-from orchestrator.terminal.audit_tables import audit_columns
 from orchestrator.tracking.run_contents import audit_run, confirmation_run
 from orchestrator.tracking.tracked_datasets import DatasetInfo, describe_datasets
 from orchestrator.tracking.tracker import SweepInfo, SweepSummary, Tracker, TrackingError
+from orchestrator.tracking.tracking_store import EXPERIMENT, VIEW_FILE
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -32,25 +25,12 @@ from trainables.benchmarks.registry import load_benchmark
 
 logger = logging.getLogger(__name__)
 
-EXPERIMENT = "lethe"
-"""MLflow experiment of all sweeps, so that they can be compared."""
 
 QUIET_S = 60.0
 """Seconds for which MLflow is left alone after it was away: one that hangs would hold up every event, and the end of the sweep."""
 
 LEADERBOARD_EVERY_S = 10.0
 """Least time between two leaderboards of a sweep that runs: a front may move with every trial, and people read slower."""
-
-VIEW_FILE = "mlflow_view.json"
-"""In the sweep's folder: where MLflow's saved view of it is."""
-
-MOST_MEMBERS_SHOWN = 12
-"""Lines of the front at the end of a run; `lethe front` shows all."""
-
-
-def default_tracking_uri(root: Path) -> str:
-    """A SQLite file beside the sweeps of a storage root, shared by all of them."""
-    return f"sqlite:///{root / 'mlflow.db'}"
 
 
 class Publisher:
@@ -194,64 +174,3 @@ class Publisher:
                 self.warn(f"warning: {error}. The sweep goes on; MLflow gets the rest at the end, or at the next `lethe run`.")
 
 
-def sweep_front(sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord]) -> dict:
-    """The front as `lethe front --json` prints it, baselines and what audits found included."""
-    baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
-    return front_json(sweep, records, baselines) | {"audits": {audit.name: audit_columns(audit) for audit in read_audits(folder)}}
-
-
-def write_sweep_report(sweep: SweepSettings, folder: SweepFolder, study: Study) -> tuple[Path, Path]:
-    """Write the report from the study. Returns: the HTML file and the picture."""
-    baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
-    importances = {objective.name: study.importances(objective.name) for objective in objectives_of(sweep)}
-    view = SweepView(sweep, study.records(), baselines, importances, read_confirmations(folder), read_audits(folder))
-    return write_report(folder.path, view)
-
-
-def closing_lines(sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord], uri: str) -> list[str]:
-    """What the last lines of a run say: the front, what failed, where the report is, how to open MLflow."""
-    objectives = objectives_of(sweep)
-    front = build_front(records, criteria_of(sweep))
-    failed = [record for record in records if record.status == "failed"]
-    stopped = sum(record.status == "stopped" for record in records)
-    lines = [f"Pareto front on the test part: {_members(front)} of {len(records)} trials, hypervolume {front.hypervolume:.4f}"]
-    lines += [f"  {member.name}: {_values(dict(member.objectives))}" for member in front.members[:MOST_MEMBERS_SHOWN]]
-    if len(front.members) > MOST_MEMBERS_SHOWN:
-        lines.append(f"  and {len(front.members) - MOST_MEMBERS_SHOWN} more")
-    for name, baseline in read_baselines(folder).items():
-        values = objective_values(baseline.metrics(), objectives, "test")
-        lines += [f"  {name} model: {_values(values)}"] if values else []
-    if stopped:
-        lines.append(f"{stopped} trial{'s' * (stopped > 1)} stopped at a rung before the last: see `lethe status {sweep.name}`")
-    if failed:
-        lines.append(f"{len(failed)} trial{'s' * (len(failed) > 1)} failed; the first, {failed[0].trial_id}: {failed[0].reason}")
-    storage = "" if folder.root == Path("lethe-runs").resolve() else f" --storage {quote(str(folder.root))}"
-    lines.append(f"table: lethe front {sweep.name}{storage}")
-    lines.append(f"report: {folder.path / 'report.html'} (picture: {folder.path / 'front.png'})")
-    lines.append(_way_to_mlflow(sweep.name, folder, uri))
-    return lines
-
-
-def _way_to_mlflow(name: str, folder: SweepFolder, uri: str) -> str:
-    """How to open MLflow: on the saved view where there is one."""
-    file = folder.path / VIEW_FILE
-    view = json.loads(file.read_text()) if file.is_file() else {}
-    path = view["path"] if view.get("uri") == redacted(uri) else ""
-    if not uri.startswith("http"):
-        return f"MLflow: mlflow ui --backend-store-uri {quote(redacted(uri))}, then open http://127.0.0.1:5000{path}"
-    if not path:
-        return f"MLflow: {redacted(uri)}, experiment {EXPERIMENT}, run {name}"
-    parts = urlsplit(uri)
-    # A browser asks for the name and password itself.
-    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{path}"
-    return f"MLflow: {address} (experiment {EXPERIMENT}, run {name})"
-
-
-def _members(front: Front) -> str:
-    trials = len(front.trial_ids)
-    rungs = f" ({len(front.members)} rungs)" if len(front.members) != trials else ""
-    return f"{trials}{rungs}"
-
-
-def _values(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in values.items())

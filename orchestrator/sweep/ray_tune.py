@@ -8,7 +8,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from orchestrator.storage.trial_records import Asked, trial_id
 from orchestrator.sweep.trial_recorder import Recorder
 

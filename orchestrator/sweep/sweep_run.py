@@ -14,8 +14,8 @@ import ray
 from ray import tune
 
 from cluster.capacity.lane_capacity import require_lanes
-from orchestrator.followups.audits import Subject, plan_audits, run_audits
-from orchestrator.followups.confirmation import confirmation_seeds, plan_repetitions, read_confirmations, run_repetitions
+from orchestrator.followups.audits import plan_audits, run_audits
+from orchestrator.followups.confirmation import confirmation_seeds, plan_repetitions, run_repetitions
 from orchestrator.followups.reproduction import Outcome, reproduce_trial
 from orchestrator.lanes.lane_pool import LanePool
 from orchestrator.lanes.library_logs import library_logs
@@ -24,20 +24,22 @@ from orchestrator.lanes.sigterm import terminating
 from orchestrator.lanes.system_metrics_collector import samples_collected
 from orchestrator.pareto.member_selection import pick
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.search import Study
 from orchestrator.search.budget import Ending, busy_s
 from orchestrator.search.early_stopping import RungJudge
+from orchestrator.search.study import Study
 from orchestrator.search.sweep_state import Ledger
 from orchestrator.search.warm_start import warm_trials
-from orchestrator.storage.baselines import Plan, ensure_baselines, plan_baselines
+from orchestrator.storage.baselines import Plan, plan_baselines
 from orchestrator.storage.cleaning import drop_unfinished
+from orchestrator.storage.followup_records import Audit, Confirmation, Subject, read_confirmations
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.trial_records import Asked, Audit, Confirmation, TrialRecord
-from orchestrator.sweep.publisher import EXPERIMENT, Publisher
+from orchestrator.storage.trial_records import Asked, TrialRecord
+from orchestrator.sweep.publisher import Publisher
 from orchestrator.sweep.ray_tune import Lease, RungScheduler, StudySearcher
-from orchestrator.sweep.trial_recorder import Recorder
-from orchestrator.terminal.live_progress import LiveProgress
+from orchestrator.sweep.session import ensure_baselines
+from orchestrator.sweep.trial_recorder import Observer, Recorder
 from orchestrator.tracking.tracked_sweep import read_tracked_trials
+from orchestrator.tracking.tracking_store import EXPERIMENT
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
@@ -59,7 +61,7 @@ class SweepRun:
     file: str
     folder: SweepFolder
     tracking_uri: str
-    progress: LiveProgress
+    observer: Observer
     worker: Callable[[dict[str, Any]], None] | None = None
     """What the lanes' workers run: see `LanePool`."""
 
@@ -80,10 +82,10 @@ class SweepRun:
             ending = Ending(self.sweep.budget, ledger, self.folder.stop_request, busy_s(ledger.records.values()))
             if resumed:
                 running, total = len(ledger.running), self.sweep.search.trials
-                self.progress.say(
+                self.observer.say(
                     f"resuming {self.sweep.name}: {ledger.ended} of {total} trials are done, {running} were running and start again"
                 )
-            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.progress.say)
+            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.observer.say)
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking") as tracking:
 
                 def on_change(numbers: Iterable[int]) -> Future[None]:
@@ -91,7 +93,7 @@ class SweepRun:
                     sending.add_done_callback(_log_failure)
                     return sending
 
-                recorder = Recorder(study, ledger, self.folder, RungJudge(self.sweep, ledger), ending, self.progress, on_change)
+                recorder = Recorder(study, ledger, self.folder, RungJudge(self.sweep, ledger), ending, self.observer, on_change)
                 recorder.tidy()
                 try:
                     if study.remaining() and ending.reason() is None:
@@ -101,7 +103,7 @@ class SweepRun:
                     if terminating():
                         tracking.submit(publisher.sweep_terminated).result()
                     else:
-                        self.progress.stage("writing the report")
+                        self.observer.stage("writing the report")
                         tracking.submit(publisher.sweep_ended, complete=_complete(study, ledger)).result()
             self._say_why_it_ended(study, ending)
             return study.records()
@@ -109,14 +111,14 @@ class SweepRun:
     def _open_study(self) -> Study:
         warm = warm_trials(self.folder, self.sweep, partial(read_tracked_trials, self.tracking_uri, EXPERIMENT))
         if warm:
-            self.progress.say(f"warm start: the sampler learns from {len(warm)} trials of {', '.join(self.sweep.search.warm_start)}")
+            self.observer.say(f"warm start: the sampler learns from {len(warm)} trials of {', '.join(self.sweep.search.warm_start)}")
         return Study.open(self.folder.journal, self.sweep, warm)
 
     def _say_why_it_ended(self, study: Study, ending: Ending) -> None:
         reason = ending.reason()
         if reason is not None and study.remaining():
             more = f"lift it and run again, or `lethe extend {self.sweep.name}`" if reason.startswith("budget.") else "`lethe run` goes on"
-            self.progress.say(f"the sweep ended with {study.remaining()} trials left: {reason}. To go on: {more}.")
+            self.observer.say(f"the sweep ended with {study.remaining()} trials left: {reason}. To go on: {more}.")
 
     def prepare(self) -> Plan:
         """Prepare and measure the models that the sweep stands on, and start no trial.
@@ -132,7 +134,7 @@ class SweepRun:
             with ray_session():
                 lanes = min(self._lanes(), max(1, len(plan.prepare)))
                 with LanePool(lanes, self.sweep.resources, self.folder.tune, worker=self.worker) as pool:
-                    ensure_baselines(plan, pool, self.folder, self.progress.stage)
+                    ensure_baselines(plan, pool, self.folder, self.observer.stage)
             return plan
 
     def confirm(self, picked: str, seeds: int) -> list[Confirmation]:
@@ -155,15 +157,15 @@ class SweepRun:
             members = pick(ledger.reported_front, picked)
             repetitions = plan_repetitions(members, confirmation_seeds(self.sweep, seeds), read_confirmations(self.folder))
             if repetitions:
-                self.progress.stage("starting Ray")
+                self.observer.stage("starting Ray")
                 with ray_session():
                     lanes = min(self._lanes(), len(repetitions))
                     with LanePool(lanes, self.sweep.resources, self.folder.tune, len(repetitions), self.worker) as pool:
-                        ensure_baselines(plan, pool, self.folder, self.progress.stage)
+                        ensure_baselines(plan, pool, self.folder, self.observer.stage)
                         with self._watching(pool):
-                            run_repetitions(repetitions, self.sweep, plan, pool, self.folder, self.progress.say, self.progress.stage)
-            self.progress.stage("writing the report")
-            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.progress.say)
+                            run_repetitions(repetitions, self.sweep, plan, pool, self.folder, self.observer.say, self.observer.stage)
+            self.observer.stage("writing the report")
+            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.observer.say)
             publisher.sweep_ended(complete=_complete(study, ledger))
             return read_confirmations(self.folder)
 
@@ -189,8 +191,8 @@ class SweepRun:
             subjects = [Subject(name, model.folder) for name, model in beside.items() if model is not None]
             subjects += members
             audits = self._run_audits(plan, subjects, plan_audits(subjects, self.sweep, evaluation, retrained, self.folder))
-            self.progress.stage("writing the report")
-            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.progress.say)
+            self.observer.stage("writing the report")
+            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.observer.say)
             publisher.sweep_ended(complete=_complete(study, ledger))
             return audits
 
@@ -207,13 +209,13 @@ class SweepRun:
     def _run_audits(self, plan: Plan | None, subjects: Sequence[Subject], jobs: Sequence[AuditJob]) -> list[Audit]:
         missing = sum(not Path(job.output).is_file() for job in jobs)
         if not missing:
-            return run_audits(subjects, jobs, None, self.folder, self.progress.say, self.progress.stage)
-        self.progress.stage("starting Ray")
+            return run_audits(subjects, jobs, None, self.folder, self.observer.say, self.observer.stage)
+        self.observer.stage("starting Ray")
         with ray_session(), LanePool(min(self._lanes(), missing), self.sweep.resources, self.folder.tune, missing, self.worker) as pool:
             if plan is not None:
-                ensure_baselines(plan, pool, self.folder, self.progress.stage)
+                ensure_baselines(plan, pool, self.folder, self.observer.stage)
             with self._watching(pool):
-                return run_audits(subjects, jobs, pool, self.folder, self.progress.say, self.progress.stage)
+                return run_audits(subjects, jobs, pool, self.folder, self.observer.say, self.observer.stage)
 
     def reproduce(self, record: TrialRecord, weights: Path | None = None, kept_rung: int | None = None) -> Outcome:
         """Run one trial again, beside the study, which may be another sweep's: `folder` is a scratch folder.
@@ -231,17 +233,17 @@ class SweepRun:
         """
         with library_logs(self.folder.driver_log):
             plan = plan_baselines(self.sweep, self.folder.models)
-            self.progress.stage("starting Ray")
+            self.observer.stage("starting Ray")
             with ray_session():
                 self._lanes()  # refuses a cluster without room for one
                 with LanePool(1, self.sweep.resources, self.folder.tune, 1, self.worker) as pool:
-                    ensure_baselines(plan, pool, self.folder, self.progress.stage)
+                    ensure_baselines(plan, pool, self.folder, self.observer.stage)
                     with self._watching(pool):
-                        return reproduce_trial(record, self.sweep, plan, pool, weights, kept_rung, self.progress.stage)
+                        return reproduce_trial(record, self.sweep, plan, pool, weights, kept_rung, self.observer.stage)
 
     def _ledger(self, study: Study) -> Ledger:
         ledger = Ledger(criteria_of(self.sweep), self.sweep.resources.workers_per_trial, study.records())
-        self.progress.ledger = ledger
+        self.observer.sweep_opened(ledger)
         return ledger
 
     def _lanes(self) -> int:
@@ -249,15 +251,16 @@ class SweepRun:
         return require_lanes(nodes, self.sweep.resources, self.file).lanes
 
     def _run_trials(self, plan: Plan, study: Study, recorder: Recorder, on_samples: Callable[[Iterable[int]], Future[None]]) -> None:
-        sweep, progress = self.sweep, self.progress
-        progress.stage("starting Ray")
+        sweep, observer = self.sweep, self.observer
+        observer.stage("starting Ray")
         with ray_session():
-            progress.lanes = lanes = min(self._lanes(), study.remaining())
-            progress.stage(f"starting {lanes} lane{'s' * (lanes > 1)} of {sweep.resources.workers_per_trial} ZeRO-3 workers")
+            lanes = min(self._lanes(), study.remaining())
+            observer.lanes_counted(lanes)
+            observer.stage(f"starting {lanes} lane{'s' * (lanes > 1)} of {sweep.resources.workers_per_trial} ZeRO-3 workers")
             measured_s = sweep.tracking.system_metrics_s
             with LanePool(lanes, sweep.resources, self.folder.tune, study.remaining(), self.worker, measured_s) as pool:
-                ensure_baselines(plan, pool, self.folder, progress.stage)
-                progress.stage(f"running {study.remaining()} trials")
+                ensure_baselines(plan, pool, self.folder, observer.stage)
+                observer.stage(f"running {study.remaining()} trials")
                 collected = samples_collected(pool.mailbox, self.folder, on_samples) if measured_s else nullcontext()
                 with self._watching(pool), collected:
                     self._tune(pool, study, plan, recorder, lanes)
@@ -271,11 +274,11 @@ class SweepRun:
     @contextmanager
     def _watching(self, pool: LanePool) -> Iterator[None]:
         """Show what the lanes are doing meanwhile."""
-        self.progress.snapshot = lambda: ray.get(pool.mailbox.snapshot.remote())
+        self.observer.lanes_watched(lambda: ray.get(pool.mailbox.snapshot.remote()))
         try:
             yield
         finally:
-            self.progress.snapshot = None
+            self.observer.lanes_watched(None)
 
     def _tune(self, pool: LanePool, study: Study, plan: Plan, recorder: Recorder, lanes: int) -> None:
         searcher = StudySearcher(

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from orchestrator.search import Study
 from orchestrator.search.budget import Ending
 from orchestrator.search.early_stopping import RungJudge
+from orchestrator.search.study import Study
 from orchestrator.search.sweep_state import Ledger
 from orchestrator.storage.cleaning import drop_unfinished
 from orchestrator.storage.sweep_folder import SweepFolder
@@ -18,17 +18,37 @@ from trainables.events import Verdict
 logger = logging.getLogger(__name__)
 
 
-class Witness(Protocol):
-    """Shows people what happens."""
+Snapshot = Callable[[], Mapping[str, Any]]
+"""Returns what the lanes are doing: `running` (trial -> lane, step, steps, loss), `queued` and `lanes`."""
+
+
+class TrialObserver(Protocol):
+    """Shows people what happens to trials."""
+
+    def say(self, line: str) -> None:
+        """Print one line that stays."""
 
     def rung(self, record: TrialRecord, rung: int) -> None:
         """A trial has reached a rung."""
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """A trial has ended; the ledger knows it already."""
+        """A trial has ended; the ledger holds its result already."""
 
-    def say(self, line: str) -> None:
-        """Something happened that people should know."""
+
+class Observer(TrialObserver, Protocol):
+    """Shows people what happens in one start of a sweep."""
+
+    def stage(self, name: str, progress: Mapping[str, Any] | None = None) -> None:
+        """Name what is going on, and how far it is."""
+
+    def sweep_opened(self, ledger: Ledger) -> None:
+        """The study is open: from now on `ledger` follows it."""
+
+    def lanes_counted(self, lanes: int) -> None:
+        """So many lanes will run the trials."""
+
+    def lanes_watched(self, snapshot: Snapshot | None) -> None:
+        """What the lanes are doing can be asked for; None: no longer."""
 
 
 class Recorder:
@@ -40,7 +60,7 @@ class Recorder:
         folder: Where logs and weights lie.
         judge: Decides who is kept, and who is stopped.
         ending: Why the sweep is ending, where it is.
-        witness: Shown every rung and end.
+        observer: Shown every rung and end.
         on_change: Told the numbers of trials that changed; must return at once.
     """
 
@@ -51,11 +71,11 @@ class Recorder:
         folder: SweepFolder,
         judge: RungJudge,
         ending: Ending,
-        witness: Witness,
+        observer: TrialObserver,
         on_change: Callable[[Iterable[int]], object] = lambda numbers: None,
     ) -> None:
         self.study, self.ledger, self.folder, self.judge, self.ending = study, ledger, folder, judge, ending
-        self.witness, self.on_change = witness, on_change
+        self.observer, self.on_change = observer, on_change
         self.lost: str | None = None
         """Why the lanes are gone, when they are."""
 
@@ -79,7 +99,7 @@ class Recorder:
                 self._log(number, event["line"])
             case "again":
                 self._log(number, event["line"])
-                self.witness.say(f"{trial_id(number)}: {event['line']}")
+                self.observer.say(f"{trial_id(number)}: {event['line']}")
             case "rung":
                 return self._rung(number, event["rung"], event["rungs"], event["metrics"])
             case "test":
@@ -101,7 +121,7 @@ class Recorder:
         shown = ", ".join(f"{o.name} {metrics[key]:.4g}" for o in criteria.objectives if (key := f"validation/{o.name}") in metrics)
         stops = "" if verdict.go_on or rung == rungs else f"; stopped: {verdict.reason}"
         self._log(number, f"rung {rung} of {rungs}: {shown}{'; kept' * verdict.keep}{stops}")
-        self.witness.rung(record, rung)
+        self.observer.rung(record, rung)
         self.on_change([number])
         return verdict
 
@@ -127,7 +147,7 @@ class Recorder:
         moved = {name for name, _ in (chosen ^ self.ledger.front.chosen) | (members ^ self.ledger.reported_front.keys)}
         self._drop_dominated_weights({record.trial_id, *moved})
         drop_unfinished(self.folder, [record])
-        self.witness.trial_ended(record)
+        self.observer.trial_ended(record)
         self.on_change({number, *(int(name[1:]) for name in moved)})
 
     def _drop_dominated_weights(self, trials: Iterable[str]) -> None:

@@ -2,33 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from rich.console import Console
 from rich.table import Table
 
-from orchestrator.followups.comparison import ComparedSweep, Comparison
+from orchestrator.followups.comparison import Comparison
 from orchestrator.pareto.hypervolume_statistics import Interval
 from orchestrator.pareto.seed_statistics import Estimate
-from orchestrator.report.figure_data import axis_title, staircase
-from orchestrator.report.still_picture import BASELINE_MARKERS, titled
 from orchestrator.storage.trial_records import BASELINES, OPTIONAL_BASELINES
-from search_spaces.user_errors import UserError
 
 SOURCES = {
     "seeds": "over seeds: 95 % t-interval of the mean hypervolume when the whole front is run again under new seeds",
     "trials": "over trials: bootstrap over the trials of the search; tells how much hangs on a few good draws, not how much seeds differ "
     "(`lethe confirm` tells that), and lies below the hypervolume, since a resample lacks a third of the trials",
 }
-# Okabe and Ito's palette, with a mark for each, so that prints without colour can be read too.
-_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#8a8a8a", "X"))
-_BARS: dict[str, Literal["solid", "dotted"]] = {"seeds": "solid", "trials": "dotted"}
-_INK, _GREY, _TEXT = "#222222", "#8a8a8a", 12
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
@@ -110,76 +98,3 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def draw_comparison(path: Path, comparison: Comparison) -> None:
-    """Draw all fronts, and hypervolume against worker-time, into one PNG.
-
-    Args:
-        path: File to write.
-        comparison: Its first two objectives are drawn; a lone one has no picture of the front.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
-    two = len(comparison.objectives) > 1
-    figure = Figure(figsize=(15 if two else 8, 6.2), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 1 + two, squeeze=False)[0]
-    if two:
-        _fronts(panels[0], comparison)
-    _curves(panels[-1], comparison)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=100, format="png")
-    except OSError as error:
-        raise UserError(f"the picture cannot be written: {error.strerror}", key="--png", value=str(path)) from error
-
-
-def _fronts(axes: Axes, comparison: Comparison) -> None:
-    first, second = comparison.objectives[:2]
-    for side, (colour, marker) in _styled_sides(comparison):
-        if len(comparison.objectives) == 2:
-            axes.plot(*staircase(side.front), color=colour, linewidth=1.5, zorder=2)
-        x = [member.objectives[first.name] for member in side.front.members]
-        y = [member.objectives[second.name] for member in side.front.members]
-        axes.scatter(x, y, s=60, color=colour, marker=marker, edgecolors="white", zorder=3, label=side.name)
-    drawn = set()
-    for side in comparison.sweeps:
-        for name, values in side.baselines.items():
-            # Sweeps of the same models share their baselines.
-            if values is None or (place := (name, values[first.name], values[second.name])) in drawn:
-                continue
-            drawn.add(place)
-            axes.scatter(*place[1:], s=200, color=_INK, marker=BASELINE_MARKERS[name], edgecolors="white", zorder=4)
-            axes.annotate(f"{name} model", place[1:], (0, 11), textcoords="offset points", fontsize=10, ha="center", zorder=4)
-    axes.margins(0.09)
-    axes.set_xlabel(axis_title(first), fontsize=_TEXT)
-    axes.set_ylabel(axis_title(second), fontsize=_TEXT)
-    axes.legend(loc="best", fontsize=11, framealpha=0.9)
-    titled(axes, "Pareto fronts")
-
-
-def _curves(axes: Axes, comparison: Comparison) -> None:
-    """Hypervolume over worker-hours, and at the right the intervals."""
-    longest = max((side.curve[-1][0] for side in comparison.sweeps if side.curve), default=0.0) / 3600
-    for place, (side, (colour, marker)) in enumerate(_styled_sides(comparison)):
-        hours, volumes = [0.0, *(spent_s / 3600 for spent_s, _ in side.curve)], [0.0, *(volume for _, volume in side.curve)]
-        axes.plot(hours, volumes, drawstyle="steps-post", color=colour, linewidth=1.8, label=side.name)
-        axes.plot(hours[-1], volumes[-1], color=colour, marker=marker, markersize=8, markeredgecolor="white")
-        if side.interval is not None:
-            low, high = side.interval.low, side.interval.high
-            bar = axes.errorbar(longest * (1.03 + 0.025 * place), (low + high) / 2, (high - low) / 2, color=colour, linewidth=2, capsize=4)
-            bar[2][0].set_linestyle(_BARS[side.interval.source])
-    axes.axvline(comparison.equal_worker_hours, color=_GREY, linestyle="--", linewidth=1)
-    axes.annotate("equal worker-time", (comparison.equal_worker_hours, 0.02), xycoords=("data", "axes fraction"), fontsize=10, rotation=90)
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("worker-hours of ended trials", fontsize=_TEXT)
-    axes.set_ylabel("hypervolume (higher is better)", fontsize=_TEXT)
-    sources = sorted({side.interval.source for side in comparison.sweeps if side.interval is not None})
-    bars = [Line2D([], [], color=_GREY, linewidth=2, linestyle=_BARS[source], label=f"95 %, over {source}") for source in sources]
-    axes.legend(handles=[*axes.get_legend_handles_labels()[0], *bars], loc="lower right", fontsize=11, framealpha=0.9)
-    titled(axes, "Hypervolume over worker-time")
-
-
-def _styled_sides(comparison: Comparison) -> list[tuple[ComparedSweep, tuple[str, str]]]:
-    return [(side, _STYLES[place % len(_STYLES)]) for place, side in enumerate(comparison.sweeps)]

@@ -26,9 +26,6 @@ REFRESH_S = 0.5
 SHOWN_ENDED = 8
 """Ended trials in the live table."""
 
-Snapshot = Callable[[], Mapping[str, Any]]
-"""Gives `running` (trial -> lane, step, steps, loss), `queued` and `lanes`."""
-
 
 class LiveProgress:
     """Shows stages, running trials, the best so far, hypervolume and time left. Use it as a context manager.
@@ -41,7 +38,7 @@ class LiveProgress:
 
     def __init__(self, console: Console, ledger: Ledger, trials: int) -> None:
         self.console, self.ledger, self.trials = console, ledger, trials
-        self.snapshot: Snapshot | None = None
+        self.snapshot: Callable[[], Mapping[str, Any]] | None = None
         self.lanes = 1
         self._stage = "starting"
         self._stage_since = time.monotonic()
@@ -78,6 +75,18 @@ class LiveProgress:
                 self._stage, self._stage_since = name, time.monotonic()
         if changed:
             self.say(f"{name} ...")
+
+    def sweep_opened(self, ledger: Ledger) -> None:
+        """Show this ledger's trials in place of those that were there at the start."""
+        self.ledger = ledger
+
+    def lanes_counted(self, lanes: int) -> None:
+        """Estimate the time left with so many lanes."""
+        self.lanes = lanes
+
+    def lanes_watched(self, snapshot: Callable[[], Mapping[str, Any]] | None) -> None:
+        """Show what `snapshot` returns (`running`: trial -> lane, step, steps, loss; `queued`; `lanes`), until it is None."""
+        self.snapshot = snapshot
 
     def rung(self, record: TrialRecord, rung: int) -> None:
         """A running trial was evaluated."""

@@ -11,10 +11,10 @@ from rich.table import Table
 
 from orchestrator.pareto.front import Front
 from orchestrator.pareto.objectives import criteria_of, objective_values
+from orchestrator.report.audit_table import SHORT, titles_of
 from orchestrator.report.sections.stopping_statistics import stopping_statistics
 from orchestrator.search.sweep_state import Ledger
 from orchestrator.storage.trial_records import TrialRecord
-from orchestrator.terminal.audit_tables import SHORT, titles_of
 from orchestrator.terminal.live_progress import duration, seconds_left
 from search_spaces.settings.sweep_settings import SweepSettings
 

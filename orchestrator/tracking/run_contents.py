@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.storage.followup_records import Audit, Confirmation
 from orchestrator.storage.provenance import as_text
-from orchestrator.storage.trial_records import Audit, Confirmation, TrialRecord
+from orchestrator.storage.trial_records import TrialRecord
 
 TAG_CHARACTERS = 7900
 """A little under MLflow's limit of a run's tag."""

@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from scipy.stats import t as student
 
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from orchestrator.storage.baselines import read_baselines
 from orchestrator.storage.sweep_folder import open_sweep
 from orchestrator.storage.trial_records import TrialRecord

@@ -22,7 +22,7 @@ from scipy.stats import t as student
 
 from orchestrator.pareto.front import build_front
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from orchestrator.storage.sweep_folder import open_sweep
 
 METHODS = ("graddiff", "npo", "wga", "simnpo")

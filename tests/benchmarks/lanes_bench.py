@@ -22,7 +22,7 @@ from typing import Any
 import ray
 
 from orchestrator.lanes.ray_session import ray_session
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from orchestrator.storage.baselines import plan_baselines
 from orchestrator.storage.sweep_folder import open_sweep
 from search_spaces.loading.loader import load_sweep

@@ -39,7 +39,7 @@ def measured(name: str, trials: int, lanes: int, root: Path, profiled: bool) -> 
     """Run one sweep in this process, which is of no other use: its memory is measured too."""
     from orchestrator.simulation.learning_curves import LearningCurves
     from orchestrator.simulation.recording import packaged_recording
-    from orchestrator.simulation.virtual_sweep import Nobody, VirtualSweep
+    from orchestrator.simulation.virtual_sweep import SilentObserver, VirtualSweep
     from orchestrator.storage.sweep_folder import SweepFolder
 
     sweep = load(SWEEPS[name], trials)
@@ -49,7 +49,7 @@ def measured(name: str, trials: int, lanes: int, root: Path, profiled: bool) -> 
     before_mib = peak_mib()
     marks = []
 
-    class Watch(Nobody):
+    class Watch(SilentObserver):
         def trial_ended(self, record):
             marks.append((run.driver.seconds, run.study.ask_s))
             if len(marks) % 500 == 0:
@@ -85,7 +85,7 @@ def per_trial_ms(marks: list[tuple[float, float]]) -> dict[str, float]:
 
 def unbounded_ask_ms(trials: int, lanes: int, root: Path) -> float:
     """Median time of TPE's ask in milliseconds, when it knows so many trials and as many run as there are lanes."""
-    from orchestrator.search import Study
+    from orchestrator.search.study import Study
     from orchestrator.storage.sweep_folder import SweepFolder
 
     measured("random", trials, lanes, root, profiled=False)

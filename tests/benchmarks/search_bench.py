@@ -73,7 +73,7 @@ def simulated(task: Task) -> History:
     # In the worker process, whose libraries were told to use one thread: see `main`.
     from orchestrator.simulation.learning_curves import LearningCurves
     from orchestrator.simulation.recording import packaged_recording
-    from orchestrator.simulation.virtual_sweep import ORIGIN_S, Nobody, VirtualSweep
+    from orchestrator.simulation.virtual_sweep import ORIGIN_S, SilentObserver, VirtualSweep
     from orchestrator.storage.sweep_folder import SweepFolder
     from search_spaces.loading.loader import load_sweep
 
@@ -83,7 +83,7 @@ def simulated(task: Task) -> History:
     sweep = load_sweep(Path("quickstart"), ["search.enqueue=[]", *settings, *task.overrides], name="bench")
     worker_hours = []
 
-    class Watch(Nobody):
+    class Watch(SilentObserver):
         def trial_ended(self, record):
             worker_hours.append((run.clock() - ORIGIN_S) * task.lanes * sweep.resources.workers_per_trial / 3600)
 

@@ -13,7 +13,7 @@ import optuna
 
 from orchestrator.pareto.front import build_front
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from orchestrator.storage.sweep_folder import SweepFolder, open_sweep
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.space import apply

@@ -25,6 +25,42 @@ STAR = {
     "cluster": {"cluster", "search_spaces"},
     "search_spaces": {"search_spaces"},
 }
+ROOMS = {
+    "orchestrator": """
+        cli
+        commands
+        simulation
+        sweep terminal
+        report
+        search followups
+        tracking lanes pareto
+        storage evaluation_logs
+    """,
+    "trainables": """
+        run_job
+        worker
+        probes analysis
+        training
+        generation
+        benchmarks metrics engine
+        data losses jobs events
+    """,
+    "search_spaces": """
+        loading
+        checks
+        catalogue
+        settings
+        validation_messages paths full_disk
+        user_errors
+    """,
+    "cluster": """
+        job_server
+        job_request
+        capacity
+    """,
+}
+"""The law of the rooms: inside a package a room imports only rooms on lower lines."""
+
 SEAMS = {
     "optuna": ["orchestrator/search/"],
     "mlflow": ["orchestrator/tracking/"],
@@ -45,6 +81,7 @@ SEAMS = {
     "openai": ["trainables/probes/language_judge.py"],
 }
 MOST_LINES_OF_A_FILE = 400
+MOST_ENTRIES_OF_A_FOLDER = 14
 MOST_LINES_OF_A_FUNCTION = 60
 
 
@@ -115,6 +152,42 @@ def test_orchestrator_knows_of_the_cluster_only_its_capacity_and_how_a_command_s
         for module in imports(tree)
     }
     assert {pair for pair in known if root_of(pair[1]) == "cluster" and not pair[1].startswith("cluster.capacity.")} == set()
+
+
+def against_the_law(name, tree):
+    """Imports of a file that do not lead down to a lower line of `ROOMS`."""
+    package, room = Path(name).with_suffix("").parts[:2]
+    floors = {member: floor for floor, line in enumerate(ROOMS[package].split("\n")) for member in line.split()}
+    assert room in floors, f"{name}: give the room {room} a line in ROOMS"
+    rooms = {module.split(".")[1] for module in imports(tree) if module.startswith(f"{package}.")}
+    return sorted(other for other in rooms & floors.keys() - {room} if floors[other] <= floors[room])
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_rooms_import_only_rooms_on_lower_lines(package):
+    files = {name: tree for name, tree in FILES.items() if name.startswith(f"{package}/") and name != f"{package}/__init__.py"}
+    wrong = {name: rooms for name, tree in files.items() if (rooms := against_the_law(name, tree))}
+    assert wrong == {}
+
+
+def test_import_in_the_wrong_direction_breaks_the_law():
+    upwards, sideways = "from orchestrator.sweep.session import open_session", "import orchestrator.search.study"
+    assert against_the_law("orchestrator/storage/baselines.py", ast.parse(upwards)) == ["sweep"]
+    assert against_the_law("orchestrator/followups/audits.py", ast.parse(sideways)) == ["search"]
+    assert against_the_law("orchestrator/commands/run.py", ast.parse(upwards)) == []
+
+
+def test_folders_hold_few_entries():
+    listed = [path.relative_to(ROOT) for path in sources(*PACKAGES, "tests") if path.name != "__init__.py"]
+    entries = {(folder, path.parts[len(folder.parts)]) for path in listed for folder in path.parents if folder.parts}
+    counts = Counter(str(folder) for folder, _ in entries)
+    assert {folder: count for folder, count in counts.items() if count > MOST_ENTRIES_OF_A_FOLDER} == {}
+
+
+def test_init_of_a_room_is_one_docstring():
+    """Whoever imports one file of a room must not wait for the others; the packages themselves set what libraries read early."""
+    rooms = {name: tree for name, tree in FILES.items() if name.endswith("/__init__.py") and name.count("/") > 1}
+    assert rooms and [name for name, tree in rooms.items() if len(tree.body) != 1 or not ast.get_docstring(tree)] == []
 
 
 def test_imports_are_absolute():

@@ -8,7 +8,8 @@ from plotly.subplots import make_subplots
 
 from orchestrator.report.figure_data import BELIEF_NAMES, CANONICAL_COLOUR, REPHRASED_COLOUR, group_name, method_and_beliefs
 from orchestrator.report.interactive_figures import styled
-from orchestrator.storage.trial_records import SweepView, TrialRecord
+from orchestrator.storage.sweep_view import SweepView
+from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.catalogue.method_catalogue import METHODS
 
 EXPLANATION = """Mean log-probability of whole answers to the first forget prompts, in nats, at every rung from before unlearning (0) on;

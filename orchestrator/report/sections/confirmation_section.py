@@ -14,7 +14,7 @@ from orchestrator.pareto.seed_statistics import ConfirmedFront, ConfirmedMember,
 from orchestrator.report.figure_data import axis_title, baseline_points, better, edge, group_name, method_and_beliefs, names_with_room
 from orchestrator.report.interactive_figures import BASELINE_SYMBOLS, styled
 from orchestrator.report.tables import html_table
-from orchestrator.storage.trial_records import SweepView
+from orchestrator.storage.sweep_view import SweepView
 
 EXPLANATION = """Members of the front, run again under seeds that the search never used. A member was chosen because its one run was
 good, so that run flatters it; the mean says what to expect of another seed. Bars are 95 % intervals of the mean (Student's t), values are

@@ -11,7 +11,7 @@ from orchestrator.report.figure_data import OBJECTIVE_COLOURS
 from orchestrator.report.interactive_figures import styled
 from orchestrator.report.sections.stopping_statistics import FEWEST_FINISHED, RungStatistics, StoppingStatistics, stopping_statistics
 from orchestrator.report.tables import html_table
-from orchestrator.storage.trial_records import SweepView
+from orchestrator.storage.sweep_view import SweepView
 from search_spaces.settings.sweep_settings import EarlyStoppingSettings
 
 EXPLANATION = """Spearman's rank correlation between the trials' values at a rung and at their end, on the validation part: 1 means that

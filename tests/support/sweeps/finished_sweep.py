@@ -3,7 +3,8 @@
 import math
 import random
 
-from orchestrator.storage.trial_records import SweepView, TrialRecord, trial_id
+from orchestrator.storage.sweep_view import SweepView
+from orchestrator.storage.trial_records import TrialRecord, trial_id
 from search_spaces.settings.sweep_settings import SweepSettings
 
 METHODS = ("graddiff", "npo", "wga")

@@ -13,7 +13,7 @@ from tests.support.sweeps.sweep_on_disk import begin, measured
 SECONDS = {"steps": 1.5}
 
 
-class Witness:
+class Observer:
     """Remembers what people were shown."""
 
     def __init__(self):
@@ -30,7 +30,7 @@ class Witness:
 
 
 class Recording(SimpleNamespace):
-    """One start of a sweep: `recorder` and what it stands on, `changes` that it told of, and `witness`."""
+    """One start of a sweep: `recorder` and what it stands on, `changes` that it told of, and `observer`."""
 
     def take(self, number, event, **more):
         """One event of a trial."""
@@ -87,6 +87,6 @@ def recording(root, sweep=None, clock=lambda: 0.0):
     folder, sweep, study = begin(root, sweep)
     ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
     ending = Ending(sweep.budget, ledger, folder.stop_request, clock=clock)
-    witness, changes = Witness(), []
-    recorder = Recorder(study, ledger, folder, RungJudge(sweep, ledger), ending, witness, lambda numbers: changes.append(sorted(numbers)))
-    return Recording(recorder=recorder, study=study, folder=folder, ledger=ledger, witness=witness, changes=changes)
+    observer, changes = Observer(), []
+    recorder = Recorder(study, ledger, folder, RungJudge(sweep, ledger), ending, observer, lambda numbers: changes.append(sorted(numbers)))
+    return Recording(recorder=recorder, study=study, folder=folder, ledger=ledger, observer=observer, changes=changes)

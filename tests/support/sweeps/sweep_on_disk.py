@@ -26,7 +26,7 @@ def small_sweep(**more) -> SweepSettings:
 
 def begin(root, sweep=None):
     """A sweep without trials. Returns: its folder, settings and study, open for writing."""
-    from orchestrator.search import Study
+    from orchestrator.search.study import Study
 
     sweep = sweep or small_sweep()
     folder = SweepFolder(root, sweep.name)

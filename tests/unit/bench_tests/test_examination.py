@@ -8,7 +8,8 @@ from mlflow import MlflowClient
 
 from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search.sweep_state import Ledger
-from orchestrator.sweep.publisher import Publisher, default_tracking_uri
+from orchestrator.sweep.publisher import Publisher
+from orchestrator.tracking.tracking_store import default_tracking_uri
 from tests.chaos.cheap_runner import STARTS
 from tests.chaos.examination import Findings, ended_trials, examine
 from tests.support.mlflow_store import new_store

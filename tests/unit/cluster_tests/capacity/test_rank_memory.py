@@ -1,6 +1,6 @@
 import pytest
 
-from cluster.capacity import rank_memory as module
+from cluster.capacity import rank_memory
 from cluster.capacity.model_shapes import KNOWN
 from cluster.capacity.rank_memory import Lengths, memory_of_rank
 from search_spaces.settings.model_settings import ModelSettings
@@ -124,4 +124,4 @@ def test_cpu_counts_only_what_is_touched():
 def test_bundles_are_those_of_the_engine():
     from trainables.engine.zero3_engine import GATHER_ELEMENTS
 
-    assert module.GATHER_ELEMENTS == GATHER_ELEMENTS
+    assert rank_memory.GATHER_ELEMENTS == GATHER_ELEMENTS

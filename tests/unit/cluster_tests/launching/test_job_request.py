@@ -157,7 +157,7 @@ def test_exit_status_is_that_of_the_job(status, code, expected):
 def test_log_goes_on_where_a_broken_connection_ended_it(monkeypatch):
     from ray.job_submission import JobStatus
 
-    from cluster import job_server as submit
+    from cluster import job_server
 
     class Client:
         """Breaks off within the second line, and then tells the whole log from its beginning."""
@@ -175,8 +175,8 @@ def test_log_goes_on_where_a_broken_connection_ended_it(monkeypatch):
             if self.connections == 1:
                 raise RuntimeError("closed")
 
-    monkeypatch.setattr(submit, "POLL_S", 0)
-    server = object.__new__(submit.JobServer)
+    monkeypatch.setattr(job_server, "POLL_S", 0)
+    server = object.__new__(job_server.JobServer)
     server._client, shown = Client(), []
     assert server.follow("lethe-tiny-1", shown.append) == 0
     assert "".join(shown) == "one\ntwo\nthree\n"

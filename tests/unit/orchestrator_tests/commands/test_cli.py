@@ -166,7 +166,7 @@ def test_report_is_written_again_from_the_study(stored, monkeypatch):
         assert set(view.baselines) == {"original", "retrained"}
         return folder / "report.html", folder / "front.png"
 
-    monkeypatch.setattr("orchestrator.sweep.publisher.write_report", write)
+    monkeypatch.setattr("orchestrator.report.html_report.write_report", write)
     folder = stored[0].path
     assert lethe("report", "small") == f"report: {folder}/report.html\npicture: {folder}/front.png\n"
 

@@ -3,20 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.followups.confirmation import (
-    Repetition,
-    confirmation_seeds,
-    plan_repetitions,
-    read_confirmations,
-    repetition_job,
-    run_repetitions,
-)
+from orchestrator.followups.confirmation import Repetition, confirmation_seeds, plan_repetitions, repetition_job, run_repetitions
 from orchestrator.lanes.job_queue import LostError
 from orchestrator.pareto.front import build_front
 from orchestrator.pareto.objectives import criteria_of
 from orchestrator.storage.baselines import plan_baselines
+from orchestrator.storage.followup_records import Confirmation, read_confirmations
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.trial_records import Confirmation
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.finished_sweep import records, sweep
 from tests.support.sweeps.sweep_on_disk import measured

@@ -4,12 +4,12 @@ import shutil
 import pytest
 import yaml
 
-from orchestrator.followups.confirmation import read_confirmations
 from orchestrator.followups.model_card import model_card
 from orchestrator.followups.model_evidence import gather_evidence
 from orchestrator.followups.model_export import EVIDENCE_FILE, check_output, export, find_weights
 from orchestrator.pareto.member_selection import choose_rung
 from orchestrator.pareto.objectives import criteria_of
+from orchestrator.storage.followup_records import read_confirmations
 from orchestrator.storage.sweep_folder import write_json
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.sweep_on_disk import measured, small_sweep, store

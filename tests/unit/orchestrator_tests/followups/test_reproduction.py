@@ -4,7 +4,6 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.followups.reproduction import Outcome, compare, compare_origins, told
-from orchestrator.followups.reproduction import _verdicts as verdicts
 from orchestrator.storage.trial_records import TrialRecord
 
 RUNGS = [{"validation/a": 0.5, "train/loss": 1.0}, {"validation/a": 0.25, "test/a": 0.3, "duration_s": 9.0, "worker_seconds": 18.0}]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from orchestrator.lanes import job_queue as module
+from orchestrator.lanes import job_queue
 from orchestrator.lanes.job_queue import Mailbox, Retries
 from trainables.events import Verdict
 
@@ -13,7 +13,7 @@ KEEP = Verdict(keep=True)
 
 @pytest.fixture(autouse=True)
 def short_polls(monkeypatch):
-    monkeypatch.setattr(module, "POLL_S", 0.01)
+    monkeypatch.setattr(job_queue, "POLL_S", 0.01)
 
 
 def scenario(steps, *arguments):

@@ -3,8 +3,7 @@ import threading
 from concurrent.futures import Future
 from types import SimpleNamespace
 
-from orchestrator.lanes import job_queue
-from orchestrator.lanes import system_metrics_collector as sample_collector
+from orchestrator.lanes import job_queue, system_metrics_collector
 from orchestrator.lanes.job_queue import MOST_SAMPLES, Mailbox
 from orchestrator.lanes.system_metrics_collector import keep_samples, samples_collected
 from orchestrator.storage.sweep_folder import SweepFolder
@@ -102,8 +101,8 @@ def collect(monkeypatch, tmp_path, on_change, work):
 
         loop = threading.Thread(target=lambda: runner.get_loop().run_forever())
         loop.start()
-        monkeypatch.setattr(sample_collector, "ray", SimpleNamespace(get=get))
-        monkeypatch.setattr(sample_collector, "COLLECT_EVERY_S", 0.01)
+        monkeypatch.setattr(system_metrics_collector, "ray", SimpleNamespace(get=get))
+        monkeypatch.setattr(system_metrics_collector, "COLLECT_EVERY_S", 0.01)
         box = Mailbox()
         try:
             with samples_collected(Handle(box), folder, on_change):
@@ -127,7 +126,7 @@ def test_samples_are_collected_meanwhile_and_at_the_end(monkeypatch, tmp_path):
     def work(box, get):
         get(box.sampled("t0001", [sample(1)]))
         assert arrived.wait(10)
-        monkeypatch.setattr(sample_collector, "COLLECT_EVERY_S", 10.0)
+        monkeypatch.setattr(system_metrics_collector, "COLLECT_EVERY_S", 10.0)
         get(box.sampled("t0001", [sample(2)]))
 
     folder = collect(monkeypatch, tmp_path, on_change, work)

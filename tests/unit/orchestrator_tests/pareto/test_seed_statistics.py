@@ -5,7 +5,8 @@ import pytest
 from orchestrator.pareto.front import build_front
 from orchestrator.pareto.objectives import Criteria, Limit, Objective
 from orchestrator.pareto.seed_statistics import confirmed_front, estimate
-from orchestrator.storage.trial_records import Confirmation, TrialRecord, trial_id
+from orchestrator.storage.followup_records import Confirmation
+from orchestrator.storage.trial_records import TrialRecord, trial_id
 
 CRITERIA = Criteria((Objective("mass", "minimize", 1.0), Objective("utility", "maximize", 0.0)))
 

@@ -1,7 +1,8 @@
 import pytest
 
 from orchestrator.report.sections.bands_section import band_groups, bands_figure, bands_section, median_line, metric_of
-from orchestrator.storage.trial_records import SweepView, TrialRecord
+from orchestrator.storage.sweep_view import SweepView
+from orchestrator.storage.trial_records import TrialRecord
 from tests.support.sweeps.sweep_on_disk import small_sweep
 
 LINES = ("target", "rephrasing", "high band", "mid band", "low band")

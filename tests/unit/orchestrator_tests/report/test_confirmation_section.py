@@ -6,7 +6,8 @@ from orchestrator.pareto.front import build_front
 from orchestrator.pareto.objectives import criteria_of
 from orchestrator.pareto.seed_statistics import confirmed_front
 from orchestrator.report.sections.confirmation_section import confirmation_figure, confirmation_section
-from orchestrator.storage.trial_records import Confirmation, TrialRecord
+from orchestrator.storage.followup_records import Confirmation
+from orchestrator.storage.trial_records import TrialRecord
 from tests.support.sweeps.sweep_pair import HYPERVOLUME, POINTS, confirmed, objectives, view
 
 ALL = (0, 1, 2)

@@ -7,7 +7,7 @@ from plotly.offline import get_plotlyjs
 
 from orchestrator.pareto.front import build_front
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.report import html_report as front_report
+from orchestrator.report import html_report
 from orchestrator.report.html_report import write_report
 from tests.support.sweeps.finished_sweep import records, sweep, validation_only, view
 
@@ -62,7 +62,7 @@ def hostile_page(tmp_path_factory):
 
 def without_picture(monkeypatch):
     """It takes a second to draw, and most tests look at the page alone."""
-    monkeypatch.setattr(front_report, "draw_picture", lambda path, *what: path.touch())
+    monkeypatch.setattr(html_report, "draw_picture", lambda path, *what: path.touch())
 
 
 def headings(html):

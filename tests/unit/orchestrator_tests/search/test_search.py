@@ -5,7 +5,7 @@ import threading
 import optuna
 import pytest
 
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.study_with_known_optimum import SPACE, both_parts, finish, make_sweep, measured, run
 

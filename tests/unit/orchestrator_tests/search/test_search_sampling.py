@@ -3,7 +3,7 @@ import statistics
 
 import pytest
 
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from orchestrator.storage.trial_records import TrialRecord
 from tests.support.sweeps.study_with_known_optimum import NINE_POINTS, RATE, SAMPLERS, both_parts, finish, make_sweep, run
 

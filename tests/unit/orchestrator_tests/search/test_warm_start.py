@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from orchestrator.search.warm_start import point_of, read_warm_start, warm_trials
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.trial_records import TrialRecord

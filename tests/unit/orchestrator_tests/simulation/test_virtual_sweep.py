@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recording import packaged_recording
-from orchestrator.simulation.virtual_sweep import ORIGIN_S, Nobody, VirtualClock, VirtualSweep, run_lanes
+from orchestrator.simulation.virtual_sweep import ORIGIN_S, SilentObserver, VirtualClock, VirtualSweep, run_lanes
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.loading.loader import load_sweep
@@ -97,7 +97,7 @@ def test_budgets_count_virtual_time(tmp_path, curves):
 
 
 def test_a_simulation_goes_on_where_it_was(tmp_path, curves):
-    class Cut(Nobody):
+    class Cut(SilentObserver):
         def trial_ended(self, record):
             if record.number == 5:
                 raise KeyboardInterrupt

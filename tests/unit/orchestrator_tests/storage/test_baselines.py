@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.baselines import ensure_baselines, plan_baselines, read_baselines
+from orchestrator.storage.baselines import plan_baselines, read_baselines
 from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.sweep.session import ensure_baselines
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.sweep_on_disk import measured, small_sweep
 

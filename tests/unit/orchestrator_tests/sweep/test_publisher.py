@@ -4,23 +4,17 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.report import html_report as front_report
-from orchestrator.search import Study
+from orchestrator.report import html_report
+from orchestrator.report.html_report import sweep_front, write_sweep_report
+from orchestrator.search.study import Study
 from orchestrator.search.sweep_state import Ledger
 from orchestrator.storage.trial_records import BASELINES as NAMES
 from orchestrator.sweep import publisher as publishing
-from orchestrator.sweep.publisher import (
-    EXPERIMENT,
-    LEADERBOARD_EVERY_S,
-    VIEW_FILE,
-    Publisher,
-    closing_lines,
-    default_tracking_uri,
-    sweep_front,
-    write_sweep_report,
-)
+from orchestrator.sweep.publisher import LEADERBOARD_EVERY_S, Publisher
+from orchestrator.terminal.closing_lines import closing_lines
 from orchestrator.terminal.sweep_tables import status_json
 from orchestrator.tracking.tracker import TrackingError
+from orchestrator.tracking.tracking_store import EXPERIMENT, VIEW_FILE, default_tracking_uri
 from search_spaces.user_errors import UserError
 from tests.support.mlflow_store import new_store
 from tests.support.sweeps.sweep_on_disk import BASELINES, FRONT, HYPERVOLUME, REASON, measured, store
@@ -216,7 +210,7 @@ def test_worker_seconds_of_all_children_are_those_of_the_status(stored, uri, qui
 
 
 def test_ended_sweep_has_report_front_and_summary(stored, uri, monkeypatch):
-    monkeypatch.setattr(front_report, "draw_picture", lambda path, *what: path.write_text("a picture"))
+    monkeypatch.setattr(html_report, "draw_picture", lambda path, *what: path.write_text("a picture"))
     folder, _, study = stored
     warnings = []
     publisher(stored, uri, warnings).sweep_ended(complete=True)

@@ -7,7 +7,8 @@ from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search.sweep_state import Ledger
 from orchestrator.storage.system_metrics_file import append_samples
 from orchestrator.sweep import publisher as publishing
-from orchestrator.sweep.publisher import EXPERIMENT, Publisher, default_tracking_uri
+from orchestrator.sweep.publisher import Publisher
+from orchestrator.tracking.tracking_store import EXPERIMENT, default_tracking_uri
 from tests.support.mlflow_store import new_store
 from tests.support.sweeps.sweep_on_disk import store
 

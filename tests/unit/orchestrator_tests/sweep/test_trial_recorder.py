@@ -22,14 +22,14 @@ def test_rung_goes_into_study_ledger_log_and_before_people(stage):
     assert (record.status, record.rungs) == ("running", [part((0.5, 0.7), "validation")])
     assert stage.ledger.records[0] == record
     assert stage.log(0) == ["sampled 3 responses", "rung 1 of 4: forget_true_mass 0.5, utility 0.7; kept"]
-    assert stage.witness.shown == [("t0000", "rung 1", part((0.5, 0.7), "validation"))]
+    assert stage.observer.shown == [("t0000", "rung 1", part((0.5, 0.7), "validation"))]
     assert stage.changes == [[0]]
 
 
 def test_trial_that_is_handed_out_is_known_to_be_running(stage):
     number = stage.begin()
     assert list(stage.ledger.running) == [number]
-    assert stage.witness.shown == [] and stage.changes == []
+    assert stage.observer.shown == [] and stage.changes == []
 
 
 def test_test_part_joins_the_rung_that_it_belongs_to(stage):
@@ -47,7 +47,7 @@ def test_finished_trial_is_ended_with_the_metrics_of_its_last_rung_and_its_times
     assert (record.status, record.metrics) == ("finished", measured(0.5, 0.7))
     assert stage.study.annotations(0)["seconds"] == SECONDS
     assert stage.log(0)[-1] == "finished"
-    assert stage.witness.shown[-1] == ("t0000", "finished", None)
+    assert stage.observer.shown[-1] == ("t0000", "finished", None)
     assert stage.changes[-1] == [0]
     assert stage.ledger.counts["finished"] == 1
 
@@ -59,7 +59,7 @@ def test_stopped_trial_keeps_its_reason_and_what_it_reached(stage):
     record = stage.study.record(number)
     assert (record.status, record.reason, record.metrics) == ("stopped", "ranks 7 of 9", measured(0.5, 0.7))
     assert stage.log(0)[-1] == "stopped: ranks 7 of 9"
-    assert stage.witness.shown[-1] == ("t0000", "stopped", "ranks 7 of 9")
+    assert stage.observer.shown[-1] == ("t0000", "stopped", "ranks 7 of 9")
     assert stage.ledger.front.chosen == {("t0000", 1)}
 
 
@@ -69,7 +69,7 @@ def test_failed_trial_keeps_its_reason_everywhere(stage):
     record = stage.study.record(number)
     assert (record.status, record.reason) == ("failed", "loss is NaN at step 3")
     assert stage.log(0) == ["failed: loss is NaN at step 3"]
-    assert stage.witness.shown == [("t0000", "failed", "loss is NaN at step 3")]
+    assert stage.observer.shown == [("t0000", "failed", "loss is NaN at step 3")]
 
 
 def test_trial_that_finished_with_a_nan_is_told_as_failed(stage):
@@ -84,7 +84,7 @@ def test_lost_trial_stays_running_so_that_the_next_start_repeats_it(stage):
     stage.end(asked.number, "lost", "lane0 could not go on")
     assert stage.study.record(0).status == "running"
     assert stage.recorder.lost == "lane0 could not go on"
-    assert stage.witness.shown == []
+    assert stage.observer.shown == []
     assert recording(stage.folder.root).study.ask() == asked
 
 

@@ -3,7 +3,7 @@ import pickle
 import pytest
 from ray.tune.search import Searcher
 
-from orchestrator.search import Study
+from orchestrator.search.study import Study
 from orchestrator.sweep.ray_tune import StudySearcher
 from search_spaces.settings.sweep_settings import SweepSettings
 

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.sweep import ray_tune as module
+from orchestrator.sweep import ray_tune
 from orchestrator.sweep.ray_tune import Lease
 from tests.support.local_job_queue import Handle, local_mailbox
 
@@ -12,7 +12,7 @@ OUTCOME = {"status": "finished", "metrics": {"test/utility": 0.5}, "seconds": {}
 
 @pytest.fixture
 def local(monkeypatch):
-    with local_mailbox(monkeypatch, module) as local:
+    with local_mailbox(monkeypatch, ray_tune) as local:
         yield local
 
 
@@ -89,7 +89,7 @@ def test_step_waits_until_there_is_something_to_tell(lease, box, monkeypatch, ge
             get(box.finish("t0007", OUTCOME))
         return get(call)
 
-    monkeypatch.setattr(module, "ray", SimpleNamespace(get=follow))
+    monkeypatch.setattr(ray_tune, "ray", SimpleNamespace(get=follow))
     assert lease.step()["done"]
     assert len(asked) == 3
 

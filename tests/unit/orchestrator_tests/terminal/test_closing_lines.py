@@ -4,7 +4,8 @@ import pytest
 
 from orchestrator.storage.provenance import redacted
 from orchestrator.storage.sweep_folder import write_json
-from orchestrator.sweep.publisher import VIEW_FILE, closing_lines, default_tracking_uri
+from orchestrator.terminal.closing_lines import closing_lines
+from orchestrator.tracking.tracking_store import VIEW_FILE, default_tracking_uri
 from tests.support.sweeps.sweep_on_disk import REASON, measured, store
 
 

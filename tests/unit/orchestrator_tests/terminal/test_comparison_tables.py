@@ -6,7 +6,8 @@ from PIL import Image
 from rich.console import Console
 
 from orchestrator.followups.comparison import compare
-from orchestrator.terminal.comparison_tables import comparison_json, draw_comparison, show_comparison
+from orchestrator.report.comparison_picture import draw_comparison
+from orchestrator.terminal.comparison_tables import comparison_json, show_comparison
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.sweep_pair import HYPERVOLUME, confirmed, view
 

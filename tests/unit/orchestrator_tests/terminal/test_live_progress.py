@@ -8,7 +8,7 @@ from rich.console import Console
 from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search.sweep_state import Ledger
 from orchestrator.storage.trial_records import TrialRecord, trial_id
-from orchestrator.terminal import live_progress as module
+from orchestrator.terminal import live_progress
 from orchestrator.terminal.live_progress import LiveProgress, duration, seconds_left
 from tests.support.sweeps.sweep_on_disk import measured, small_sweep
 
@@ -50,8 +50,8 @@ def plain():
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(module, "REFRESH_S", 0.005)
-    monkeypatch.setattr(module, "PLAIN_EVERY_S", 0.01)
+    monkeypatch.setattr(live_progress, "REFRESH_S", 0.005)
+    monkeypatch.setattr(live_progress, "PLAIN_EVERY_S", 0.01)
 
 
 def until(said, text):
@@ -176,9 +176,9 @@ def test_live_table_shows_stopped_trials_by_what_was_measured_of_them(plain):
 
 def test_live_table_keeps_to_the_trials_that_ended_last(plain):
     progress, _ = plain
-    progress.ledger = ledger_of(*(record(number, finished_at=100.0 - number) for number in range(module.SHOWN_ENDED + 3)))
+    progress.ledger = ledger_of(*(record(number, finished_at=100.0 - number) for number in range(live_progress.SHOWN_ENDED + 3)))
     shown = drawn(progress)
-    assert "t0000" in shown and trial_id(module.SHOWN_ENDED + 1) not in shown
+    assert "t0000" in shown and trial_id(live_progress.SHOWN_ENDED + 1) not in shown
 
 
 def test_live_table_is_drawn_before_anything_is_known(plain):

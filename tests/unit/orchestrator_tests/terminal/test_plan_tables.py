@@ -4,7 +4,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from orchestrator.terminal import plan_tables as module
+from orchestrator.terminal import plan_tables
 from orchestrator.terminal.plan_tables import describe, sample_randomly, show_plan
 from search_spaces.settings.space import Domain, active
 from search_spaces.user_errors import UserError
@@ -17,7 +17,7 @@ WORLD = {"benchmark": "closed_world", "people": 6, "forget_people": 2, "attribut
 
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch):
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(plan_tables.os, "cpu_count", lambda: 8)
 
 
 def shown(root, **more):
@@ -39,7 +39,7 @@ def test_plan_shows_every_key_with_domain_and_condition(tmp_path):
 
 def test_plan_shows_sampled_trials(tmp_path):
     text = shown(tmp_path)
-    for number in range(module.EXAMPLES):
+    for number in range(plan_tables.EXAMPLES):
         assert f"  {sample_randomly(small_sweep(), number)}\n" in text
 
 

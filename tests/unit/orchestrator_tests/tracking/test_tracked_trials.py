@@ -1,6 +1,7 @@
 import pytest
 
-from orchestrator.storage.trial_records import Audit, Confirmation, TrialRecord, trial_id
+from orchestrator.storage.followup_records import Audit, Confirmation
+from orchestrator.storage.trial_records import TrialRecord, trial_id
 from orchestrator.tracking.run_contents import audit_run, confirmation_run
 from orchestrator.tracking.tracked_sweep import read_tracked_trials
 from orchestrator.tracking.tracker import SweepInfo, Tracker

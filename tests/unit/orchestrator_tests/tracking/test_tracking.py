@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 
 from orchestrator.pareto.front import front_json, hypervolume_history
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.storage.trial_records import Audit, Confirmation, TrialRecord
+from orchestrator.storage.followup_records import Audit, Confirmation
+from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.tracking import tracker as tracker_module
 from orchestrator.tracking.run_contents import audit_run, confirmation_run
 from orchestrator.tracking.tracked_datasets import DatasetInfo

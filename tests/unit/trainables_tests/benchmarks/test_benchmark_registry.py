@@ -4,7 +4,7 @@ import pytest
 
 from search_spaces.settings.data_settings import ClosedWorldData, LocalFilesData
 from search_spaces.user_errors import UserError
-from trainables.benchmarks import registry as benchmarks
+from trainables.benchmarks import registry
 from trainables.benchmarks.registry import BENCHMARKS, load_benchmark
 from trainables.data.examples import Example, make_benchmark
 
@@ -46,6 +46,6 @@ def test_same_prompt_with_another_response_is_no_overlap(tmp_path):
 def test_empty_set_is_refused(monkeypatch, empty):
     sets = {"forget": [Example("f", "a", "b")], "retain": [Example("r", "c", "d")], empty: []}
     benchmark = make_benchmark(sets["forget"], sets["retain"], [], [], {})
-    monkeypatch.setitem(benchmarks.BENCHMARKS, "closed_world", lambda settings: benchmark)
+    monkeypatch.setitem(registry.BENCHMARKS, "closed_world", lambda settings: benchmark)
     with pytest.raises(UserError, match=f"the {empty} set is empty"):
         load_benchmark(ClosedWorldData())

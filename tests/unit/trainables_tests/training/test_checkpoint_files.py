@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 
-from trainables.training import checkpoint_files as module
+from trainables.training import checkpoint_files
 from trainables.training.checkpoint_files import (
     SHARED,
     TornCheckpointError,
@@ -52,14 +52,14 @@ def test_newer_checkpoint_takes_the_place_of_everything_else(tmp_path):
 def test_checkpoint_before_goes_only_when_the_next_one_has_its_name(tmp_path, monkeypatch):
     seen = []
     write(tmp_path, 3)
-    monkeypatch.setattr(module.shutil, "rmtree", lambda path, **_: seen.append((path.name, whole_steps(tmp_path))))
+    monkeypatch.setattr(checkpoint_files.shutil, "rmtree", lambda path, **_: seen.append((path.name, whole_steps(tmp_path))))
     write(tmp_path, 6)
     assert seen == [("step3", [6, 3])]
 
 
 def test_everything_is_on_the_disk_before_the_name_is_given(tmp_path, monkeypatch):
     order = []
-    fsync, rename = os.fsync, module.Path.rename
+    fsync, rename = os.fsync, checkpoint_files.Path.rename
 
     def watched(descriptor):
         order.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))  # noqa: PTH115, PTH119
@@ -69,8 +69,8 @@ def test_everything_is_on_the_disk_before_the_name_is_given(tmp_path, monkeypatc
         order.append("rename")
         return rename(path, target)
 
-    monkeypatch.setattr(module.os, "fsync", watched)
-    monkeypatch.setattr(module.Path, "rename", renamed)
+    monkeypatch.setattr(checkpoint_files.os, "fsync", watched)
+    monkeypatch.setattr(checkpoint_files.Path, "rename", renamed)
     write(tmp_path, 3)
     assert order == ["rank0.pt", "rank1.pt", SHARED, "step3.a.partial", "rename", tmp_path.name]
 
@@ -84,7 +84,7 @@ def test_death_in_the_middle_of_writing_leaves_the_checkpoint_before_it(tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        target = {"rank": (module.torch, "save"), "shared": (module.json, "dump"), "rename": (module.Path, "rename")}[cut]
+        target = {"rank": (checkpoint_files.torch, "save"), "shared": (checkpoint_files.json, "dump"), "rename": (checkpoint_files.Path, "rename")}[cut]
         patch.setattr(*target, die)
         seal(partial, tmp_path, 6, [write_rank(partial, 0, TENSORS)], {})
     assert whole_steps(tmp_path) == [3]

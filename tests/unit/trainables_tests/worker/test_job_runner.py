@@ -10,7 +10,7 @@ from trainables.data.examples import Benchmark
 from trainables.events import Verdict
 from trainables.jobs import TrialJob
 from trainables.training.trial_state import PHASES
-from trainables.worker import job_runner as module
+from trainables.worker import job_runner
 from trainables.worker.job_runner import JobRunner
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
@@ -22,9 +22,9 @@ TRIAL = TrialSettings.model_validate({"steps": 4, "rungs": 4, "forget": {"method
 def run(monkeypatch):
     """Runs a trial job on a plain engine. Returns: its outcome, where weights were written, and what was reported."""
     written, events = [], []
-    monkeypatch.setattr(module, "measure", lambda *args, **kwargs: SimpleNamespace(metrics={f"{part}/score": 0.5 for part in args[3]}))
-    monkeypatch.setattr(module, "reference_logp", lambda engine, data, settings: {item.id: 0.0 for item in data.forget})
-    monkeypatch.setattr(module, "write_atomically", lambda engine, path: written.append(str(path)))
+    monkeypatch.setattr(job_runner, "measure", lambda *args, **kwargs: SimpleNamespace(metrics={f"{part}/score": 0.5 for part in args[3]}))
+    monkeypatch.setattr(job_runner, "reference_logp", lambda engine, data, settings: {item.id: 0.0 for item in data.forget})
+    monkeypatch.setattr(job_runner, "write_atomically", lambda engine, path: written.append(str(path)))
     monkeypatch.setattr(JobRunner, "engine", lambda self, folder, model, trial=None: PlainEngine(random_llama()))
     monkeypatch.setattr(JobRunner, "data", lambda self, settings, engine: DATA)
 

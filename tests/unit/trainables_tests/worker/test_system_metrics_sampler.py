@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from search_spaces.settings.sweep_settings import TrackingSettings
-from trainables.worker import system_metrics_sampler as worker_samples
+from trainables.worker import system_metrics_sampler
 from trainables.worker.lane_worker import send_samples
 from trainables.worker.system_metrics_sampler import SHORTEST_S, measure, sampled, worker_sensors
 
@@ -40,7 +40,7 @@ def test_work_shorter_than_the_interval_is_measured_once_at_its_end():
 
 
 def test_samples_come_meanwhile_with_a_time_each(monkeypatch):
-    monkeypatch.setattr(worker_samples, "SEND_EVERY_S", 0.0)
+    monkeypatch.setattr(system_metrics_sampler, "SEND_EVERY_S", 0.0)
     messages = samples_of(0.01, "", lambda arrived: arrived.wait(10))
     times = [sample["at"] for samples in messages for sample in samples]
     assert times == sorted(times) and "cpu_utilization_percentage" in messages[0][0]["values"]
