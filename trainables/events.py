@@ -8,7 +8,7 @@ class TrialFailedError(Exception):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RungDecision:
     """What a trial is told at a rung, equal on all ranks."""
 
     go_on: bool = True

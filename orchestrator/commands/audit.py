@@ -57,7 +57,7 @@ def _audit_sweep(
 ) -> "tuple[list[Audit], str]":
     from orchestrator.followups.model_export import find_weights
     from orchestrator.pareto.front import build_front
-    from orchestrator.pareto.member_selection import ChosenRung, choose_rung, pick
+    from orchestrator.pareto.member_selection import ChosenRung, choose_rung, select_members
     from orchestrator.pareto.objectives import criteria_of
     from orchestrator.storage.followup_records import Subject
     from search_spaces.loading.changed_settings import with_probe_settings
@@ -66,7 +66,7 @@ def _audit_sweep(
     evaluation = _asked(with_probe_settings(settings, overrides or ()), probes)
     records, criteria = study.records(), criteria_of(settings)
     if picked == "front":
-        chosen = [ChosenRung(member.record, member.rung) for member in pick(build_front(records, criteria), picked)]
+        chosen = [ChosenRung(member.record, member.rung) for member in select_members(build_front(records, criteria), picked)]
     else:
         chosen = [choose_rung(records, criteria, picked, "--trial")]
     # Before anything is started: what is not there cannot be audited.

@@ -29,14 +29,14 @@ def benchmark(
 ) -> None:
     """Run public benchmarks (lm-eval) on a model of the front, beside the original: what did unlearning cost elsewhere?"""
     with user_errors():
-        from orchestrator.followups.lm_eval_harness import Asked, check_tasks, evaluated
+        from orchestrator.followups.lm_eval_harness import BenchmarkRequest, check_tasks, evaluated
         from orchestrator.followups.model_export import find_weights
         from orchestrator.pareto.member_selection import choose_rung
         from orchestrator.pareto.objectives import criteria_of
         from orchestrator.storage.baselines import read_baselines
         from orchestrator.tracking.tracked_sweep import add_metrics
 
-        asked = Asked(tuple(name.strip() for name in tasks.split(",") if name.strip()), limit, batch, task_folder)
+        asked = BenchmarkRequest(tuple(name.strip() for name in tasks.split(",") if name.strip()), limit, batch, task_folder)
         check_tasks(asked)
         folder, settings, study = open_named(sweep, storage)
         chosen = choose_rung(study.records(), criteria_of(settings), trial, "--trial")

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from orchestrator.storage.sweep_folder import SweepFolder
     from search_spaces.settings.sweep_settings import SweepSettings
 
-USUAL = "ga,npo,wga,wga+token,wga+sequence"
+USUAL_FORMAT = "ga,npo,wga,wga+token,wga+sequence"
 
 
 @app.command(rich_help_panel="Look inside")
 def dynamics(
     sweep: Annotated[str, typer.Argument(metavar="SWEEP|FILE", help="Name of a sweep, or a sweep file, whose models are prepared.")],
     at: Annotated[str, typer.Option("--at", help="The policy: original, or a rung such as knee, t0007, t0007@2.")] = "original",
-    losses: Annotated[str, typer.Option("--losses", help="Methods, each with its beliefs behind a plus sign.")] = USUAL,
+    losses: Annotated[str, typer.Option("--losses", help="Methods, each with its beliefs behind a plus sign.")] = USUAL_FORMAT,
     output: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Picture to draw [default: beside the sweep].")] = None,
     storage: Storage = None,
     as_json: AsJson = False,

@@ -127,7 +127,7 @@ def sweep_run(
 ) -> "Iterator[SweepRun]":
     """A start of a sweep, its progress shown meanwhile; on stderr where stdout is for programs."""
     from orchestrator.pareto.objectives import criteria_of
-    from orchestrator.search.sweep_state import Ledger
+    from orchestrator.search.sweep_state import SweepState
     from orchestrator.storage.sweep_folder import SweepFolder, storage_root
     from orchestrator.terminal.live_progress import LiveProgress
 
@@ -135,8 +135,8 @@ def sweep_run(
     root = storage_root(storage)
     folder, console = SweepFolder(root, sweep.name), screen(stderr=quiet_stdout)
     console.print(f"sweep folder: {folder.path}", highlight=False, soft_wrap=True)
-    ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial)
-    with LiveProgress(console, ledger, sweep.search.trials) as progress:
+    sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial)
+    with LiveProgress(console, sweep_state, sweep.search.trials) as progress:
         progress.stage("loading Ray, Optuna and MLflow")
         from orchestrator.sweep.sweep_run import SweepRun
         from orchestrator.tracking.tracking_store import default_tracking_uri

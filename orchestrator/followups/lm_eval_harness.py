@@ -17,7 +17,7 @@ Scores = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchmarkRequest:
     """What is evaluated, and how."""
 
     tasks: tuple[str, ...]
@@ -30,7 +30,7 @@ class Asked:
     """Folder with task files of one's own."""
 
 
-def check_tasks(asked: Asked) -> None:
+def check_tasks(asked: BenchmarkRequest) -> None:
     """Refuse tasks that lm-eval does not know, before anything is loaded.
 
     Raises:
@@ -44,7 +44,7 @@ def check_tasks(asked: Asked) -> None:
         )
 
 
-def evaluated(folder: SweepFolder, name: str, weights: str, model: ModelSettings, asked: Asked) -> Scores:
+def evaluated(folder: SweepFolder, name: str, weights: str, model: ModelSettings, asked: BenchmarkRequest) -> Scores:
     """Scores of one model; what was evaluated before in the same way is read, not run.
 
     Args:
@@ -69,7 +69,7 @@ def evaluated(folder: SweepFolder, name: str, weights: str, model: ModelSettings
     return {f"{task}/{metric}": value for task in asked.tasks for metric, value in entry[task].items()}
 
 
-def _run(weights: str, model: ModelSettings, tasks: Sequence[str], asked: Asked) -> dict[str, dict[str, float]]:
+def _run(weights: str, model: ModelSettings, tasks: Sequence[str], asked: BenchmarkRequest) -> dict[str, dict[str, float]]:
     """Metrics by task."""
     import lm_eval
 
@@ -112,7 +112,7 @@ def _metrics(result: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _manager(asked: Asked) -> Any:
+def _manager(asked: BenchmarkRequest) -> Any:
     # Tasks load their data by code of the hub's data sets library; nothing of it reports home.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:

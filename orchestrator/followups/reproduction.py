@@ -11,7 +11,7 @@ from orchestrator.storage.baselines import OnProgress, Plan
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
-from trainables.events import Verdict
+from trainables.events import RungDecision
 from trainables.jobs import TrialJob
 
 if TYPE_CHECKING:
@@ -94,15 +94,15 @@ def reproduce_trial(
     """
     import ray
 
-    ticket = f"reproducing {record.trial_id}"
-    pool.submit(ticket, _job(record, sweep, plan, weights))
-    for rung, verdict in _verdicts(record, apply(sweep.trial, record.params).rungs, kept_rung).items():
-        ray.get(pool.mailbox.judge.remote(ticket, rung, verdict))
+    job_name = f"reproducing {record.trial_id}"
+    pool.submit(job_name, _job(record, sweep, plan, weights))
+    for rung, decision in recorded_decisions(record, apply(sweep.trial, record.params).rungs, kept_rung).items():
+        ray.get(pool.job_queue.decide.remote(job_name, rung, decision))
     outcome, seen, ended = Outcome(), 0, None
     while ended is None:
-        events, progress, ended = ray.get(pool.mailbox.follow.remote(ticket, seen))
+        events, progress, ended = ray.get(pool.job_queue.follow.remote(job_name, seen))
         seen += len(events)
-        stage(ticket, progress)
+        stage(job_name, progress)
         for event in events:
             if event["event"] in ("rung", "test"):
                 outcome.rungs.setdefault(event["rung"], {}).update(event["metrics"])
@@ -176,11 +176,11 @@ def _job(record: TrialRecord, sweep: SweepSettings, plan: Plan, weights: Path | 
     )
 
 
-def _verdicts(record: TrialRecord, rungs: int, kept_rung: int | None) -> dict[int, Verdict]:
+def recorded_decisions(record: TrialRecord, rungs: int, kept_rung: int | None) -> dict[int, RungDecision]:
     """By rung: go on as then, and measure the test part where it was measured then."""
     last = rungs if record.status == "failed" else len(record.rungs)
     return {
-        rung: Verdict(go_on=rung < last, keep=rung == kept_rung or _was_tested(record, rung), reason="it was stopped here then")
+        rung: RungDecision(go_on=rung < last, keep=rung == kept_rung or _was_tested(record, rung), reason="it was stopped here then")
         for rung in range(1, rungs + 1)
     }
 

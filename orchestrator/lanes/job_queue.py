@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from search_spaces.user_errors import UserError
-from trainables.events import Verdict
+from trainables.events import RungDecision
 
 MOST_SAMPLES = 1000
 """Measurements of workers that are kept for one job until the driver fetches them; the oldest go first."""
@@ -45,7 +45,7 @@ class Lane:
 
 
 @dataclass
-class Ticket:
+class JobEntry:
     """One job from submission to outcome."""
 
     job: dict[str, Any]
@@ -59,7 +59,7 @@ class Ticket:
     """How long it had been quiet, when its workers were taken for hung."""
     events: list[dict[str, Any]] = field(default_factory=list)
     progress: dict[str, Any] = field(default_factory=dict)
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    decisions: dict[int, RungDecision] = field(default_factory=dict)
     outcome: dict[str, Any] | None = None
     started: float | None = None
 
@@ -73,7 +73,7 @@ class Ticket:
         self.outcome, self.state = {"status": "lost", "reason": reason}, "lost"
 
 
-class Mailbox:
+class JobQueue:
     """State of all jobs of one driver. Made a Ray actor by the pool; all methods run on one event loop.
 
     Args:
@@ -83,7 +83,7 @@ class Mailbox:
 
     def __init__(self, retries: Retries = Retries(), alive_nodes: Callable[[], set[str]] = set) -> None:
         self._retries, self._alive_nodes = retries, alive_nodes
-        self._tickets: dict[str, Ticket] = {}
+        self._entries: dict[str, JobEntry] = {}
         self._queue: deque[str] = deque()
         self._lanes: dict[str, Lane] = {}
         self._controllers: dict[str, Any] = {}
@@ -92,15 +92,15 @@ class Mailbox:
         self._no_lane_left: str | None = None
         self._changed = asyncio.Condition()
 
-    async def submit(self, ticket: str, job: dict[str, Any]) -> None:
+    async def submit(self, entry: str, job: dict[str, Any]) -> None:
         """Queue a job; a ticket that is known already is left as it is."""
-        if ticket in self._tickets:
+        if entry in self._entries:
             return
-        self._tickets[ticket] = Ticket(job)
+        self._entries[entry] = JobEntry(job)
         if self._no_lane_left is not None:
-            self._tickets[ticket].lose(self._no_lane_left)
+            self._entries[entry].lose(self._no_lane_left)
         else:
-            self._queue.append(ticket)
+            self._queue.append(entry)
         await self._notify()
 
     async def lane_ready(self, lane: str, generation: str, workers: Sequence[Worker] = ()) -> None:
@@ -118,14 +118,14 @@ class Mailbox:
             handed_out = state.handed_out
             if sequence < len(handed_out):
                 name = handed_out[sequence]
-                return name, self._tickets[name].job
+                return name, self._entries[name].job
             if self._closed:
                 return None
             if self._queue:
                 name = self._queue.popleft()
-                ticket = self._tickets[name]
-                ticket.state, ticket.lane, ticket.started = "running", lane, time.time()
-                ticket.starts, ticket.heard, ticket.quiet_s = ticket.starts + 1, time.monotonic(), None
+                entry = self._entries[name]
+                entry.state, entry.lane, entry.started = "running", lane, time.time()
+                entry.starts, entry.heard, entry.quiet_s = entry.starts + 1, time.monotonic(), None
                 handed_out.append(name)
                 await self._notify()
                 continue
@@ -133,74 +133,74 @@ class Mailbox:
 
     async def report(self, name: str, event: dict[str, Any]) -> None:
         """Take one event of a running job."""
-        ticket = self._tickets[name]
-        ticket.heard = time.monotonic()
+        entry = self._entries[name]
+        entry.heard = time.monotonic()
         if event["event"] == "progress":
-            ticket.progress = event
-        elif not ticket.knows(event):
-            ticket.events.append(event)
+            entry.progress = event
+        elif not entry.knows(event):
+            entry.events.append(event)
         await self._notify()
 
-    async def sampled(self, name: str, samples: Sequence[dict[str, Any]]) -> None:
+    async def take_samples(self, name: str, samples: Sequence[dict[str, Any]]) -> None:
         """Take what a worker measured of itself during a job. No sign of life: the worker does it in a thread, also while it hangs."""
         self._samples.setdefault(name, deque(maxlen=MOST_SAMPLES)).extend(samples)
 
-    async def take_samples(self) -> dict[str, list[dict[str, Any]]]:
+    async def take_system_metrics(self) -> dict[str, list[dict[str, Any]]]:
         """Hand out, once, what workers measured since the last call, by job."""
         taken, self._samples = self._samples, {}
         return {name: list(samples) for name, samples in taken.items()}
 
-    async def judge(self, name: str, rung: int, verdict: Verdict) -> None:
+    async def decide(self, name: str, rung: int, decision: RungDecision) -> None:
         """Give the verdict on a rung; the first one counts, also for a group that runs the job again."""
-        self._tickets[name].verdicts.setdefault(rung, verdict)
+        self._entries[name].decisions.setdefault(rung, decision)
         await self._notify()
 
-    async def verdict(self, name: str, rung: int) -> Verdict:
+    async def decision(self, name: str, rung: int) -> RungDecision:
         """Wait for the verdict on a rung. A job that nobody waits for any more is told to end."""
-        ticket = self._tickets[name]
-        while rung not in ticket.verdicts:
-            if self._closed or ticket.outcome is not None:
-                return Verdict(go_on=False, reason="the sweep ended")
+        entry = self._entries[name]
+        while rung not in entry.decisions:
+            if self._closed or entry.outcome is not None:
+                return RungDecision(go_on=False, reason="the sweep ended")
             await self._wait()
-            ticket.heard = time.monotonic()  # it is the driver that is slow
-        return ticket.verdicts[rung]
+            entry.heard = time.monotonic()  # it is the driver that is slow
+        return entry.decisions[rung]
 
     async def finish(self, name: str, outcome: dict[str, Any]) -> None:
         """Take a job's outcome; the first one counts."""
-        ticket = self._tickets[name]
-        if ticket.outcome is None:
-            if ticket.state == "queued":  # by a group that was taken for dead: nobody else needs to run it
+        entry = self._entries[name]
+        if entry.outcome is None:
+            if entry.state == "queued":  # by a group that was taken for dead: nobody else needs to run it
                 self._queue.remove(name)
-            ticket.outcome, ticket.state = outcome, outcome["status"]
-            ticket.job = {}
+            entry.outcome, entry.state = outcome, outcome["status"]
+            entry.job = {}
             await self._notify()
 
     async def give_up(self, name: str, reason: str) -> None:
         """Fail a job that nobody waits for any more, queued or not yet: a lane that runs it is told so at its next rung."""
-        self._tickets.setdefault(name, Ticket({}, state="given up"))
+        self._entries.setdefault(name, JobEntry({}, state="given up"))
         await self.finish(name, {"status": "failed", "reason": reason})
 
     async def follow(self, name: str, seen: int) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any] | None]:
         """Events after the first `seen`, the latest progress, and the outcome; waits a little for something new."""
-        ticket = self._tickets[name]
-        if ticket.outcome is None and len(ticket.events) <= seen:
+        entry = self._entries[name]
+        if entry.outcome is None and len(entry.events) <= seen:
             await self._wait()
-        return ticket.events[seen:], ticket.progress, ticket.outcome
+        return entry.events[seen:], entry.progress, entry.outcome
 
     async def snapshot(self) -> dict[str, Any]:
         """Running and queued jobs with their progress, and the lanes that are up."""
-        running = {name: {"lane": t.lane, "started": t.started, **t.progress} for name, t in self._tickets.items() if t.state == "running"}
+        running = {name: {"lane": t.lane, "started": t.started, **t.progress} for name, t in self._entries.items() if t.state == "running"}
         return {"running": running, "queued": list(self._queue), "lanes": list(self._lanes)}
 
     async def hung(self, timeout_s: float) -> list[Worker]:
         """Workers of jobs that have been quiet for longer: whoever asks ends them. Names each group once."""
         now = time.monotonic()
         workers: list[Worker] = []
-        for ticket in self._tickets.values():
-            quiet_s = now - ticket.heard
-            if ticket.state == "running" and ticket.quiet_s is None and quiet_s > timeout_s and ticket.lane in self._lanes:
-                ticket.quiet_s = quiet_s
-                workers += self._lanes[ticket.lane].workers
+        for entry in self._entries.values():
+            quiet_s = now - entry.heard
+            if entry.state == "running" and entry.quiet_s is None and quiet_s > timeout_s and entry.lane in self._lanes:
+                entry.quiet_s = quiet_s
+                workers += self._lanes[entry.lane].workers
         return workers
 
     async def look_at_nodes(self) -> None:
@@ -233,9 +233,9 @@ class Mailbox:
         """Jobs without an outcome are lost, now and from now on: they did not fail, and a resumed sweep runs them."""
         self._no_lane_left = reason
         self._queue.clear()
-        for ticket in self._tickets.values():
-            if ticket.outcome is None:
-                ticket.lose(reason)
+        for entry in self._entries.values():
+            if entry.outcome is None:
+                entry.lose(reason)
         await self._notify()
 
     async def close(self) -> None:
@@ -247,27 +247,27 @@ class Mailbox:
         """Take from a worker group that is gone what it was running."""
         group = self._lanes.pop(lane, None)
         gone = group is not None and bool({node for node, _ in group.workers} - self._alive_nodes())
-        for name, ticket in self._tickets.items():
-            if ticket.lane == lane and ticket.state == "running":
-                self._lost(name, ticket, preempted=gone)
+        for name, entry in self._entries.items():
+            if entry.lane == lane and entry.state == "running":
+                self._lost(name, entry, preempted=gone)
 
-    def _lost(self, name: str, ticket: Ticket, *, preempted: bool) -> None:
-        ticket.preemptions += preempted
+    def _lost(self, name: str, entry: JobEntry, *, preempted: bool) -> None:
+        entry.preemptions += preempted
         if preempted:
             cause = "a node of its workers went away"
-        elif ticket.quiet_s is not None:
-            cause = f"its workers hung (no sign of life for {ticket.quiet_s:.0f} s) and were killed"
+        elif entry.quiet_s is not None:
+            cause = f"its workers hung (no sign of life for {entry.quiet_s:.0f} s) and were killed"
         else:
             cause = "its workers died"
-        died = ticket.starts - ticket.preemptions
-        if died < self._retries.attempts and ticket.preemptions <= self._retries.preemptions:
-            ticket.state, ticket.lane, ticket.progress = "queued", None, {}
+        died = entry.starts - entry.preemptions
+        if died < self._retries.attempts and entry.preemptions <= self._retries.preemptions:
+            entry.state, entry.lane, entry.progress = "queued", None, {}
             # The events stay: those of the new attempt follow them.
-            ticket.events.append({"event": "again", "line": f"{cause}; it starts again (start {ticket.starts + 1})"})
+            entry.events.append({"event": "again", "line": f"{cause}; it starts again (start {entry.starts + 1})"})
             self._queue.appendleft(name)
         else:
-            counts = f"{died} of {self._retries.attempts} attempts, {ticket.preemptions} of {self._retries.preemptions} preemptions"
-            ticket.state, ticket.outcome = "failed", {"status": "failed", "reason": f"{cause}; used up: {counts}"}
+            counts = f"{died} of {self._retries.attempts} attempts, {entry.preemptions} of {self._retries.preemptions} preemptions"
+            entry.state, entry.outcome = "failed", {"status": "failed", "reason": f"{cause}; used up: {counts}"}
 
     async def _wait(self) -> None:
         async with self._changed:

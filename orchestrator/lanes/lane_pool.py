@@ -15,7 +15,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.config import FailureConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.lanes.job_queue import LostError, Mailbox, Retries
+from orchestrator.lanes.job_queue import JobQueue, LostError, Retries
 from orchestrator.lanes.sigterm import terminating
 from search_spaces.settings.sweep_settings import ResourceSettings
 from search_spaces.user_errors import UserError
@@ -44,7 +44,7 @@ class LanePool:
         resources: What each holds.
         storage: Folder for Ray Train's own bookkeeping.
         jobs: How many jobs there will be: each may break the workers that run it, as one that runs out of memory does.
-        worker: What each worker runs with `mailbox`, `lane` and `threads`; `trainables.worker.lane_worker.lane_loop` when left out.
+        worker: What each worker runs with `job_queue`, `lane` and `threads`; `trainables.worker.lane_worker.lane_loop` when left out.
         system_metrics_s: Seconds between two measurements that each worker makes of itself; 0: none.
     """
 
@@ -63,8 +63,8 @@ class LanePool:
         self._restarts = MOST_RESTARTS + jobs * (resources.attempts + resources.preemptions)
         # On the driver's own node: on another one it could go away while the driver lives.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        mailbox = ray.remote(Mailbox).options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
-        self.mailbox: Any = mailbox.remote(Retries(resources.attempts, resources.preemptions), _alive_nodes)
+        job_queue = ray.remote(JobQueue).options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
+        self.job_queue: Any = job_queue.remote(Retries(resources.attempts, resources.preemptions), _alive_nodes)
         self._threads: list[threading.Thread] = []
         self._alive = 0
         self._lock = threading.Lock()
@@ -82,8 +82,8 @@ class LanePool:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._closed.set()
-        ray.get(self.mailbox.close.remote())
-        state = ray.get(self.mailbox.snapshot.remote())
+        ray.get(self.job_queue.close.remote())
+        state = ray.get(self.job_queue.snapshot.remote())
         # A lane that is not up has nobody to send home.
         up = [thread for thread in self._threads if thread.name in state["lanes"]]
         if terminating():
@@ -94,23 +94,23 @@ class LanePool:
 
     def _end_what_is_left(self) -> None:
         """End lanes that wait for room, start workers again, or have one that hangs. Ray must not end below them: that ends the process."""
-        for _, worker in ray.get(self.mailbox.everybody.remote()):
+        for _, worker in ray.get(self.job_queue.everybody.remote()):
             ray.kill(worker)
         ended: set[str] = set()
         deadline = time.monotonic() + CLOSE_S
         while not _all_end(self._threads, WATCH_EVERY_S) and time.monotonic() < deadline:
             # Asked again and again: one that has only just been started takes seconds until it can be named.
-            for name, controller in ray.get(self.mailbox.controllers.remote()).items():
+            for name, controller in ray.get(self.job_queue.controllers.remote()).items():
                 if name not in ended and any(thread.is_alive() for thread in self._threads if thread.name == name):
                     logger.warning("%s is ended: it was not up, or did not go home", name)
                     ended.add(name)
                     ray.kill(controller)
 
-    def submit(self, ticket: str, job: AnyJob) -> None:
+    def submit(self, job_name: str, job: AnyJob) -> None:
         """Queue a job under a name that is its own."""
-        ray.get(self.mailbox.submit.remote(ticket, job.model_dump(mode="json")))
+        ray.get(self.job_queue.submit.remote(job_name, job.model_dump(mode="json")))
 
-    def wait(self, ticket: str, on_tick: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def wait(self, job_name: str, on_tick: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Wait for a job's outcome.
 
         Args:
@@ -123,15 +123,15 @@ class LanePool:
         """
         seen = 0
         while True:
-            events, progress, outcome = ray.get(self.mailbox.follow.remote(ticket, seen))
+            events, progress, outcome = ray.get(self.job_queue.follow.remote(job_name, seen))
             seen += len(events)
             on_tick(progress)
             if outcome is None:
                 continue
             if outcome["status"] == "lost":
-                raise LostError(f"{ticket} was not run: {outcome['reason']}")
+                raise LostError(f"{job_name} was not run: {outcome['reason']}")
             if outcome["status"] == "failed":
-                raise UserError(f"{ticket} failed: {outcome['reason']}")
+                raise UserError(f"{job_name} failed: {outcome['reason']}")
             return outcome
 
     def _watch(self) -> None:
@@ -139,19 +139,19 @@ class LanePool:
         if not self._first_lane_started():
             return
         while not self._closed.wait(WATCH_EVERY_S):
-            ray.get(self.mailbox.look_at_nodes.remote())
-            for _, worker in ray.get(self.mailbox.hung.remote(self.resources.quiet_timeout_s)):
+            ray.get(self.job_queue.look_at_nodes.remote())
+            for _, worker in ray.get(self.job_queue.hung.remote(self.resources.quiet_timeout_s)):
                 logger.warning("a worker is killed: its job gave no sign of life for %g s", self.resources.quiet_timeout_s)
                 ray.kill(worker)
 
     def _first_lane_started(self) -> bool:
         deadline = time.monotonic() + self.resources.start_timeout_s
         while not self._closed.wait(WATCH_EVERY_S):
-            if ray.get(self.mailbox.snapshot.remote())["lanes"]:
+            if ray.get(self.job_queue.snapshot.remote())["lanes"]:
                 return True
             if time.monotonic() > deadline:
                 reason = f"no lane started within resources.start_timeout_s = {self.resources.start_timeout_s:g} s: is the cluster busy?"
-                ray.get(self.mailbox.no_lane_left.remote(reason))
+                ray.get(self.job_queue.no_lane_left.remote(reason))
                 return False
         return False
 
@@ -163,7 +163,7 @@ class LanePool:
         trainer = TorchTrainer(
             self._worker,
             train_loop_config={
-                "mailbox": self.mailbox,
+                "job_queue": self.job_queue,
                 "lane": name,
                 "threads": max(1, int(resources.cpus_per_worker)),
                 "system_metrics_s": self._system_metrics_s,
@@ -175,7 +175,7 @@ class LanePool:
             run_config=RunConfig(
                 name=f"{name}-{int(time.time())}",
                 storage_path=str(self.storage),
-                callbacks=[_TellsController(self.mailbox, name)],  # type: ignore[list-item]
+                callbacks=[_TellsController(self.job_queue, name)],  # type: ignore[list-item]
                 # Left alone, the controller tries for ever to place workers that never fit.
                 failure_config=FailureConfig(max_failures=self._restarts, controller_failure_limit=MOST_RESTARTS),
             ),
@@ -189,21 +189,21 @@ class LanePool:
             logger.warning("%s", reason)
         if self._closed.is_set():
             return  # nobody waits any more, and Ray may be gone
-        ray.get(self.mailbox.lane_ended.remote(name, reason))
+        ray.get(self.job_queue.lane_ended.remote(name, reason))
         with self._lock:
             self._alive -= 1
             if self._alive == 0:
-                ray.get(self.mailbox.no_lane_left.remote(reason))
+                ray.get(self.job_queue.no_lane_left.remote(reason))
 
 
 class _TellsController(ControllerCallback):
     """Tells the mailbox by which actor a lane can be ended; Ray keeps its handle to itself."""
 
-    def __init__(self, mailbox: Any, lane: str) -> None:
-        self._mailbox, self._lane = mailbox, lane
+    def __init__(self, job_queue: Any, lane: str) -> None:
+        self._job_queue, self._lane = job_queue, lane
 
     def after_controller_start(self, train_run_context: Any) -> None:
-        ray.get(self._mailbox.lane_begun.remote(self._lane, ray.get_runtime_context().current_actor))
+        ray.get(self._job_queue.lane_begun.remote(self._lane, ray.get_runtime_context().current_actor))
 
 
 def _all_end(threads: list[threading.Thread], seconds: float) -> bool:

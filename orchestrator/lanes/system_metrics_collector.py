@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 
 from orchestrator.lanes.sigterm import terminating
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.system_metrics_file import append_samples
+from orchestrator.storage.system_metrics_file import append_system_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ Samples = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 @contextmanager
-def samples_collected(mailbox: Any, folder: SweepFolder, on_change: OnSamples) -> Iterator[None]:
+def collect_system_metrics(job_queue: Any, folder: SweepFolder, on_change: OnSamples) -> Iterator[None]:
     """Collect while a block runs, and once at its end.
 
     Args:
@@ -34,7 +34,7 @@ def samples_collected(mailbox: Any, folder: SweepFolder, on_change: OnSamples) -
         on_change: Given the numbers of trials with new samples, not again before it has done with the last ones.
     """
     ended = threading.Event()
-    thread = threading.Thread(target=_collect, args=(mailbox, folder, on_change, ended), name="system metrics", daemon=True)
+    thread = threading.Thread(target=_collect, args=(job_queue, folder, on_change, ended), name="system metrics", daemon=True)
     thread.start()
     try:
         yield
@@ -44,14 +44,14 @@ def samples_collected(mailbox: Any, folder: SweepFolder, on_change: OnSamples) -
             thread.join(COLLECT_EVERY_S)
 
 
-def _collect(mailbox: Any, folder: SweepFolder, on_change: OnSamples, ended: threading.Event) -> None:
+def _collect(job_queue: Any, folder: SweepFolder, on_change: OnSamples, ended: threading.Event) -> None:
     changed: set[int] = set()
     sending: Future[None] | None = None
     last = False
     while not last:
         last = ended.wait(COLLECT_EVERY_S)
         try:
-            changed |= keep_samples(folder, ray.get(mailbox.take_samples.remote()))
+            changed |= keep_system_metrics(folder, ray.get(job_queue.take_system_metrics.remote()))
         except RayError as error:
             logger.warning("system metrics are no longer collected: %s", error)
             return
@@ -60,13 +60,13 @@ def _collect(mailbox: Any, folder: SweepFolder, on_change: OnSamples, ended: thr
             sending, changed = on_change(changed), set()
 
 
-def keep_samples(folder: SweepFolder, samples: Samples) -> set[int]:
+def keep_system_metrics(folder: SweepFolder, samples: Samples) -> set[int]:
     """Write samples of trials to their files; those of other jobs have no place. Returns: the numbers of the trials."""
     numbers = set()
     for name, measured in samples.items():
         if re.fullmatch(r"t\d+", name):
             try:
-                append_samples(folder.trial_samples(name), measured)
+                append_system_metrics(folder.trial_system_metrics(name), measured)
                 numbers.add(int(name[1:]))
             except OSError as error:
                 logger.warning("system metrics of %s are lost: %s", name, error)

@@ -41,7 +41,7 @@ class Condition:
         return max(members, key=lambda member: side * member.objectives[self.objective.name])
 
 
-def pick(front: Front, text: str) -> list[FrontMember]:
+def select_members(front: Front, text: str) -> list[FrontMember]:
     """Find members of a front.
 
     Args:
@@ -180,7 +180,7 @@ def find_trial(records: Sequence[TrialRecord], name: str, key: str) -> TrialReco
 
 def _on_front(records: Sequence[TrialRecord], criteria: Criteria, text: str, key: str) -> ChosenRung:
     try:
-        members = pick(build_front(records, criteria), text)
+        members = select_members(build_front(records, criteria), text)
     except UserError as error:
         # The same words stand behind another option there.
         raise UserError(error.message, key=key, value=text, allowed=error.allowed, remedy=error.remedy) from error

@@ -21,7 +21,7 @@ CORNER = 1.05
 
 
 @dataclass(frozen=True)
-class Standing:
+class RankedPoint:
     """What a measurement is ranked by."""
 
     point: tuple[float, ...] | None
@@ -30,15 +30,15 @@ class Standing:
     """How far outside the limits; feasible at 0. Infinite without a point."""
 
 
-def standing(metrics: Mapping[str, float], criteria: Criteria) -> Standing:
+def ranked_point(metrics: Mapping[str, float], criteria: Criteria) -> RankedPoint:
     """The validation part of a measurement; its violation is the sum over the limits, each in its metric's unit."""
     point = criteria.point(metrics)
     if point is None:
-        return Standing(None, math.inf)
-    return Standing(point, sum(max(0.0, limit.violation(metrics)) for limit in criteria.limits))
+        return RankedPoint(None, math.inf)
+    return RankedPoint(point, sum(max(0.0, limit.violation(metrics)) for limit in criteria.limits))
 
 
-def positions(standings: Sequence[Standing], ties: Ties) -> NDArray[np.int_]:
+def ranks(points: Sequence[RankedPoint], ties: Ties) -> NDArray[np.int_]:
     """Position of each measurement, 0 for the best: how many stand before it.
 
     Feasible ones come first, by layer of non-domination and then by `ties`, on scales on which they span 0 to 1; infeasible ones follow
@@ -57,21 +57,21 @@ def positions(standings: Sequence[Standing], ties: Ties) -> NDArray[np.int_]:
     Deviation:
         Their net starts at the best point of the first objective; ours knows no first among objectives.
     """
-    violations = np.array([each.violation for each in standings])
+    violations = np.array([each.violation for each in points])
     feasible = violations <= 0
-    found = np.empty(len(standings), dtype=np.int_)
+    found = np.empty(len(points), dtype=np.int_)
     if feasible.any():
-        found[feasible] = _feasible_positions(np.array([each.point for each in standings if each.violation <= 0]), _TIES[ties])
+        found[feasible] = _feasible_ranks(np.array([each.point for each in points if each.violation <= 0]), _TIES[ties])
     found[~feasible] = feasible.sum() + _how_many_before(violations[~feasible])
     return found
 
 
-def going_on(count: int, reduction: float) -> int:
+def survivors(count: int, reduction: float) -> int:
     """How many of so many measurements are among the best 1/`reduction`: at least one."""
     return math.ceil(count / reduction)
 
 
-def _feasible_positions(points: NDArray[np.float64], tie_break: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.int_]:
+def _feasible_ranks(points: NDArray[np.float64], tie_break: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.int_]:
     # Equal points would have no gap to each other: each is placed once, for as many as it stands for.
     distinct, which, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
     span = np.ptp(distinct, axis=0)

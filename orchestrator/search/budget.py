@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.sweep_settings import BudgetSettings
 
 
-class Ending:
+class StopCriterion:
     """Asked at every rung, and before every new trial.
 
     Args:
@@ -23,12 +23,12 @@ class Ending:
     def __init__(
         self,
         budget: BudgetSettings,
-        ledger: Ledger,
+        sweep_state: SweepState,
         request: Path,
         earlier_wall_s: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.budget, self.ledger, self.request, self._clock = budget, ledger, request, clock
+        self.budget, self.sweep_state, self.request, self._clock = budget, sweep_state, request, clock
         self._started = clock() - earlier_wall_s
         self._stagnation = Stagnation(budget.stagnation_frac)
         self._reason: str | None = None
@@ -52,14 +52,14 @@ class Ending:
         return f"budget.trial_time_s = {limit:g} is used up"
 
     def _find(self) -> str | None:
-        budget, ledger = self.budget, self.ledger
+        budget, sweep_state = self.budget, self.sweep_state
         if self.request.exists():
             return "asked to stop by `lethe stop`"
         used: list[tuple[str, float | None, float]] = [
             ("wall_time_s", budget.wall_time_s, self.wall_s),
-            ("worker_hours", budget.worker_hours, ledger.worker_hours + self._running_hours()),
-            ("failures", budget.failures, ledger.counts["failed"]),
-            ("stagnant_trials", budget.stagnant_trials, self._stagnation.trials(ledger.hypervolumes)),
+            ("worker_hours", budget.worker_hours, sweep_state.worker_hours + self._running_hours()),
+            ("failures", budget.failures, sweep_state.counts["failed"]),
+            ("stagnant_trials", budget.stagnant_trials, self._stagnation.trials(sweep_state.hypervolumes)),
         ]
         spent = [f"budget.{name} = {limit:g} is used up" for name, limit, value in used if limit is not None and value >= limit]
         return spent[0] if spent else None
@@ -67,8 +67,8 @@ class Ending:
     def _running_hours(self) -> float:
         """Of the attempts that run now, beyond what the ledger has counted."""
         now = self._clock()
-        running = (record for record in self.ledger.running.values() if record.started_at is not None)
-        return sum(max(0.0, now - (record.started_at or now)) for record in running) * self.ledger.workers_per_trial / 3600
+        running = (record for record in self.sweep_state.running.values() if record.started_at is not None)
+        return sum(max(0.0, now - (record.started_at or now)) for record in running) * self.sweep_state.workers_per_trial / 3600
 
 
 class Stagnation:
@@ -97,7 +97,7 @@ class Stagnation:
         return self._since
 
 
-def busy_s(records: Iterable[TrialRecord]) -> float:
+def wall_s_of_earlier_starts(records: Iterable[TrialRecord]) -> float:
     """Wall time in which at least one trial ran, in seconds: what earlier starts of a sweep took.
 
     Args:

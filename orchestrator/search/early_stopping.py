@@ -5,11 +5,11 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from orchestrator.pareto.objectives import limits_of
-from orchestrator.pareto.ranking import Standing, going_on, positions, standing
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.pareto.ranking import RankedPoint, ranked_point, ranks, survivors
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.sweep_settings import EarlyStoppingSettings, SweepSettings
-from trainables.events import Verdict
+from trainables.events import RungDecision
 
 _RANK, _UNFIT = "rank", "unfit"
 """First words of the reasons: all that a study keeps of who ended a trial."""
@@ -20,7 +20,7 @@ def stopped_early(record: TrialRecord) -> bool:
     return record.status == "stopped" and (record.reason or "").startswith((f"{_RANK} ", f"{_UNFIT} "))
 
 
-class RungJudge:
+class RungDecider:
     """Gives the verdict on every rung of a sweep.
 
     Args:
@@ -28,11 +28,11 @@ class RungJudge:
         ledger: All trials so far, with those of earlier starts; its front tells what is worth keeping.
     """
 
-    def __init__(self, sweep: SweepSettings, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self._halving = None if sweep.early_stopping is None else Halving(sweep.early_stopping, ledger)
+    def __init__(self, sweep: SweepSettings, sweep_state: SweepState) -> None:
+        self.sweep_state = sweep_state
+        self._halving = None if sweep.early_stopping is None else Halving(sweep.early_stopping, sweep_state)
 
-    def judge(self, record: TrialRecord, rung: int, rungs: int) -> Verdict:
+    def decide(self, record: TrialRecord, rung: int, rungs: int) -> RungDecision:
         """Whether a trial goes on, and whether this rung may end up on the front.
 
         Asked again about a rung after its workers were lost, the new measurement takes the place of the old one.
@@ -43,9 +43,9 @@ class RungJudge:
             rungs: Of the whole trial; at the last one nobody is stopped.
         """
         last = rung == rungs
-        keep = (last or self.ledger.criteria.every_rung) and self.ledger.front.would_join(record, rung)
+        keep = (last or self.sweep_state.criteria.every_rung) and self.sweep_state.front.would_join(record, rung)
         reason = None if self._halving is None else self._halving.why_stop(record, rung)
-        return Verdict(keep=keep) if last or reason is None else Verdict(go_on=False, keep=keep, reason=reason)
+        return RungDecision(keep=keep) if last or reason is None else RungDecision(go_on=False, keep=keep, reason=reason)
 
 
 class Halving:
@@ -67,13 +67,13 @@ class Halving:
         Who ranks low ends at once, where they would pause it and perhaps go on later: a lane holds one trial.
     """
 
-    def __init__(self, settings: EarlyStoppingSettings, ledger: Ledger) -> None:
-        self.settings, self.ledger = settings, ledger
+    def __init__(self, settings: EarlyStoppingSettings, sweep_state: SweepState) -> None:
+        self.settings, self.sweep_state = settings, sweep_state
         self._floors = [limit for metric, bounds in settings.floors.items() for limit in limits_of(metric, bounds)]
-        self._shown: dict[int, dict[int, Standing]] = defaultdict(dict)
+        self._shown: dict[int, dict[int, RankedPoint]] = defaultdict(dict)
         """By rung, and there by the trial's number."""
-        for number in sorted(ledger.records):
-            for rung, metrics in enumerate(ledger.records[number].rungs, 1):
+        for number in sorted(sweep_state.records):
+            for rung, metrics in enumerate(sweep_state.records[number].rungs, 1):
                 self._remember(number, rung, metrics)
 
     def why_stop(self, record: TrialRecord, rung: int) -> str | None:
@@ -83,15 +83,15 @@ class Halving:
         unfit = self._unfit(metrics)
         if unfit is not None:
             return f"{_UNFIT} at rung {rung}: {unfit}"
-        standings = [mine, *(other for number, other in self._shown[rung].items() if number != record.number)]
-        if rung <= settings.grace_rungs or len(standings) < settings.reduction or self._is_shielded(record, rung):
+        points = [mine, *(other for number, other in self._shown[rung].items() if number != record.number)]
+        if rung <= settings.grace_rungs or len(points) < settings.reduction or self._is_shielded(record, rung):
             return None
-        place, best = int(positions(standings, settings.ties)[0]), going_on(len(standings), settings.reduction)
-        return None if place < best else f"{_RANK} {place + 1} of {len(standings)} at rung {rung}, the best {best} go on"
+        place, best = int(ranks(points, settings.ties)[0]), survivors(len(points), settings.reduction)
+        return None if place < best else f"{_RANK} {place + 1} of {len(points)} at rung {rung}, the best {best} go on"
 
-    def _remember(self, number: int, rung: int, metrics: Mapping[str, float]) -> Standing:
+    def _remember(self, number: int, rung: int, metrics: Mapping[str, float]) -> RankedPoint:
         # An unfit trial has been here too, but whoever is not stopped stands before it.
-        mine = standing(metrics, self.ledger.criteria) if self._unfit(metrics) is None else Standing(None, math.inf)
+        mine = ranked_point(metrics, self.sweep_state.criteria) if self._unfit(metrics) is None else RankedPoint(None, math.inf)
         shown = self._shown[rung]
         shown[number] = mine
         if len(shown) > self.settings.newest_trials:
@@ -100,7 +100,7 @@ class Halving:
 
     def _unfit(self, metrics: Mapping[str, float]) -> str | None:
         """What must not be, whatever the others do."""
-        for objective in self.ledger.criteria.objectives:
+        for objective in self.sweep_state.criteria.objectives:
             value = metrics.get(f"validation/{objective.name}", math.nan)
             if not math.isfinite(value):
                 return f"{objective.name} = {value} is not a finite number"
@@ -112,7 +112,7 @@ class Halving:
 
     def _is_shielded(self, record: TrialRecord, rung: int) -> bool:
         """Whether the rung would add a share of the front's hypervolume that matters; to an empty front everything would."""
-        front = self.ledger.front
+        front = self.sweep_state.front
         if not front.validation_hypervolume or not front.would_join(record, rung):
             return False
         return front.gain(record.rungs[rung - 1]) > self.settings.shield_frac * front.validation_hypervolume

@@ -11,9 +11,9 @@ from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from orchestrator.pareto.objectives import Criteria
-from orchestrator.search.sampler_memory import Relevance, SamplerMemory
+from orchestrator.search.sampler_memory import SamplerMemory, TrialWindow
 from orchestrator.search.samplers import distributions_of, sampler_of, seed_of
-from orchestrator.search.selected_rung import Rungs, selected_rung, told_values, violations
+from orchestrator.search.selected_rung import Rungs, sampler_values, selected_rung, violations
 from orchestrator.search.trial_attributes import rungs_of
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.catalogue.recipes import searched_part
@@ -53,7 +53,7 @@ class Proposer:
         # What the sampler looks at.
         self.memory = SamplerMemory([optuna.study.StudyDirection[direction.upper()] for direction in directions])
         self._study = optuna.create_study(storage=self.memory, directions=directions, sampler=RandomSampler(seed=0))
-        self._relevance = Relevance(sweep.search.newest_trials, criteria.reference)
+        self._relevance = TrialWindow(sweep.search.newest_trials, criteria.reference)
         self._entries = _entries(sweep)
         self._kept_state: dict[str, Any] = {}
         self._taken: set[str] = set()
@@ -151,7 +151,7 @@ class Proposer:
         """
         rung = selected_rung(rungs, self._criteria)
         counts = rung is not None and (finished or self._criteria.every_rung)
-        values = told_values(rungs[rung - 1], self._criteria) if counts and rung is not None else None
+        values = sampler_values(rungs[rung - 1], self._criteria) if counts and rung is not None else None
         self._remember(trial_id, TrialState.COMPLETE if counts else TrialState.PRUNED, params, values, attrs)
 
     def _remember(

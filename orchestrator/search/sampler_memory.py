@@ -149,7 +149,7 @@ class SamplerMemory(BaseStorage):
         raise NotImplementedError
 
 
-class Relevance:
+class TrialWindow:
     """The newest trials with a result, and the front. What is relevant depends on the trials alone, not on the order of their ends.
 
     Args:

@@ -54,7 +54,7 @@ def selected_rung(rungs: Rungs, criteria: Criteria) -> int | None:
     return max(volumes, key=lambda rung: volumes[rung]) if any(volumes.values()) else feasible[-1]
 
 
-def told_values(metrics: Mapping[str, float], criteria: Criteria) -> list[float]:
+def sampler_values(metrics: Mapping[str, float], criteria: Criteria) -> list[float]:
     """What the sampler is told: each objective clipped and on its own scale, because it weighs distances; in the metric's direction."""
     return [objective.scaled(metrics[f"validation/{objective.name}"]) for objective in criteria.objectives]
 

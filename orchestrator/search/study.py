@@ -19,10 +19,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search.proposer import Proposer, constraint_attrs
-from orchestrator.search.selected_rung import not_a_number, selected_rung, told_values, violations, why_failed
+from orchestrator.search.selected_rung import not_a_number, sampler_values, selected_rung, violations, why_failed
 from orchestrator.search.study_journal import StudyJournal
 from orchestrator.search.trial_attributes import END, REACHED, STARTED, STATES, cut_off, record_of, rung_key, rungs_of
-from orchestrator.storage.trial_records import Asked, Status, TrialRecord, trial_id
+from orchestrator.storage.trial_records import ProposedTrial, Status, TrialRecord, trial_id
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
@@ -112,7 +112,7 @@ class Study:
             raise missing from error
         return cls(study, storage, sweep)
 
-    def ask(self) -> Asked | None:
+    def ask(self) -> ProposedTrial | None:
         """The next trial: interrupted ones first (each once per driver), then recipes, then enqueued ones, then the sampler's.
 
         No two trials of a sweep have the same parameters. What a new trial is depends on the seed, its number and the trials before it
@@ -136,7 +136,7 @@ class Study:
                 self._count += 1
                 self._proposer.take(self._trial(number))
             # Read back, so that a trial that is run again gets the very same numbers.
-            return Asked(number, dict(self._trial(number).params))
+            return ProposedTrial(number, dict(self._trial(number).params))
 
     @property
     def exhausted(self) -> bool:
@@ -268,7 +268,7 @@ class Study:
                 return
             rungs = rungs_of(trial)
             rung = selected_rung(rungs, self._criteria) if status != "failed" else None
-            values = told_values(rungs[rung - 1], self._criteria) if rung is not None and status == "finished" else None
+            values = sampler_values(rungs[rung - 1], self._criteria) if rung is not None and status == "finished" else None
             limits = violations(rungs[rung - 1], self._criteria) if rung is not None else {}
             own_id = self._trial_id(number)
             with self._journal.together(durable=True):

@@ -11,7 +11,7 @@ NEWEST_ENDED = 16
 """Ended trials that are remembered in the order of their ends, for people to look at."""
 
 
-class Ledger:
+class SweepState:
     """All trials of a sweep with the sums and the front that follow from them. Belongs to one thread, but may be read from others.
 
     Args:

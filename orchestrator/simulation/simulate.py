@@ -71,9 +71,9 @@ class SimulationProgress:
         """Says something, if nothing was said lately."""
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY_S
-            ledger = self.simulated.ledger
-            done = f"  {ledger.ended} of {self.simulated.sweep.search.trials} trials"
-            self.console.print(f"{done}, hypervolume {ledger.reported_front.hypervolume:.4f}", highlight=False)
+            sweep_state = self.simulated.sweep_state
+            done = f"  {sweep_state.ended} of {self.simulated.sweep.search.trials} trials"
+            self.console.print(f"{done}, hypervolume {sweep_state.reported_front.hypervolume:.4f}", highlight=False)
 
     def say(self, line: str) -> None:
         """Says it."""
@@ -82,14 +82,14 @@ class SimulationProgress:
 
 def closing_lines(simulated: VirtualSweep) -> list[str]:
     """What it would have cost, what it did cost, and where to look."""
-    ledger, folder, ending = simulated.ledger, simulated.folder, simulated.ending
-    counts = ", ".join(f"{count} {status}" for status, count in sorted(ledger.counts.items()) if count)
+    sweep_state, folder, stop_criterion = simulated.sweep_state, simulated.folder, simulated.stop_criterion
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(sweep_state.counts.items()) if count)
     driver_ms, ask_ms = (1e3 * spent_s / max(1, simulated.asked) for spent_s in (simulated.driver.seconds, simulated.study.ask_s))
     lines = [
-        f"virtual: {ledger.worker_hours:.3f} worker-hours, {duration(ending.wall_s)} on {simulated.lanes} lanes; {counts}",
+        f"virtual: {sweep_state.worker_hours:.3f} worker-hours, {duration(stop_criterion.wall_s)} on {simulated.lanes} lanes; {counts}",
         f"real: {driver_ms:.1f} ms of the driver per trial, {ask_ms:.1f} ms of it the sampler",
     ]
-    if (reason := ending.reason()) is not None:
+    if (reason := stop_criterion.reason()) is not None:
         lines.append(f"ended early: {reason}")
     storage = "" if folder.root == storage_root(None) else f" --storage {quote(str(folder.root))}"
     return [*lines, f"to look closer: lethe front|status|report {folder.name}{storage}"]

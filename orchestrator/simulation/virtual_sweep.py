@@ -10,23 +10,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.search.budget import Ending, busy_s
-from orchestrator.search.early_stopping import RungJudge
+from orchestrator.search.budget import StopCriterion, wall_s_of_earlier_starts
+from orchestrator.search.early_stopping import RungDecider
 from orchestrator.search.study import Study
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recording import Seconds
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.trial_records import Asked, TrialRecord
-from orchestrator.sweep.trial_recorder import Recorder, TrialObserver
+from orchestrator.storage.trial_records import ProposedTrial, TrialRecord
+from orchestrator.sweep.trial_recorder import TrialObserver, TrialRecorder
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.events import Verdict
+from trainables.events import RungDecision
 
 Metrics = dict[str, float]
-Take = Callable[[int, Mapping[str, Any]], Verdict | None]
-"""`Recorder.take`."""
+Take = Callable[[int, Mapping[str, Any]], RungDecision | None]
+"""`TrialRecorder.take`."""
 
 ORIGIN_S = 1_767_225_600.0
 """Unix time at which virtual time begins: the start of 2026. A fixed one, so that a simulation repeated is the same again."""
@@ -108,8 +108,8 @@ class VirtualSweep:
         self.study = Study.open(folder.journal, sweep, clock=self.clock)
         records = self.study.records()
         self.clock.now_s = max((record.finished_at or ORIGIN_S for record in records), default=ORIGIN_S)
-        self.ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial, records)
-        self.ending = Ending(sweep.budget, self.ledger, folder.stop_request, busy_s(records), self.clock)
+        self.sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, records)
+        self.stop_criterion = StopCriterion(sweep.budget, self.sweep_state, folder.stop_request, wall_s_of_earlier_starts(records), self.clock)
         self.asked = 0
         """Trials that were handed out since it was opened."""
         self.driver = Stopwatch()
@@ -121,19 +121,19 @@ class VirtualSweep:
         Args:
             observer: Shown every rung and end.
         """
-        judge = RungJudge(self.sweep, self.ledger)
-        recorder = Recorder(self.study, self.ledger, self.folder, judge, self.ending, observer or SilentObserver())
+        decide = RungDecider(self.sweep, self.sweep_state)
+        recorder = TrialRecorder(self.study, self.sweep_state, self.folder, decide, self.stop_criterion, observer or SilentObserver())
         self.driver.start()
         run_lanes([self._lane(recorder) for _ in range(self.lanes)], self.clock)
         self.driver.stop()
 
-    def _lane(self, recorder: Recorder) -> Iterator[float]:
-        while self.ending.reason() is None and (asked := self.study.ask()) is not None:
+    def _lane(self, recorder: TrialRecorder) -> Iterator[float]:
+        while self.stop_criterion.reason() is None and (asked := self.study.ask()) is not None:
             self.asked += 1
             recorder.started(asked.number)
             yield from self._trial(asked, recorder.take)
 
-    def _trial(self, asked: Asked, take: Take) -> Iterator[float]:
+    def _trial(self, asked: ProposedTrial, take: Take) -> Iterator[float]:
         """What a lane does with a trial: see `trainables.training.trial.run_trial`."""
         seconds, measured = self._made_up(apply(self.sweep.trial, asked.params))
         number, rungs = asked.number, len(measured)
@@ -148,13 +148,13 @@ class VirtualSweep:
         for rung, (validation, test) in enumerate(measured, 1):
             last = rung == rungs
             yield spend(steps=seconds.steps / rungs, beliefs=seconds.beliefs / rungs, evaluation=seconds.evaluation * (1 + last))
-            verdict = take(number, {"event": "rung", "rung": rung, "rungs": rungs, "metrics": validation | test if last else validation})
-            assert verdict is not None, "a rung always gets a verdict"
-            if verdict.keep and not last:
+            decision = take(number, {"event": "rung", "rung": rung, "rungs": rungs, "metrics": validation | test if last else validation})
+            assert decision is not None, "a rung always gets a verdict"
+            if decision.keep and not last:
                 yield spend(evaluation=seconds.evaluation)
                 take(number, {"event": "test", "rung": rung, "metrics": test})
-            if not verdict.go_on and not last:
-                outcome |= {"status": "stopped", "reason": verdict.reason}
+            if not decision.go_on and not last:
+                outcome |= {"status": "stopped", "reason": decision.reason}
                 break
         take(number, outcome)
 

@@ -118,7 +118,7 @@ class SweepFolder:
         """What `lethe logs` prints."""
         return self.trial(trial_id) / "log.txt"
 
-    def trial_samples(self, trial_id: str) -> Path:
+    def trial_system_metrics(self, trial_id: str) -> Path:
         """What its workers measured of themselves, one JSON line each; there where `tracking.system_metrics_s` is on."""
         return self.trial(trial_id) / "system_metrics.jsonl"
 

@@ -18,7 +18,7 @@ class WorkerSample(NamedTuple):
     """Values by name, such as `rank_0/cpu_utilization_percentage`."""
 
 
-def append_samples(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
+def append_system_metrics(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
     """Add samples as `trainables.worker.system_metrics_sampler` sends them.
 
     Raises:

@@ -21,7 +21,7 @@ OPTIONAL_BASELINES = ("prompted", "retrained_twin")
 
 
 @dataclass(frozen=True)
-class Asked:
+class ProposedTrial:
     """A trial that is to run now."""
 
     number: int

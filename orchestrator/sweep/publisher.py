@@ -9,7 +9,7 @@ from orchestrator.pareto.front import Front, front_as_json
 from orchestrator.report.html_report import sweep_front, write_sweep_report
 from orchestrator.report.tables import leaderboard
 from orchestrator.search.study import Study
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.baselines import read_baselines
 from orchestrator.storage.followup_records import read_audits, read_confirmations
 from orchestrator.storage.provenance import provenance, redacted, sweep_identity
@@ -51,12 +51,12 @@ class Publisher:
         sweep: SweepSettings,
         folder: SweepFolder,
         study: Study,
-        ledger: Ledger,
+        sweep_state: SweepState,
         uri: str,
         data_digest: str,
         warn: Callable[[str], None],
     ) -> None:
-        self.sweep, self.folder, self.study, self.ledger, self.warn = sweep, folder, study, ledger, warn
+        self.sweep, self.folder, self.study, self.sweep_state, self.warn = sweep, folder, study, sweep_state, warn
         # Of now: on a retry much later the checkout may be another.
         self._data_digest, self._provenance = data_digest, provenance()
         self._datasets: tuple[DatasetInfo, ...] | None = None
@@ -86,9 +86,9 @@ class Publisher:
         files = write_sweep_report(self.sweep, self.folder, self.study)
         front = sweep_front(self.sweep, self.folder, records)
         write_json(self.folder.path / "front.json", front)
-        summary = SweepSummary({**self.ledger.counts}, front, leaderboard(front), files, "FINISHED" if complete else "KILLED")
+        summary = SweepSummary({**self.sweep_state.counts}, front, leaderboard(front), files, "FINISHED" if complete else "KILLED")
         # Trials of earlier starts too: MLflow may have been away at their end, or the driver dead.
-        self._unsent.update(self.ledger.records)
+        self._unsent.update(self.sweep_state.records)
 
         def send() -> None:
             self._send_trials()
@@ -113,9 +113,9 @@ class Publisher:
             self.tracker.sync_parent(SweepInfo(self.sweep, self._data_digest, self._provenance, self._datasets))
             self._note_view(self.tracker.write_view(self.sweep))
             self._started = True
-        members = self.ledger.reported_front.members
+        members = self.sweep_state.reported_front.members
         for number in sorted(self._unsent):
-            record = self.ledger.records[number]
+            record = self.sweep_state.records[number]
             trial = apply(self.sweep.trial, record.params)
             run_id = self.tracker.sync_trial(
                 record,
@@ -127,20 +127,20 @@ class Publisher:
             # The ledger's record of a trial that has ended stays as it was then.
             if self.study.annotations(number).get("mlflow_run_id") != run_id:
                 self.study.annotate(number, "mlflow_run_id", run_id)
-            self.tracker.sync_samples(record.trial_id, self.folder.trial_samples(record.trial_id))
+            self.tracker.sync_samples(record.trial_id, self.folder.trial_system_metrics(record.trial_id))
             self._unsent.discard(number)
-        new = self.ledger.hypervolumes[self._volumes_sent :]
+        new = self.sweep_state.hypervolumes[self._volumes_sent :]
         if new:
             self.tracker.sync_hypervolumes(self._volumes_sent + 1, new)
             self._volumes_sent += len(new)
 
     def _send_leaderboard(self) -> None:
         """Show the front as it stands, where it has moved; made of what the ledger knows, so that long sweeps do not slow down."""
-        front = self.ledger.reported_front
+        front = self.sweep_state.reported_front
         if time.monotonic() < self._next_leaderboard or (self._shown_front and front.keys == self._shown_front.keys):
             return
         self._baselines = self._baselines or {name: baseline.metrics() for name, baseline in read_baselines(self.folder).items()}
-        counts = {**self.ledger.counts}
+        counts = {**self.sweep_state.counts}
         shown = front_as_json(self.sweep.name, front, counts, self._baselines)
         self.tracker.sync_leaderboard(counts, leaderboard(shown))
         self._shown_front, self._next_leaderboard = front, time.monotonic() + LEADERBOARD_EVERY_S

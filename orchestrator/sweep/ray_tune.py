@@ -9,19 +9,19 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.search.study import Study
-from orchestrator.storage.trial_records import Asked, trial_id
-from orchestrator.sweep.trial_recorder import Recorder
+from orchestrator.storage.trial_records import ProposedTrial, trial_id
+from orchestrator.sweep.trial_recorder import TrialRecorder
 
 
-class Lease(tune.Trainable):
+class TuneTrial(tune.Trainable):
     """Holds no weights and no CPU. One step of it is whatever the lane said since the last one: Tune's scheduler reads it.
 
     A failed trial is an outcome, not an exception: an exception would throw this actor away and tell the log nothing new.
     """
 
-    def setup(self, config: dict[str, Any], mailbox: Any = None) -> None:
+    def setup(self, config: dict[str, Any], job_queue: Any = None) -> None:
         """Queue the trial's job."""
-        self._mailbox = mailbox
+        self._job_queue = job_queue
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -36,7 +36,7 @@ class Lease(tune.Trainable):
             `number` of the trial, `events` in order, the outcome last, and Tune's own `done`.
         """
         while True:
-            events, _, outcome = ray.get(self._mailbox.follow.remote(self._ticket, self._seen))
+            events, _, outcome = ray.get(self._job_queue.follow.remote(self._job_name, self._seen))
             self._seen += len(events)
             if outcome is not None:
                 events = [*events, {"event": "outcome"} | outcome]
@@ -50,8 +50,8 @@ class Lease(tune.Trainable):
         """Nothing to load."""
 
     def _take(self, config: dict[str, Any]) -> None:
-        self._ticket, self._number, self._seen = config["trial_id"], config["number"], 0
-        ray.get(self._mailbox.submit.remote(self._ticket, config["job"]))
+        self._job_name, self._number, self._seen = config["trial_id"], config["number"], 0
+        ray.get(self._job_queue.submit.remote(self._job_name, config["job"]))
 
 
 class RungScheduler(FIFOScheduler):
@@ -65,10 +65,10 @@ class RungScheduler(FIFOScheduler):
         mailbox: Actor through which lanes hear them.
     """
 
-    def __init__(self, recorder: Recorder, mailbox: Any) -> None:
+    def __init__(self, recorder: TrialRecorder, job_queue: Any) -> None:
         super().__init__()
         self._recorder = recorder
-        self._mailbox = mailbox
+        self._job_queue = job_queue
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         """A trial is about to be handed to a lane."""
@@ -87,7 +87,7 @@ class RungScheduler(FIFOScheduler):
         """A lease died: the trial itself did nothing wrong, but nobody waits for it any more."""
         number, reason = trial.config["number"], "the Tune actor that waited for this trial died"
         # Its lane must not wait for a verdict that nobody will give.
-        ray.get(self._mailbox.give_up.remote(trial_id(number), reason))
+        ray.get(self._job_queue.give_up.remote(trial_id(number), reason))
         self._recorder.take(number, {"event": "outcome", "status": "failed", "reason": reason})
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,9 +97,9 @@ class RungScheduler(FIFOScheduler):
     def _take(self, result: dict[str, Any]) -> None:
         number = result["number"]
         for event in result["events"]:
-            verdict = self._recorder.take(number, event)
-            if verdict is not None:
-                ray.get(self._mailbox.judge.remote(trial_id(number), event["rung"], verdict))
+            decision = self._recorder.take(number, event)
+            if decision is not None:
+                ray.get(self._job_queue.decide.remote(trial_id(number), event["rung"], decision))
 
 
 class StudySearcher(Searcher):
@@ -117,13 +117,13 @@ class StudySearcher(Searcher):
     def __init__(
         self,
         study: Study,
-        job_of: Callable[[Asked], Mapping[str, Any]] = lambda asked: {},
+        job_of: Callable[[ProposedTrial], Mapping[str, Any]] = lambda asked: {},
         is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
         self._is_ending: Callable[[], bool] | None = is_ending
         self._study: Study | None = study
-        self._job_of: Callable[[Asked], Mapping[str, Any]] | None = job_of
+        self._job_of: Callable[[ProposedTrial], Mapping[str, Any]] | None = job_of
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial as Tune's config.

@@ -20,13 +20,13 @@ def ensure_baselines(plan: Plan, pool: "LanePool", folder: SweepFolder, on_progr
     """
     stages = (("preparing", plan.prepare), ("measuring", plan.measure[:1]), ("measuring", plan.measure[1:]))
     for verb, jobs in stages:  # the others are measured against the retrained model's measurement, so in this order
-        tickets = []
+        job_names = []
         for job in jobs:
-            ticket = f"{verb} the {job.name} model"
-            pool.submit(ticket, job)
-            tickets.append(ticket)
-        for ticket in tickets:
-            pool.wait(ticket, partial(on_progress, ticket))
+            job_name = f"{verb} the {job.name} model"
+            pool.submit(job_name, job)
+            job_names.append(job_name)
+        for job_name in job_names:
+            pool.wait(job_name, partial(on_progress, job_name))
     known = {name: getattr(plan, name) for name in BASELINES}
     write_json(
         folder.baselines, {name: {"folder": b.folder, "measurement": str(b.measurement)} for name, b in known.items() if b is not None}

@@ -21,23 +21,23 @@ from orchestrator.lanes.lane_pool import LanePool
 from orchestrator.lanes.library_logs import library_logs
 from orchestrator.lanes.ray_session import ray_session
 from orchestrator.lanes.sigterm import terminating
-from orchestrator.lanes.system_metrics_collector import samples_collected
-from orchestrator.pareto.member_selection import pick
+from orchestrator.lanes.system_metrics_collector import collect_system_metrics
+from orchestrator.pareto.member_selection import select_members
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.search.budget import Ending, busy_s
-from orchestrator.search.early_stopping import RungJudge
+from orchestrator.search.budget import StopCriterion, wall_s_of_earlier_starts
+from orchestrator.search.early_stopping import RungDecider
 from orchestrator.search.study import Study
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.search.warm_start import warm_trials
 from orchestrator.storage.baselines import Plan, plan_baselines
 from orchestrator.storage.cleaning import drop_unfinished
 from orchestrator.storage.followup_records import Audit, Confirmation, Subject, read_confirmations
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.trial_records import Asked, TrialRecord
+from orchestrator.storage.trial_records import ProposedTrial, TrialRecord
 from orchestrator.sweep.publisher import Publisher
-from orchestrator.sweep.ray_tune import Lease, RungScheduler, StudySearcher
+from orchestrator.sweep.ray_tune import RungScheduler, StudySearcher, TuneTrial
 from orchestrator.sweep.session import ensure_baselines
-from orchestrator.sweep.trial_recorder import Observer, Recorder
+from orchestrator.sweep.trial_recorder import Observer, TrialRecorder
 from orchestrator.tracking.tracked_sweep import read_tracked_trials
 from orchestrator.tracking.tracking_store import EXPERIMENT
 from search_spaces.settings.evaluation_settings import EvaluationSettings
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 # A lease waits and holds nothing. Zero CPUs alone are refused by Tune, and a fraction of one can starve the lanes.
 # On the head, without which nothing goes on: elsewhere it could go away, and its trial would fail with it.
-LEASE_RESOURCES = {"CPU": 0, "memory": 1e6, "node:__internal_head__": 1e-4}
+TUNE_TRIAL_RESOURCES = {"CPU": 0, "memory": 1e6, "node:__internal_head__": 1e-4}
 
 
 @dataclass(frozen=True)
@@ -77,15 +77,15 @@ class SweepRun:
         with self.folder.opened(self.sweep, self.file) as resumed, library_logs(self.folder.driver_log):
             plan = plan_baselines(self.sweep, self.folder.models)
             study = self._open_study()
-            ledger = self._ledger(study)
+            sweep_state = self._sweep_state(study)
             self.folder.stop_request.unlink(missing_ok=True)
-            ending = Ending(self.sweep.budget, ledger, self.folder.stop_request, busy_s(ledger.records.values()))
+            stop_criterion = StopCriterion(self.sweep.budget, sweep_state, self.folder.stop_request, wall_s_of_earlier_starts(sweep_state.records.values()))
             if resumed:
-                running, total = len(ledger.running), self.sweep.search.trials
+                running, total = len(sweep_state.running), self.sweep.search.trials
                 self.observer.say(
-                    f"resuming {self.sweep.name}: {ledger.ended} of {total} trials are done, {running} were running and start again"
+                    f"resuming {self.sweep.name}: {sweep_state.ended} of {total} trials are done, {running} were running and start again"
                 )
-            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.observer.say)
+            publisher = Publisher(self.sweep, self.folder, study, sweep_state, self.tracking_uri, plan.data_digest, self.observer.say)
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking") as tracking:
 
                 def on_change(numbers: Iterable[int]) -> Future[None]:
@@ -93,10 +93,10 @@ class SweepRun:
                     sending.add_done_callback(_log_failure)
                     return sending
 
-                recorder = Recorder(study, ledger, self.folder, RungJudge(self.sweep, ledger), ending, self.observer, on_change)
+                recorder = TrialRecorder(study, sweep_state, self.folder, RungDecider(self.sweep, sweep_state), stop_criterion, self.observer, on_change)
                 recorder.tidy()
                 try:
-                    if study.remaining() and ending.reason() is None:
+                    if study.remaining() and stop_criterion.reason() is None:
                         self._run_trials(plan, study, recorder, on_change)
                         drop_unfinished(self.folder, study.records())  # now that no lane can write any more
                 finally:
@@ -104,8 +104,8 @@ class SweepRun:
                         tracking.submit(publisher.sweep_terminated).result()
                     else:
                         self.observer.stage("writing the report")
-                        tracking.submit(publisher.sweep_ended, complete=_complete(study, ledger)).result()
-            self._say_why_it_ended(study, ending)
+                        tracking.submit(publisher.sweep_ended, complete=_complete(study, sweep_state)).result()
+            self._say_why_it_ended(study, stop_criterion)
             return study.records()
 
     def _open_study(self) -> Study:
@@ -114,8 +114,8 @@ class SweepRun:
             self.observer.say(f"warm start: the sampler learns from {len(warm)} trials of {', '.join(self.sweep.search.warm_start)}")
         return Study.open(self.folder.journal, self.sweep, warm)
 
-    def _say_why_it_ended(self, study: Study, ending: Ending) -> None:
-        reason = ending.reason()
+    def _say_why_it_ended(self, study: Study, stop_criterion: StopCriterion) -> None:
+        reason = stop_criterion.reason()
         if reason is not None and study.remaining():
             more = f"lift it and run again, or `lethe extend {self.sweep.name}`" if reason.startswith("budget.") else "`lethe run` goes on"
             self.observer.say(f"the sweep ended with {study.remaining()} trials left: {reason}. To go on: {more}.")
@@ -153,8 +153,8 @@ class SweepRun:
         with self.folder.opened(self.sweep, self.file), library_logs(self.folder.driver_log):
             plan = plan_baselines(self.sweep, self.folder.models)
             study = self._open_study()
-            ledger = self._ledger(study)
-            members = pick(ledger.reported_front, picked)
+            sweep_state = self._sweep_state(study)
+            members = select_members(sweep_state.reported_front, picked)
             repetitions = plan_repetitions(members, confirmation_seeds(self.sweep, seeds), read_confirmations(self.folder))
             if repetitions:
                 self.observer.stage("starting Ray")
@@ -165,8 +165,8 @@ class SweepRun:
                         with self._watching(pool):
                             run_repetitions(repetitions, self.sweep, plan, pool, self.folder, self.observer.say, self.observer.stage)
             self.observer.stage("writing the report")
-            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.observer.say)
-            publisher.sweep_ended(complete=_complete(study, ledger))
+            publisher = Publisher(self.sweep, self.folder, study, sweep_state, self.tracking_uri, plan.data_digest, self.observer.say)
+            publisher.sweep_ended(complete=_complete(study, sweep_state))
             return read_confirmations(self.folder)
 
     def audit(self, members: Sequence[Subject], evaluation: EvaluationSettings) -> list[Audit]:
@@ -185,15 +185,15 @@ class SweepRun:
         with self.folder.opened(self.sweep, self.file), library_logs(self.folder.driver_log):
             plan = plan_baselines(self.sweep, self.folder.models)
             study = self._open_study()
-            ledger = self._ledger(study)
+            sweep_state = self._sweep_state(study)
             retrained = plan.retrained.measurement if plan.retrained else None
             beside = {"original": plan.original, "retrained": plan.retrained}
             subjects = [Subject(name, model.folder) for name, model in beside.items() if model is not None]
             subjects += members
             audits = self._run_audits(plan, subjects, plan_audits(subjects, self.sweep, evaluation, retrained, self.folder))
             self.observer.stage("writing the report")
-            publisher = Publisher(self.sweep, self.folder, study, ledger, self.tracking_uri, plan.data_digest, self.observer.say)
-            publisher.sweep_ended(complete=_complete(study, ledger))
+            publisher = Publisher(self.sweep, self.folder, study, sweep_state, self.tracking_uri, plan.data_digest, self.observer.say)
+            publisher.sweep_ended(complete=_complete(study, sweep_state))
             return audits
 
     def audit_folder(self, subject: Subject, evaluation: EvaluationSettings) -> list[Audit]:
@@ -241,16 +241,16 @@ class SweepRun:
                     with self._watching(pool):
                         return reproduce_trial(record, self.sweep, plan, pool, weights, kept_rung, self.observer.stage)
 
-    def _ledger(self, study: Study) -> Ledger:
-        ledger = Ledger(criteria_of(self.sweep), self.sweep.resources.workers_per_trial, study.records())
-        self.observer.sweep_opened(ledger)
-        return ledger
+    def _sweep_state(self, study: Study) -> SweepState:
+        sweep_state = SweepState(criteria_of(self.sweep), self.sweep.resources.workers_per_trial, study.records())
+        self.observer.sweep_opened(sweep_state)
+        return sweep_state
 
     def _lanes(self) -> int:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return require_lanes(nodes, self.sweep.resources, self.file).lanes
 
-    def _run_trials(self, plan: Plan, study: Study, recorder: Recorder, on_samples: Callable[[Iterable[int]], Future[None]]) -> None:
+    def _run_trials(self, plan: Plan, study: Study, recorder: TrialRecorder, on_samples: Callable[[Iterable[int]], Future[None]]) -> None:
         sweep, observer = self.sweep, self.observer
         observer.stage("starting Ray")
         with ray_session():
@@ -261,7 +261,7 @@ class SweepRun:
             with LanePool(lanes, sweep.resources, self.folder.tune, study.remaining(), self.worker, measured_s) as pool:
                 ensure_baselines(plan, pool, self.folder, observer.stage)
                 observer.stage(f"running {study.remaining()} trials")
-                collected = samples_collected(pool.mailbox, self.folder, on_samples) if measured_s else nullcontext()
+                collected = collect_system_metrics(pool.job_queue, self.folder, on_samples) if measured_s else nullcontext()
                 with self._watching(pool), collected:
                     self._tune(pool, study, plan, recorder, lanes)
             if recorder.lost is not None:
@@ -274,32 +274,32 @@ class SweepRun:
     @contextmanager
     def _watching(self, pool: LanePool) -> Iterator[None]:
         """Show what the lanes are doing meanwhile."""
-        self.observer.lanes_watched(lambda: ray.get(pool.mailbox.snapshot.remote()))
+        self.observer.lanes_watched(lambda: ray.get(pool.job_queue.snapshot.remote()))
         try:
             yield
         finally:
             self.observer.lanes_watched(None)
 
-    def _tune(self, pool: LanePool, study: Study, plan: Plan, recorder: Recorder, lanes: int) -> None:
+    def _tune(self, pool: LanePool, study: Study, plan: Plan, recorder: TrialRecorder, lanes: int) -> None:
         searcher = StudySearcher(
-            study, partial(self._job_of, plan), lambda: recorder.lost is not None or recorder.ending.reason() is not None
+            study, partial(self._job_of, plan), lambda: recorder.lost is not None or recorder.stop_criterion.reason() is not None
         )
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(Lease, mailbox=pool.mailbox), LEASE_RESOURCES),
+            tune.with_resources(tune.with_parameters(TuneTrial, job_queue=pool.job_queue), TUNE_TRIAL_RESOURCES),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=RungScheduler(recorder, pool.mailbox),
+                scheduler=RungScheduler(recorder, pool.job_queue),
                 num_samples=study.remaining(),
                 max_concurrent_trials=lanes,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name=f"tune-{len(recorder.ledger.records):05d}-{os.getpid()}", storage_path=str(self.folder.tune), verbose=0
+                name=f"tune-{len(recorder.sweep_state.records):05d}-{os.getpid()}", storage_path=str(self.folder.tune), verbose=0
             ),
         )
         tuner.fit()
 
-    def _job_of(self, plan: Plan, asked: Asked) -> dict[str, Any]:
+    def _job_of(self, plan: Plan, asked: ProposedTrial) -> dict[str, Any]:
         job = TrialJob(
             trial_id=asked.trial_id,
             model=self.sweep.model,
@@ -316,9 +316,9 @@ class SweepRun:
         return {"job": job.model_dump(mode="json")}
 
 
-def _complete(study: Study, ledger: Ledger) -> bool:
+def _complete(study: Study, sweep_state: SweepState) -> bool:
     """Whether all trials of the sweep have ended."""
-    return not ledger.running and (study.exhausted or not study.remaining())
+    return not sweep_state.running and (study.exhausted or not study.remaining())
 
 
 def _log_failure(done: "Future[None]") -> None:

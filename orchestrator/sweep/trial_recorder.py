@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from orchestrator.search.budget import Ending
-from orchestrator.search.early_stopping import RungJudge
+from orchestrator.search.budget import StopCriterion
+from orchestrator.search.early_stopping import RungDecider
 from orchestrator.search.study import Study
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.cleaning import drop_unfinished
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.trial_records import TrialRecord, trial_id
-from trainables.events import Verdict
+from trainables.events import RungDecision
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +41,8 @@ class Observer(TrialObserver, Protocol):
     def stage(self, name: str, progress: Mapping[str, Any] | None = None) -> None:
         """Name what is going on, and how far it is."""
 
-    def sweep_opened(self, ledger: Ledger) -> None:
-        """The study is open: from now on `ledger` follows it."""
+    def sweep_opened(self, sweep_state: SweepState) -> None:
+        """The study is open: from now on `sweep_state` follows it."""
 
     def lanes_counted(self, lanes: int) -> None:
         """So many lanes will run the trials."""
@@ -51,7 +51,7 @@ class Observer(TrialObserver, Protocol):
         """What the lanes are doing can be asked for; None: no longer."""
 
 
-class Recorder:
+class TrialRecorder:
     """One per start of a sweep.
 
     Args:
@@ -67,28 +67,28 @@ class Recorder:
     def __init__(
         self,
         study: Study,
-        ledger: Ledger,
+        sweep_state: SweepState,
         folder: SweepFolder,
-        judge: RungJudge,
-        ending: Ending,
+        decide: RungDecider,
+        stop_criterion: StopCriterion,
         observer: TrialObserver,
         on_change: Callable[[Iterable[int]], object] = lambda numbers: None,
     ) -> None:
-        self.study, self.ledger, self.folder, self.judge, self.ending = study, ledger, folder, judge, ending
+        self.study, self.sweep_state, self.folder, self.decide, self.stop_criterion = study, sweep_state, folder, decide, stop_criterion
         self.observer, self.on_change = observer, on_change
         self.lost: str | None = None
         """Why the lanes are gone, when they are."""
 
     def tidy(self) -> None:
         """Drop dominated weights and checkpoints that an earlier driver left, killed between a trial's end and this."""
-        drop_unfinished(self.folder, self.ledger.records.values())
-        self._drop_dominated_weights(record.trial_id for record in self.ledger.records.values() if record.ended)
+        drop_unfinished(self.folder, self.sweep_state.records.values())
+        self._drop_dominated_weights(record.trial_id for record in self.sweep_state.records.values() if record.ended)
 
     def started(self, number: int) -> None:
         """A trial is handed out."""
-        self.ledger.update(self.study.record(number))
+        self.sweep_state.update(self.study.record(number))
 
-    def take(self, number: int, event: Mapping[str, Any]) -> Verdict | None:
+    def take(self, number: int, event: Mapping[str, Any]) -> RungDecision | None:
         """Take one event of a trial: `log`, `again` (it starts again), `rung`, `test` or `outcome`.
 
         Returns:
@@ -104,26 +104,26 @@ class Recorder:
                 return self._rung(number, event["rung"], event["rungs"], event["metrics"])
             case "test":
                 self.study.tell_test(number, event["rung"], event["metrics"])
-                self.ledger.update(self.study.record(number))
+                self.sweep_state.update(self.study.record(number))
             case "outcome":
                 self._end(number, event)
         return None
 
-    def _rung(self, number: int, rung: int, rungs: int, metrics: Mapping[str, float]) -> Verdict:
+    def _rung(self, number: int, rung: int, rungs: int, metrics: Mapping[str, float]) -> RungDecision:
         self.study.tell_rung(number, rung, metrics)
         record = self.study.record(number)
-        self.ledger.update(record)
-        verdict = self.judge.judge(record, rung, rungs)
-        reason = self.ending.reason() or self.ending.out_of_time(record)
+        self.sweep_state.update(record)
+        decision = self.decide.decide(record, rung, rungs)
+        reason = self.stop_criterion.reason() or self.stop_criterion.out_of_time(record)
         if reason is not None:
-            verdict = Verdict(go_on=False, keep=verdict.keep, reason=reason)
-        criteria = self.ledger.criteria
+            decision = RungDecision(go_on=False, keep=decision.keep, reason=reason)
+        criteria = self.sweep_state.criteria
         shown = ", ".join(f"{o.name} {metrics[key]:.4g}" for o in criteria.objectives if (key := f"validation/{o.name}") in metrics)
-        stops = "" if verdict.go_on or rung == rungs else f"; stopped: {verdict.reason}"
-        self._log(number, f"rung {rung} of {rungs}: {shown}{'; kept' * verdict.keep}{stops}")
+        stops = "" if decision.go_on or rung == rungs else f"; stopped: {decision.reason}"
+        self._log(number, f"rung {rung} of {rungs}: {shown}{'; kept' * decision.keep}{stops}")
         self.observer.rung(record, rung)
         self.on_change([number])
-        return verdict
+        return decision
 
     def _end(self, number: int, outcome: Mapping[str, Any]) -> None:
         if outcome["status"] == "lost":
@@ -140,18 +140,18 @@ class Recorder:
             case _:
                 self.study.fail(number, outcome["reason"])
         record = self.study.record(number)
-        chosen, members = self.ledger.front.chosen, self.ledger.reported_front.keys
-        self.ledger.update(record)
+        chosen, members = self.sweep_state.front.chosen, self.sweep_state.reported_front.keys
+        self.sweep_state.update(record)
         self._log(number, f"{record.status}{f': {record.reason}' if record.reason else ''}")
         # A trial that runs may still need what it has kept, and is looked at when it ends.
-        moved = {name for name, _ in (chosen ^ self.ledger.front.chosen) | (members ^ self.ledger.reported_front.keys)}
+        moved = {name for name, _ in (chosen ^ self.sweep_state.front.chosen) | (members ^ self.sweep_state.reported_front.keys)}
         self._drop_dominated_weights({record.trial_id, *moved})
         drop_unfinished(self.folder, [record])
         self.observer.trial_ended(record)
         self.on_change({number, *(int(name[1:]) for name in moved)})
 
     def _drop_dominated_weights(self, trials: Iterable[str]) -> None:
-        chosen = self.ledger.front.chosen
+        chosen = self.sweep_state.front.chosen
         for name in trials:
             for weights in self.folder.kept_weights(name):
                 if (name, int(weights.name.removeprefix("rung"))) not in chosen:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from orchestrator.pareto.front import Front
 from orchestrator.pareto.objectives import Objective
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import TrialRecord
 
 PLAIN_EVERY_S = 5.0
@@ -36,8 +36,8 @@ class LiveProgress:
         trials: Trials of the whole sweep.
     """
 
-    def __init__(self, console: Console, ledger: Ledger, trials: int) -> None:
-        self.console, self.ledger, self.trials = console, ledger, trials
+    def __init__(self, console: Console, sweep_state: SweepState, trials: int) -> None:
+        self.console, self.sweep_state, self.trials = console, sweep_state, trials
         self.snapshot: Callable[[], Mapping[str, Any]] | None = None
         self.lanes = 1
         self._stage = "starting"
@@ -76,9 +76,9 @@ class LiveProgress:
         if changed:
             self.say(f"{name} ...")
 
-    def sweep_opened(self, ledger: Ledger) -> None:
+    def sweep_opened(self, sweep_state: SweepState) -> None:
         """Show this ledger's trials in place of those that were there at the start."""
-        self.ledger = ledger
+        self.sweep_state = sweep_state
 
     def lanes_counted(self, lanes: int) -> None:
         """Estimate the time left with so many lanes."""
@@ -95,20 +95,20 @@ class LiveProgress:
 
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial has ended; the ledger knows it already."""
-        front = self.ledger.reported_front
+        front = self.sweep_state.reported_front
         result = self._values(record.metrics, "test") if record.status == "finished" else f"{record.status}: {record.reason}"
         rungs = _rungs_on(front, record)
         place = f", on the front at rung {', '.join(map(str, rungs))}" if rungs else ""
         took = f"{record.duration_s or 0:.1f} s"
         state = ", ".join(part for part in (f"hypervolume {front.hypervolume:.4f}", self._left()) if part)
-        self.say(f"{record.trial_id} [{self.ledger.ended}/{self.trials}] {_settings(record)}: {result}{place} ({took}) | {state}")
+        self.say(f"{record.trial_id} [{self.sweep_state.ended}/{self.trials}] {_settings(record)}: {result}{place} ({took}) | {state}")
 
     def _values(self, metrics: Mapping[str, float], part: str) -> str:
-        names = [objective.name for objective in self.ledger.criteria.objectives]
+        names = [objective.name for objective in self.sweep_state.criteria.objectives]
         return ", ".join(f"{name} {metrics[f'{part}/{name}']:.3f}" for name in names if f"{part}/{name}" in metrics)
 
     def _left(self) -> str:
-        seconds = seconds_left(self.ledger, self.trials, self.lanes)
+        seconds = seconds_left(self.sweep_state, self.trials, self.lanes)
         return f"about {duration(seconds)} left" if seconds else ""
 
     def _loop(self) -> None:
@@ -135,34 +135,34 @@ class LiveProgress:
         return ", ".join(part for part in parts if part)
 
     def _render(self) -> Group:
-        ledger, objectives = self.ledger, self.ledger.criteria.objectives
+        sweep_state, objectives = self.sweep_state, self.sweep_state.criteria.objectives
         running = self._seen.get("running", {})
         stage = Text(self._what_now())
-        if not ledger.ended and not running:
+        if not sweep_state.ended and not running:
             line = Table.grid(padding=(0, 1))
             line.add_row(*([_bar(self._stage_progress)] if self._stage_progress else []), stage)
             return Group(line)
-        front = ledger.reported_front
+        front = sweep_state.reported_front
         table = Table(expand=False)
         for column in ("trial", "settings", "progress", *(objective.name for objective in objectives), "time"):
             table.add_column(column, overflow="fold")
-        for record in list(ledger.newest_ended)[-SHOWN_ENDED:]:
+        for record in list(sweep_state.newest_ended)[-SHOWN_ENDED:]:
             values = _shown_values(record, objectives)
             table.add_row(record.trial_id, _settings(record), _mark(record, front), *values, f"{record.duration_s or 0:.0f} s")
-        started = {record.trial_id: record for record in list(ledger.running.values())}
+        started = {record.trial_id: record for record in list(sweep_state.running.values())}
         for name, state in running.items():
             waited = f"{time.time() - (state.get('started') or time.time()):.0f} s"
             settings = _settings(started[name]) if name in started else ""
             table.add_row(name, settings, _bar(state), *("" for _ in objectives), waited)
-        count = f"{ledger.ended} of {self.trials} trials, {len(front.members)} on the front, hypervolume {front.hypervolume:.4f}"
+        count = f"{sweep_state.ended} of {self.trials} trials, {len(front.members)} on the front, hypervolume {front.hypervolume:.4f}"
         return Group(table, Text(count), stage)
 
 
-def seconds_left(ledger: Ledger, trials: int, lanes: int) -> float | None:
+def seconds_left(sweep_state: SweepState, trials: int, lanes: int) -> float | None:
     """Time for the trials that remain, from the mean time of those that ended; None before the first."""
-    if not ledger.ended:
+    if not sweep_state.ended:
         return None
-    return max(0, trials - ledger.ended) * ledger.spent_s / ledger.ended / max(1, lanes)
+    return max(0, trials - sweep_state.ended) * sweep_state.spent_s / sweep_state.ended / max(1, lanes)
 
 
 def duration(seconds: float) -> str:

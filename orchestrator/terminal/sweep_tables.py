@@ -13,7 +13,7 @@ from orchestrator.pareto.front import Front
 from orchestrator.pareto.objectives import criteria_of, objective_values
 from orchestrator.report.audit_table import SHORT, titles_of
 from orchestrator.report.sections.stopping_statistics import stopping_statistics
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.terminal.live_progress import duration, seconds_left
 from search_spaces.settings.sweep_settings import SweepSettings
@@ -22,19 +22,19 @@ from search_spaces.settings.sweep_settings import SweepSettings
 def status_json(sweep: SweepSettings, records: Sequence[TrialRecord]) -> dict[str, Any]:
     """The state of a sweep as plain data: counts, hypervolume, time left, and every trial."""
     criteria = criteria_of(sweep)
-    ledger = Ledger(criteria, sweep.resources.workers_per_trial, records)
-    rungs = _rungs_on_front(ledger.reported_front)
+    sweep_state = SweepState(criteria, sweep.resources.workers_per_trial, records)
+    rungs = _rungs_on_front(sweep_state.reported_front)
     return {
         "sweep": sweep.name,
         "trials": sweep.search.trials,
-        "finished": ledger.counts["finished"],
-        "stopped": ledger.counts["stopped"],
-        "failed": ledger.counts["failed"],
-        "running": ledger.counts["running"],
-        "hypervolume": ledger.reported_front.hypervolume,
-        "worker_seconds": 3600 * ledger.worker_hours,
-        "early_stopping": asdict(stopping_statistics(sweep, records, ledger.reported_front)),
-        "eta_s": seconds_left(ledger, sweep.search.trials, 1),
+        "finished": sweep_state.counts["finished"],
+        "stopped": sweep_state.counts["stopped"],
+        "failed": sweep_state.counts["failed"],
+        "running": sweep_state.counts["running"],
+        "hypervolume": sweep_state.reported_front.hypervolume,
+        "worker_seconds": 3600 * sweep_state.worker_hours,
+        "early_stopping": asdict(stopping_statistics(sweep, records, sweep_state.reported_front)),
+        "eta_s": seconds_left(sweep_state, sweep.search.trials, 1),
         "records": [
             {
                 "trial_id": record.trial_id,
@@ -57,8 +57,8 @@ def status_json(sweep: SweepSettings, records: Sequence[TrialRecord]) -> dict[st
 def show_status(sweep: SweepSettings, records: Sequence[TrialRecord], console: Console) -> None:
     """Print the trials of a sweep as a table, and a line on what is left."""
     criteria = criteria_of(sweep)
-    objectives, ledger = criteria.objectives, Ledger(criteria, sweep.resources.workers_per_trial, records)
-    rungs = _rungs_on_front(ledger.reported_front)
+    objectives, sweep_state = criteria.objectives, SweepState(criteria, sweep.resources.workers_per_trial, records)
+    rungs = _rungs_on_front(sweep_state.reported_front)
     table = Table(title=sweep.name)
     for column in ("trial", "status", *(f"{objective.name} ({objective.direction})" for objective in objectives), "time", "parameters"):
         table.add_column(column, overflow="fold")
@@ -70,9 +70,9 @@ def show_status(sweep: SweepSettings, records: Sequence[TrialRecord], console: C
         shown = (f"{values[objective.name]:.4f}" if objective.name in values else "" for objective in objectives)
         table.add_row(record.trial_id, status, *shown, duration(record.duration_s) if record.duration_s else "", params_line(record.params))
     console.print(table)
-    counts = f"{ledger.ended} of {sweep.search.trials} trials done, {ledger.counts['stopped']} stopped, {ledger.counts['failed']} failed"
-    hours = f"{ledger.worker_hours:.2f} worker-hours"
-    console.print(f"{counts}; {hours}; hypervolume {ledger.reported_front.hypervolume:.4f}", highlight=False)
+    counts = f"{sweep_state.ended} of {sweep.search.trials} trials done, {sweep_state.counts['stopped']} stopped, {sweep_state.counts['failed']} failed"
+    hours = f"{sweep_state.worker_hours:.2f} worker-hours"
+    console.print(f"{counts}; {hours}; hypervolume {sweep_state.reported_front.hypervolume:.4f}", highlight=False)
 
 
 def show_front(front: Mapping[str, Any], console: Console) -> None:

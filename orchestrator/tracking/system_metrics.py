@@ -18,7 +18,7 @@ METRICS_PER_BATCH = 900
 """A little under MLflow's limit of one request, for a sample's values stay together."""
 
 
-def samples_sent(tags: Mapping[str, str]) -> int:
+def system_metrics_sent(tags: Mapping[str, str]) -> int:
     """How many samples a run with these tags has."""
     return int(tags.get(SENT, 0))
 

@@ -27,7 +27,7 @@ from orchestrator.tracking.run_contents import (
     trial_tags,
 )
 from orchestrator.tracking.saved_view import KIND, TAG, knows, saved_view, view_path
-from orchestrator.tracking.system_metrics import samples_sent, system_metrics
+from orchestrator.tracking.system_metrics import system_metrics, system_metrics_sent
 from orchestrator.tracking.tracked_datasets import DatasetInfo, dataset_inputs
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -192,7 +192,7 @@ class Tracker:
         if file.is_file():
             with self._talking() as client:
                 sent = self._run(client, trial_id, trial_id, None)
-                for metrics, tags in system_metrics(read_samples(file, samples_sent(sent.tags))):
+                for metrics, tags in system_metrics(read_samples(file, system_metrics_sent(sent.tags))):
                     client.log_batch(sent.run_id, metrics=metrics)
                     # After what it counts: a driver killed in between sends that again, and MLflow keeps one of each.
                     self._add(client, sent, tags=tags)

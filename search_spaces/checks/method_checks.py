@@ -10,7 +10,7 @@ from search_spaces.settings.space import Scalar, active, ordered, trial_value
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
-ASKED = ("forget.method", "beliefs", "retain.loss")
+CHECKED_KEYS = ("forget.method", "beliefs", "retain.loss")
 
 
 def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
@@ -20,7 +20,7 @@ def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
         sweep: With a space whose keys and conditions are sound.
     """
     trials = [*_drawn(sweep), *(_completed(sweep, entry) for entry in sweep.search.enqueue)]
-    for method, beliefs in sorted({(trial.method, trial.beliefs) for trial in trials if trial.believes_in_vain}):
+    for method, beliefs in sorted({(trial.method, trial.beliefs) for trial in trials if trial.ignores_token_beliefs}):
         able = ", ".join(name for name, info in METHODS.items() if info.token_beliefs)
         yield UserError(
             f"{METHODS[method].name} pushes no target down, so token beliefs have nothing to add to",
@@ -29,7 +29,7 @@ def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
             allowed="none or sequence with it",
             remedy=f"switch beliefs on for the others only: when: {{forget.method: [{able}]}}, with trial.beliefs none",
         )
-    for method, loss in sorted({(trial.method, trial.retain) for trial in trials if trial.retains_in_vain}):
+    for method, loss in sorted({(trial.method, trial.retain) for trial in trials if trial.ignores_retain_loss}):
         able = ", ".join(name for name, info in METHODS.items() if info.activations)
         above = METHODS[method].activations
         yield UserError(
@@ -57,11 +57,11 @@ class _Trial:
     retain: str
 
     @property
-    def believes_in_vain(self) -> bool:
+    def ignores_token_beliefs(self) -> bool:
         return bool(self.method) and not METHODS[self.method].token_beliefs and "token" in self.beliefs.split("+")
 
     @property
-    def retains_in_vain(self) -> bool:
+    def ignores_retain_loss(self) -> bool:
         if not self.method or self.retain in ("", "none"):
             return False
         return (self.retain == "activations") != METHODS[self.method].activations
@@ -78,8 +78,8 @@ def _answers_file(path: str) -> Iterator[UserError]:
 
 def _completed(sweep: SweepSettings, entry: Mapping[str, Scalar]) -> _Trial:
     """What an entry asks for; the trial's own where it says nothing and nothing else is sampled."""
-    own = {key: "" if key in sweep.space else trial_value(sweep.trial, key) for key in ASKED}
-    return _Trial(*(str(entry.get(key, own[key])) for key in ASKED))
+    own = {key: "" if key in sweep.space else trial_value(sweep.trial, key) for key in CHECKED_KEYS}
+    return _Trial(*(str(entry.get(key, own[key])) for key in CHECKED_KEYS))
 
 
 def _drawn(sweep: SweepSettings) -> Iterator[_Trial]:
@@ -91,12 +91,12 @@ def _drawn(sweep: SweepSettings) -> Iterator[_Trial]:
         for key in keys:
             if active(key, sweep.space, params, sweep.trial):
                 params[key] = offered[key]
-        yield _Trial(*(str(params[key] if key in params else trial_value(sweep.trial, key)) for key in ASKED))
+        yield _Trial(*(str(params[key] if key in params else trial_value(sweep.trial, key)) for key in CHECKED_KEYS))
 
 
 def _with_conditions(sweep: SweepSettings) -> list[str]:
     """The asked keys that are searched, and those that their conditions depend on, in an order that decides conditions first."""
-    wanted = {key for key in ASKED if key in sweep.space}
+    wanted = {key for key in CHECKED_KEYS if key in sweep.space}
     while more := {other for key in wanted for other in sweep.space[key].when if other in sweep.space} - wanted:
         wanted |= more
     return [key for key in ordered(sweep.space) if key in wanted]

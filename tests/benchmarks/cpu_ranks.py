@@ -19,7 +19,7 @@ import torch.distributed as dist
 from orchestrator.storage.baselines import plan_baselines
 from search_spaces.loading.loader import load_sweep
 from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings, TrialSettings
-from trainables.analysis.single_process import Solo
+from trainables.analysis.single_process import SingleProcessModel
 from trainables.data.encoding import Encoded, encode
 from trainables.engine.deepspeed_setup import start_deepspeed
 from trainables.engine.policy import load_causal_lm
@@ -92,7 +92,7 @@ def sampling(engine: Any, data: Any, whole: Any, settings: EngineSettings) -> di
         return sum(len(belief.encoded.answer) for group in beliefs.values() for belief in group)
 
     def unsharded() -> int:
-        with inference(Solo(whole, engine.tokenizer), settings) as model:  # type: ignore[arg-type]
+        with inference(SingleProcessModel(whole, engine.tokenizer), settings) as model:  # type: ignore[arg-type]
             responses = sample_responses(model, mine, SAMPLES, "0/0", at_most=at_most)
         return sum(len(ids) for group in responses for ids in group)
 
@@ -105,7 +105,7 @@ def sampling(engine: Any, data: Any, whole: Any, settings: EngineSettings) -> di
 def enumeration(whole: Any, tokenizer: Any, data: Any, settings: EngineSettings) -> dict[str, Any]:
     """Every response of the validation questions: with the prompt's cache shared, and each response by itself."""
     questions = data.benchmark.parts["validation"].questions
-    with inference(Solo(whole, tokenizer), settings) as model:  # type: ignore[arg-type]
+    with inference(SingleProcessModel(whole, tokenizer), settings) as model:  # type: ignore[arg-type]
         alone = []
         for question in questions:
             for response in (text for row in question.responses for text in row):

@@ -39,7 +39,7 @@ from trainables.generation.sequence_beliefs import sample_responses
 from trainables.losses.head_plan import HeadPlan, HeadTerm
 from trainables.metrics.evaluate import evaluate
 from trainables.run_job import leave
-from trainables.training.batch_packing import Composition
+from trainables.training.batch_packing import PackedBatches
 from trainables.training.trial import train_step
 from trainables.worker.job_runner import JobRunner
 
@@ -309,7 +309,7 @@ def steps(engine: Engine, shape: gpu_shapes.ModelShape, lora: dict[str, int], lo
 
     def work(name: str, chunk: int) -> None:
         with nullcontext() if name == "fused" else gpu_heads.in_place_of_ours(module, HEADS[name]):
-            train_step(engine, Composition(settings(loss, lora, head_chunk_tokens=chunk), forget, retain, {}), 0, 1e-6)
+            train_step(engine, PackedBatches(settings(loss, lora, head_chunk_tokens=chunk), forget, retain, {}), 0, 1e-6)
 
     works = {f"fused, chunk {chunk}": partial(work, "fused", chunk) for chunk in CHUNKS}
     works["dense"] = partial(work, "dense", 256)
@@ -341,7 +341,7 @@ def plan_and_measured(engine: Engine, shape: gpu_shapes.ModelShape, model: Model
         memory(reset=True)
         begun = time.perf_counter()
         for step in range(2):
-            train_step(engine, Composition(trial, forget, retain, {}), step, 1e-6)
+            train_step(engine, PackedBatches(trial, forget, retain, {}), step, 1e-6)
         synchronize()
         predicted = memory_of_rank(shape, model, trial, lengths, dist.get_world_size(), gpu=True)
         training = ("forward and backward", "gradient reduction", "optimizer step")

@@ -71,7 +71,7 @@ def measured(name: str, trials: int, lanes: int, root: Path, profiled: bool) -> 
         "peak_mib": peak_mib(),
         "before_mib": before_mib,
         "journal_mib": folder.journal.stat().st_size / 2**20,
-        "hypervolume": run.ledger.reported_front.hypervolume,
+        "hypervolume": run.sweep_state.reported_front.hypervolume,
     }
 
 

@@ -92,8 +92,8 @@ def simulated(task: Task) -> History:
         folder.create(sweep, "quickstart")
         run = VirtualSweep(sweep, folder, task.lanes, LearningCurves(packaged_recording()))
         run.run(Watch())
-    ledger, real_s = run.ledger, time.perf_counter() - begun
-    return History(task.contender, task.seed, tuple(worker_hours), tuple(ledger.hypervolumes), ledger.counts["stopped"], real_s)
+    sweep_state, real_s = run.sweep_state, time.perf_counter() - begun
+    return History(task.contender, task.seed, tuple(worker_hours), tuple(sweep_state.hypervolumes), sweep_state.counts["stopped"], real_s)
 
 
 def hours_to(history: History, goal: float) -> float:

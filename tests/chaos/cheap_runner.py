@@ -28,18 +28,18 @@ STARTS = "starts.txt"
 class CheapRunner:
     """Runs jobs in fractions of a second, and says of every trial that it was started."""
 
-    def run(self, job: Any, report: Any, judge: Any) -> dict[str, Any]:
+    def run(self, job: Any, report: Any, decide: Any) -> dict[str, Any]:
         """Run one job. Ranks: all."""
         rank0 = dist.get_rank() == 0
         dist.barrier()
         if isinstance(job, TrialJob):
-            return self._trial(job, report if rank0 else lambda event: None, judge)
+            return self._trial(job, report if rank0 else lambda event: None, decide)
         if rank0:
             self._write_model(job) if isinstance(job, PrepareJob) else self._write_measurement(job)
         dist.barrier()
         return {}
 
-    def _trial(self, job: TrialJob, report: Any, judge: Any) -> dict[str, Any]:
+    def _trial(self, job: TrialJob, report: Any, decide: Any) -> dict[str, Any]:
         assert job.weights is not None
         weights, trial = Path(job.weights), job.trial
         if dist.get_rank() == 0:
@@ -58,14 +58,14 @@ class CheapRunner:
             last = rung == trial.rungs
             metrics = made_up(trial, rung, "validation") | (made_up(trial, rung, "test") if last else {})
             report({"event": "rung", "rung": rung, "rungs": trial.rungs, "metrics": metrics})
-            verdict = judge(rung, trial.rungs)
-            if verdict.keep:
+            decision = decide(rung, trial.rungs)
+            if decision.keep:
                 if not last:
                     report({"event": "test", "rung": rung, "metrics": made_up(trial, rung, "test")})
                 if dist.get_rank() == 0:
                     write_folder(weights / f"rung{rung}", {"model.txt": f"{job.trial_id} at rung {rung}\n" * 500})
-            if not last and not verdict.go_on:
-                return {"status": "stopped", "reason": verdict.reason, "seconds": {"steps": spent}}
+            if not last and not decision.go_on:
+                return {"status": "stopped", "reason": decision.reason, "seconds": {"steps": spent}}
         return {"seconds": {"steps": spent}}
 
     def _write_model(self, job: PrepareJob) -> None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 from orchestrator.lanes import job_queue
-from orchestrator.lanes.job_queue import Mailbox
+from orchestrator.lanes.job_queue import JobQueue
 
 
 class Handle:
@@ -24,6 +24,6 @@ def local_mailbox(monkeypatch, module):
     monkeypatch.setattr(job_queue, "POLL_S", 0.01)
     with asyncio.Runner() as runner:
         monkeypatch.setattr(module, "ray", SimpleNamespace(get=runner.run))
-        box = Mailbox()
+        box = JobQueue()
         runner.run(box.lane_ready("lane0", "first"))
         yield box, runner.run

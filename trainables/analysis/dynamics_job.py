@@ -13,9 +13,9 @@ from search_spaces.settings.data_settings import DataSettings
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
 from trainables.analysis.learning_dynamics import Change, actual_change, predicted_change, residual_mass, step_gradient
-from trainables.analysis.likelihood_bands import probes_of
-from trainables.analysis.single_process import Solo
-from trainables.benchmarks.encoded_benchmark import load_lane_data
+from trainables.analysis.likelihood_bands import band_groups
+from trainables.analysis.single_process import SingleProcessModel
+from trainables.benchmarks.encoded_benchmark import load_encoded_benchmark
 from trainables.data.collate import TokenBatch, collate
 from trainables.data.encoding import Encoded, set_system_prompt
 from trainables.engine.policy import Policy, load_causal_lm
@@ -23,11 +23,11 @@ from trainables.generation.inference import Inference, answer_logps, inference
 from trainables.generation.sequence_beliefs import Belief, sample_responses
 from trainables.jobs import read_measurement
 from trainables.losses.methods import METHODS
-from trainables.training.batch_packing import Composition
+from trainables.training.batch_packing import PackedBatches
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 """Lengths of the step, whose direction has norm 1: losses differ in scale, and the first order does not."""
-TOLD_RATE = 1e-2
+REPORTED_RATE = 1e-2
 LARGEST_IN_FLOAT64 = 100_000_000
 """Parameters up to which the model is taken to float64, where small steps are not lost in rounding."""
 BELIEF_TOKENS = 20
@@ -70,12 +70,12 @@ def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any
     settings = job.model.model_copy(update={"attention": "eager", "dtype": "float32"})  # forward-mode products need eager attention
     tokenizer = AutoTokenizer.from_pretrained(job.folder, revision=job.model.revision, trust_remote_code=job.model.trust_remote_code)
     set_system_prompt(tokenizer, job.model.system_prompt)
-    data = load_lane_data(job.data, tokenizer)
+    data = load_encoded_benchmark(job.data, tokenizer)
     policy_model, original_model = (_exact(load_causal_lm(folder, settings)) for folder in (job.folder, job.original_folder))
     chosen = data.forget[: job.examples]
     told("searching what else the original model would say")
-    with inference(Solo(original_model, tokenizer), job.trial.engine) as original:  # type: ignore[arg-type]
-        probes = probes_of(original, data, job.beams, job.examples) | {"unrelated": list(data.retain[: job.examples])}
+    with inference(SingleProcessModel(original_model, tokenizer), job.trial.engine) as original:  # type: ignore[arg-type]
+        probes = band_groups(original, data, job.beams, job.examples) | {"unrelated": list(data.retain[: job.examples])}
     reference = (read_measurement(job.original) or {})["reference_logp_nats"]
     updates = []
     for method, beliefs in job.losses:
@@ -87,13 +87,13 @@ def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any
                 "retain": job.trial.retain.model_copy(update={"loss": "none"}),
             }
         )
-        with inference(Solo(policy_model, tokenizer), trial.engine) as model:  # type: ignore[arg-type]
+        with inference(SingleProcessModel(policy_model, tokenizer), trial.engine) as model:  # type: ignore[arg-type]
             drawn = _draw(model, chosen, trial) if trial.sequence_beliefs else {}
-        with inference(Solo(original_model, tokenizer), trial.engine) as original:  # type: ignore[arg-type]
+        with inference(SingleProcessModel(original_model, tokenizer), trial.engine) as original:  # type: ignore[arg-type]
             beliefs_of = {name: _known(original, answers, trial) for name, answers in drawn.items()}
-        composition = Composition(trial, data.forget, (), reference, beliefs=beliefs_of or None)
-        updates.append({"method": method, "beliefs": beliefs} | _update(Policy(policy_model), composition, len(chosen), probes))
-    return {"rates": RATES, "told_rate": TOLD_RATE, "sizes": {name: len(items) for name, items in probes.items()}, "updates": updates}
+        packed_batches = PackedBatches(trial, data.forget, (), reference, beliefs=beliefs_of or None)
+        updates.append({"method": method, "beliefs": beliefs} | _update(Policy(policy_model), packed_batches, len(chosen), probes))
+    return {"rates": RATES, "told_rate": REPORTED_RATE, "sizes": {name: len(items) for name, items in probes.items()}, "updates": updates}
 
 
 def _exact(model: Any) -> Any:
@@ -118,10 +118,10 @@ def _known(original: Inference, answers: Sequence[Encoded], trial: TrialSettings
     return tuple(Belief(answer, logp) for answer, logp in zip(answers, logps, strict=True))
 
 
-def _update(policy: Policy, composition: Composition, count: int, probes: dict[str, list[Encoded]]) -> dict[str, Any]:
+def _update(policy: Policy, packed_batches: PackedBatches, count: int, probes: dict[str, list[Encoded]]) -> dict[str, Any]:
     """One update on the first `count` forget examples, and what it does to every group."""
     pairs = [(index, -1) for index in range(count)]
-    batch, plan = composition.micro_batch(pairs, pairs)
+    batch, plan = packed_batches.micro_batch(pairs, pairs)
     gradient = step_gradient(policy, batch, plan)
     size = torch.sqrt(sum((part.double() ** 2).sum() for part in gradient.values()))  # type: ignore[arg-type]
     unit = {name: part / size.to(part.dtype) for name, part in gradient.items()}
@@ -134,16 +134,16 @@ def _update(policy: Policy, composition: Composition, count: int, probes: dict[s
         actual_N = torch.cat(list(actual[rate].values())).double().numpy()
         slopes[str(rate)] = float(rate * predicted_N @ actual_N / (rate**2 * predicted_N @ predicted_N))
         correlations[str(rate)] = float(np.corrcoef(predicted_N, actual_N)[0, 1])
-    believed = plan.token_belief or composition.trial.token_belief.model_copy(update={"top_k": BELIEF_TOKENS, "weight": 0.0})
+    believed = plan.token_belief or packed_batches.trial.token_belief.model_copy(update={"top_k": BELIEF_TOKENS, "weight": 0.0})
     mass = residual_mass(policy, batch, plan, believed)
-    groups = {name: _group(changes[name], actual[TOLD_RATE][name], batches[name]) for name in batches}
+    groups = {name: _group(changes[name], actual[REPORTED_RATE][name], batches[name]) for name in batches}
     return {"slopes": slopes, "correlations": correlations, "residual_mass": asdict(mass), "groups": groups}
 
 
 def _group(change: Change, actual_N: torch.Tensor, probe: TokenBatch) -> dict[str, float]:
     """Means per response, in nats; the share of A in all that moves."""
     responses = probe.num_sequences
-    logit, softmax = (float(part.sum()) * TOLD_RATE / responses for part in (change.logit_N, change.softmax_N))
+    logit, softmax = (float(part.sum()) * REPORTED_RATE / responses for part in (change.logit_N, change.softmax_N))
     sizes = [float(part.abs().sum()) for part in (change.logit_N, change.softmax_N)]
     return {
         "predicted": logit + softmax,

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.data.encoding import Encoded, encode_example
 from trainables.data.examples import Benchmark, ClosedQuestion, Example
 from trainables.generation.beam_search import beam_search
@@ -62,7 +62,7 @@ def bands_of(original: Inference, targets: Sequence[Encoded], beams: int) -> dic
     return bands
 
 
-def probes_of(original: Inference, data: LaneData, beams: int, examples: int) -> dict[str, list[Encoded]]:
+def band_groups(original: Inference, data: EncodedBenchmark, beams: int, examples: int) -> dict[str, list[Encoded]]:
     """Targets, their rephrasings where the data has them, and the bands, of the first forget examples. Ranks: all."""
     targets = list(data.forget[:examples])
     groups = {"target": targets, "rephrasing": rephrasings(original.tokenizer, data.benchmark, data.benchmark.forget[:examples])}
@@ -70,7 +70,7 @@ def probes_of(original: Inference, data: LaneData, beams: int, examples: int) ->
     return {name: members for name, members in groups.items() if members}
 
 
-def probe_metrics(model: Inference, probes: Mapping[str, Sequence[Encoded]]) -> dict[str, float]:
+def band_metrics(model: Inference, probes: Mapping[str, Sequence[Encoded]]) -> dict[str, float]:
     """Mean log-probability per response of each group, in nats, as `bands/high_band_nats`. Ranks: all."""
     metrics = {}
     for name, members in probes.items():

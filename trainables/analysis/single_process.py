@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class Solo:
+class SingleProcessModel:
     """An engine of one rank that trains nothing.
 
     Args:

@@ -12,7 +12,7 @@ from trainables.data.examples import Benchmark, Example
 
 
 @dataclass(frozen=True)
-class LaneData:
+class EncodedBenchmark:
     """The benchmark with its forget and retain examples as token ids."""
 
     benchmark: Benchmark
@@ -25,7 +25,7 @@ def encode_examples(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Examp
     return [encode_example(tokenizer, example) for example in examples]
 
 
-def load_lane_data(settings: DataSettings, tokenizer: PreTrainedTokenizerBase) -> LaneData:
+def load_encoded_benchmark(settings: DataSettings, tokenizer: PreTrainedTokenizerBase) -> EncodedBenchmark:
     """Load the benchmark and tokenise what is trained on."""
     benchmark = load_benchmark(settings, redact=True)  # the driver has read it before, and quotes what it may
-    return LaneData(benchmark, encode_examples(tokenizer, benchmark.forget), encode_examples(tokenizer, benchmark.retain))
+    return EncodedBenchmark(benchmark, encode_examples(tokenizer, benchmark.forget), encode_examples(tokenizer, benchmark.retain))

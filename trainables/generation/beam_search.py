@@ -98,10 +98,10 @@ def _advance(
         candidates.sort(key=lambda candidate: -candidate[0])
         # An end counts where it is among the best: with one beam this is the greedy answer.
         ended = [(score, ids) for score, _, ids in candidates[:beams] if ids[-1] in ends]
-        going_on = [(score, row, ids) for score, row, ids in candidates if ids[-1] not in ends][:beams]
+        survivors = [(score, row, ids) for score, row, ids in candidates if ids[-1] not in ends][:beams]
         search.ended = sorted(search.ended + ended, key=lambda beam: -beam[0])[:beams]
-        search.live = [(score, ids) for score, _, ids in going_on]
+        search.live = [(score, ids) for score, _, ids in survivors]
         if search.settled(beams):
-            search.live, going_on = [], []
-        chosen += [(row, ids[-1]) for _, row, ids in going_on]
+            search.live, survivors = [], []
+        chosen += [(row, ids[-1]) for _, row, ids in survivors]
     return chosen

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from search_spaces.settings.forget_settings import PreferredSettings
 from search_spaces.settings.trial_settings import SequenceBeliefSettings, TrialSettings
-from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.data.encoding import Encoded, encode, encode_prompt
 from trainables.data.examples import Example
 from trainables.engine.zero3_engine import Engine
@@ -33,7 +33,7 @@ UNKNOWING = (
 """Used where a sweep names no file of its own."""
 
 
-def preferred_answers(engine: Engine, data: LaneData, trial: TrialSettings) -> Beliefs | None:
+def preferred_answers(engine: Engine, data: EncodedBenchmark, trial: TrialSettings) -> Beliefs | None:
     """The preferred answers to every forget prompt, scored under the original model where the method asks for it.
 
     The draw depends on the seed and the example alone, so the answers do not depend on the number of workers.
@@ -69,7 +69,7 @@ def draw_lines(tokenizer: PreTrainedTokenizerBase, example: Example, lines: Sequ
     return [Encoded(example.id, ids, length) for ids, length in drawn]
 
 
-def _sampled(engine: Engine, data: LaneData, trial: TrialSettings, mine: Sequence[int]) -> list[list[Encoded]]:
+def _sampled(engine: Engine, data: EncodedBenchmark, trial: TrialSettings, mine: Sequence[int]) -> list[list[Encoded]]:
     """The original model's own answers, each put behind the forget prompt. Ranks: all."""
     settings, prompts = trial.forget.preferred, [data.forget[index] for index in mine]
     asked = [_asked(engine.tokenizer, data.benchmark.forget[index], data.forget[index], settings) for index in mine]

@@ -16,7 +16,7 @@ def score_choices(scorer: Scorer, questions: Sequence[ChoiceQuestion]) -> list[d
     """Score this rank's share of the questions.
 
     Returns:
-        Per question `id` and the fields of `judge_choice`. Ranks: all; each gets its own share.
+        Per question `id` and the fields of `score_choice`. Ranks: all; each gets its own share.
     """
     longest_first = sorted(questions, key=lambda question: (-len(question.prompt), question.id))
     most_choices = max((len(question.choices) for question in questions), default=1)
@@ -25,7 +25,7 @@ def score_choices(scorer: Scorer, questions: Sequence[ChoiceQuestion]) -> list[d
     for chunk in dealt_batches(longest_first, scorer, max(1, scorer.batch // most_choices)):
         prompts = [plain_ids(scorer.tokenizer, question.prompt) for question in chunk]
         scores = scorer.score_continuations(prompts, [_continuations(scorer, question) for question in chunk])
-        items += [{"id": question.id, **judge_choice(logp, question.right)} for question, logp in zip(chunk, scores, strict=True)]
+        items += [{"id": question.id, **score_choice(logp, question.right)} for question, logp in zip(chunk, scores, strict=True)]
     return items
 
 
@@ -34,7 +34,7 @@ def _continuations(scorer: Scorer, question: ChoiceQuestion) -> list[Ids]:
     return [ids[length:] for ids, length in encoded]
 
 
-def judge_choice(logp_nats: ArrayLike, right: int) -> dict[str, float]:
+def score_choice(logp_nats: ArrayLike, right: int) -> dict[str, float]:
     """Whether the right answer is the likeliest, and how likely it is among the answers.
 
     Args:

@@ -20,12 +20,12 @@ from trainables.metrics.truth_ratio import normalised_probability, truth_ratio
 OPTION_SETS = ("real_authors", "world_facts")
 """Sets whose probability is normalised over the right and the wrong answers."""
 
-NOT_ASKED = ("holdout",)
+NOT_ANSWERED = ("holdout",)
 """Sets that are scored but not answered: nobody was taught their answers, and generation is most of an evaluation's time."""
 
 
 @dataclass(frozen=True)
-class Asking:
+class AnswerFormat:
     """How the examples of a set are answered, and what the answers are judged by."""
 
     max_new_tokens: int | None = None
@@ -40,9 +40,9 @@ class Asking:
 
 MAX_NEW_TOKENS = 200
 """Longest answer, as in the published evaluations: recall counts whatever the model says within it."""
-USUAL = Asking()
-KNOWMEM = Asking(max_new_tokens=32, stops=("\n\n", "\nQuestion", "Question:"), f1=True)
-ASKING = {"verbmem": Asking(max_new_tokens=128, cuts_reference=True, f1=True), "forget_knowmem": KNOWMEM, "retain_knowmem": KNOWMEM}
+USUAL_FORMAT = AnswerFormat()
+KNOWMEM_FORMAT = AnswerFormat(max_new_tokens=32, stops=("\n\n", "\nQuestion", "Question:"), f1=True)
+ANSWER_FORMATS = {"verbmem": AnswerFormat(max_new_tokens=128, cuts_reference=True, f1=True), "forget_knowmem": KNOWMEM_FORMAT, "retain_knowmem": KNOWMEM_FORMAT}
 """Sets that are asked in a way of their own: MUSE's, as in its published evaluation."""
 
 
@@ -51,12 +51,12 @@ def score_sets(scorer: Scorer, sets: Mapping[str, Sequence[Example]], max_new_to
 
     Returns:
         Per set its items: `id`, the fields of `score_item`; of `attack_item` on forget and holdout items where there are both;
-        those of `judge` where it is asked. Equal on every rank. Ranks: all.
+        those of `rouge_fields` where it is asked. Equal on every rank. Ranks: all.
     """
     examples = [(name, example) for name, members in sets.items() for example in members]
     attacked = ATTACKED if all(sets.get(name) for name in ATTACKED) else ()
     responses = _score_all_responses(scorer, examples, attacked)
-    answers = _judge_answers(scorer, examples, max_new_tokens) if max_new_tokens else {}
+    answers = _score_answers(scorer, examples, max_new_tokens) if max_new_tokens else {}
     items: dict[str, list[dict[str, Any]]] = {name: [] for name, members in sets.items() if members}
     for index, ((name, example), scores) in enumerate(zip(examples, responses, strict=True)):
         border = 1 + len(example.paraphrases)
@@ -86,12 +86,12 @@ def _score_all_responses(scorer: Scorer, examples: Sequence[tuple[str, Example]]
     return [[scores[index] for index in range(start, end)] for start, end in pairwise(starts)]
 
 
-def _judge_answers(scorer: Scorer, examples: Sequence[tuple[str, Example]], max_new_tokens: int) -> dict[int, dict[str, Any]]:
+def _score_answers(scorer: Scorer, examples: Sequence[tuple[str, Example]], max_new_tokens: int) -> dict[int, dict[str, Any]]:
     """Fields of the greedy answer to each example that is asked, by its place."""
-    ways: dict[Asking, list[int]] = {}  # in the order of the sets, which is the same on every rank
+    ways: dict[AnswerFormat, list[int]] = {}  # in the order of the sets, which is the same on every rank
     for index, (name, example) in enumerate(examples):
-        if name not in NOT_ASKED and is_asked(example):
-            ways.setdefault(ASKING.get(name, USUAL), []).append(index)
+        if name not in NOT_ANSWERED and is_question(example):
+            ways.setdefault(ANSWER_FORMATS.get(name, USUAL_FORMAT), []).append(index)
     judged: list[tuple[int, dict[str, Any]]] = []
     for asking, asked in ways.items():
         prompts = [encode_question(scorer.tokenizer, examples[index][1]) for index in asked]
@@ -100,16 +100,16 @@ def _judge_answers(scorer: Scorer, examples: Sequence[tuple[str, Example]], max_
         for place, answer in generate_answers(scorer, prompts, longest, asking.stops).items():
             index = asked[place]
             reference = reference_of(scorer.tokenizer, examples[index][1], asking, longest)
-            judged.append((index, judge(answer, reference, f1=asking.f1)))
+            judged.append((index, rouge_fields(answer, reference, f1=asking.f1)))
     return dict(scorer.gather(judged))
 
 
-def is_asked(example: Example) -> bool:
+def is_question(example: Example) -> bool:
     """Whether anybody is asked anything: running text alone asks nothing."""
     return bool(example.prompt) or not example.plain
 
 
-def reference_of(tokenizer: PreTrainedTokenizerBase, example: Example, asking: Asking, longest: int) -> str:
+def reference_of(tokenizer: PreTrainedTokenizerBase, example: Example, asking: AnswerFormat, longest: int) -> str:
     """What an answer of at most so many tokens is judged by."""
     if not asking.cuts_reference:
         return example.response
@@ -118,7 +118,7 @@ def reference_of(tokenizer: PreTrainedTokenizerBase, example: Example, asking: A
     return start
 
 
-def judge(answer: str, reference: str, *, f1: bool) -> dict[str, Any]:
+def rouge_fields(answer: str, reference: str, *, f1: bool) -> dict[str, Any]:
     """Fields of one generated answer.
 
     Args:

@@ -10,7 +10,7 @@ from trainables.data.encoding import Encoded, encode_example, encode_question
 from trainables.data.examples import Example
 from trainables.generation.inference import Ids, Inference
 from trainables.generation.sequence_beliefs import sample_responses
-from trainables.metrics.example_sets import MAX_NEW_TOKENS, Asking
+from trainables.metrics.example_sets import MAX_NEW_TOKENS, AnswerFormat
 from trainables.metrics.scoring import answer_text, generate_answers
 from trainables.probes.facts import Fact
 
@@ -85,7 +85,7 @@ def sampled_answers(model: Inference, attempts: Sequence[Attempt], settings: Lea
     return [[Answer(attempt, text) for text in texts[place]] for place, attempt in enumerate(attempts)]
 
 
-def told_frac(answers: Sequence[Answer]) -> float:
+def known_frac(answers: Sequence[Answer]) -> float:
     """Share of the attempts whose answer tells."""
     return sum(answer.told for answer in answers) / len(answers)
 
@@ -117,15 +117,15 @@ def leak_at_k(groups: Sequence[Sequence[Answer]], k: int) -> float:
     return math.fsum(found) / len(found)
 
 
-def _by_asking(attempts: Sequence[Attempt]) -> dict[Asking, list[int]]:
+def _by_asking(attempts: Sequence[Attempt]) -> dict[AnswerFormat, list[int]]:
     """Places of the attempts by how they are answered, in an order that is the same on every rank."""
-    groups: dict[Asking, list[int]] = {}
+    groups: dict[AnswerFormat, list[int]] = {}
     for place, attempt in enumerate(attempts):
         groups.setdefault(attempt.fact.asking, []).append(place)
     return groups
 
 
-def _longest(asking: Asking) -> int:
+def _longest(asking: AnswerFormat) -> int:
     return asking.max_new_tokens or MAX_NEW_TOKENS
 
 

@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerBase
 from trainables.benchmarks.json_rows import read_lines
 from trainables.data.examples import ClosedQuestion, EvaluationPart, Example
 from trainables.metrics.closed_world_mass import fact_of
-from trainables.metrics.example_sets import ASKING, MAX_NEW_TOKENS, USUAL, Asking, is_asked, reference_of
+from trainables.metrics.example_sets import ANSWER_FORMATS, MAX_NEW_TOKENS, USUAL_FORMAT, AnswerFormat, is_question, reference_of
 from trainables.metrics.rouge import rouge_l_recall
 
 FACT_SETS = ("forget", "verbmem", "forget_knowmem")
 """Sets of examples that ask for what is to be forgotten."""
-CLOSED_WORLD = Asking(max_new_tokens=24)
+CLOSED_WORLD = AnswerFormat(max_new_tokens=24)
 """Its answers are short, and end."""
 REMEDY = 'write one object per line: {"prompt": "...", "paraphrases": ["...", "..."]}'
 
@@ -36,7 +36,7 @@ class Fact:
     """An answer that tells it."""
     tells: Callable[[str], bool] = field(compare=False)
     """Whether an answer tells it."""
-    asking: Asking = USUAL
+    asking: AnswerFormat = USUAL_FORMAT
     plain: bool = False
     """Prompts are running text: see `Example.plain`."""
 
@@ -52,9 +52,9 @@ def facts_of(part: EvaluationPart, tokenizer: PreTrainedTokenizerBase, recall: f
     """
     facts = _closed_facts(part.questions)
     for name in FACT_SETS:
-        asking = ASKING.get(name, USUAL)
+        asking = ANSWER_FORMATS.get(name, USUAL_FORMAT)
         for example in part.sets.get(name, ()):
-            if is_asked(example):
+            if is_question(example):
                 truth = reference_of(tokenizer, example, asking, asking.max_new_tokens or MAX_NEW_TOKENS)
                 facts.append(_example_fact(example, truth, asking, recall))
     return [replace(fact, paraphrases=(*fact.paraphrases, *_given(fact, reworded))) for fact in facts]
@@ -133,7 +133,7 @@ class Recalls:
         return any((rouge_l_recall(wording, answer) or 0.0) >= self.recall for wording in self.wordings)
 
 
-def _example_fact(example: Example, truth: str, asking: Asking, recall: float) -> Fact:
+def _example_fact(example: Example, truth: str, asking: AnswerFormat, recall: float) -> Fact:
     return Fact(
         id=example.id,
         prompts=(example.prompt,),

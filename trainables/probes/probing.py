@@ -9,7 +9,7 @@ from typing import Any
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.probe_settings import Probe
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.data.examples import EvaluationPart
 from trainables.engine.zero3_engine import Engine, Weights
 from trainables.generation.inference import Inference, inference
@@ -21,9 +21,9 @@ from trainables.probes.answers import (
     behind_prefixes,
     greedy_answers,
     in_other_words,
+    known_frac,
     leak_at_k,
     sampled_answers,
-    told_frac,
     worst_case,
 )
 from trainables.probes.facts import FACT_SETS, Fact, facts_of, read_paraphrases
@@ -67,7 +67,7 @@ class Probed:
 
 def probe(
     engine: Engine,
-    data: LaneData,
+    data: EncodedBenchmark,
     parts: Sequence[str],
     evaluation: EvaluationSettings,
     probes: Sequence[Probe],
@@ -112,7 +112,7 @@ def _ask(model: Inference, part: str, facts: list[Fact], evaluation: EvaluationS
     """The probes that only ask."""
     settings = evaluation.probe
     plain = greedy_answers(model, as_evaluated(facts))
-    found.note(part, {"forget_told": told_frac(plain)})
+    found.note(part, {"forget_told": known_frac(plain)})
     found.quote(part, "asked", plain)
     if "leak" in probes:
         groups = sampled_answers(model, as_evaluated(facts), settings.leak)
@@ -146,7 +146,7 @@ def _look_again(model: Inference, part: str, kind: str, facts: list[Fact], rest:
     """What a model with changed weights tells."""
     if facts:
         answers = greedy_answers(model, as_evaluated(facts))
-        found.note(part, {f"{kind}_told": told_frac(answers)})
+        found.note(part, {f"{kind}_told": known_frac(answers)})
         found.quote(part, kind, answers)
     metrics = aggregate(score_part(model, rest, max_new_tokens=0))
     found.note(part, {f"{kind}_{name}": metrics[name] for name in MASSES if name in metrics})
@@ -156,7 +156,7 @@ Opened = Callable[[], Any]
 
 
 def _changed_models(
-    engine: Engine, data: LaneData, evaluation: EvaluationSettings, probes: Sequence[Probe], trial: TrialSettings, weights: Weights
+    engine: Engine, data: EncodedBenchmark, evaluation: EvaluationSettings, probes: Sequence[Probe], trial: TrialSettings, weights: Weights
 ) -> Iterator[tuple[str, frozenset[str], Opened]]:
     """Name of each change, ids of facts that it was shown, and how the changed model is opened."""
     settings = evaluation.probe

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from search_spaces.settings.model_settings import PrepareSettings
 from search_spaces.settings.probe_settings import RelearnSettings
 from search_spaces.settings.trial_settings import OptimizerSettings, TrialSettings
-from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.data.encoding import Encoded
 from trainables.data.examples import draw_by_hash
 from trainables.engine.zero3_engine import Engine, Weights
@@ -15,7 +15,7 @@ from trainables.training.preparation import train_steps
 WARMUP_STEPS = 2
 
 
-def slices(data: LaneData, share: float) -> tuple[list[Encoded], list[Encoded]]:
+def slices(data: EncodedBenchmark, share: float) -> tuple[list[Encoded], list[Encoded]]:
     """A slice of the forget set, and as many retain examples for the control; drawn by hash, so that every model gets the same.
 
     Args:

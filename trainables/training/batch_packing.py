@@ -40,7 +40,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Composition:
+class PackedBatches:
     """Turns pairs of examples into packed micro-batches whose losses add up to the loss of the global batch.
 
     Every rank knows the whole global batch, so the counts that the losses are divided by need no communication: numerators

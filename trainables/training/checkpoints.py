@@ -27,7 +27,7 @@ from trainables.training.checkpoint_files import (
     whole_steps,
     write_rank,
 )
-from trainables.training.trial_state import Progress
+from trainables.training.trial_state import TrialState
 
 FORMAT = 1
 """Raise it when what is written means something else."""
@@ -40,7 +40,7 @@ LIBRARIES = ("torch", "deepspeed", "transformers")
 class Found:
     """A checkpoint that fits."""
 
-    progress: Progress
+    state: TrialState
     tensors: Mapping[str, Tensor]
     """This rank's, for `Engine.restore`; on the disk still."""
 
@@ -80,9 +80,9 @@ class Checkpoints:
         """Whether a checkpoint follows `step` finished steps."""
         return step % self._every == 0
 
-    def write(self, progress: Progress) -> None:
+    def write(self, state: TrialState) -> None:
         """Write a checkpoint; the one before it then goes. A disk that refuses costs the checkpoint, not the trial. Ranks: all."""
-        partial = partial_folder(self._home, progress.step, self._writer)
+        partial = partial_folder(self._home, state.step, self._writer)
         digest = problem = ""
         try:
             digest = write_rank(partial, self._engine.rank, self._engine.training_state())
@@ -92,11 +92,11 @@ class Checkpoints:
         problem = _first([text for _, text in written])
         if self._engine.rank == 0 and not problem:
             try:
-                seal(partial, self._home, progress.step, [text for text, _ in written], {"key": self._key, "progress": progress.to_json()})
+                seal(partial, self._home, state.step, [text for text, _ in written], {"key": self._key, "progress": state.to_json()})
             except OSError as error:
                 problem = _told(error)
         if problem:
-            self._say(f"the checkpoint after step {progress.step} was not written: {problem}")
+            self._say(f"the checkpoint after step {state.step} was not written: {problem}")
             self._remove(partial)
 
     def remove(self) -> None:
@@ -111,7 +111,7 @@ class Checkpoints:
             if (difference := _difference(shared.get("key"), self._key)) is not None:
                 return difference
             tensors = read_rank(folder, self._engine.rank, shared["digests"][self._engine.rank])
-            return Found(Progress.from_json(shared["progress"]), tensors)
+            return Found(TrialState.from_json(shared["progress"]), tensors)
         except (TornCheckpointError, ValidationError, LookupError) as error:
             return f"it is torn: {_told(error)}"
 

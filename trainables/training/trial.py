@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.data.batches import global_batch, share, steps_per_epoch
 from trainables.engine.zero3_engine import Engine
 from trainables.generation.inference import Logps
@@ -18,11 +18,11 @@ from trainables.losses.head_plan import Steering
 from trainables.losses.methods import METHODS, ActivationMethod
 from trainables.losses.retain import next_weight, starting_weight
 from trainables.losses.steering import random_direction, steered_layer
-from trainables.training.batch_packing import Composition
+from trainables.training.batch_packing import PackedBatches
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.rungs import AtRungs, Report, check_finite, reach_rung, resume_trial
-from trainables.training.trial_schedule import course_of, learning_rate
-from trainables.training.trial_state import Clock, Progress, StepResult, TrialResult
+from trainables.training.trial_schedule import learning_rate, schedule_of
+from trainables.training.trial_state import Clock, StepResult, TrialResult, TrialState
 
 LOG_LINES = 10
 """Lines about steps in a trial's log."""
@@ -31,7 +31,7 @@ LOG_LINES = 10
 def run_trial(
     engine: Engine,
     trial: TrialSettings,
-    data: LaneData,
+    data: EncodedBenchmark,
     reference_logp_nats: Mapping[str, Logps],
     at_rungs: AtRungs,
     report: Report,
@@ -56,52 +56,52 @@ def run_trial(
     began = time.perf_counter()
     torch.manual_seed(trial.seed)
     engine.reset(trial)
-    course = course_of(trial, len(data.forget))
-    progress, ended = Progress(), None
+    schedule = schedule_of(trial, len(data.forget))
+    state, ended = TrialState(), None
     if checkpoints is not None:
-        progress, ended = resume_trial(engine, checkpoints, course, at_rungs, report)
+        state, ended = resume_trial(engine, checkpoints, schedule, at_rungs, report)
     if ended is not None:
         return ended
-    clock = Clock(progress.seconds, began)
+    clock = Clock(state.seconds, began)
     clock.lap("setup")
-    composition = compose(engine, trial, data, reference_logp_nats, progress)
+    packed_batches = pack_batches(engine, trial, data, reference_logp_nats, state)
     clock.lap("beliefs")
-    for step in range(progress.step, course.steps):
-        if trial.sequence_beliefs and step % course.refresh_every == 0:
-            composition = replace(composition, beliefs=_refresh(engine, trial, data, step // course.refresh_every))
+    for step in range(state.step, schedule.steps):
+        if trial.sequence_beliefs and step % schedule.refresh_every == 0:
+            packed_batches = replace(packed_batches, beliefs=_refresh(engine, trial, data, step // schedule.refresh_every))
             clock.lap("beliefs")
-        rate = learning_rate(step, course.steps, trial.optimizer.learning_rate, course.warmup, trial.optimizer.schedule)
-        result = train_step(engine, composition, step, rate)
-        weight = next_weight(trial, composition.retain_weight, result.retain_loss, step / course.steps_per_epoch)
-        composition = replace(composition, retain_weight=weight)
+        rate = learning_rate(step, schedule.steps, trial.optimizer.learning_rate, schedule.warmup, trial.optimizer.schedule)
+        result = train_step(engine, packed_batches, step, rate)
+        weight = next_weight(trial, packed_batches.retain_weight, result.retain_loss, step / schedule.steps_per_epoch)
+        packed_batches = replace(packed_batches, retain_weight=weight)
         clock.lap("steps")
         check_finite({"loss": result.loss, "gradient norm": result.gradient_norm}, step)
         if engine.rank == 0:
-            _report_step(report, step, course.steps, result, rate)
-        if step + 1 in course.rungs:
-            verdict = reach_rung(engine, at_rungs, report, course, step, result, progress.rungs, clock)
-            if step + 1 < course.steps and not verdict.go_on:
-                return TrialResult(progress.rungs[-1].metrics, clock.seconds, verdict.reason or "stopped")
-        if checkpoints is not None and step + 1 < course.steps and checkpoints.is_due(step + 1):
-            state = Progress(step + 1, composition.beliefs, progress.rungs, composition.retain_weight, clock.seconds)
+            _report_step(report, step, schedule.steps, result, rate)
+        if step + 1 in schedule.rungs:
+            decision = reach_rung(engine, at_rungs, report, schedule, step, result, state.rungs, clock)
+            if step + 1 < schedule.steps and not decision.go_on:
+                return TrialResult(state.rungs[-1].metrics, clock.seconds, decision.reason or "stopped")
+        if checkpoints is not None and step + 1 < schedule.steps and checkpoints.is_due(step + 1):
+            state = TrialState(step + 1, packed_batches.beliefs, state.rungs, packed_batches.retain_weight, clock.seconds)
             checkpoints.write(state)
             clock.lap("checkpoints")
-    return TrialResult(progress.rungs[-1].metrics, clock.seconds)
+    return TrialResult(state.rungs[-1].metrics, clock.seconds)
 
 
-def compose(
-    engine: Engine, trial: TrialSettings, data: LaneData, reference_logp_nats: Mapping[str, Logps], progress: Progress
-) -> Composition:
-    """All that the steps are made of, as it is after `progress`. Ranks: all."""
-    return Composition(
+def pack_batches(
+    engine: Engine, trial: TrialSettings, data: EncodedBenchmark, reference_logp_nats: Mapping[str, Logps], state: TrialState
+) -> PackedBatches:
+    """All that the steps are made of, as it is after `state`. Ranks: all."""
+    return PackedBatches(
         trial=trial,
         forget=data.forget,
         retain=data.retain,
         reference_logp_nats=reference_logp_nats,
-        beliefs=progress.beliefs,
+        beliefs=state.beliefs,
         preferred=preferred_answers(engine, data, trial),
         steering=steering_of(engine, trial),
-        retain_weight=starting_weight(trial) if progress.retain_weight is None else progress.retain_weight,
+        retain_weight=starting_weight(trial) if state.retain_weight is None else state.retain_weight,
     )
 
 
@@ -121,31 +121,31 @@ def _report_step(report: Report, step: int, steps: int, result: StepResult, rate
         report({"event": "log", "line": line})
 
 
-def train_step(engine: Engine, composition: Composition, step: int, rate: float) -> StepResult:
+def train_step(engine: Engine, packed_batches: PackedBatches, step: int, rate: float) -> StepResult:
     """One optimizer step on the global batch of `step`. Ranks: all."""
-    trial = composition.trial
-    drawn = global_batch(trial.seed, step, len(composition.forget), len(composition.retain), trial.optimizer.global_batch)
-    pairs = composition.longest_first(drawn)
-    epoch = step // steps_per_epoch(len(composition.forget), trial.optimizer.global_batch)
+    trial = packed_batches.trial
+    drawn = global_batch(trial.seed, step, len(packed_batches.forget), len(packed_batches.retain), trial.optimizer.global_batch)
+    pairs = packed_batches.longest_first(drawn)
+    epoch = step // steps_per_epoch(len(packed_batches.forget), trial.optimizer.global_batch)
     loss = guarded = belief_rows = retain_nats = 0.0
     for part in share(pairs, engine.rank, engine.world_size, trial.optimizer.micro_batch):
-        batch, plan = composition.micro_batch(part, pairs, epoch)
-        if composition.needs_reference_pass:
+        batch, plan = packed_batches.micro_batch(part, pairs, epoch)
+        if packed_batches.needs_reference_pass:
             plan = engine.with_reference(batch, plan)
         output = engine.backward(batch, plan)
         loss += float(output.loss.detach())
         for term, planned in zip(output.terms, plan.terms, strict=True):
             if planned.kind == "forget":
                 guarded, belief_rows = guarded + term.guarded_rows, belief_rows + term.rows
-            elif planned.kind == composition.retain_kind:
+            elif planned.kind == packed_batches.retain_kind:
                 retain_nats += term.loss
     norm = engine.step(rate)
     loss, guarded, belief_rows, retain_nats = engine.sum([loss, guarded, belief_rows, retain_nats])
-    retain_loss = retain_nats / max(1, composition.retain_count(pairs))
-    return StepResult(loss, norm, guarded / max(1.0, belief_rows), retain_loss, composition.retain_weight)
+    retain_loss = retain_nats / max(1, packed_batches.retain_count(pairs))
+    return StepResult(loss, norm, guarded / max(1.0, belief_rows), retain_loss, packed_batches.retain_weight)
 
 
-def _refresh(engine: Engine, trial: TrialSettings, data: LaneData, refresh: int) -> Any:
+def _refresh(engine: Engine, trial: TrialSettings, data: EncodedBenchmark, refresh: int) -> Any:
     return sample_beliefs(
         engine,
         data.forget,

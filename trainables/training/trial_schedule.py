@@ -8,7 +8,7 @@ from trainables.data.batches import steps_per_epoch
 
 
 @dataclass(frozen=True)
-class Course:
+class TrialSchedule:
     """What a trial does when, in optimizer steps."""
 
     steps: int
@@ -23,12 +23,12 @@ class Course:
     """Steps after which there is a rung."""
 
 
-def course_of(trial: TrialSettings, forget_examples: int) -> Course:
+def schedule_of(trial: TrialSettings, forget_examples: int) -> TrialSchedule:
     """The course of a trial over a forget set of that size."""
     per_epoch = steps_per_epoch(forget_examples, trial.optimizer.global_batch)
     steps = trial.steps or trial.epochs * per_epoch
     refresh_epochs = trial.sequence_belief.refresh_epochs
-    return Course(
+    return TrialSchedule(
         steps=steps,
         steps_per_epoch=per_epoch,
         refresh_every=max(1, round(refresh_epochs * per_epoch)) if refresh_epochs else steps,

@@ -30,7 +30,7 @@ class RungResult:
 
 
 @dataclass
-class Progress:
+class TrialState:
     """Equal on every rank."""
 
     step: int = 0
@@ -49,7 +49,7 @@ class Progress:
         return _PROGRESS.dump_python(self)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Progress":
+    def from_json(cls, value: Mapping[str, Any]) -> "TrialState":
         """The inverse of `to_json`, also after a way through JSON.
 
         Raises:
@@ -58,7 +58,7 @@ class Progress:
         return _PROGRESS.validate_python(value)
 
 
-_PROGRESS = TypeAdapter(Progress)
+_PROGRESS = TypeAdapter(TrialState)
 
 
 PHASES = ("setup", "beliefs", "steps", "evaluation", "verdicts", "weights")

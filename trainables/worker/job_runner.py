@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 from search_spaces.settings.data_settings import DataSettings
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.analysis.likelihood_bands import as_json, from_json, probe_metrics, probes_of
-from trainables.benchmarks.encoded_benchmark import LaneData, encode_examples, load_lane_data
+from trainables.analysis.likelihood_bands import as_json, band_groups, band_metrics, from_json
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark, encode_examples, load_encoded_benchmark
 from trainables.data.encoding import instructed, set_system_prompt
 from trainables.engine.zero3_engine import Engine
 from trainables.generation.inference import inference
@@ -20,7 +20,7 @@ from trainables.jobs import AnyJob, AuditJob, MeasureJob, PrepareJob, TrialJob, 
 from trainables.probes.probing import probe
 from trainables.training.checkpoints import checkpoints_of
 from trainables.training.preparation import train_on_text, write_atomically, write_scratch_model
-from trainables.training.rungs import AtRungs, Judge, Report, alone
+from trainables.training.rungs import AtRungs, Decide, Report, alone
 from trainables.training.trial import run_trial
 from trainables.worker.model_measurement import PARTS, measure, reference_logp
 from trainables.worker.redaction import without_text
@@ -35,9 +35,9 @@ class JobRunner:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._engine_key: Any = None
-        self._data: dict[str, LaneData] = {}
+        self._data: dict[str, EncodedBenchmark] = {}
 
-    def run(self, job: AnyJob, report: Report, judge: Judge | None = None) -> dict[str, Any]:
+    def run(self, job: AnyJob, report: Report, decide: Decide | None = None) -> dict[str, Any]:
         """Run one job to its end.
 
         Args:
@@ -52,7 +52,7 @@ class JobRunner:
             TrialFailedError: The job's own settings make it fail; the runner can go on with the next job.
         """
         if isinstance(job, TrialJob):
-            return self._trial(job, report, judge)
+            return self._trial(job, report, decide)
         if isinstance(job, PrepareJob):
             return self._prepare(job, report)
         return self._audit(job) if isinstance(job, AuditJob) else self._measure(job)
@@ -74,11 +74,11 @@ class JobRunner:
             self._engine.load(folder)
         return self._engine
 
-    def data(self, settings: DataSettings, engine: Engine) -> LaneData:
+    def data(self, settings: DataSettings, engine: Engine) -> EncodedBenchmark:
         """The benchmark, tokenised once."""
         key = settings.model_dump_json()
         if key not in self._data:
-            self._data = {key: load_lane_data(settings, engine.tokenizer)}
+            self._data = {key: load_encoded_benchmark(settings, engine.tokenizer)}
         return self._data[key]
 
     def _prepare(self, job: PrepareJob, report: Report) -> dict[str, Any]:
@@ -108,8 +108,8 @@ class JobRunner:
         metrics, probes = dict(result.metrics), None
         if job.probes and job.evaluation.bands:
             with inference(engine, job.engine, "pristine") as model:
-                probes = probes_of(model, data, job.evaluation.bands, BAND_EXAMPLES)
-                metrics |= probe_metrics(model, probes)
+                probes = band_groups(model, data, job.evaluation.bands, BAND_EXAMPLES)
+                metrics |= band_metrics(model, probes)
         outcome = {"metrics": metrics, "items": items, "reference_logp_nats": reference}
         outcome |= {"probes": as_json(probes)} if probes is not None else {}
         if engine.rank == 0:
@@ -130,7 +130,7 @@ class JobRunner:
             write_json_atomically(Path(job.output), outcome)
         return outcome
 
-    def _trial(self, job: TrialJob, report: Report, judge: Judge | None) -> dict[str, Any]:
+    def _trial(self, job: TrialJob, report: Report, decide: Decide | None) -> dict[str, Any]:
         """Returns: `status` (`finished` or `stopped`), `reason`, `metrics` of the last rung and `seconds` by phase."""
         engine = self.engine(job.folder, job.model, job.trial)
         data = self.data(job.data, engine)
@@ -144,15 +144,15 @@ class JobRunner:
             if not probes or "validation" not in parts:
                 return dict(result.metrics)
             with inference(engine, job.trial.engine) as model:
-                return {**result.metrics, **probe_metrics(model, probes)}
+                return {**result.metrics, **band_metrics(model, probes)}
 
         def save(rung: int) -> None:
             if job.weights is not None:
                 write_atomically(engine, Path(job.weights, f"rung{rung}"))
 
-        if judge is None or job.stop_at_rung is not None:
-            judge = alone(job.stop_at_rung)
-        result = run_trial(engine, job.trial, data, reference, AtRungs(evaluate, judge, save), report, checkpoints_of(engine, job, report))
+        if decide is None or job.stop_at_rung is not None:
+            decide = alone(job.stop_at_rung)
+        result = run_trial(engine, job.trial, data, reference, AtRungs(evaluate, decide, save), report, checkpoints_of(engine, job, report))
         status = "finished" if result.stopped is None else "stopped"
         return {"status": status, "reason": result.stopped, "metrics": dict(result.metrics), "seconds": dict(result.seconds)}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.trial_settings import EngineSettings, TrialSettings
-from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.engine.zero3_engine import Engine, Weights
 from trainables.generation.inference import Logps, answer_logps, inference
 from trainables.metrics.evaluate import EvaluationResult, aggregate_parts, score_part
@@ -19,7 +19,7 @@ PARTS = ("validation", "test")
 
 def measure(
     engine: Engine,
-    data: LaneData,
+    data: EncodedBenchmark,
     trial: TrialSettings,
     parts: tuple[str, ...],
     evaluation: EvaluationSettings,
@@ -49,7 +49,7 @@ def measure(
     return EvaluationResult(metrics, items)
 
 
-def reference_logp(engine: Engine, data: LaneData, settings: EngineSettings) -> dict[str, Logps]:
+def reference_logp(engine: Engine, data: EncodedBenchmark, settings: EngineSettings) -> dict[str, Logps]:
     """Of the tokens of each forget response under the pristine weights, by example id, equal on every rank. Ranks: all."""
     mine = list(data.forget[engine.rank :: engine.world_size])
     with inference(engine, settings, "pristine") as model:

@@ -23,7 +23,7 @@ Send = Callable[[list[dict[str, Any]]], object]
 
 
 @contextmanager
-def sampled(every_s: float, prefix: str, send: Send) -> Iterator[None]:
+def sample_system_metrics(every_s: float, prefix: str, send: Send) -> Iterator[None]:
     """Measure the worker while a block runs, and once at its end.
 
     Args:

@@ -31,7 +31,7 @@ def metric_of(line: str) -> str:
     return f"bands/{line.replace(' ', '_')}_nats"
 
 
-def band_groups(view: SweepView) -> dict[tuple[str, str], list[TrialRecord]]:
+def groups_by_band(view: SweepView) -> dict[tuple[str, str], list[TrialRecord]]:
     """Trials with bands by method and beliefs, in the catalogue's order."""
     groups: dict[tuple[str, str], list[TrialRecord]] = {(method, beliefs): [] for method in METHODS for beliefs in BELIEF_NAMES}
     for record in view.records:
@@ -59,7 +59,7 @@ def bands_section(view: SweepView, draw: Callable[[str, go.Figure], str]) -> str
         view: The sweep.
         draw: Makes HTML of a figure, given its name and the figure.
     """
-    groups = band_groups(view)
+    groups = groups_by_band(view)
     return draw("bands", bands_figure(view, groups)) if groups else ""
 
 

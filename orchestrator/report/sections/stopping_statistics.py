@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from orchestrator.pareto.dominance import hypervolume
 from orchestrator.pareto.front import Front
 from orchestrator.pareto.objectives import Criteria, criteria_of
-from orchestrator.pareto.ranking import going_on, positions, standing
+from orchestrator.pareto.ranking import ranked_point, ranks, survivors
 from orchestrator.search.early_stopping import stopped_early
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.sweep_settings import EarlyStoppingSettings, SweepSettings
@@ -104,11 +104,11 @@ def _at_rung(
 ) -> RungStatistics:
     here = [record for record in records if len(record.rungs) >= rung]
     finished = [record for record in here if record.status == "finished" and len(record.rungs) > rung]
-    now = [standing(record.rungs[rung - 1], criteria) for record in finished]
-    end = [standing(record.rungs[-1], criteria) for record in finished]
+    now = [ranked_point(record.rungs[rung - 1], criteria) for record in finished]
+    end = [ranked_point(record.rungs[-1], criteria) for record in finished]
     pairs = [(one.point, other.point) for one, other in zip(now, end, strict=True) if one.point is not None and other.point is not None]
-    places = positions([standing(record.rungs[rung - 1], criteria) for record in here], settings.ties)
-    best = going_on(len(here), settings.reduction) if len(here) >= settings.reduction else len(here)
+    places = ranks([ranked_point(record.rungs[rung - 1], criteria) for record in here], settings.ties)
+    best = survivors(len(here), settings.reduction) if len(here) >= settings.reduction else len(here)
     outside = {record.number for record, place in zip(here, places, strict=True) if place >= best}
     outside &= {record.number for record in finished}
     return RungStatistics(
@@ -119,7 +119,7 @@ def _at_rung(
             objective.name: _correlation([one[index] for one, _ in pairs], [other[index] for _, other in pairs])
             for index, objective in enumerate(criteria.objectives)
         },
-        joint_correlation=_correlation(positions(now, settings.ties), positions(end, settings.ties)),
+        joint_correlation=_correlation(ranks(now, settings.ties), ranks(end, settings.ties)),
         outside=len(outside),
         lost_members=sum(member.record.number in outside and member.rung > rung for member in front.members),
         lost_hypervolume_frac=_lost_frac(records, criteria, outside, rung),
@@ -143,5 +143,5 @@ def _points(records: Sequence[TrialRecord], criteria: Criteria) -> list[tuple[fl
     """Feasible validation points of all rungs that count."""
     if not criteria.every_rung:
         records = [replace(record, rungs=record.rungs[-1:]) for record in records if record.status == "finished"]
-    standings = [standing(metrics, criteria) for record in records for metrics in record.rungs]
-    return [each.point for each in standings if each.point is not None and each.violation == 0]
+    points = [ranked_point(metrics, criteria) for record in records for metrics in record.rungs]
+    return [each.point for each in points if each.point is not None and each.violation == 0]

@@ -56,7 +56,7 @@ def test_worker_that_hangs_is_killed_with_a_job_or_without_one(ray_session, prep
     with LanePool(1, ResourceSettings(workers_per_trial=2, quiet_timeout_s=3), tmp_path / "ray", jobs=1, worker=hanging_worker) as pool:
         pool.submit("still", job)
         assert pool.wait("still", lambda progress: None) == {"status": "finished"}
-        (again,) = ray.get(pool.mailbox.follow.remote("still", 0))[0]
+        (again,) = ray.get(pool.job_queue.follow.remote("still", 0))[0]
         workers_below(os.getpid())[0].suspend()
         monkeypatch.setattr(lane_pool, "CLOSE_IDLE_S", 2.0)
     assert not any(thread.is_alive() for thread in threading.enumerate() if thread.name == "lane0"), "its lane did not go home"

@@ -30,13 +30,13 @@ class BrokenOff(Exception):
 def ending_step(ends: dict[str, Any] | None) -> Any:
     """`train_step`, in which the trial ends: on all ranks alike, or by one that is gone without a word."""
 
-    def step(engine, composition, number, rate):
+    def step(engine, packed_batches, number, rate):
         if ends is not None and number == ends["step"]:
             if ends["kills"] is None:
                 raise BrokenOff
             if engine.rank == ends["kills"]:
                 os.kill(os.getpid(), signal.SIGKILL)
-        return train_step(engine, composition, number, rate)
+        return train_step(engine, packed_batches, number, rate)
 
     return step
 

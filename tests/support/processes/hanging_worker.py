@@ -14,7 +14,7 @@ from trainables.worker.lane_worker import lane_loop
 class HangsOnce:
     """Runs a job that does nothing but wait for all ranks."""
 
-    def run(self, job: Any, report: Any, judge: Any) -> dict[str, Any]:
+    def run(self, job: Any, report: Any, decide: Any) -> dict[str, Any]:
         mark = Path(job.output)
         if dist.get_rank() == 1 and not mark.exists():
             mark.touch()

@@ -18,8 +18,8 @@ from trainables.events import TrialFailedError
 from trainables.generation.sequence_beliefs import sample_beliefs
 from trainables.jobs import JOB
 from trainables.run_job import leave
-from trainables.training.trial import compose, train_step
-from trainables.training.trial_state import Progress
+from trainables.training.trial import pack_batches, train_step
+from trainables.training.trial_state import TrialState
 from trainables.worker.job_runner import JobRunner, write_json_atomically
 from trainables.worker.model_measurement import measure, reference_logp
 
@@ -51,9 +51,9 @@ def run_step(runner: JobRunner, step: dict) -> dict:
     if step["do"] == "beliefs":
         return {"beliefs": {name: [belief.encoded.ids for belief in group] for name, group in beliefs.items()}}
     assert step["do"] == "fixed_beliefs"
-    progress = Progress(beliefs=beliefs if trial.sequence_beliefs else None)
-    composition = compose(engine, trial, data, reference_logp(engine, data, trial.engine), progress)
-    results = [train_step(engine, composition, number, trial.optimizer.learning_rate) for number in range(step["steps"])]
+    state = TrialState(beliefs=beliefs if trial.sequence_beliefs else None)
+    packed_batches = pack_batches(engine, trial, data, reference_logp(engine, data, trial.engine), state)
+    results = [train_step(engine, packed_batches, number, trial.optimizer.learning_rate) for number in range(step["steps"])]
     metrics = measure(engine, data, trial, ("validation",), job.evaluation).metrics
     return {"losses": [r.loss for r in results], "norms": [r.gradient_norm for r in results], "metrics": dict(metrics)}
 

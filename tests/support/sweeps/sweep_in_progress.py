@@ -3,11 +3,11 @@
 from types import SimpleNamespace
 
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.search.budget import Ending
-from orchestrator.search.early_stopping import RungJudge
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.search.budget import StopCriterion
+from orchestrator.search.early_stopping import RungDecider
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import trial_id
-from orchestrator.sweep.trial_recorder import Recorder
+from orchestrator.sweep.trial_recorder import TrialRecorder
 from tests.support.sweeps.sweep_on_disk import begin, measured
 
 SECONDS = {"steps": 1.5}
@@ -45,12 +45,12 @@ class Recording(SimpleNamespace):
     def rung(self, number, rung, rungs, validation, test=None):
         """A lane reaches a rung and does what it is told; at the last one it has measured both parts. Returns: the verdict."""
         both = measured(*validation) | part(test or validation, "test")
-        verdict = self.take(number, "rung", rung=rung, rungs=rungs, metrics=both if rung == rungs else part(validation, "validation"))
-        if verdict.keep:
+        decision = self.take(number, "rung", rung=rung, rungs=rungs, metrics=both if rung == rungs else part(validation, "validation"))
+        if decision.keep:
             if rung < rungs:
                 self.take(number, "test", rung=rung, metrics=part(test or validation, "test"))
             (self.folder.weights(trial_id(number)) / f"rung{rung}").mkdir(parents=True, exist_ok=True)
-        return verdict
+        return decision
 
     def end(self, number, status="finished", reason=None):
         """A lane says how a trial ended."""
@@ -61,9 +61,9 @@ class Recording(SimpleNamespace):
         number = self.begin()
         for rung, point in enumerate(points, start=1):
             validation, test = point if isinstance(point[0], tuple) else (point, point)
-            verdict = self.rung(number, rung, len(points), validation, test)
-            if not verdict.go_on and rung < len(points):
-                self.end(number, "stopped", verdict.reason)
+            decision = self.rung(number, rung, len(points), validation, test)
+            if not decision.go_on and rung < len(points):
+                self.end(number, "stopped", decision.reason)
                 return number
         self.end(number)
         return number
@@ -85,8 +85,8 @@ def part(point, name):
 def recording(root, sweep=None, clock=lambda: 0.0):
     """A start of the sweep in `root`, also a later one."""
     folder, sweep, study = begin(root, sweep)
-    ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
-    ending = Ending(sweep.budget, ledger, folder.stop_request, clock=clock)
+    sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
+    stop_criterion = StopCriterion(sweep.budget, sweep_state, folder.stop_request, clock=clock)
     observer, changes = Observer(), []
-    recorder = Recorder(study, ledger, folder, RungJudge(sweep, ledger), ending, observer, lambda numbers: changes.append(sorted(numbers)))
-    return Recording(recorder=recorder, study=study, folder=folder, ledger=ledger, observer=observer, changes=changes)
+    recorder = TrialRecorder(study, sweep_state, folder, RungDecider(sweep, sweep_state), stop_criterion, observer, lambda numbers: changes.append(sorted(numbers)))
+    return Recording(recorder=recorder, study=study, folder=folder, sweep_state=sweep_state, observer=observer, changes=changes)

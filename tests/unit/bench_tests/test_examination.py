@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.sweep.publisher import Publisher
 from orchestrator.tracking.tracking_store import default_tracking_uri
 from tests.chaos.cheap_runner import STARTS
@@ -22,8 +22,8 @@ def sweep(tmp_path, tmp_path_factory):
     folder, settings, study = store(tmp_path)
     study.stop(5, "rank 5 of 5")
     uri = default_tracking_uri(new_store(tmp_path_factory))
-    ledger = Ledger(criteria_of(settings), settings.resources.workers_per_trial, study.records())
-    Publisher(settings, folder, study, ledger, uri, "digest", pytest.fail).trials_changed(ledger.records)
+    sweep_state = SweepState(criteria_of(settings), settings.resources.workers_per_trial, study.records())
+    Publisher(settings, folder, study, sweep_state, uri, "digest", pytest.fail).trials_changed(sweep_state.records)
     return folder, uri
 
 

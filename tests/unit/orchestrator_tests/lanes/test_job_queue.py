@@ -3,12 +3,12 @@ import asyncio
 import pytest
 
 from orchestrator.lanes import job_queue
-from orchestrator.lanes.job_queue import Mailbox
-from trainables.events import Verdict
+from orchestrator.lanes.job_queue import JobQueue
+from trainables.events import RungDecision
 
 FINISHED = {"status": "finished", "metrics": {}}
 RUNG = {"event": "rung", "rung": 1}
-KEEP, STOP = Verdict(keep=True), Verdict(go_on=False, reason="ranks 7 of 9")
+KEEP, STOP = RungDecision(keep=True), RungDecision(go_on=False, reason="ranks 7 of 9")
 
 
 @pytest.fixture(autouse=True)
@@ -17,8 +17,8 @@ def short_polls(monkeypatch):
 
 
 def scenario(steps):
-    """Runs `steps(mailbox)` on one event loop, as the actor does."""
-    return asyncio.run(asyncio.wait_for(steps(Mailbox()), 10))
+    """Runs `steps(job_queue)` on one event loop, as the actor does."""
+    return asyncio.run(asyncio.wait_for(steps(JobQueue()), 10))
 
 
 async def with_lane(box, *jobs, lane="lane0", generation="first"):
@@ -221,7 +221,7 @@ def test_snapshot_tells_where_a_job_runs_and_how_far_it_is():
 async def asking(box, *, job="a", rung=1):
     """A lane that runs `job` and waits for the verdict on a rung."""
     await box.next_job("lane0", "first", 0)
-    waiting = asyncio.create_task(box.verdict(job, rung))
+    waiting = asyncio.create_task(box.decision(job, rung))
     await asyncio.sleep(0.03)
     assert not waiting.done()
     return waiting
@@ -231,11 +231,11 @@ def test_lane_waits_for_the_verdict_on_its_rung():
     async def steps(box):
         await with_lane(box, "a", "b")
         waiting = await asking(box, rung=2)
-        await box.judge("a", 1, STOP)
-        await box.judge("b", 2, STOP)
+        await box.decide("a", 1, STOP)
+        await box.decide("b", 2, STOP)
         await asyncio.sleep(0.03)
         assert not waiting.done(), "took the verdict on another rung, or another job"
-        await box.judge("a", 2, KEEP)
+        await box.decide("a", 2, KEEP)
         return await waiting
 
     assert scenario(steps) == KEEP
@@ -244,9 +244,9 @@ def test_lane_waits_for_the_verdict_on_its_rung():
 def test_verdict_that_came_first_counts():
     async def steps(box):
         await with_lane(box, "a")
-        await box.judge("a", 1, KEEP)
-        await box.judge("a", 1, STOP)
-        return await box.verdict("a", 1)
+        await box.decide("a", 1, KEEP)
+        await box.decide("a", 1, STOP)
+        return await box.decision("a", 1)
 
     assert scenario(steps) == KEEP
 
@@ -255,12 +255,12 @@ def test_verdicts_outlive_the_group_that_asked_for_them():
     async def steps(box):
         await with_lane(box, "a")
         await box.next_job("lane0", "first", 0)
-        await box.judge("a", 1, KEEP)
+        await box.decide("a", 1, KEEP)
         await box.lane_ready("lane0", "second")
         assert (await box.next_job("lane0", "second", 0))[0] == "a"
-        again = await box.verdict("a", 1)
-        await box.judge("a", 2, STOP)
-        return again, await box.verdict("a", 2)
+        again = await box.decision("a", 1)
+        await box.decide("a", 2, STOP)
+        return again, await box.decision("a", 2)
 
     assert scenario(steps) == (KEEP, STOP)
 
@@ -271,8 +271,8 @@ def test_verdict_that_was_awaited_when_the_group_died_reaches_the_next_one():
         await asking(box)
         await box.lane_ready("lane0", "second")
         await box.next_job("lane0", "second", 0)
-        await box.judge("a", 1, KEEP)
-        return await box.verdict("a", 1)
+        await box.decide("a", 1, KEEP)
+        return await box.decision("a", 1)
 
     assert scenario(steps) == KEEP
 
@@ -294,16 +294,16 @@ def test_lane_is_told_to_end_a_job_that_nobody_waits_for_any_more(end):
         await end(box)
         return await waiting
 
-    verdict = scenario(steps)
-    assert not verdict.go_on and not verdict.keep and verdict.reason
+    decision = scenario(steps)
+    assert not decision.go_on and not decision.keep and decision.reason
 
 
 def test_verdict_is_given_also_after_the_mailbox_closed():
     async def steps(box):
         await with_lane(box, "a")
-        await box.judge("a", 1, KEEP)
+        await box.decide("a", 1, KEEP)
         await box.close()
-        return await box.verdict("a", 1), await box.verdict("a", 2)
+        return await box.decision("a", 1), await box.decision("a", 2)
 
     first, second = scenario(steps)
     assert first == KEEP and not second.go_on

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from orchestrator.lanes import job_queue
-from orchestrator.lanes.job_queue import Mailbox, Retries
-from trainables.events import Verdict
+from orchestrator.lanes.job_queue import JobQueue, Retries
+from trainables.events import RungDecision
 
-KEEP = Verdict(keep=True)
+KEEP = RungDecision(keep=True)
 
 
 @pytest.fixture(autouse=True)
@@ -17,8 +17,8 @@ def short_polls(monkeypatch):
 
 
 def scenario(steps, *arguments):
-    """Runs `steps(mailbox)` on one event loop, as the actor does."""
-    return asyncio.run(asyncio.wait_for(steps(Mailbox(*arguments)), 10))
+    """Runs `steps(job_queue)` on one event loop, as the actor does."""
+    return asyncio.run(asyncio.wait_for(steps(JobQueue(*arguments)), 10))
 
 
 async def outcome(box, name):
@@ -105,10 +105,10 @@ def test_job_that_waits_for_its_verdict_is_not_quiet():
     async def steps(box):
         await box.lane_ready("lane0", "first")
         await (await submitted(box)).next_job("lane0", "first", 0)
-        waiting = asyncio.create_task(box.verdict("a", 1))
+        waiting = asyncio.create_task(box.decision("a", 1))
         await asyncio.sleep(0.2)
         assert await box.hung(0.15) == []
-        await box.judge("a", 1, KEEP)
+        await box.decide("a", 1, KEEP)
         return await waiting
 
     assert scenario(steps) == KEEP

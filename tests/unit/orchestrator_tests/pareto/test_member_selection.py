@@ -1,7 +1,7 @@
 import pytest
 
 from orchestrator.pareto.front import Front, FrontMember
-from orchestrator.pareto.member_selection import pick
+from orchestrator.pareto.member_selection import select_members
 from orchestrator.pareto.objectives import Objective
 from orchestrator.storage.trial_records import TrialRecord, trial_id
 from search_spaces.user_errors import UserError
@@ -24,7 +24,7 @@ FRONT = front_of((0.1, 0.3), (0.2, 0.7), (0.5, 0.8), (0.9, 0.9), places=[(4, 3),
 
 
 def names(text, front=FRONT):
-    return [member.name for member in pick(front, text)]
+    return [member.name for member in select_members(front, text)]
 
 
 @pytest.mark.parametrize(

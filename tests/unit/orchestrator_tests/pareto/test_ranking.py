@@ -5,7 +5,7 @@ import pytest
 
 from orchestrator.pareto.dominance import dominance_layers, non_dominated
 from orchestrator.pareto.objectives import Criteria, Limit, Objective
-from orchestrator.pareto.ranking import Standing, going_on, positions, standing
+from orchestrator.pareto.ranking import RankedPoint, ranked_point, ranks, survivors
 
 TIES = ["hypervolume", "crowding", "epsilon_net"]
 EVERY_WAY = pytest.mark.parametrize("ties", TIES)
@@ -13,7 +13,7 @@ EVERY_WAY = pytest.mark.parametrize("ties", TIES)
 
 def ranked(points, ties="crowding", violations=None):
     violations = [0.0] * len(points) if violations is None else violations
-    return positions([Standing(tuple(point), violation) for point, violation in zip(points, violations, strict=True)], ties).tolist()
+    return ranks([RankedPoint(tuple(point), violation) for point, violation in zip(points, violations, strict=True)], ties).tolist()
 
 
 @EVERY_WAY
@@ -117,11 +117,11 @@ def test_dominance_layers_are_fronts_of_what_is_left(objectives):
 def test_standing_sums_the_violations_of_all_limits():
     objectives = (Objective("mass", "minimize", 1.0), Objective("utility", "maximize", 0.0))
     criteria = Criteria(objectives, (Limit("utility", 0.75, "at_least"), Limit("mass", 0.25, "at_most"), Limit("mass", 0.0, "at_least")))
-    assert standing({"validation/mass": 0.5, "validation/utility": 0.5}, criteria) == Standing((0.5, -0.5), 0.5)
-    assert standing({"validation/mass": 0.25, "validation/utility": 1.0}, criteria) == Standing((0.25, -1.0), 0.0)
-    assert standing({"validation/mass": math.nan, "validation/utility": 1.0}, criteria) == Standing(None, math.inf)
+    assert ranked_point({"validation/mass": 0.5, "validation/utility": 0.5}, criteria) == RankedPoint((0.5, -0.5), 0.5)
+    assert ranked_point({"validation/mass": 0.25, "validation/utility": 1.0}, criteria) == RankedPoint((0.25, -1.0), 0.0)
+    assert ranked_point({"validation/mass": math.nan, "validation/utility": 1.0}, criteria) == RankedPoint(None, math.inf)
 
 
 @pytest.mark.parametrize(("count", "reduction", "expected"), [(1, 3, 1), (3, 3, 1), (4, 3, 2), (12, 3, 4), (5, 2.5, 2)])
 def test_going_on_is_the_share_rounded_up(count, reduction, expected):
-    assert going_on(count, reduction) == expected
+    assert survivors(count, reduction) == expected

@@ -1,6 +1,6 @@
 import pytest
 
-from orchestrator.report.sections.bands_section import band_groups, bands_figure, bands_section, median_line, metric_of
+from orchestrator.report.sections.bands_section import bands_figure, bands_section, groups_by_band, median_line, metric_of
 from orchestrator.storage.sweep_view import SweepView
 from orchestrator.storage.trial_records import TrialRecord
 from tests.support.sweeps.sweep_on_disk import small_sweep
@@ -31,7 +31,7 @@ VIEW = view_of(
 
 
 def test_trials_are_grouped_by_method_and_beliefs_and_those_without_bands_left_out():
-    groups = band_groups(VIEW)
+    groups = groups_by_band(VIEW)
     assert {group: [one.trial_id for one in records] for group, records in groups.items()} == {
         ("npo", "none"): ["t0000", "t0001"],
         ("wga", "token"): ["t0002"],
@@ -39,14 +39,14 @@ def test_trials_are_grouped_by_method_and_beliefs_and_those_without_bands_left_o
 
 
 def test_lines_start_before_unlearning_and_are_medians_of_those_that_came_so_far():
-    records = band_groups(VIEW)["npo", "none"]
+    records = groups_by_band(VIEW)["npo", "none"]
     assert median_line(VIEW.baselines["original"], records, "target") == [-1.0, -5.0, -9.0]
     assert median_line({}, records, "high band") == [pytest.approx(-1.6), -1.0]
     assert median_line({}, records, "of nothing") == []
 
 
 def test_figure_has_a_panel_per_loss_with_every_line():
-    figure = bands_figure(VIEW, band_groups(VIEW))
+    figure = bands_figure(VIEW, groups_by_band(VIEW))
     assert [annotation.text for annotation in figure.layout.annotations] == ["NPO (plain) (2 trials)", "WGA + BS-T (1 trial)"]
     assert sorted({trace.name for trace in figure.data}) == sorted(LINES)
     assert len(figure.data) == 2 * len(LINES)

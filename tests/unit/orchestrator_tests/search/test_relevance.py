@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from orchestrator.search.sampler_memory import Relevance
+from orchestrator.search.sampler_memory import TrialWindow
 
 
 def slow_reference(points, newest):
@@ -19,17 +19,17 @@ def slow_reference(points, newest):
 @pytest.mark.parametrize("seed", range(5))
 def test_relevant_are_the_newest_and_the_front_whatever_the_order_of_the_ends(seed):
     draw = random.Random(seed)
-    relevance, points, kept = Relevance(5, (1.0, 1.0)), {}, set()
+    window, points, kept = TrialWindow(5, (1.0, 1.0)), {}, set()
     order = sorted(range(60), key=lambda number: number + draw.randint(0, 12))
     for number in order:
         points[number] = (draw.randint(0, 9) / 10, draw.randint(0, 9) / 10) if draw.random() < 0.8 else None
         kept.add(number)
-        dropped = relevance.add(number, points[number])
+        dropped = window.add(number, points[number])
         assert kept.issuperset(dropped)
         kept.difference_update(dropped)
         assert kept == slow_reference(points, 5)
 
 
 def test_everything_is_relevant_without_a_bound():
-    relevance = Relevance(None, (1.0, 1.0))
-    assert [relevance.add(number, (0.5, 0.5)) for number in range(30)] == [[]] * 30
+    window = TrialWindow(None, (1.0, 1.0))
+    assert [window.add(number, (0.5, 0.5)) for number in range(30)] == [[]] * 30

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from orchestrator.pareto.objectives import Criteria, Limit, Objective
-from orchestrator.search.selected_rung import selected_rung, told_values, violations
+from orchestrator.search.selected_rung import sampler_values, selected_rung, violations
 
 OBJECTIVES = (Objective("mass", "minimize", 1.0), Objective("utility", "maximize", 0.0))
 CRITERIA = Criteria(OBJECTIVES)
@@ -35,8 +35,8 @@ def test_selected_rung_is_the_best_by_its_own_hypervolume(points, criteria, sele
 
 def test_told_values_are_clipped_and_scaled_in_the_metrics_own_direction():
     criteria = Criteria((Objective("mass", "minimize", 1.0, "log", (1e-3, 1.0)), Objective("utility", "maximize", 0.0, "none", (0.0, 0.9))))
-    assert told_values(rungs((0.0, 1.0))[0], criteria) == [math.log(1e-3), 0.9]
-    assert told_values(rungs((0.5, 0.7))[0], criteria) == [math.log(0.5), 0.7]
+    assert sampler_values(rungs((0.0, 1.0))[0], criteria) == [math.log(1e-3), 0.9]
+    assert sampler_values(rungs((0.5, 0.7))[0], criteria) == [math.log(0.5), 0.7]
 
 
 def test_violations_are_positive_outside_and_infinite_without_a_value():

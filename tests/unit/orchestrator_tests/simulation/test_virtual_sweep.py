@@ -71,7 +71,7 @@ def test_a_trial_takes_as_long_as_its_phases(plain):
 def test_the_test_part_is_measured_at_the_end_and_where_a_rung_is_kept(plain):
     for record in plain.study.records():
         assert "test/utility" in record.metrics
-    assert {member.rung for member in plain.ledger.reported_front.members} - {RUNGS}
+    assert {member.rung for member in plain.sweep_state.reported_front.members} - {RUNGS}
 
 
 def test_a_simulation_repeated_is_the_same(tmp_path, curves):
@@ -93,7 +93,7 @@ def test_budgets_count_virtual_time(tmp_path, curves):
     sweep = ran(tmp_path, curves, "search.trials=1000", "budget.wall_time_s=20")
     longest = max(record.spent_s for record in sweep.study.records())
     assert 20 <= sweep.clock() - ORIGIN_S <= 20 + longest
-    assert sweep.ending.reason() == "budget.wall_time_s = 20 is used up"
+    assert sweep.stop_criterion.reason() == "budget.wall_time_s = 20 is used up"
 
 
 def test_a_simulation_goes_on_where_it_was(tmp_path, curves):

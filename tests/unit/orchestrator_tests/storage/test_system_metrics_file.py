@@ -1,4 +1,4 @@
-from orchestrator.storage.system_metrics_file import append_samples, read_samples
+from orchestrator.storage.system_metrics_file import append_system_metrics, read_samples
 
 
 def sample(value):
@@ -8,8 +8,8 @@ def sample(value):
 def test_samples_are_read_after_those_that_were_seen(tmp_path):
     file = tmp_path / "trials" / "t0000" / "system_metrics.jsonl"
     assert list(read_samples(file, 0)) == []
-    append_samples(file, [sample(1), sample(2)])
-    append_samples(file, [sample(3)])
+    append_system_metrics(file, [sample(1), sample(2)])
+    append_system_metrics(file, [sample(3)])
     assert [(found.number, found.at, found.values) for found in read_samples(file, 1)] == [
         (1, 1002.0, {"cpu_utilization_percentage": 2}),
         (2, 1003.0, {"cpu_utilization_percentage": 3}),
@@ -18,8 +18,8 @@ def test_samples_are_read_after_those_that_were_seen(tmp_path):
 
 def test_half_a_line_is_left_out_and_counts(tmp_path):
     file = tmp_path / "system_metrics.jsonl"
-    append_samples(file, [sample(1)])
+    append_system_metrics(file, [sample(1)])
     with file.open("a") as lines:
         lines.write('{"at": 10')
-    append_samples(file, [sample(2), sample(3)])
+    append_system_metrics(file, [sample(2), sample(3)])
     assert [found.number for found in read_samples(file, 0)] == [0, 2]

@@ -7,7 +7,7 @@ from orchestrator.pareto.objectives import criteria_of
 from orchestrator.report import html_report
 from orchestrator.report.html_report import sweep_front, write_sweep_report
 from orchestrator.search.study import Study
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import BASELINES as NAMES
 from orchestrator.sweep import publisher as publishing
 from orchestrator.sweep.publisher import LEADERBOARD_EVERY_S, Publisher
@@ -48,13 +48,13 @@ def stored(tmp_path):
 
 def publisher(stored, uri, warnings=None):
     folder, sweep, study = stored
-    ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
-    return Publisher(sweep, folder, study, ledger, uri, "digest", (warnings if warnings is not None else []).append)
+    sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
+    return Publisher(sweep, folder, study, sweep_state, uri, "digest", (warnings if warnings is not None else []).append)
 
 
 def update(publisher, number):
     """What the recorder does when a trial has changed."""
-    publisher.ledger.update(publisher.study.record(number))
+    publisher.sweep_state.update(publisher.study.record(number))
     publisher.trials_changed([number])
 
 
@@ -104,7 +104,7 @@ def test_member_that_another_drives_out_loses_its_tag_when_it_is_told_to_have_ch
     sender.trials_changed([4])
     study.tell_rung(5, 1, measured(0.1, 0.4))
     study.finish(5)
-    sender.ledger.update(study.record(5))
+    sender.sweep_state.update(study.record(5))
     sender.trials_changed([4, 5])
     sent = runs(stored, uri)
     assert [sent[name].data.tags["pareto.rungs"] for name in ("t0004", "t0005")] == ["none", "1"]

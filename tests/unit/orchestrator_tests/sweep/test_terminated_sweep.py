@@ -4,8 +4,8 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.search.sweep_state import Ledger
-from orchestrator.storage.system_metrics_file import append_samples
+from orchestrator.search.sweep_state import SweepState
+from orchestrator.storage.system_metrics_file import append_system_metrics
 from orchestrator.sweep import publisher as publishing
 from orchestrator.sweep.publisher import Publisher
 from orchestrator.tracking.tracking_store import EXPERIMENT, default_tracking_uri
@@ -27,8 +27,8 @@ def stored(tmp_path):
 
 def publisher(stored, uri):
     folder, sweep, study = stored
-    ledger = Ledger(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
-    return Publisher(sweep, folder, study, ledger, uri, "digest", lambda line: None)
+    sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
+    return Publisher(sweep, folder, study, sweep_state, uri, "digest", lambda line: None)
 
 
 def runs(stored, uri):
@@ -60,7 +60,7 @@ def test_samples_of_workers_go_along_with_their_trial_and_leave_the_study_alone(
     driver = publisher(stored, uri)
     driver.trials_changed([3])
     before = folder.journal.read_bytes(), study.record(3)
-    append_samples(folder.trial_samples("t0003"), [{"at": 1001.0, "values": {"cpu_utilization_percentage": 80.0}}])
+    append_system_metrics(folder.trial_system_metrics("t0003"), [{"at": 1001.0, "values": {"cpu_utilization_percentage": 80.0}}])
     driver.trials_changed([3])
     assert runs(stored, uri)["t0003"].data.metrics[CPU] == 80.0
     assert (folder.journal.read_bytes(), study.record(3)) == before
@@ -68,7 +68,7 @@ def test_samples_of_workers_go_along_with_their_trial_and_leave_the_study_alone(
 
 def test_samples_that_an_earlier_driver_left_are_sent_at_the_end(stored, uri, monkeypatch):
     folder = stored[0]
-    append_samples(folder.trial_samples("t0003"), [{"at": 1001.0, "values": {"cpu_utilization_percentage": 70.0}}])
+    append_system_metrics(folder.trial_system_metrics("t0003"), [{"at": 1001.0, "values": {"cpu_utilization_percentage": 70.0}}])
     monkeypatch.setattr(publishing, "write_report", lambda folder, view: ())
     publisher(stored, uri).sweep_ended(complete=True)
     assert runs(stored, uri)["t0003"].data.metrics[CPU] == 70.0

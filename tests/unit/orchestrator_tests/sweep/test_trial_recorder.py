@@ -20,7 +20,7 @@ def test_rung_goes_into_study_ledger_log_and_before_people(stage):
     stage.take(number, "rung", rung=1, rungs=4, metrics=part((0.5, 0.7), "validation"))
     (record,) = stage.study.records()
     assert (record.status, record.rungs) == ("running", [part((0.5, 0.7), "validation")])
-    assert stage.ledger.records[0] == record
+    assert stage.sweep_state.records[0] == record
     assert stage.log(0) == ["sampled 3 responses", "rung 1 of 4: forget_true_mass 0.5, utility 0.7; kept"]
     assert stage.observer.shown == [("t0000", "rung 1", part((0.5, 0.7), "validation"))]
     assert stage.changes == [[0]]
@@ -28,7 +28,7 @@ def test_rung_goes_into_study_ledger_log_and_before_people(stage):
 
 def test_trial_that_is_handed_out_is_known_to_be_running(stage):
     number = stage.begin()
-    assert list(stage.ledger.running) == [number]
+    assert list(stage.sweep_state.running) == [number]
     assert stage.observer.shown == [] and stage.changes == []
 
 
@@ -38,7 +38,7 @@ def test_test_part_joins_the_rung_that_it_belongs_to(stage):
         stage.take(number, "rung", rung=rung, rungs=4, metrics=part((0.5 / rung, 0.7), "validation"))
     assert stage.take(number, "test", rung=1, metrics=part((0.6, 0.7), "test")) is None
     expected = [part((0.5, 0.7), "validation") | part((0.6, 0.7), "test"), part((0.25, 0.7), "validation")]
-    assert stage.study.record(number).rungs == stage.ledger.records[number].rungs == expected
+    assert stage.study.record(number).rungs == stage.sweep_state.records[number].rungs == expected
 
 
 def test_finished_trial_is_ended_with_the_metrics_of_its_last_rung_and_its_times(stage):
@@ -49,7 +49,7 @@ def test_finished_trial_is_ended_with_the_metrics_of_its_last_rung_and_its_times
     assert stage.log(0)[-1] == "finished"
     assert stage.observer.shown[-1] == ("t0000", "finished", None)
     assert stage.changes[-1] == [0]
-    assert stage.ledger.counts["finished"] == 1
+    assert stage.sweep_state.counts["finished"] == 1
 
 
 def test_stopped_trial_keeps_its_reason_and_what_it_reached(stage):
@@ -60,7 +60,7 @@ def test_stopped_trial_keeps_its_reason_and_what_it_reached(stage):
     assert (record.status, record.reason, record.metrics) == ("stopped", "ranks 7 of 9", measured(0.5, 0.7))
     assert stage.log(0)[-1] == "stopped: ranks 7 of 9"
     assert stage.observer.shown[-1] == ("t0000", "stopped", "ranks 7 of 9")
-    assert stage.ledger.front.chosen == {("t0000", 1)}
+    assert stage.sweep_state.front.chosen == {("t0000", 1)}
 
 
 def test_failed_trial_keeps_its_reason_everywhere(stage):
@@ -74,7 +74,7 @@ def test_failed_trial_keeps_its_reason_everywhere(stage):
 
 def test_trial_that_finished_with_a_nan_is_told_as_failed(stage):
     stage.run((float("nan"), 0.7))
-    assert stage.study.record(0).status == stage.ledger.records[0].status == "failed"
+    assert stage.study.record(0).status == stage.sweep_state.records[0].status == "failed"
     assert stage.log(0)[-1] == "failed: not a finite number: test/forget_true_mass = nan, validation/forget_true_mass = nan"
 
 
@@ -108,8 +108,8 @@ def test_budget_that_is_used_up_ends_running_trials_at_their_next_rung_with_its_
     assert stage.rung(number, 1, 4, (0.5, 0.5)).go_on
     now[0] += 60
     stage.end(stage.begin(), "failed", "NaN")
-    verdict = stage.rung(number, 2, 4, (0.4, 0.5))
-    assert (verdict.go_on, verdict.keep, verdict.reason) == (False, True, reason)
+    decision = stage.rung(number, 2, 4, (0.4, 0.5))
+    assert (decision.go_on, decision.keep, decision.reason) == (False, True, reason)
     assert stage.log(number)[-1].endswith(f"; kept; stopped: {reason}")
 
 
@@ -117,26 +117,26 @@ def test_trial_that_is_out_of_time_ends_and_the_others_go_on(tmp_path):
     now = [0.0]
     stage = recording(tmp_path, small_sweep(budget={"trial_time_s": 100.0}), lambda: now[0])
     number = stage.begin()
-    now[0] = stage.ledger.records[number].started_at + 99.0
+    now[0] = stage.sweep_state.records[number].started_at + 99.0
     assert stage.rung(number, 1, 4, (0.5, 0.5)).go_on
     now[0] += 1.0
     assert stage.rung(number, 2, 4, (0.4, 0.5)).reason == "budget.trial_time_s = 100 is used up"
-    assert stage.recorder.ending.reason() is None
+    assert stage.recorder.stop_criterion.reason() is None
 
 
 def test_wish_to_stop_reaches_the_verdict(stage):
     number = stage.begin()
     stage.folder.stop_request.touch()
-    verdict = stage.rung(number, 1, 4, (0.5, 0.5))
-    assert (verdict.go_on, verdict.reason) == (False, "asked to stop by `lethe stop`")
+    decision = stage.rung(number, 1, 4, (0.5, 0.5))
+    assert (decision.go_on, decision.reason) == (False, "asked to stop by `lethe stop`")
 
 
 def test_early_stopping_reaches_the_verdict_and_the_log(tmp_path):
     stage = recording(tmp_path, small_sweep(early_stopping={"floors": {"utility": {"at_least": 0.4}}}))
     number = stage.begin()
-    verdict = stage.rung(number, 1, 4, (0.5, 0.3))
-    assert not verdict.go_on and "utility = 0.3" in verdict.reason
-    assert stage.log(number)[-1].endswith(f"; stopped: {verdict.reason}")
+    decision = stage.rung(number, 1, 4, (0.5, 0.3))
+    assert not decision.go_on and "utility = 0.3" in decision.reason
+    assert stage.log(number)[-1].endswith(f"; stopped: {decision.reason}")
 
 
 def test_trial_at_its_last_rung_is_not_said_to_be_stopped(stage):
@@ -185,7 +185,7 @@ def test_weights_of_a_rung_that_only_the_test_part_dominates_are_kept(stage):
     # It may come back to the front: the one that drives it out on the test part may itself be dominated later.
     stage.run((0.5, 0.5))
     stage.run(((0.6, 0.6), (0.4, 0.6)))
-    assert [member.name for member in stage.ledger.reported_front.members] == ["t0001"]
+    assert [member.name for member in stage.sweep_state.reported_front.members] == ["t0001"]
     assert stage.kept() == {("t0000", 1), ("t0001", 1)}
 
 
@@ -228,8 +228,8 @@ def test_weights_and_told_changes_follow_the_front_through_a_whole_sweep(tmp_pat
             stage.end(number, status, "so it was")
             records = stage.study.records()
             ended = {(name, rung) for name, rung in stage.kept() if int(name[1:]) not in running}
-            assert ended == stage.ledger.front.chosen
-            assert stage.ledger.reported_front == build_front(records, stage.ledger.criteria)
+            assert ended == stage.sweep_state.front.chosen
+            assert stage.sweep_state.reported_front == build_front(records, stage.sweep_state.criteria)
             assert {number: rungs for number, rungs in told.items() if rungs} == {
                 number: rungs for number in range(len(records)) if (rungs := member_rungs(stage, number))
             }
@@ -238,12 +238,12 @@ def test_weights_and_told_changes_follow_the_front_through_a_whole_sweep(tmp_pat
 
 
 def member_rungs(stage, number):
-    return {rung for name, rung in stage.ledger.reported_front.keys if name == trial_id(number)}
+    return {rung for name, rung in stage.sweep_state.reported_front.keys if name == trial_id(number)}
 
 
 def test_second_end_of_a_trial_changes_nothing_in_study_and_ledger(stage):
     stage.run((0.5, 0.7))
     before = stage.study.record(0)
     stage.end(0, "failed", "the Tune actor that waited for this trial died")
-    assert stage.study.record(0) == stage.ledger.records[0] == before
+    assert stage.study.record(0) == stage.sweep_state.records[0] == before
     assert stage.kept() == {("t0000", 1)}

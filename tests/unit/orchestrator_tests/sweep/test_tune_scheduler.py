@@ -36,9 +36,9 @@ class Stage:
         """What Tune does with its last step."""
         self.scheduler.on_trial_complete(None, self.trial, {"number": 0, "events": list(events), "done": True})
 
-    def verdict(self, rung):
+    def decision(self, rung):
         """What the lane hears."""
-        return self.get(self.box.verdict("t0000", rung))
+        return self.get(self.box.decision("t0000", rung))
 
     def record(self):
         return self.study.record(0)
@@ -56,20 +56,20 @@ def stage(tmp_path, local):
 
 
 def test_trial_that_is_added_is_known_to_be_running(stage):
-    assert list(stage.recorder.ledger.running) == [0]
+    assert list(stage.recorder.sweep_state.running) == [0]
 
 
 def test_verdict_on_a_rung_reaches_the_lane(stage):
     assert stage.told({"event": "log", "line": "sampled"}, RUNG) == TrialScheduler.CONTINUE
-    verdict = stage.verdict(1)
-    assert (verdict.go_on, verdict.keep) == (True, True)
+    decision = stage.decision(1)
+    assert (decision.go_on, decision.keep) == (True, True)
     assert stage.record().rungs == [RUNG["metrics"]]
 
 
 def test_trial_is_stopped_by_its_verdict_and_never_by_tune(tmp_path, local):
     stage = Stage(recording(tmp_path, small_sweep(early_stopping={"floors": {"utility": {"at_least": 0.8}}})), *local)
     assert stage.told(RUNG) == TrialScheduler.CONTINUE
-    assert not stage.verdict(1).go_on and "utility" in stage.verdict(1).reason
+    assert not stage.decision(1).go_on and "utility" in stage.decision(1).reason
     assert stage.record().status == "running"
 
 
@@ -82,7 +82,7 @@ def test_completed_trial_is_ended_with_all_that_came_at_last(stage):
 
 def test_rung_that_comes_along_with_the_end_is_judged_too(stage):
     stage.completed(RUNG, TEST, OUTCOME)
-    assert stage.verdict(1).keep
+    assert stage.decision(1).keep
     assert stage.record().status == "stopped"
 
 
@@ -91,8 +91,8 @@ def test_dead_lease_fails_its_trial_and_its_lane_is_told_to_end_it(stage):
     stage.scheduler.on_trial_error(None, stage.trial)
     record = stage.record()
     assert (record.status, record.reason) == ("failed", "the Tune actor that waited for this trial died")
-    assert stage.verdict(1).go_on, "this one was given before"
-    assert not stage.verdict(2).go_on
+    assert stage.decision(1).go_on, "this one was given before"
+    assert not stage.decision(2).go_on
 
 
 def test_lease_that_died_before_it_queued_its_job_fails_its_trial(stage):

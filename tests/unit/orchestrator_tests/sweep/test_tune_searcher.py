@@ -32,10 +32,10 @@ def test_searcher_suggests_the_studys_trials_until_there_are_none(tmp_path):
 
 
 def test_searcher_starts_no_trial_once_the_sweep_is_ending(tmp_path):
-    study, ending = make_study(tmp_path), []
-    searcher = StudySearcher(study, is_ending=lambda: bool(ending))
+    study, stop_criterion = make_study(tmp_path), []
+    searcher = StudySearcher(study, is_ending=lambda: bool(stop_criterion))
     searcher.suggest("tune_0")
-    ending.append("asked to stop")
+    stop_criterion.append("asked to stop")
     assert searcher.suggest("tune_1") == Searcher.FINISHED
     assert len(study.records()) == 1
 

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.sweep import ray_tune
-from orchestrator.sweep.ray_tune import Lease
+from orchestrator.sweep.ray_tune import TuneTrial
 from tests.support.local_job_queue import Handle, local_mailbox
 
 LOG = {"event": "log", "line": "sampled"}
@@ -33,8 +33,8 @@ def config(number):
 @pytest.fixture
 def lease(box):
     # Tune's constructor asks for its session; ours is `setup`.
-    lease = Lease.__new__(Lease)
-    lease.setup(config(7), mailbox=Handle(box))
+    lease = TuneTrial.__new__(TuneTrial)
+    lease.setup(config(7), job_queue=Handle(box))
     return lease
 
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.search.sweep_state import Ledger
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import TrialRecord, trial_id
 from orchestrator.terminal import live_progress
 from orchestrator.terminal.live_progress import LiveProgress, duration, seconds_left
@@ -32,12 +32,12 @@ def started(number):
 
 
 def ledger_of(*records):
-    return Ledger(CRITERIA, 2, records)
+    return SweepState(CRITERIA, 2, records)
 
 
 def end(progress, record):
     """What the recorder does when a trial ends."""
-    progress.ledger.update(record)
+    progress.sweep_state.update(record)
     progress.trial_ended(record)
 
 
@@ -78,7 +78,7 @@ def test_stage_is_told_once_however_often_its_progress_moves(plain):
 
 def test_ended_trial_is_one_line_with_its_test_values_front_rungs_hypervolume_and_time_left(plain):
     progress, said = plain
-    progress.ledger.update(started(1))
+    progress.sweep_state.update(started(1))
     end(progress, record(0, (0.6, 0.9), (0.5, 0.7)))
     assert said() == (
         "t0000 [1/4] npo + token: forget_true_mass 0.500, utility 0.700, on the front at rung 1, 2 (10.0 s)"
@@ -151,7 +151,7 @@ def rows(progress):
 
 def test_live_table_marks_the_front_and_shows_running_trials(plain):
     progress, _ = plain
-    progress.ledger = ledger_of(record(0, (0.5, 0.7)), record(1, (0.6, 0.6)), failed(2), started(3))
+    progress.sweep_state = ledger_of(record(0, (0.5, 0.7)), record(1, (0.6, 0.6)), failed(2), started(3))
     progress._seen = {"running": {"t0003": {"lane": "lane0", "step": 1, "steps": 2, "loss": 0.5, "started": time.time() - 7}}}
     shown = rows(progress)
     assert "on the front at rung 1" in shown["t0000"] and "0.500" in shown["t0000"] and "10 s" in shown["t0000"]
@@ -166,7 +166,7 @@ def test_live_table_shows_stopped_trials_by_what_was_measured_of_them(plain):
     validation = {key: value for key, value in measured(0.9, 0.1).items() if key.startswith("validation")}
     kept = record(0, (0.5, 0.7), status="stopped", reason="ranks 7 of 9")
     rest = record(1, status="stopped", reason="ranks 8 of 9", metrics=validation, rungs=[measured(0.3, 0.2), validation])
-    progress.ledger = ledger_of(kept, rest)
+    progress.sweep_state = ledger_of(kept, rest)
     shown = rows(progress)
     assert "on the front at rung 1" in shown["t0000"] and "0.700" in shown["t0000"]
     assert "on the front at rung 1" in shown["t0001"] and "0." not in shown["t0001"]
@@ -176,7 +176,7 @@ def test_live_table_shows_stopped_trials_by_what_was_measured_of_them(plain):
 
 def test_live_table_keeps_to_the_trials_that_ended_last(plain):
     progress, _ = plain
-    progress.ledger = ledger_of(*(record(number, finished_at=100.0 - number) for number in range(live_progress.SHOWN_ENDED + 3)))
+    progress.sweep_state = ledger_of(*(record(number, finished_at=100.0 - number) for number in range(live_progress.SHOWN_ENDED + 3)))
     shown = drawn(progress)
     assert "t0000" in shown and trial_id(live_progress.SHOWN_ENDED + 1) not in shown
 
@@ -227,5 +227,5 @@ def test_duration_is_written_for_people(seconds, expected):
 
 def test_records_without_an_end_time_do_not_hinder_the_table(plain):
     progress, _ = plain
-    progress.ledger = ledger_of(replace(record(0), finished_at=None), record(1))
+    progress.sweep_state = ledger_of(replace(record(0), finished_at=None), record(1))
     assert "t0000" in drawn(progress)

@@ -3,7 +3,7 @@ import math
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.storage.system_metrics_file import append_samples
+from orchestrator.storage.system_metrics_file import append_system_metrics
 from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.tracking import system_metrics
 from orchestrator.tracking.tracked_sweep import read_tracked_trials
@@ -60,7 +60,7 @@ def history(store, request, key=CPU):
 
 
 def test_samples_are_system_metrics_of_the_trial_with_their_own_times(start, file, store, request):
-    append_samples(file, samples(3))
+    append_system_metrics(file, samples(3))
     start().sync_samples("t0000", file)
     run, points = history(store, request)
     assert points == [(0, 1_000_500, 0.0), (1, 1_001_500, 10.0), (2, 1_002_500, 20.0)]
@@ -68,10 +68,10 @@ def test_samples_are_system_metrics_of_the_trial_with_their_own_times(start, fil
 
 
 def test_each_sample_is_sent_once_also_by_another_driver(start, file, store, request, monkeypatch):
-    append_samples(file, samples(2))
+    append_system_metrics(file, samples(2))
     first = start()
     first.sync_samples("t0000", file)
-    append_samples(file, samples(2, first=2))
+    append_system_metrics(file, samples(2, first=2))
     sent = []
     original = MlflowClient.log_batch
 
@@ -88,7 +88,7 @@ def test_each_sample_is_sent_once_also_by_another_driver(start, file, store, req
 
 def test_samples_wait_in_their_file_while_mlflow_is_away(start, file, store, request, monkeypatch):
     tracker = start()
-    append_samples(file, samples(2))
+    append_system_metrics(file, samples(2))
 
     def refuse(*arguments, **more):
         raise OSError("the server is away")
@@ -97,13 +97,13 @@ def test_samples_wait_in_their_file_while_mlflow_is_away(start, file, store, req
         away.setattr(MlflowClient, "log_batch", refuse)
         with pytest.raises(TrackingError, match="away"):
             tracker.sync_samples("t0000", file)
-    append_samples(file, samples(1, first=2))
+    append_system_metrics(file, samples(1, first=2))
     tracker.sync_samples("t0000", file)
     assert len(history(store, request)[1]) == 3
 
 
 def test_samples_that_were_sent_before_their_count_are_kept_once(start, file, store, request, monkeypatch):
-    append_samples(file, samples(2))
+    append_system_metrics(file, samples(2))
     killed = start()
     with monkeypatch.context() as kill:
         kill.setattr(Tracker, "_add", lambda *arguments, **more: (_ for _ in ()).throw(OSError("killed here")))
@@ -115,7 +115,7 @@ def test_samples_that_were_sent_before_their_count_are_kept_once(start, file, st
 
 def test_many_samples_go_in_batches_that_mlflow_takes(start, file, store, request, monkeypatch):
     monkeypatch.setattr(system_metrics, "METRICS_PER_BATCH", 4)
-    append_samples(file, samples(11))
+    append_system_metrics(file, samples(11))
     start().sync_samples("t0000", file)
     run, points = history(store, request)
     assert (len(points), run.data.tags["lethe.worker_samples"]) == (11, "11")
@@ -128,7 +128,7 @@ def test_trial_without_samples_gets_none(start, file, store, request):
 
 
 def test_samples_are_no_rungs_of_a_trial_that_is_read_back(start, file, request):
-    append_samples(file, samples(20))
+    append_system_metrics(file, samples(20))
     start().sync_samples("t0000", file)
     (found,) = read_tracked_trials(start().uri, "lethe", request.node.name)
     assert len(found.rungs) == 2

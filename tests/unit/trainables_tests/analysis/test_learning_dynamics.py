@@ -13,7 +13,7 @@ from trainables.analysis.learning_dynamics import ResidualMass, actual_change, p
 from trainables.data.collate import collate
 from trainables.engine.policy import Policy
 from trainables.generation.sequence_beliefs import Belief
-from trainables.training.batch_packing import Composition
+from trainables.training.batch_packing import PackedBatches
 
 BASES = [name for name, info in METHODS.items() if info.token_beliefs and not info.preferred_answers]
 RATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -50,9 +50,9 @@ def update(model, forget, method, beliefs="none", **more):
             item.id: (Belief(replace(one, ids=item.ids[: item.prompt_length] + one.answer), tuple([-1.0] * len(one.answer))),)
             for item, one in zip(forget, drawn, strict=True)
         }
-    composition = Composition(trial, forget, (), reference, beliefs=samples)
+    packed_batches = PackedBatches(trial, forget, (), reference, beliefs=samples)
     pairs = [(index, -1) for index in range(len(forget))]
-    return composition.micro_batch(pairs, pairs)
+    return packed_batches.micro_batch(pairs, pairs)
 
 
 def slope_and_correlation(predicted, actual):

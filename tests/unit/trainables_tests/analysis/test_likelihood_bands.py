@@ -10,14 +10,14 @@ from tests.support.plain_engine import PlainEngine, run_ranks
 from trainables.analysis.likelihood_bands import (
     SPARE_TOKENS,
     as_json,
+    band_groups,
+    band_metrics,
     bands_of,
     from_json,
-    probe_metrics,
-    probes_of,
     rephrasings,
     split_into_bands,
 )
-from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.benchmarks.registry import load_benchmark
 from trainables.data.encoding import Encoded, encode, encode_example
 from trainables.data.examples import Benchmark, Example
@@ -35,7 +35,7 @@ BEAMS = 8
 
 def data_of(tokenizer):
     benchmark = Benchmark(FORGET, RETAIN, (), (), {}, "")
-    return LaneData(benchmark, [encode_example(tokenizer, item) for item in FORGET], [encode_example(tokenizer, item) for item in RETAIN])
+    return EncodedBenchmark(benchmark, [encode_example(tokenizer, item) for item in FORGET], [encode_example(tokenizer, item) for item in RETAIN])
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_bands_are_what_else_the_model_would_say_by_likelihood(tiny, engine):
 
 def test_metrics_are_mean_log_probabilities_of_whole_answers(tiny, engine):
     with inference(engine, SETTINGS) as model:
-        probes = probes_of(model, data_of(tiny.tokenizer), BEAMS, examples=2)
-        metrics = probe_metrics(model, probes)
+        probes = band_groups(model, data_of(tiny.tokenizer), BEAMS, examples=2)
+        metrics = band_metrics(model, probes)
     assert list(probes) == ["target", "rephrasing", "high band", "mid band", "low band"]
     assert len(probes["target"]) == len(probes["rephrasing"]) == 2
     scorer = tiny.scorer()
@@ -89,8 +89,8 @@ def test_bands_do_not_depend_on_the_number_of_workers(tiny, engine, mode):
 
     def work(engine):
         with inference(engine, settings) as model:
-            probes = probes_of(model, data_of(tiny.tokenizer), BEAMS, examples=3)
-            return as_json(probes), probe_metrics(model, probes)
+            probes = band_groups(model, data_of(tiny.tokenizer), BEAMS, examples=3)
+            return as_json(probes), band_metrics(model, probes)
 
     alone, metrics = work(engine)
     results, _ = run_ranks(tiny.model, 2, work, tokenizer=tiny.tokenizer)

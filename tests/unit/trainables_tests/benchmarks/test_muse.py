@@ -8,7 +8,7 @@ from search_spaces.settings.data_settings import MuseData
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.sweep_on_disk import small_sweep
 from tests.support.tiny_benchmarks import write_muse, write_rows
-from trainables.benchmarks.encoded_benchmark import load_lane_data
+from trainables.benchmarks.encoded_benchmark import load_encoded_benchmark
 from trainables.benchmarks.muse import load_muse
 from trainables.benchmarks.registry import load_benchmark
 from trainables.data.encoding import encode_example, plain_ids
@@ -175,7 +175,7 @@ def test_text_that_is_forgotten_and_kept_is_quoted_only_where_it_may(folder):
 
 
 def test_lane_trains_on_text_that_has_no_end(folder, tiny):
-    data = load_lane_data(MuseData(path=str(folder), chunk_characters=64), tiny.tokenizer)
+    data = load_encoded_benchmark(MuseData(path=str(folder), chunk_characters=64), tiny.tokenizer)
     assert all(not item.ended and item.prompt_length == 1 for item in (*data.forget, *data.retain))
     assert tiny.tokenizer.decode(data.forget[0].answer) == data.benchmark.forget[0].response
 
@@ -233,7 +233,7 @@ def test_reference_is_cut_to_the_length_of_the_answer_in_passages_only(tiny, mon
     from trainables.metrics import example_sets
 
     compared = {}
-    monkeypatch.setattr(example_sets, "judge", lambda answer, reference, f1: compared.update({reference: answer}) or {})
+    monkeypatch.setattr(example_sets, "rouge_fields", lambda answer, reference, f1: compared.update({reference: answer}) or {})
     long = "Born in Lima. " * 20
     sets = {name: (Example(name, "Where?", f"{long}{name}", plain=True),) for name in ("verbmem", "forget_knowmem")}
     evaluate(tiny.scorer(), EvaluationPart(sets=sets), max_new_tokens=3)

@@ -11,7 +11,7 @@ from trainables.benchmarks.registry import load_benchmark
 from trainables.benchmarks.wmdp import load_wmdp
 from trainables.data.encoding import plain_ids
 from trainables.data.examples import ChoiceQuestion, EvaluationPart
-from trainables.metrics.choices import judge_choice
+from trainables.metrics.choices import score_choice
 from trainables.metrics.evaluate import aggregate, evaluate
 
 PROMPT = """The following are multiple choice questions (with answers) about {topic}.
@@ -135,15 +135,15 @@ def test_folder_of_mmlu_that_is_not_there_is_named_even_where_text_must_not_be(f
     ],
 )
 def test_choice_is_judged_by_hand_computed_values(logp, right, accuracy, probability):
-    assert judge_choice(logp, right) == {"accuracy": accuracy, "probability": pytest.approx(probability, rel=1e-12, abs=0)}
+    assert score_choice(logp, right) == {"accuracy": accuracy, "probability": pytest.approx(probability, rel=1e-12, abs=0)}
 
 
 def test_chance_is_a_quarter_wherever_the_right_answers_stand():
-    assert sum(judge_choice([-3.0] * 4, right)["accuracy"] for right in (0, 0, 0, 1)) / 4 == 0.25
+    assert sum(score_choice([-3.0] * 4, right)["accuracy"] for right in (0, 0, 0, 1)) / 4 == 0.25
 
 
 def test_choice_of_a_diverged_model_is_not_a_number():
-    assert all(math.isnan(value) for value in judge_choice([-1.0, math.nan, -2.0, -3.0], 0).values())
+    assert all(math.isnan(value) for value in score_choice([-1.0, math.nan, -2.0, -3.0], 0).values())
 
 
 ASKED = (

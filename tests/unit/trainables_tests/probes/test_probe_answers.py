@@ -17,9 +17,9 @@ from trainables.probes.answers import (
     behind_prefixes,
     greedy_answers,
     in_other_words,
+    known_frac,
     leak_at_k,
     sampled_answers,
-    told_frac,
     worst_case,
 )
 from trainables.probes.facts import Fact, facts_of
@@ -52,7 +52,7 @@ def test_leak_at_k_is_a_mean_over_questions():
 
 def test_worst_case_counts_facts_and_told_frac_counts_attempts():
     mixed = [*answers("a", "no", "yes", "no"), *answers("b", "no")]
-    assert worst_case(mixed) == 0.5 and told_frac(mixed) == 0.25
+    assert worst_case(mixed) == 0.5 and known_frac(mixed) == 0.25
 
 
 def test_prefixes_stand_before_every_prompt_and_openings_begin_every_answer():

@@ -12,7 +12,7 @@ from trainables.data.batches import share
 from trainables.data.encoding import Encoded
 from trainables.generation.sequence_beliefs import Belief
 from trainables.losses.methods import METHODS, LogitMethod, PreferenceMethod
-from trainables.training.batch_packing import Composition, answer_tokens
+from trainables.training.batch_packing import PackedBatches, answer_tokens
 from trainables.training.trial import steering_of
 
 FORGET = half_memorised(random_llama(0), random_examples("forget", [(3, 4), (2, 1), (5, 6), (1, 2), (2, 3), (4, 2)], seed=1))
@@ -83,10 +83,10 @@ def world(tied=False):
     return policy, original, reference, belief_store(policy), preferred_store(policy)
 
 
-def composition(trial, tied=False):
+def packed_batches(trial, tied=False):
     policy, _, reference, beliefs, preferred = world(tied)
     steering = steering_of(PlainEngine(policy), trial)
-    return Composition(trial, FORGET, RETAIN, reference, beliefs if trial.sequence_beliefs else None, preferred, steering)
+    return PackedBatches(trial, FORGET, RETAIN, reference, beliefs if trial.sequence_beliefs else None, preferred, steering)
 
 
 def rows_of(model, items):
@@ -195,7 +195,7 @@ def packed(trial, world_size, micro_batch, tied=False, epoch=0):
     policy, original, *_ = world(tied)
     engine = PlainEngine(policy)
     engine.models["pristine"] = original
-    parts = composition(trial, tied)
+    parts = packed_batches(trial, tied)
     loss, guarded = torch.zeros((), dtype=torch.float64), 0
     for rank in range(world_size):
         for pairs in share(PAIRS, rank, world_size, micro_batch):
@@ -253,13 +253,13 @@ def test_micro_batches_add_up_when_the_head_is_tied_to_the_embedding(beliefs):
 
 def test_no_retain_loss_leaves_the_forget_loss_alone():
     trial = settings("npo", "sequence", "none")
-    assert [term.kind for term in composition(trial).micro_batch(PAIRS, PAIRS)[1].terms] == ["forget", "forget"]
+    assert [term.kind for term in packed_batches(trial).micro_batch(PAIRS, PAIRS)[1].terms] == ["forget", "forget"]
     assert_same(packed(trial, 2, 2), dense("npo", "sequence", "none"))
 
 
 def test_gradient_ascent_has_no_retain_term_whatever_the_settings_say():
     for retain in ("nll", "kl"):
-        parts = composition(settings("ga", retain=retain))
+        parts = packed_batches(settings("ga", retain=retain))
         assert parts.retain_kind is None
         batch, plan = parts.micro_batch(PAIRS, PAIRS)
         assert [term.kind for term in plan.terms] == ["forget"]
@@ -268,7 +268,7 @@ def test_gradient_ascent_has_no_retain_term_whatever_the_settings_say():
 
 def test_missing_retain_partners_are_left_out():
     trial = settings("graddiff")
-    parts = Composition(trial, FORGET, [], {})
+    parts = PackedBatches(trial, FORGET, [], {})
     assert parts.retain_kind is None
     assert [term.kind for term in parts.micro_batch([(0, -1)], [(0, -1)])[1].terms] == ["forget"]
 
@@ -283,13 +283,13 @@ def test_coefficients_divide_by_the_global_count_of_the_unit_of_each_method():
         "ceu": (answer_tokens([FORGET[forget] for forget, _ in PAIRS]) - len(PAIRS), answer_tokens(beliefs) - len(beliefs)),
     }
     for method, (targets, samples) in counts.items():
-        _, plan = composition(settings(method, "sequence")).micro_batch(PAIRS[:1], PAIRS)
+        _, plan = packed_batches(settings(method, "sequence")).micro_batch(PAIRS[:1], PAIRS)
         assert [term.coefficient for term in plan.terms] == pytest.approx([0.7 * 0.6 / targets, 0.7 * 0.4 / samples, retain], rel=1e-14)
 
 
 def test_an_empty_micro_batch_has_every_term_without_rows_and_gradients_of_zero():
     trial = settings("npo", "token+sequence")
-    batch, plan = composition(trial).micro_batch([], PAIRS)
+    batch, plan = packed_batches(trial).micro_batch([], PAIRS)
     assert [(term.kind, term.rows) for term in plan.terms] == [(kind, slice(0, 0)) for kind in ("forget", "forget", "nll")]
     engine = PlainEngine(world()[0])
     assert float(engine.backward(batch, plan).loss.detach()) == 0
@@ -297,12 +297,12 @@ def test_an_empty_micro_batch_has_every_term_without_rows_and_gradients_of_zero(
 
 
 def test_a_global_batch_without_pairs_divides_by_nothing():
-    _, plan = composition(settings("graddiff", "sequence")).micro_batch([], [])
+    _, plan = packed_batches(settings("graddiff", "sequence")).micro_batch([], [])
     assert all(term.coefficient < float("inf") for term in plan.terms)
 
 
 def test_references_and_partners_are_those_of_the_packed_responses():
-    _, plan = composition(settings("dpo", "sequence")).micro_batch(PAIRS[:2], PAIRS)
+    _, plan = packed_batches(settings("dpo", "sequence")).micro_batch(PAIRS[:2], PAIRS)
     _, _, reference, beliefs, preferred = world()
     targets, samples, answers, retain = plan.terms
     assert targets.reference_logp_N.tolist() == [*reference["forget/4"], *reference["forget/0"]]
@@ -316,15 +316,15 @@ def test_references_and_partners_are_those_of_the_packed_responses():
 
 
 def test_moved_retain_weight_takes_the_place_of_the_fixed_one():
-    parts = composition(settings("pdu"))
+    parts = packed_batches(settings("pdu"))
     fixed, moved = (other.micro_batch(PAIRS, PAIRS)[1].terms[-1].coefficient for other in (parts, replace(parts, retain_weight=5.0)))
     assert moved == pytest.approx(fixed * 5.0 / 1.3)
 
 
 def test_token_beliefs_are_in_the_plan_only_where_asked():
-    assert composition(settings("npo", "sequence")).micro_batch(PAIRS, PAIRS)[1].token_belief is None
+    assert packed_batches(settings("npo", "sequence")).micro_batch(PAIRS, PAIRS)[1].token_belief is None
     trial = settings("npo", "token")
-    assert composition(trial).micro_batch(PAIRS, PAIRS)[1].token_belief == trial.token_belief
+    assert packed_batches(trial).micro_batch(PAIRS, PAIRS)[1].token_belief == trial.token_belief
 
 
 def test_answer_tokens_counts_answers_without_prompts():
@@ -333,8 +333,8 @@ def test_answer_tokens_counts_answers_without_prompts():
 
 
 def test_neighbours_are_alike_in_length_and_no_pair_is_lost():
-    composition = Composition(settings(), FORGET, RETAIN, {})
-    ordered = composition.longest_first([*PAIRS, (5, -1)])
+    packed_batches = PackedBatches(settings(), FORGET, RETAIN, {})
+    ordered = packed_batches.longest_first([*PAIRS, (5, -1)])
     lengths = [max(len(FORGET[forget].ids), len(RETAIN[retain].ids) if retain >= 0 else 0) for forget, retain in ordered]
     assert sorted(ordered) == sorted([*PAIRS, (5, -1)]) and lengths == sorted(lengths, reverse=True)
-    assert composition.longest_first(list(reversed(ordered))) == ordered, "whatever order they come in"
+    assert packed_batches.longest_first(list(reversed(ordered))) == ordered, "whatever order they come in"

@@ -8,9 +8,9 @@ import torch
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
-from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.data.examples import Benchmark
-from trainables.events import Verdict
+from trainables.events import RungDecision
 from trainables.jobs import TrialJob
 from trainables.training import checkpoints as module
 from trainables.training import trial as trial_module
@@ -20,7 +20,7 @@ from trainables.training.trial import run_trial
 from trainables.training.trial_state import PHASES
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
-DATA = LaneData(EMPTY, random_examples("forget", [(2, 3)] * 5, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))
+DATA = EncodedBenchmark(EMPTY, random_examples("forget", [(2, 3)] * 5, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))
 # Two steps are an epoch; beliefs are sampled at steps 0 and 4; rungs are after steps 2, 4, 6 and 8.
 TRIAL: dict[str, Any] = {
     "steps": 8,
@@ -30,7 +30,7 @@ TRIAL: dict[str, Any] = {
     "optimizer": {"learning_rate": 1e-2, "global_batch": 3, "micro_batch": 2},
     "sequence_belief": {"num_samples": 2, "max_new_tokens": 3, "refresh_epochs": 2},
 }
-ON, KEEP, STOP = Verdict(), Verdict(keep=True), Verdict(go_on=False, reason="ranks 7 of 9")
+ON, KEEP, STOP = RungDecision(), RungDecision(keep=True), RungDecision(go_on=False, reason="ranks 7 of 9")
 
 
 class Killed(BaseException):
@@ -47,7 +47,7 @@ class Stage:
     """Runs one trial, with its checkpoints below `home`, as often as it takes."""
 
     def __init__(self, home: Path, **trial: Any) -> None:
-        self.home, self.judge, self.every = home, lambda rung, rungs: Verdict(keep=rung in (2, rungs)), 3
+        self.home, self.decide, self.every = home, lambda rung, rungs: RungDecision(keep=rung in (2, rungs)), 3
         self.trial = TrialSettings.model_validate(TRIAL | trial)
 
     def engine(self) -> PlainEngine:
@@ -62,16 +62,16 @@ class Stage:
         events: list[dict[str, Any]] = []
         step = trial_module.train_step
 
-        def dying(engine, composition, number, rate):
+        def dying(engine, packed_batches, number, rate):
             if number == dies_at:
                 raise Killed
-            return step(engine, composition, number, rate)
+            return step(engine, packed_batches, number, rate)
 
         def measured(parts):
             # Looks at the weights, as a real evaluation does.
             return {f"{part}/score": float(weights(engine).abs().sum()) + len(part) for part in parts}
 
-        at_rungs = AtRungs(measured, self.judge, lambda rung: engine.events.append(("save", rung)))
+        at_rungs = AtRungs(measured, self.decide, lambda rung: engine.events.append(("save", rung)))
         reference = {item.id: (-1.0,) * len(item.answer) for item in DATA.forget}
         checkpoints = checkpoints_of(engine, self.job(**more), events.append)
         try:
@@ -171,7 +171,7 @@ def test_beliefs_of_the_current_refresh_are_not_sampled_again(stage, monkeypatch
 
 @pytest.mark.parametrize("refused", [None, 0, 1])
 def test_ranks_go_on_together_or_not_at_all(stage, refused, monkeypatch):
-    stage.judge = lambda rung, rungs: ON
+    stage.decide = lambda rung, rungs: ON
     together = threading.Lock()
 
     def work(dies_at=None, **more):
@@ -187,11 +187,11 @@ def test_ranks_go_on_together_or_not_at_all(stage, refused, monkeypatch):
     # The dying step is the same for both threads, so it is put in place once.
     step = trial_module.train_step
 
-    def dying(engine, composition, number, rate):
+    def dying(engine, packed_batches, number, rate):
         with together:
             if number == 5:
                 raise Killed
-        return step(engine, composition, number, rate)
+        return step(engine, packed_batches, number, rate)
 
     _, plain_engines = ranks(checkpoint=None)
     with monkeypatch.context() as patch:
@@ -252,7 +252,7 @@ def test_shared_file_of_another_shape_is_ignored(stage, plain):
 def test_driver_that_has_forgotten_the_rungs_is_told_them_and_asked_again(stage):
     _, first = stage.run(stage.engine(), 7)
     asked: list[int] = []
-    stage.judge = lambda rung, rungs: asked.append(rung) or Verdict(keep=rung == 2)
+    stage.decide = lambda rung, rungs: asked.append(rung) or RungDecision(keep=rung == 2)
     _, events = stage.run(stage.engine())
     assert asked == [1, 2, 3, 4]
     assert told(events)[:4] == told(first) and [event["event"] for event in told(events)] == ["rung", "rung", "test", "rung", "rung"]
@@ -261,7 +261,7 @@ def test_driver_that_has_forgotten_the_rungs_is_told_them_and_asked_again(stage)
 
 def test_test_part_is_told_again_only_of_rungs_that_are_still_to_be_kept(stage):
     stage.run(stage.engine(), 7)
-    stage.judge = lambda rung, rungs: ON
+    stage.decide = lambda rung, rungs: ON
     _, events = stage.run(stage.engine())
     assert [event["event"] for event in told(events)] == ["rung"] * 4
     assert lines(events) == ["goes on at step 6 of 8"]
@@ -270,7 +270,7 @@ def test_test_part_is_told_again_only_of_rungs_that_are_still_to_be_kept(stage):
 def test_rung_that_is_to_be_kept_unlike_before_needs_the_whole_way(stage):
     """Its weights were not written then."""
     stage.run(stage.engine(), 7)
-    stage.judge = lambda rung, rungs: KEEP
+    stage.decide = lambda rung, rungs: KEEP
     engine, other = stage.engine(), stage.engine()
     result, events = stage.run(engine)
     assert lines(events) == ["rung 1 is to be kept, unlike before: starts again at step 0"]
@@ -281,7 +281,7 @@ def test_rung_that_is_to_be_kept_unlike_before_needs_the_whole_way(stage):
 
 def test_trial_that_is_stopped_at_a_rung_it_had_passed_ends_with_what_it_had_there(stage):
     stage.run(stage.engine(), 7)
-    stage.judge = lambda rung, rungs: STOP if rung == 2 else ON
+    stage.decide = lambda rung, rungs: STOP if rung == 2 else ON
     engine, other = stage.engine(), stage.engine()
     result, events = stage.run(engine)
     expected, expected_events = stage.run(other, checkpoint=None)
@@ -324,7 +324,7 @@ def test_what_a_killed_writer_left_is_swept_at_the_next_start(stage):
 def test_time_before_the_checkpoint_counts_as_it_was_measured(stage):
     stage.run(stage.engine(), 7)
     checkpoints = checkpoints_of(stage.engine(), stage.job(), print)
-    before = checkpoints.find().progress.seconds
+    before = checkpoints.find().state.seconds
     result, _ = stage.run(stage.engine())
     assert all(result.seconds[phase] >= before[phase] > 0 for phase in ("steps", "beliefs", "evaluation"))
 

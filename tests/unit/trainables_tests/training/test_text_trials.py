@@ -10,7 +10,7 @@ from tests.support.plain_engine import PlainEngine, answer_logps, run_ranks
 from tests.support.tiny_benchmarks import write_muse, write_wmdp
 from tests.unit.trainables_tests.training.test_trial import run, weights
 from tests.unit.trainables_tests.training.test_trial_methods import trial_of
-from trainables.benchmarks.encoded_benchmark import load_lane_data
+from trainables.benchmarks.encoded_benchmark import load_encoded_benchmark
 from trainables.metrics.evaluate import evaluate
 
 METHODS = ["graddiff", "npo", "simnpo", "rmu"]
@@ -20,8 +20,8 @@ METHODS = ["graddiff", "npo", "simnpo", "rmu"]
 def data(request, tmp_path, tiny):
     """A lane's data: a few pieces of text."""
     if request.param == "wmdp":
-        return load_lane_data(WmdpData(**write_wmdp(tmp_path), max_documents=3), tiny.tokenizer)
-    return load_lane_data(MuseData(path=str(write_muse(tmp_path)), chunk_characters=80), tiny.tokenizer)
+        return load_encoded_benchmark(WmdpData(**write_wmdp(tmp_path), max_documents=3), tiny.tokenizer)
+    return load_encoded_benchmark(MuseData(path=str(write_muse(tmp_path)), chunk_characters=80), tiny.tokenizer)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,9 +7,9 @@ import torch
 
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.plain_engine import PlainEngine, answer_logps, random_examples, random_llama, run_ranks
-from trainables.benchmarks.encoded_benchmark import LaneData, encode_examples
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark, encode_examples
 from trainables.data.examples import Benchmark, Example
-from trainables.events import TrialFailedError, Verdict
+from trainables.events import RungDecision, TrialFailedError
 from trainables.training import trial as trial_module
 from trainables.training.rungs import AtRungs, alone
 from trainables.training.trial import run_trial
@@ -36,30 +36,30 @@ def settings(**changes):
 
 
 def random_data():
-    return LaneData(EMPTY, random_examples("forget", [(2, 3)] * 5, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))
+    return EncodedBenchmark(EMPTY, random_examples("forget", [(2, 3)] * 5, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))
 
 
 def text_data(tokenizer):
     forget, retain = (
         [Example(f"{name}/{index}", *pair) for index, pair in enumerate(pairs)] for name, pairs in (("forget", PAIRS), ("retain", KEPT))
     )
-    return LaneData(replace(EMPTY, forget=tuple(forget)), encode_examples(tokenizer, forget), encode_examples(tokenizer, retain))
+    return EncodedBenchmark(replace(EMPTY, forget=tuple(forget)), encode_examples(tokenizer, forget), encode_examples(tokenizer, retain))
 
 
 class Witness:
     """Stands for the evaluation, the disk and the report, and remembers what came. `events` of the engine hold the order."""
 
-    def __init__(self, engine, values, judge):
-        self.engine, self.values, self._judge = engine, values, judge
+    def __init__(self, engine, values, decide):
+        self.engine, self.values, self._judge = engine, values, decide
         self.events, self.parts, self.saved = [], [], {}
-        self.at_rungs = AtRungs(self.evaluate, self.judge, self.save)
+        self.at_rungs = AtRungs(self.evaluate, self.decide, self.save)
 
     def evaluate(self, parts):
         self.engine.events.append(("evaluate", *parts))
         self.parts.append(parts)
         return {f"{part}/score": self.values.get(f"{part}/score", float(len(self.engine.rates))) for part in parts}
 
-    def judge(self, rung, rungs):
+    def decide(self, rung, rungs):
         self.engine.events.append(("judge", rung, rungs))
         return self._judge(rung, rungs)
 
@@ -71,24 +71,24 @@ class Witness:
         return [event for event in self.events if event["event"] == kind]
 
 
-def told(*verdicts):
+def told(*decisions):
     """A judge that gives these verdicts, one a rung."""
-    return lambda rung, rungs: verdicts[rung - 1]
+    return lambda rung, rungs: decisions[rung - 1]
 
 
-def rank_0_knows(engine, *verdicts):
+def rank_0_knows(engine, *decisions):
     """A judge that has its verdicts on rank 0 and broadcasts them: a rank that did not ask would leave the others waiting."""
-    return lambda rung, rungs: engine.gather([verdicts[rung - 1]] if engine.rank == 0 else [])[0]
+    return lambda rung, rungs: engine.gather([decisions[rung - 1]] if engine.rank == 0 else [])[0]
 
 
 FOUR = settings(steps=4, rungs=4)
 """A rung after each of four steps."""
-ON, KEEP, STOP = Verdict(), Verdict(keep=True), Verdict(go_on=False, reason="ranks 7 of 9")
-STOP_AND_KEEP = Verdict(go_on=False, keep=True, reason="the time is up")
+ON, KEEP, STOP = RungDecision(), RungDecision(keep=True), RungDecision(go_on=False, reason="ranks 7 of 9")
+STOP_AND_KEEP = RungDecision(go_on=False, keep=True, reason="the time is up")
 
 
-def run(engine, trial, data, values=None, judge=None):
-    witness = Witness(engine, values or {}, judge or alone())
+def run(engine, trial, data, values=None, decide=None):
+    witness = Witness(engine, values or {}, decide or alone())
     reference = {item.id: answer_logps(engine.models["pristine"], item) for item in data.forget}
     return run_trial(engine, trial, data, reference, witness.at_rungs, witness.events.append), witness
 
@@ -123,7 +123,7 @@ def test_rungs_measure_validation_and_only_the_last_one_the_test_part():
 
 
 def test_kept_rungs_alone_are_measured_on_the_test_part_and_saved():
-    result, witness = run(PlainEngine(random_llama()), FOUR, random_data(), judge=told(ON, KEEP, ON, ON))
+    result, witness = run(PlainEngine(random_llama()), FOUR, random_data(), decide=told(ON, KEEP, ON, ON))
     assert witness.parts == [("validation",), ("validation",), ("test",), ("validation",), ("validation", "test")]
     assert witness.of("test") == [{"event": "test", "rung": 2, "metrics": {"test/score": 2}}]
     assert list(witness.saved) == [2]
@@ -131,7 +131,7 @@ def test_kept_rungs_alone_are_measured_on_the_test_part_and_saved():
 
 
 def test_last_rung_is_saved_where_it_is_kept_and_its_test_part_is_told_with_the_rest():
-    result, witness = run(PlainEngine(random_llama()), settings(rungs=2), random_data(), judge=told(ON, KEEP))
+    result, witness = run(PlainEngine(random_llama()), settings(rungs=2), random_data(), decide=told(ON, KEEP))
     assert list(witness.saved) == [2] and witness.of("test") == []
     assert witness.parts == [("validation",), ("validation", "test")]
     assert result.metrics == witness.of("rung")[-1]["metrics"]
@@ -141,11 +141,11 @@ def test_rung_is_told_before_it_is_judged_and_saved_when_all_of_it_is_known():
     engine = PlainEngine(random_llama())
     reported = []
 
-    def judge(rung, rungs):
+    def decide(rung, rungs):
         reported.append(len(witness.of("rung")))
         return KEEP
 
-    witness = Witness(engine, {}, judge)
+    witness = Witness(engine, {}, decide)
     run_trial(engine, settings(steps=2), random_data(), {}, witness.at_rungs, witness.events.append)
     assert reported == [1, 2]
     at_rungs = [event for event in engine.events if isinstance(event, tuple)]
@@ -155,38 +155,38 @@ def test_rung_is_told_before_it_is_judged_and_saved_when_all_of_it_is_known():
 
 def test_saved_weights_are_those_of_their_rung():
     data = random_data()
-    _, whole = run(PlainEngine(random_llama()), FOUR, data, judge=told(ON, KEEP, ON, KEEP))
+    _, whole = run(PlainEngine(random_llama()), FOUR, data, decide=told(ON, KEEP, ON, KEEP))
     stopped = PlainEngine(random_llama())
-    run(stopped, FOUR, data, judge=told(ON, STOP))
+    run(stopped, FOUR, data, decide=told(ON, STOP))
     assert torch.equal(whole.saved[2], weights(stopped))
     assert not torch.equal(whole.saved[2], whole.saved[4])
 
 
 def test_trial_ends_at_the_rung_where_it_is_told_to_with_the_reason():
     engine = PlainEngine(random_llama())
-    result, witness = run(engine, FOUR, random_data(), judge=told(ON, STOP))
+    result, witness = run(engine, FOUR, random_data(), decide=told(ON, STOP))
     assert result.stopped == "ranks 7 of 9"
     assert len(engine.rates) == len(witness.of("rung")) == 2
     assert "test/score" not in result.metrics and witness.saved == {}
 
 
 def test_trial_that_is_stopped_and_kept_leaves_its_test_part_and_its_weights():
-    result, witness = run(PlainEngine(random_llama()), FOUR, random_data(), judge=told(STOP_AND_KEEP))
+    result, witness = run(PlainEngine(random_llama()), FOUR, random_data(), decide=told(STOP_AND_KEEP))
     assert result.stopped == "the time is up"
     assert (result.metrics["validation/score"], result.metrics["test/score"]) == (1, 1)
     assert list(witness.saved) == [1]
 
 
 def test_trial_that_is_stopped_without_a_reason_says_that_it_was():
-    result, _ = run(PlainEngine(random_llama()), FOUR, random_data(), judge=told(Verdict(go_on=False)))
+    result, _ = run(PlainEngine(random_llama()), FOUR, random_data(), decide=told(RungDecision(go_on=False)))
     assert result.stopped == "stopped"
 
 
 def test_stopping_at_the_last_rung_changes_nothing():
     data = random_data()
     (whole, engine), (told_to_end, other) = [
-        (run(engine, settings(steps=2), data, judge=told(ON, verdict))[0], engine)
-        for verdict, engine in ((ON, PlainEngine(random_llama())), (STOP, PlainEngine(random_llama())))
+        (run(engine, settings(steps=2), data, decide=told(ON, decision))[0], engine)
+        for decision, engine in ((ON, PlainEngine(random_llama())), (STOP, PlainEngine(random_llama())))
     ]
     assert told_to_end.stopped is None
     assert told_to_end.metrics == whole.metrics
@@ -195,14 +195,14 @@ def test_stopping_at_the_last_rung_changes_nothing():
 
 def test_rungs_that_are_kept_on_the_way_leave_the_trial_as_it_was():
     data, plain, kept = random_data(), PlainEngine(random_llama()), PlainEngine(random_llama())
-    result, _ = run(plain, FOUR, data, judge=told(ON, ON, ON, ON))
-    other, _ = run(kept, FOUR, data, judge=told(KEEP, KEEP, KEEP, KEEP))
+    result, _ = run(plain, FOUR, data, decide=told(ON, ON, ON, ON))
+    other, _ = run(kept, FOUR, data, decide=told(KEEP, KEEP, KEEP, KEEP))
     assert other.metrics == result.metrics
     assert torch.equal(weights(kept), weights(plain))
 
 
 def test_trial_that_nobody_judges_is_kept_at_its_end_alone():
-    result, witness = run(PlainEngine(random_llama()), settings(rungs=3), random_data(), judge=alone())
+    result, witness = run(PlainEngine(random_llama()), settings(rungs=3), random_data(), decide=alone())
     assert result.stopped is None and list(witness.saved) == [3]
 
 
@@ -210,12 +210,12 @@ def test_trial_that_is_to_end_at_a_rung_goes_there_on_the_full_schedules_path():
     whole, cut = PlainEngine(random_llama()), PlainEngine(random_llama())
     trial, data = FOUR, random_data()
     run(whole, trial, data)
-    result, witness = run(cut, trial, data, judge=alone(stop_at=2))
+    result, witness = run(cut, trial, data, decide=alone(stop_at=2))
     assert cut.rates == whole.rates[:2]
     assert result.stopped == "asked to end at rung 2"
     assert (result.metrics["validation/score"], result.metrics["test/score"]) == (2, 2)
     assert list(witness.saved) == [2]
-    assert run(PlainEngine(random_llama()), trial, data, judge=alone(stop_at=4))[0].stopped is None
+    assert run(PlainEngine(random_llama()), trial, data, decide=alone(stop_at=4))[0].stopped is None
 
 
 def test_more_rungs_than_steps_are_one_at_each_step():
@@ -309,7 +309,7 @@ def test_reference_states_are_computed_for_kl_retain_and_whole_rows_of_logits_al
 
 
 def test_guarded_share_counts_belief_rows_alone():
-    data = LaneData(EMPTY, random_data().forget, random_examples("retain", [(2, 9)] * 3, seed=2))
+    data = EncodedBenchmark(EMPTY, random_data().forget, random_examples("retain", [(2, 9)] * 3, seed=2))
     # With a share of one and the target left out, every row falls short of the policy at its target.
     trial = settings(beliefs="token", token_belief={"weight": 1.0, "exclude_target": True}, steps=1)
     for beliefs, expected in [("token", 1.0), ("none", 0.0)]:
@@ -380,7 +380,7 @@ def test_results_do_not_depend_on_ranks_or_micro_batches(tiny, world_size, chang
 
     def work(micro_batch):
         trial = settings(**changes, epochs=2, rungs=3, optimizer={"micro_batch": micro_batch, "learning_rate": 1e-3})
-        return lambda engine: run(engine, trial, data, judge=rank_0_knows(engine, KEEP, STOP_AND_KEEP))
+        return lambda engine: run(engine, trial, data, decide=rank_0_knows(engine, KEEP, STOP_AND_KEEP))
 
     ((alone, witness),), (engine,) = run_ranks(tiny.model, 1, work(4), tiny.tokenizer)
     results, engines = run_ranks(tiny.model, world_size, work(1), tiny.tokenizer)

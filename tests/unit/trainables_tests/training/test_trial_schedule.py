@@ -1,7 +1,7 @@
 import pytest
 
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.training.trial_schedule import Course, course_of, learning_rate, rung_steps
+from trainables.training.trial_schedule import TrialSchedule, learning_rate, rung_steps, schedule_of
 
 
 def rates(steps, warmup, schedule, floor=0.0, peak=2.0):
@@ -62,15 +62,15 @@ def test_rungs_are_distinct_steps_and_as_many_as_asked_when_they_fit(steps, rung
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"epochs": 4, "rungs": 2}, Course(steps=8, steps_per_epoch=2, refresh_every=2, warmup=2, rungs=[4, 8])),
-        ({"steps": 5, "sequence_belief": {"refresh_epochs": 0}}, Course(steps=5, steps_per_epoch=2, refresh_every=5, warmup=2, rungs=[5])),
+        ({"epochs": 4, "rungs": 2}, TrialSchedule(steps=8, steps_per_epoch=2, refresh_every=2, warmup=2, rungs=[4, 8])),
+        ({"steps": 5, "sequence_belief": {"refresh_epochs": 0}}, TrialSchedule(steps=5, steps_per_epoch=2, refresh_every=5, warmup=2, rungs=[5])),
         (
             {"epochs": 1, "sequence_belief": {"refresh_epochs": 0.1}},
-            Course(steps=2, steps_per_epoch=2, refresh_every=1, warmup=2, rungs=[2]),
+            TrialSchedule(steps=2, steps_per_epoch=2, refresh_every=1, warmup=2, rungs=[2]),
         ),
     ],
     ids=["epochs", "beliefs once", "beliefs at every step"],
 )
 def test_course_counts_in_steps_what_the_settings_count_in_epochs(changes, expected):
     trial = TrialSettings.model_validate({"optimizer": {"global_batch": 3}, **changes})
-    assert course_of(trial, 5) == expected  # two steps an epoch
+    assert schedule_of(trial, 5) == expected  # two steps an epoch

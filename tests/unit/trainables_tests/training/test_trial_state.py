@@ -5,10 +5,10 @@ from pydantic import ValidationError
 
 from trainables.data.encoding import Encoded
 from trainables.generation.sequence_beliefs import Belief
-from trainables.training.trial_state import Progress, RungResult
+from trainables.training.trial_state import RungResult, TrialState
 
 METRICS = {"validation/utility": 0.1 + 0.2, "train/loss": -1e-308, "validation/mass": 2**-1074}
-PROGRESS = Progress(
+PROGRESS = TrialState(
     step=6,
     beliefs={"forget/0": (Belief(Encoded("forget/0", (1, 2, 3), 2), (-0.1,)), Belief(Encoded("forget/0", (1, 2, 3), 2))), "forget/1": ()},
     rungs=[RungResult(1, {"event": "rung", "rung": 1, "rungs": 2, "step": 4, "metrics": METRICS}, {"test/utility": 1 / 3}, True)],
@@ -17,11 +17,11 @@ PROGRESS = Progress(
 )
 
 
-@pytest.mark.parametrize("progress", [PROGRESS, Progress()], ids=["whole", "empty"])
-def test_progress_survives_json_bit_for_bit(progress):
-    read = Progress.from_json(json.loads(json.dumps(progress.to_json())))
-    assert read == progress
-    assert repr(read) == repr(progress)
+@pytest.mark.parametrize("progress", [PROGRESS, TrialState()], ids=["whole", "empty"])
+def test_progress_survives_json_bit_for_bit(state):
+    read = TrialState.from_json(json.loads(json.dumps(state.to_json())))
+    assert read == state
+    assert repr(read) == repr(state)
 
 
 def test_rung_leaves_the_metrics_of_both_parts():
@@ -32,4 +32,4 @@ def test_rung_leaves_the_metrics_of_both_parts():
 @pytest.mark.parametrize("value", [[], {"step": "six"}, {"rungs": [{"rung": 1}]}], ids=repr)
 def test_progress_of_something_else_is_refused(value):
     with pytest.raises(ValidationError):
-        Progress.from_json(value)
+        TrialState.from_json(value)

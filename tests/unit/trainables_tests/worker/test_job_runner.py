@@ -5,16 +5,16 @@ import pytest
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.plain_engine import PlainEngine, random_examples, random_llama
-from trainables.benchmarks.encoded_benchmark import LaneData
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.data.examples import Benchmark
-from trainables.events import Verdict
+from trainables.events import RungDecision
 from trainables.jobs import TrialJob
 from trainables.training.trial_state import PHASES
 from trainables.worker import job_runner
 from trainables.worker.job_runner import JobRunner
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
-DATA = LaneData(EMPTY, random_examples("forget", [(2, 3)] * 3, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))
+DATA = EncodedBenchmark(EMPTY, random_examples("forget", [(2, 3)] * 3, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))
 TRIAL = TrialSettings.model_validate({"steps": 4, "rungs": 4, "forget": {"method": "graddiff"}, "optimizer": {"global_batch": 3}})
 
 
@@ -28,9 +28,9 @@ def run(monkeypatch):
     monkeypatch.setattr(JobRunner, "engine", lambda self, folder, model, trial=None: PlainEngine(random_llama()))
     monkeypatch.setattr(JobRunner, "data", lambda self, settings, engine: DATA)
 
-    def run(judge=None, **more):
+    def run(decide=None, **more):
         job = TrialJob(model=ModelSettings(base="scratch"), folder="/m", trial=TRIAL, **more)
-        return JobRunner().run(job, events.append, judge), written, events
+        return JobRunner().run(job, events.append, decide), written, events
 
     return run
 
@@ -40,7 +40,7 @@ def never(rung, rungs):
 
 
 def test_trial_writes_the_weights_of_kept_rungs_under_their_numbers(run):
-    outcome, written, _ = run(lambda rung, rungs: Verdict(keep=rung in (1, 3)), weights="/s/weights")
+    outcome, written, _ = run(lambda rung, rungs: RungDecision(keep=rung in (1, 3)), weights="/s/weights")
     assert written == ["/s/weights/rung1", "/s/weights/rung3"]
     assert (outcome["status"], outcome["reason"]) == ("finished", None)
     assert {"validation/score", "test/score", "train/loss"} <= outcome["metrics"].keys()
@@ -48,7 +48,7 @@ def test_trial_writes_the_weights_of_kept_rungs_under_their_numbers(run):
 
 
 def test_stopped_trial_has_a_reason(run):
-    outcome, written, events = run(lambda rung, rungs: Verdict(go_on=False, reason="ranks 7 of 9"), weights="/s/weights")
+    outcome, written, events = run(lambda rung, rungs: RungDecision(go_on=False, reason="ranks 7 of 9"), weights="/s/weights")
     assert (outcome["status"], outcome["reason"], written) == ("stopped", "ranks 7 of 9", [])
     assert [event["rung"] for event in events if event["event"] == "rung"] == [1]
 
@@ -65,6 +65,6 @@ def test_trial_without_a_judge_is_kept_at_its_end(run):
 
 
 def test_nothing_is_written_without_a_folder_for_weights(run):
-    outcome, written, events = run(lambda rung, rungs: Verdict(keep=True))
+    outcome, written, events = run(lambda rung, rungs: RungDecision(keep=True))
     assert written == [] and outcome["status"] == "finished"
     assert [event["rung"] for event in events if event["event"] == "test"] == [1, 2, 3]

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.events import Verdict
+from trainables.events import RungDecision
 from trainables.jobs import JOB, MeasureJob, PrepareJob, TrialJob
 
 MODEL = ModelSettings(base="scratch")
@@ -49,8 +49,8 @@ def test_trial_cannot_end_at_a_rung_before_the_first():
 
 
 def test_verdict_that_says_nothing_lets_a_trial_go_on_and_keeps_nothing():
-    assert Verdict() == Verdict(go_on=True, keep=False, reason="")
-    assert pickle.loads(pickle.dumps(Verdict(keep=True))) == Verdict(keep=True)
+    assert RungDecision() == RungDecision(go_on=True, keep=False, reason="")
+    assert pickle.loads(pickle.dumps(RungDecision(keep=True))) == RungDecision(keep=True)
 
 
 def test_jobs_are_made_without_torch_or_ray():

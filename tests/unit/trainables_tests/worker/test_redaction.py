@@ -12,7 +12,7 @@ from orchestrator.storage.baselines import plan_baselines
 from search_spaces.user_errors import UserError, hashed
 from tests.support.sweeps.sweep_on_disk import small_sweep
 from tests.support.tiny_benchmarks import write_muse, write_wmdp
-from trainables.benchmarks.encoded_benchmark import load_lane_data
+from trainables.benchmarks.encoded_benchmark import load_encoded_benchmark
 from trainables.benchmarks.registry import load_benchmark
 from trainables.jobs import MeasureJob
 from trainables.metrics.evaluate import EvaluationResult
@@ -65,7 +65,7 @@ def test_error_is_chained_to_nothing_that_a_traceback_would_show(data):
 def test_workers_never_quote_data_whatever_the_sweep_says(data):
     sweep = small_sweep(data=data, model={"target": "org/model"})
     with pytest.raises(UserError) as caught:
-        load_lane_data(sweep.data, tokenizer=None)
+        load_encoded_benchmark(sweep.data, tokenizer=None)
     assert SECRET not in str(caught.value)
 
 

@@ -6,8 +6,8 @@ import torch
 
 from search_spaces.settings.sweep_settings import TrackingSettings
 from trainables.worker import system_metrics_sampler
-from trainables.worker.lane_worker import send_samples
-from trainables.worker.system_metrics_sampler import SHORTEST_S, measure, sampled, worker_sensors
+from trainables.worker.lane_worker import send_system_metrics
+from trainables.worker.system_metrics_sampler import SHORTEST_S, measure, sample_system_metrics, worker_sensors
 
 GIGABYTE = 1e9
 
@@ -20,7 +20,7 @@ def samples_of(every_s, prefix, work):
         messages.append(samples)
         arrived.set()
 
-    with sampled(every_s, prefix, send):
+    with sample_system_metrics(every_s, prefix, send):
         work(arrived)
     assert not every_s or arrived.wait(10)
     return messages
@@ -53,7 +53,7 @@ def test_nothing_is_measured_where_it_is_off():
 
 def test_work_that_fails_is_measured_and_fails_as_it_is():
     sent = threading.Event()
-    with pytest.raises(ValueError, match="its own"), sampled(60.0, "", lambda samples: sent.set()):
+    with pytest.raises(ValueError, match="its own"), sample_system_metrics(60.0, "", lambda samples: sent.set()):
         raise ValueError("its own")
     assert sent.wait(10)
 
@@ -105,5 +105,5 @@ def test_setting_is_off_or_long_enough_to_say_something():
 
 def test_samples_go_to_the_mailbox_under_their_job():
     sent = []
-    send_samples(SimpleNamespace(sampled=SimpleNamespace(remote=lambda *what: sent.append(what))), "t0003", [{"at": 1.0, "values": {}}])
+    send_system_metrics(SimpleNamespace(sample_system_metrics=SimpleNamespace(remote=lambda *what: sent.append(what))), "t0003", [{"at": 1.0, "values": {}}])
     assert sent == [("t0003", [{"at": 1.0, "values": {}}])]
