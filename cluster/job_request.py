@@ -1,4 +1,5 @@
-"""What is asked of a Ray cluster to run one sweep: command line, upload and job ids, without a secret in any of them. Knows no Ray."""
+"""What is asked of a Ray cluster to run one sweep: command line, upload and job ids, without a secret in any
+of them. Knows no Ray."""
 
 import re
 import shlex
@@ -84,8 +85,8 @@ class JobRequest:
     def runtime_env(self) -> dict[str, Any]:
         """What Ray unpacks for the job: files, and neither packages nor variables.
 
-        Packages would be installed anew for every job (torch alone is gigabytes, and might not fit the driver); variables are shown
-        to everybody who can list jobs.
+        Packages would be installed anew for every job (torch alone is gigabytes, and might not fit the
+        driver); variables are shown to everybody who can list jobs.
         """
         return {"working_dir": str(self.working_dir), "excludes": list(EXCLUDES)}
 
@@ -115,7 +116,8 @@ def file_in_job(file: str, working_dir: Path) -> str:
 
 
 def next_job_id(name: str, existing: Iterable[str | None]) -> str:
-    """A job id that this sweep has not had on the cluster: Ray refuses one twice, so that every resumption needs its own."""
+    """A job id that this sweep has not had on the cluster: Ray refuses one twice, so that every resumption
+    needs its own."""
     return f"lethe-{name}-{max((job_number(name, job_id) for job_id in existing), default=0) + 1}"
 
 
@@ -126,7 +128,8 @@ def job_number(name: str, job_id: str | None) -> int:
 
 
 def refuse_secrets(text: str, key: str, remedy: str) -> None:
-    """Refuse a text with a password or token in a URI: Ray keeps command lines, and shows them to everybody who lists jobs.
+    """Refuse a text with a password or token in a URI: Ray keeps command lines, and shows them to everybody
+    who lists jobs.
 
     Raises:
         UserError: There is one; its message does not repeat it.
@@ -140,5 +143,8 @@ def refuse_secrets(text: str, key: str, remedy: str) -> None:
         named = parts.username is not None and parts.scheme in ("http", "https")
         if named or parts.password is not None or _SECRET_PARAMETER.search(uri):
             raise UserError(
-                f"a URI with a password or token in it ({parts.scheme}://***) would be kept in the job's records", key=key, remedy=remedy
+                f"a URI with a password or token in it ({parts.scheme}://***) would be kept in the job's"
+                " records",
+                key=key,
+                remedy=remedy,
             )

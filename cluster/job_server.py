@@ -1,4 +1,5 @@
-"""Starts a sweep as a Ray job over the cluster's dashboard, and follows it: the one place that talks to Ray's job server."""
+"""Starts a sweep as a Ray job over the cluster's dashboard, and follows it: the one place that talks to Ray's
+job server."""
 
 import asyncio
 import logging
@@ -46,7 +47,11 @@ class JobServer:
 
     def running(self, name: str) -> tuple[str, JobDetails] | None:
         """The job of sweep `name` that has not ended, by its id; the latest where there are several."""
-        jobs = {job.submission_id: job for job in self._jobs() if job.submission_id and not job.status.is_terminal()}
+        jobs = {
+            job.submission_id: job
+            for job in self._jobs()
+            if job.submission_id and not job.status.is_terminal()
+        }
         latest = max(jobs, key=lambda job_id: job_number(name, job_id), default="")
         return (latest, jobs[latest]) if job_number(name, latest) else None
 
@@ -60,7 +65,9 @@ class JobServer:
             job_id = next_job_id(request.name, (job.submission_id for job in self._jobs()))
             with self._refusals():
                 try:
-                    return self._client.submit_job(entrypoint=request.entrypoint, submission_id=job_id, runtime_env=request.runtime_env)
+                    return self._client.submit_job(
+                        entrypoint=request.entrypoint, submission_id=job_id, runtime_env=request.runtime_env
+                    )
                 except RuntimeError as error:
                     if "already exists" not in str(error) or attempt == SUBMISSION_ATTEMPTS - 1:
                         raise
@@ -81,7 +88,8 @@ class JobServer:
             show: Takes the output piece by piece.
 
         Returns:
-            Exit status: 0 when it succeeded, the command's own when that failed, 1 when it was stopped or never ran.
+            Exit status: 0 when it succeeded, the command's own when that failed, 1 when it was stopped or
+                never ran.
 
         Raises:
             UserError: The cluster did not answer for `PATIENCE_S`.
@@ -141,7 +149,9 @@ class JobServer:
                 f"this is not the dashboard of a Ray cluster that takes jobs: {error}",
                 key="--address",
                 value=self.address,
-                remedy="give the URL of the head's dashboard (http://127.0.0.1:8265 behind `ray dashboard FILE`)",
+                remedy=(
+                    "give the URL of the head's dashboard (http://127.0.0.1:8265 behind `ray dashboard FILE`)"
+                ),
             ) from error
 
 
@@ -194,7 +204,10 @@ def _knock(address: str) -> None:
             f"nothing answers within {CONNECT_S} s",
             key="--address",
             value=address,
-            remedy="start the cluster, or open the way to its dashboard (`ray dashboard FILE`, `kubectl port-forward`, ssh -L)",
+            remedy=(
+                "start the cluster, or open the way to its dashboard (`ray dashboard FILE`, `kubectl"
+                " port-forward`, ssh -L)"
+            ),
         ) from error
 
 
@@ -205,7 +218,9 @@ def _refused(error: AuthenticationError) -> UserError:
     return UserError(
         "the cluster asks for a token, and none was sent" if missing else "the cluster refused the token",
         key="RAY_AUTH_TOKEN",
-        remedy="export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN with the token that the cluster was started with",
+        remedy=(
+            "export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN with the token that the cluster was started with"
+        ),
     )
 
 

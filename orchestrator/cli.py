@@ -1,4 +1,5 @@
-"""The command line: `lethe`. Heavy imports happen inside the commands, so that `lethe --help` answers at once."""
+"""The command line: `lethe`. Heavy imports happen inside the commands, so that `lethe --help` answers at
+once."""
 
 # isort: off
 # Each module adds its commands to the app; the help shows them in this order.

@@ -8,7 +8,9 @@ from search_spaces.user_errors import UserError
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 # Libraries in Rust and C raise no OSError for it, and Ray and Tune pass errors on as text.
-WORDS = re.compile(r"(?:No space left on device|Disk quota exceeded|database or disk is full)(?:: '(?P<file>[^'\n]+)')?")
+WORDS = re.compile(
+    r"(?:No space left on device|Disk quota exceeded|database or disk is full)(?:: '(?P<file>[^'\n]+)')?"
+)
 
 
 def full_disk(error: BaseException) -> UserError | None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from search_spaces.user_errors import UserError
 
-# Too long, a loop of links, no right to look (OSError, RuntimeError); a NUL inside (ValueError); a home that is not there (RuntimeError).
+# Too long, a loop of links, no right to look (OSError, RuntimeError); a NUL inside (ValueError); a home that
+# is not there (RuntimeError).
 _REFUSALS = (OSError, RuntimeError, ValueError)
 
 
@@ -24,7 +25,9 @@ def resolved(path: str, key: str | None = None) -> Path:
         return found
     except _REFUSALS as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UserError(f"is no usable path: {why}", key=key, value=path, remedy="give a path that exists and may be read") from error
+        raise UserError(
+            f"is no usable path: {why}", key=key, value=path, remedy="give a path that exists and may be read"
+        ) from error
 
 
 def exists(path: str) -> bool:

@@ -45,7 +45,12 @@ def _problem(details: ErrorDetails, settings: type[BaseModel]) -> UserError:
     kind, context = details["type"], details.get("ctx", {})
     if kind == "extra_forbidden":
         siblings = list(owner.model_fields) if owner else []
-        return UserError(f"unknown key.{did_you_mean(steps[-1], siblings)}", key=key, value=given, allowed=", ".join(siblings))
+        return UserError(
+            f"unknown key.{did_you_mean(steps[-1], siblings)}",
+            key=key,
+            value=given,
+            allowed=", ".join(siblings),
+        )
     if kind == "missing":
         field = owner.model_fields.get(steps[-1]) if owner else None
         what = field.description if field else None
@@ -53,20 +58,37 @@ def _problem(details: ErrorDetails, settings: type[BaseModel]) -> UserError:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _unknown_tag(key, given, context, owner, steps)
     if kind == "literal_error":
-        choices = _literals(owner.model_fields[steps[-1]].annotation) if owner and steps[-1] in owner.model_fields else ()
+        choices = (
+            _literals(owner.model_fields[steps[-1]].annotation)
+            if owner and steps[-1] in owner.model_fields
+            else ()
+        )
         allowed = ", ".join(map(str, choices)) or str(context.get("expected", ""))
-        return UserError(f"is none of the choices.{did_you_mean(given, choices)}", key=key, value=given, allowed=allowed)
+        return UserError(
+            f"is none of the choices.{did_you_mean(given, choices)}", key=key, value=given, allowed=allowed
+        )
     if kind in NAMES_OF_TYPES:
         return UserError("has the wrong type", key=key, value=given, allowed=NAMES_OF_TYPES[kind])
     if kind == "value_error":
         # A check over a whole block shows its own numbers; the block itself would only be noise.
-        return UserError(str(context["error"]), key=key, value=None if isinstance(given, BaseModel | Mapping) else given)
+        return UserError(
+            str(context["error"]), key=key, value=None if isinstance(given, BaseModel | Mapping) else given
+        )
     return UserError(
-        "is out of range", key=key, value=given, allowed=details["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
+        "is out of range",
+        key=key,
+        value=given,
+        allowed=details["msg"].removeprefix("Input should be ").removeprefix("Value should be "),
     )
 
 
-def _unknown_tag(key: str | None, given: Any, context: Mapping[str, Any], owner: type[BaseModel] | None, steps: Sequence[str]) -> UserError:
+def _unknown_tag(
+    key: str | None,
+    given: Any,
+    context: Mapping[str, Any],
+    owner: type[BaseModel] | None,
+    steps: Sequence[str],
+) -> UserError:
     """A union by discriminator, such as `data.benchmark`."""
     name = str(context["discriminator"]).strip("'")
     annotation = owner.model_fields[steps[-1]].annotation if owner and steps else None
@@ -105,7 +127,10 @@ def _is_block(annotation: Any) -> bool:
 
 def _tags(block: type[BaseModel]) -> tuple[Any, ...]:
     return tuple(
-        tag for field in block.model_fields.values() if get_origin(field.annotation) is typing.Literal for tag in get_args(field.annotation)
+        tag
+        for field in block.model_fields.values()
+        if get_origin(field.annotation) is typing.Literal
+        for tag in get_args(field.annotation)
     )
 
 

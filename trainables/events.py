@@ -1,4 +1,5 @@
-"""What a trial says to the driver and hears from it: plain values that cross the process border. No torch here."""
+"""What a trial says to the driver and hears from it: plain values that cross the process border. No torch
+here."""
 
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ class RungDecision:
     go_on: bool = True
     """Whether it trains on; at its last rung this says nothing."""
     keep: bool = False
-    """Whether this rung may end up on the front: then its test part is measured and its weights are written."""
+    """Whether this rung may end up on the front: then its test part is measured and its weights are written.
+    """
     reason: str = ""
     """Why it ends here, for people."""

@@ -1,4 +1,5 @@
-"""What a lane is asked to do: prepare a model, measure or audit one, or run a trial. Plain settings, readable as JSON; no torch here."""
+"""What a lane is asked to do: prepare a model, measure or audit one, or run a trial. Plain settings, readable
+as JSON; no torch here."""
 
 import json
 from pathlib import Path
@@ -24,7 +25,8 @@ class PrepareJob(Settings):
     text: Literal["target", "retrained"]
     """Everything, or everything but the forget set."""
     initial: str
-    """Folder of the initial weights and tokenizer; written first when `base` is `scratch` and it is not there yet."""
+    """Folder of the initial weights and tokenizer; written first when `base` is `scratch` and it is not there
+    yet."""
     output: str
     """Folder to write."""
     engine: EngineSettings = EngineSettings()
@@ -88,15 +90,18 @@ class TrialJob(Settings):
     folder: str
     """The model to unlearn: a folder or hub id."""
     original: str | None = None
-    """JSON file of the original model's measurement, for `squeeze` and reference log-probabilities (else computed in the trial)."""
+    """JSON file of the original model's measurement, for `squeeze` and reference log-probabilities (else
+    computed in the trial)."""
     retrained: str | None = None
     """JSON file of the retrained model's measurement."""
     weights: str | None = None
-    """Folder for the unlearned weights of the rungs that are kept, `rung<number>` each; none are written when left out."""
+    """Folder for the unlearned weights of the rungs that are kept, `rung<number>` each; none are written when
+    left out."""
     stop_at_rung: PositiveInt | None = None
     """End there, on the full schedule's path, measured on both parts and kept, without asking anybody."""
     checkpoint: str | None = None
-    """Folder for the trial's inner state, from which it goes on when it is run again; none is written when left out."""
+    """Folder for the trial's inner state, from which it goes on when it is run again; none is written when
+    left out."""
     checkpoint_steps: NonNegativeInt = 0
     """Optimizer steps between two checkpoints; 0: none is written, and none is read."""
 

@@ -27,7 +27,8 @@ def capacity_of(nodes: Sequence[Mapping[str, float]], resources: ResourceSetting
     """Counts the workers and lanes that fit.
 
     Args:
-        nodes: Per node its `CPU` and `GPU` counts as Ray reports them; a missing key is none. The driver and Tune's trials take no CPU.
+        nodes: Per node its `CPU` and `GPU` counts as Ray reports them; a missing key is none. The driver and
+            Tune's trials take no CPU.
         resources: What one lane holds.
 
     Returns:
@@ -50,7 +51,8 @@ def require_lanes(nodes: Sequence[Mapping[str, float]], resources: ResourceSetti
         A capacity of at least one lane.
 
     Raises:
-        UserError: Not even one lane fits: names the setting to lower, and the largest value that this cluster allows.
+        UserError: Not even one lane fits: names the setting to lower, and the largest value that this cluster
+            allows.
     """
     capacity = capacity_of(nodes, resources)
     if capacity.lanes:
@@ -58,12 +60,16 @@ def require_lanes(nodes: Sequence[Mapping[str, float]], resources: ResourceSetti
     workers = sum(capacity.slots)
     if workers:
         raise UserError(
-            f"one trial needs more workers than the cluster has: room for {workers} of {_worker(resources)} each on {_cluster(nodes)}",
+            f"one trial needs more workers than the cluster has: room for {workers} of {_worker(resources)}"
+            f" each on {_cluster(nodes)}",
             file=file,
             key="resources.workers_per_trial",
             value=resources.workers_per_trial,
             allowed=f"at most {workers} on this cluster",
-            remedy=f"Set resources.workers_per_trial to {workers} or less, lower resources.cpus_per_worker, or start a larger cluster.",
+            remedy=(
+                f"Set resources.workers_per_trial to {workers} or less, lower resources.cpus_per_worker, or"
+                " start a larger cluster."
+            ),
         )
     raise _no_worker_fits(nodes, resources, file)
 
@@ -99,11 +105,14 @@ def _slots(node: Mapping[str, float], resources: ResourceSettings) -> int:
 
 
 def _units(amount: float) -> int:
-    # At least one unit: Ray rounds smaller fractions up too, and a worker of nothing would fit infinitely often.
+    # At least one unit: Ray rounds smaller fractions up too, and a worker of nothing would fit infinitely
+    # often.
     return max(1, round(amount * _UNITS)) if amount else 0
 
 
-def _no_worker_fits(nodes: Sequence[Mapping[str, float]], resources: ResourceSettings, file: str) -> UserError:
+def _no_worker_fits(
+    nodes: Sequence[Mapping[str, float]], resources: ResourceSettings, file: str
+) -> UserError:
     most_cpus = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
     most_gpus = max((node.get("GPU", 0.0) for node in nodes), default=0.0)
     if most_gpus < resources.gpus_per_worker:
@@ -116,14 +125,20 @@ def _no_worker_fits(nodes: Sequence[Mapping[str, float]], resources: ResourceSet
             remedy="Set resources.gpus_per_worker to 0 to run on CPUs, or start a cluster with GPUs.",
         )
     # With GPUs, the node with the most CPUs may be one without a GPU: only nodes that have both count.
-    usable = max((node.get("CPU", 0.0) for node in nodes if node.get("GPU", 0.0) >= resources.gpus_per_worker), default=most_cpus)
+    usable = max(
+        (node.get("CPU", 0.0) for node in nodes if node.get("GPU", 0.0) >= resources.gpus_per_worker),
+        default=most_cpus,
+    )
     return UserError(
         f"one worker does not fit on any node: {_cluster(nodes)}",
         file=file,
         key="resources.cpus_per_worker",
         value=resources.cpus_per_worker,
         allowed=f"at most {usable:g} on this cluster; fractions share a core",
-        remedy=f"{f'Set resources.cpus_per_worker to {usable:g} or less, or start' if usable else 'Start'} a cluster with larger nodes.",
+        remedy=(
+            f"{f'Set resources.cpus_per_worker to {usable:g} or less, or start' if usable else 'Start'} a"
+            " cluster with larger nodes."
+        ),
     )
 
 

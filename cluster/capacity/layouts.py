@@ -1,4 +1,5 @@
-"""Which layouts of a sweep can start on a cluster that is only described, and the nearest that can where the asked one cannot."""
+"""Which layouts of a sweep can start on a cluster that is only described, and the nearest that can where the
+asked one cannot."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,10 @@ class Cluster:
     def nodes(self, cpus_per_worker: float) -> list[Mapping[str, float]]:
         """The nodes as Ray would report them, each with CPUs enough for one worker per GPU."""
         full, rest = divmod(self.gpus, self.gpus_per_node)
-        return [{"GPU": float(gpus), "CPU": gpus * cpus_per_worker} for gpus in [self.gpus_per_node] * full + [rest] * (rest > 0)]
+        return [
+            {"GPU": float(gpus), "CPU": gpus * cpus_per_worker}
+            for gpus in [self.gpus_per_node] * full + [rest] * (rest > 0)
+        ]
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,9 @@ def demanding_trial(sweep: SweepSettings) -> TrialSettings:
     trial, space = sweep.trial, sweep.space
     kinds = [str(value) for value in _values(space.get("beliefs"), trial.beliefs)]
     token, sequence = (any(kind in value for value in kinds) for kind in ("token", "sequence"))
-    beliefs: Beliefs = "token+sequence" if token and sequence else "token" if token else "sequence" if sequence else "none"
+    beliefs: Beliefs = (
+        "token+sequence" if token and sequence else "token" if token else "sequence" if sequence else "none"
+    )
     losses = [str(value) for value in _values(space.get("retain.loss"), trial.retain.loss)]
     loss = next((name for name in ("kl", "nll") if name in losses), "none")
     methods = _values(space.get("forget.method"), trial.forget.method)
@@ -62,7 +68,10 @@ def demanding_trial(sweep: SweepSettings) -> TrialSettings:
             "retain": trial.retain.model_copy(update={"loss": loss}),
             "forget": trial.forget.model_copy(update={"method": method}),
             "optimizer": trial.optimizer.model_copy(
-                update={key: _largest(space, f"optimizer.{key}", getattr(trial.optimizer, key)) for key in ("micro_batch", "global_batch")}
+                update={
+                    key: _largest(space, f"optimizer.{key}", getattr(trial.optimizer, key))
+                    for key in ("micro_batch", "global_batch")
+                }
             ),
             "sequence_belief": trial.sequence_belief.model_copy(
                 update={
@@ -75,12 +84,15 @@ def demanding_trial(sweep: SweepSettings) -> TrialSettings:
 
 
 def _demand(method: str) -> tuple[bool, ...]:
-    """Methods in order of the memory that they need: most of all another sequence, then the original's logits, then retain sequences."""
+    """Methods in order of the memory that they need: most of all another sequence, then the original's
+    logits, then retain sequences."""
     info = METHODS[method]
     return info.preferred_answers, info.reference_logits, method != "ga"
 
 
-def require_layout(sweep: SweepSettings, shape: ModelShape, lengths: Lengths, cluster: Cluster, file: str) -> Layout:
+def require_layout(
+    sweep: SweepSettings, shape: ModelShape, lengths: Lengths, cluster: Cluster, file: str
+) -> Layout:
     """The sweep's layout on a described cluster.
 
     Args:
@@ -105,12 +117,16 @@ def require_layout(sweep: SweepSettings, shape: ModelShape, lengths: Lengths, cl
         )
 
     def fits(candidate: TrialSettings, ranks: int) -> bool:
-        return memory_of_rank(shape, sweep.model, candidate, lengths, ranks, gpu=True).peak <= cluster.gpu_memory
+        return (
+            memory_of_rank(shape, sweep.model, candidate, lengths, ranks, gpu=True).peak <= cluster.gpu_memory
+        )
 
     memory = memory_of_rank(shape, sweep.model, trial, lengths, workers, gpu=True)
     smallest = _smallest(fits, trial, cluster.gpus)
     if memory.peak > cluster.gpu_memory:
-        raise _refusal(sweep, shape, trial, memory, cluster, file, list(_nearest(fits, trial, workers, cluster.gpus)))
+        raise _refusal(
+            sweep, shape, trial, memory, cluster, file, list(_nearest(fits, trial, workers, cluster.gpus))
+        )
     resources = sweep.resources.model_copy(update={"gpus_per_worker": 1.0})
     capacity: Capacity = capacity_of(cluster.nodes(resources.cpus_per_worker), resources)
     return Layout(memory, layout(capacity, workers), smallest or workers)
@@ -165,25 +181,39 @@ def _nearest(fits: Fits, trial: TrialSettings, workers: int, most: int) -> Itera
     smallest = _smallest(fits, frugal, most)
     if smallest is not None:
         yield (
-            "trial.engine.inference to lockstep, trial.engine.activation_checkpointing to true, trial.optimizer.micro_batch to 1"
-            f" and resources.workers_per_trial to {workers if fits(frugal, workers) else smallest}"
+            "trial.engine.inference to lockstep, trial.engine.activation_checkpointing to true,"
+            " trial.optimizer.micro_batch to 1 and resources.workers_per_trial to"
+            f" {workers if fits(frugal, workers) else smallest}"
         )
 
 
 def _refusal(
-    sweep: SweepSettings, shape: ModelShape, trial: TrialSettings, memory: RankMemory, cluster: Cluster, file: str, nearest: Sequence[str]
+    sweep: SweepSettings,
+    shape: ModelShape,
+    trial: TrialSettings,
+    memory: RankMemory,
+    cluster: Cluster,
+    file: str,
+    nearest: Sequence[str],
 ) -> UserError:
     workers = sweep.resources.workers_per_trial
     largest = max(memory.parts, key=lambda part: memory.parts[part])
     message = (
-        f"a rank of {shape.name} needs {memory.peak / GIB:.1f} GiB ({memory.worst_phase}; most of it: {largest}, "
-        f"{memory.parts[largest] / GIB:.1f} GiB) and a GPU has {cluster.gpu_memory / GIB:g} GiB"
+        f"a rank of {shape.name} needs {memory.peak / GIB:.1f} GiB ({memory.worst_phase}; most of it:"
+        f" {largest}, {memory.parts[largest] / GIB:.1f} GiB) and a GPU has {cluster.gpu_memory / GIB:g} GiB"
     )
     if nearest:
         remedy, allowed = f"set {'; or '.join(nearest)}", None
         if nearest[0].startswith("resources.workers_per_trial"):
             allowed = f"at least {nearest[0].rpartition(' ')[2]} on these GPUs"
-        return UserError(message, file=file, key="resources.workers_per_trial", value=workers, allowed=allowed, remedy=remedy)
+        return UserError(
+            message,
+            file=file,
+            key="resources.workers_per_trial",
+            value=workers,
+            allowed=allowed,
+            remedy=remedy,
+        )
     frugal = _with(trial, 1, activation_checkpointing=True, inference="lockstep")
     least = memory_of_rank(shape, sweep.model, frugal, Lengths(1, 1), cluster.gpus, gpu=True).peak
     return UserError(
@@ -191,8 +221,10 @@ def _refusal(
         file=file,
         key="resources.workers_per_trial",
         value=workers,
-        allowed=f"nothing on {cluster.gpus} of these GPUs: all of them together, with lock-step inference, checkpointing and a micro-batch"
-        f" of 1, leave {least / GIB:.1f} GiB per rank",
+        allowed=(
+            f"nothing on {cluster.gpus} of these GPUs: all of them together, with lock-step inference,"
+            f" checkpointing and a micro-batch of 1, leave {least / GIB:.1f} GiB per rank"
+        ),
         remedy="plan with larger GPUs (--gpu-memory-gib) or more of them (--gpus)"
         + (", or set model.dtype to bfloat16" if sweep.model.dtype == "float32" else ""),
     )
@@ -206,4 +238,8 @@ def _largest(space: Mapping[str, Domain], key: str, default: int) -> int:
     domain = space.get(key)
     if domain is None:
         return default
-    return int(max(float(value) for value in domain.choices if isinstance(value, int | float)) if domain.choices else domain.high)
+    return int(
+        max(float(value) for value in domain.choices if isinstance(value, int | float))
+        if domain.choices
+        else domain.high
+    )

@@ -1,4 +1,5 @@
-"""The shape of a Llama-like model and how many parameters it has: what memory is counted from, without loading anything."""
+"""The shape of a Llama-like model and how many parameters it has: what memory is counted from, without
+loading anything."""
 
 import json
 from collections.abc import Mapping
@@ -74,17 +75,28 @@ class ModelShape:
             "mlp.up_proj": (wide, hidden, self.feed_forward_bias),
             "mlp.down_proj": (hidden, wide, self.feed_forward_bias),
         }
-        tensors: dict[str, tuple[int, ...]] = {f"{name}.weight": (out, into) for name, (out, into, _) in linear.items()}
+        tensors: dict[str, tuple[int, ...]] = {
+            f"{name}.weight": (out, into) for name, (out, into, _) in linear.items()
+        }
         tensors |= {f"{name}.bias": (out,) for name, (out, _, biased) in linear.items() if biased}
         tensors |= {f"{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")}
-        tensors |= {f"self_attn.{name}_norm.weight": (self.head_size,) for name in ("q", "k") if self.query_key_norms}
+        tensors |= {
+            f"self_attn.{name}_norm.weight": (self.head_size,) for name in ("q", "k") if self.query_key_norms
+        }
         return tensors
 
     @cached_property
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Sides of every parameter by its name, a tied head left out."""
-        layers = {f"model.layers.{layer}.{name}": sides for layer in range(self.layers) for name, sides in self.layer_tensors.items()}
-        around = {"model.embed_tokens.weight": (self.vocabulary, self.hidden), "model.norm.weight": (self.hidden,)}
+        layers = {
+            f"model.layers.{layer}.{name}": sides
+            for layer in range(self.layers)
+            for name, sides in self.layer_tensors.items()
+        }
+        around = {
+            "model.embed_tokens.weight": (self.vocabulary, self.hidden),
+            "model.norm.weight": (self.hidden,),
+        }
         return around | layers | ({} if self.tied else {"lm_head.weight": (self.vocabulary, self.hidden)})
 
     @property
@@ -103,11 +115,14 @@ class ModelShape:
         return max(prod(sides) for sides in self.tensors.values())
 
     def shard(self, workers: int) -> int:
-        """Elements that one of `workers` ranks holds: every tensor is cut by itself, and its last piece padded."""
+        """Elements that one of `workers` ranks holds: every tensor is cut by itself, and its last piece
+        padded."""
         return sum(-(-prod(sides) // workers) for sides in self.tensors.values())
 
 
-def _llama(name: str, hidden: int, intermediate: int, layers: int, heads: int, head_size: int, *, tied: bool) -> ModelShape:
+def _llama(
+    name: str, hidden: int, intermediate: int, layers: int, heads: int, head_size: int, *, tied: bool
+) -> ModelShape:
     return ModelShape(name, hidden, intermediate, layers, heads, 8, head_size, 128_256, tied)
 
 
@@ -124,8 +139,10 @@ def shape_of(model: ModelSettings, given: str | None = None) -> ModelShape:
     """The shape of a sweep's model, offline.
 
     Args:
-        model: The `model:` block: a folder with a config.json, `base: scratch`, or a hub id that names a known Llama.
-        given: `--model-shape`: a key of `SHORT_NAMES` or `KNOWN`, or a config.json or its folder; goes before the block.
+        model: The `model:` block: a folder with a config.json, `base: scratch`, or a hub id that names a
+            known Llama.
+        given: `--model-shape`: a key of `SHORT_NAMES` or `KNOWN`, or a config.json or its folder; goes before
+            the block.
 
     Raises:
         UserError: The shape is unknown here, or of a family whose parameters are not counted.
@@ -145,9 +162,13 @@ def shape_of(model: ModelSettings, given: str | None = None) -> ModelShape:
     assert name is not None, "the settings ask for one of both"
     if name == "scratch":
         return scratch_shape(model.scratch)
-    found = _from_path(Path(name)) or next((shape for key, shape in KNOWN.items() if key in name.lower().replace("_", "-")), None)
+    found = _from_path(Path(name)) or next(
+        (shape for key, shape in KNOWN.items() if key in name.lower().replace("_", "-")), None
+    )
     # Meta's 3.0, 3.1 and 3.3 models of one size share one shape.
-    found = found or next((KNOWN[SHORT_NAMES[size]] for size in ("8b", "70b") if f"llama-3-{size}" in name.lower()), None)
+    found = found or next(
+        (KNOWN[SHORT_NAMES[size]] for size in ("8b", "70b") if f"llama-3-{size}" in name.lower()), None
+    )
     if found is None:
         raise UserError(
             "the model's config.json cannot be read here, so its memory cannot be counted",
@@ -212,7 +233,9 @@ def shape_from_config(config: Mapping[str, Any], file: str) -> ModelShape:
             query_key_norms=family in QUERY_KEY_NORMS,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"no usable size: {error}", file=file, remedy="give the config.json that came with the model") from error
+        raise UserError(
+            f"no usable size: {error}", file=file, remedy="give the config.json that came with the model"
+        ) from error
 
 
 def _from_path(path: Path) -> ModelShape | None:
@@ -223,5 +246,7 @@ def _from_path(path: Path) -> ModelShape | None:
     try:
         config = json.loads(file.read_text())
     except ValueError as error:
-        raise UserError(f"no JSON: {error}", file=file, remedy="give the config.json that came with the model") from error
+        raise UserError(
+            f"no JSON: {error}", file=file, remedy="give the config.json that came with the model"
+        ) from error
     return shape_from_config(config, str(file))

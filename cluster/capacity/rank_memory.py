@@ -1,8 +1,10 @@
-"""Memory of one rank of a trial under ZeRO-3, counted buffer by buffer from the code that allocates them. No torch, no ray.
+"""Memory of one rank of a trial under ZeRO-3, counted buffer by buffer from the code that allocates them. No
+torch, no ray.
 
-A trial goes through phases whose buffers do not exist together; its need is that of the worst. Every number is in bytes.
-What is counted follows `trainables/engine/zero3_engine.py` and DeepSpeed 0.19's `runtime/zero/stage3.py`; deviations are at most
-some per cent of the model. Offloading (`deepspeed: {zero_optimization: {offload_*}}`) is not counted.
+A trial goes through phases whose buffers do not exist together; its need is that of the worst. Every number
+is in bytes. What is counted follows `trainables/engine/zero3_engine.py` and DeepSpeed 0.19's
+`runtime/zero/stage3.py`; deviations are at most some per cent of the model. Offloading
+(`deepspeed: {zero_optimization: {offload_*}}`) is not counted.
 """
 
 from collections.abc import Mapping
@@ -19,13 +21,15 @@ from search_spaces.settings.trial_settings import TrialSettings
 
 GIB = 1024**3
 GATHER_ELEMENTS = 64 * 1024**2
-"""As in `trainables/engine/zero3_engine.py`: whole tensors are put together in bundles of at least so many elements."""
+"""As in `trainables/engine/zero3_engine.py`: whole tensors are put together in bundles of at least so many
+elements."""
 GPU_FRAMEWORK = 2 * GIB
-"""CUDA context, NCCL's buffers, cuBLAS' workspace: 1.3 GiB on an H100 with one rank. The rest is for holes of PyTorch's allocator, which
-held up to a quarter more than the peak there, and gives that up before it runs out."""
+"""CUDA context, NCCL's buffers, cuBLAS' workspace: 1.3 GiB on an H100 with one rank. The rest is for holes of
+PyTorch's allocator, which held up to a quarter more than the peak there, and gives that up before it runs
+out."""
 CPU_FRAMEWORK = 77 * 1024**2
-"""What a trial of a model without weights adds to a worker that has imported everything: modules loaded late, code, data.
-Measured with a 32-wide model on two ranks."""
+"""What a trial of a model without weights adds to a worker that has imported everything: modules loaded late,
+code, data. Measured with a 32-wide model on two ranks."""
 CPU_PROCESS = 560 * 1024**2
 """A worker before its engine: Python, torch, transformers, deepspeed. Measured."""
 
@@ -124,7 +128,9 @@ class _Sizes:
     @property
     def reference(self) -> bool:
         """Whether steps need the original model's logits."""
-        return METHODS[self.trial.forget.method].reference_logits or (self.trial.retain.loss == "kl" and self.trial.forget.method != "ga")
+        return METHODS[self.trial.forget.method].reference_logits or (
+            self.trial.retain.loss == "kl" and self.trial.forget.method != "ga"
+        )
 
     def zero(self, key: str, default: int) -> int:
         """A setting of DeepSpeed's `zero_optimization` block."""
@@ -133,14 +139,21 @@ class _Sizes:
 
     @property
     def bucket(self) -> int:
-        """Elements of the bucket in which gradients wait for their reduction: on a CPU only pages that are written to count."""
+        """Elements of the bucket in which gradients wait for their reduction: on a CPU only pages that are
+        written to count."""
         trained = sum(self.trained.values())
         size = self.zero("reduce_bucket_size", reduce_bucket(trained))
         return size if self.gpu else min(size, trained)
 
 
 def memory_of_rank(
-    shape: ModelShape, model: ModelSettings, trial: TrialSettings, lengths: Lengths, workers: int, *, gpu: bool
+    shape: ModelShape,
+    model: ModelSettings,
+    trial: TrialSettings,
+    lengths: Lengths,
+    workers: int,
+    *,
+    gpu: bool,
 ) -> RankMemory:
     """What one rank of a trial needs.
 
@@ -168,7 +181,9 @@ def memory_of_rank(
         "evaluation and beliefs": (between if sizes.gathered else resident) | _inference(sizes),
         "saving": between | _saving(sizes),
     }
-    return RankMemory({name: {part: size for part, size in parts.items() if size} for name, parts in phases.items()})
+    return RankMemory(
+        {name: {part: size for part, size in parts.items() if size} for name, parts in phases.items()}
+    )
 
 
 def _framework(sizes: _Sizes) -> dict[str, int]:
@@ -205,8 +220,9 @@ def _resident(sizes: _Sizes) -> dict[str, int]:
 def _kept_heap(sizes: _Sizes) -> dict[str, int]:
     """What a CPU process keeps of the forward and backward pass after it.
 
-    glibc gives tensors back to the system only where they are larger than its threshold, which grows to 32 MiB as such tensors are freed;
-    smaller ones leave holes in the heap that later, larger buffers do not fit into. A GPU's allocator reuses its blocks.
+    glibc gives tensors back to the system only where they are larger than its threshold, which grows to 32
+    MiB as such tensors are freed; smaller ones leave holes in the heap that later, larger buffers do not fit
+    into. A GPU's allocator reuses its blocks.
     """
     if sizes.gpu or sizes.shape.largest_tensor * sizes.word > _LARGEST_HEAP_TENSOR:
         return {}
@@ -216,8 +232,8 @@ def _kept_heap(sizes: _Sizes) -> dict[str, int]:
 def _live(sizes: _Sizes) -> int:
     """Bytes of parameters that are whole at a time in a forward and backward pass.
 
-    A parameter stays whole between its forward and its backward where fewer elements than DeepSpeed's reuse distance are used in between:
-    the last half of that distance.
+    A parameter stays whole between its forward and its backward where fewer elements than DeepSpeed's reuse
+    distance are used in between: the last half of that distance.
     """
     if sizes.workers == 1:
         return 0  # the shard is the parameter
@@ -230,7 +246,9 @@ def _fetching(sizes: _Sizes) -> int:
     """Bytes of the buffer that parameters are fetched ahead into, before they are copied out of it."""
     if sizes.workers == 1:
         return 0
-    return min(sizes.shape.parameters, sizes.zero("stage3_prefetch_bucket_size", _PREFETCH_BUCKET)) * sizes.word
+    return (
+        min(sizes.shape.parameters, sizes.zero("stage3_prefetch_bucket_size", _PREFETCH_BUCKET)) * sizes.word
+    )
 
 
 def _training(sizes: _Sizes) -> dict[str, int]:
@@ -248,7 +266,8 @@ def _training(sizes: _Sizes) -> dict[str, int]:
 
 
 def _logit_bytes(sizes: _Sizes) -> int:
-    """Bytes per logit of a head chunk: float32 logits, their softmax and one temporary; more of them with beliefs or a reference."""
+    """Bytes per logit of a head chunk: float32 logits, their softmax and one temporary; more of them with
+    beliefs or a reference."""
     half = sizes.word if sizes.word == 2 else 0
     if sizes.trial.token_beliefs:
         return 20 + half  # logits, log-probabilities, scores, belief, and the masks of the top tokens
@@ -262,7 +281,9 @@ def _sequences(sizes: _Sizes) -> tuple[int, int]:
     samples = trial.sequence_belief.num_samples if trial.sequence_beliefs else 0
     retain = trial.retain.loss != "none" and trial.forget.method != "ga"
     preferred = METHODS[trial.forget.method].preferred_answers
-    longest = max(sizes.lengths.sequence, sizes.lengths.prompt + trial.sequence_belief.max_new_tokens if samples else 0)
+    longest = max(
+        sizes.lengths.sequence, sizes.lengths.prompt + trial.sequence_belief.max_new_tokens if samples else 0
+    )
     if trial.forget.method == "altpo":
         longest = max(longest, sizes.lengths.prompt + trial.forget.preferred.max_new_tokens)
     return pairs * (1 + samples + preferred + retain), longest
@@ -274,7 +295,8 @@ def _rows(sizes: _Sizes) -> int:
 
 
 def activation_bytes(sizes: _Sizes) -> int:
-    """What the forward pass keeps for the backward pass: all layers, or their inputs and one layer at a time when checkpointing."""
+    """What the forward pass keeps for the backward pass: all layers, or their inputs and one layer at a time
+    when checkpointing."""
     layer = _rows(sizes) * _layer_bytes(sizes)
     inputs = _rows(sizes) * sizes.shape.hidden * sizes.word
     if sizes.trial.engine.activation_checkpointing:
@@ -285,13 +307,16 @@ def activation_bytes(sizes: _Sizes) -> int:
 def _layer_bytes(sizes: _Sizes) -> int:
     """Bytes per token that one decoder layer of transformers' Llama saves for its backward pass."""
     shape, word = sizes.shape, sizes.word
-    # Each norm: its input, the normalised and the scaled one; in half precision also a float32 copy that the mean of squares needs.
+    # Each norm: its input, the normalised and the scaled one; in half precision also a float32 copy that the
+    # mean of squares needs.
     norms = 2 * shape.hidden * (3 * word + (4 if word == 2 else 0))
-    # Queries, keys and values (repeated for every query head), the output and its copy in the layout of the output projection.
+    # Queries, keys and values (repeated for every query head), the output and its copy in the layout of the
+    # output projection.
     attention = 5 * shape.query_width * word
     # Gate, its activation, up, and their product.
     feed_forward = 4 * shape.intermediate * word
-    # Eager attention holds probabilities, in float32 before they are rounded; the other kernels recompute them.
+    # Eager attention holds probabilities, in float32 before they are rounded; the other kernels recompute
+    # them.
     probabilities = shape.heads * _sequences(sizes)[1] * (4 + 2 * word) if sizes.eager else 0
     return norms + attention + feed_forward + probabilities
 
@@ -307,13 +332,19 @@ def _reduction(sizes: _Sizes) -> dict[str, int]:
 
 
 def _optimizer_step(sizes: _Sizes) -> dict[str, int]:
-    return {"optimizer temporaries": min(sizes.trained_shard, sizes.zero("sub_group_size", _SUB_GROUP)) * _STEP_BYTES}
+    return {
+        "optimizer temporaries": min(sizes.trained_shard, sizes.zero("sub_group_size", _SUB_GROUP))
+        * _STEP_BYTES
+    }
 
 
 def _gathering(sizes: _Sizes) -> int:
-    """Bytes of a bundle of whole tensors: this rank's part, everyone's (in a second buffer with gloo), and one tensor cut out of it."""
+    """Bytes of a bundle of whole tensors: this rank's part, everyone's (in a second buffer with gloo), and
+    one tensor cut out of it."""
     bundle = min(sizes.shape.parameters, GATHER_ELEMENTS + sizes.shape.largest_tensor)
-    return sizes.word * (bundle * (1 if sizes.gpu else 2) + bundle // sizes.workers + sizes.shape.largest_tensor)
+    return sizes.word * (
+        bundle * (1 if sizes.gpu else 2) + bundle // sizes.workers + sizes.shape.largest_tensor
+    )
 
 
 def _saving(sizes: _Sizes) -> dict[str, int]:
@@ -326,17 +357,29 @@ def _inference(sizes: _Sizes) -> dict[str, int]:
     shape, word, trial = sizes.shape, sizes.word, sizes.trial
     gathering = _gathering(sizes)
     batch = trial.engine.evaluation_batch
-    length = sizes.lengths.prompt + trial.sequence_belief.max_new_tokens if trial.sequence_beliefs else sizes.lengths.sequence
+    length = (
+        sizes.lengths.prompt + trial.sequence_belief.max_new_tokens
+        if trial.sequence_beliefs
+        else sizes.lengths.sequence
+    )
     length = max(length, sizes.lengths.sequence)
     # A cache grows by copying one layer at a time.
     cache = batch * length * 2 * shape.key_value_width * word * (shape.layers + 1)
     passing = batch * length * (3 * shape.intermediate + 4 * shape.hidden) * word
     # Logits of the newest tokens with scores, noise and its logarithm, or a chunk of answer rows.
     logits = max(batch * 20, min(sizes.head_chunk, batch * length) * 12) * shape.vocabulary
-    working = cache + passing + logits + (0 if sizes.gathered else _live(sizes) + _fetching(sizes) + sizes.trained_shard * word)
+    working = (
+        cache
+        + passing
+        + logits
+        + (0 if sizes.gathered else _live(sizes) + _fetching(sizes) + sizes.trained_shard * word)
+    )
     if gathering >= working and sizes.gathered:
         return {"gathering the full copy": gathering}
     parts = {"key-value cache": cache, "activations": passing, "head chunk": logits}
     if not sizes.gathered:
-        parts |= {"gathered weights": _live(sizes) + _fetching(sizes), "policy's shards set aside": sizes.trained_shard * word}
+        parts |= {
+            "gathered weights": _live(sizes) + _fetching(sizes),
+            "policy's shards set aside": sizes.trained_shard * word,
+        }
     return parts

@@ -9,14 +9,19 @@ from search_spaces.settings.trial_settings import TrialSettings
 
 
 def trained_tensors(shape: ModelShape, trial: TrialSettings) -> Mapping[str, int]:
-    """Elements of each trained parameter by name: those that `trainables/engine/trained_parameters.py` leaves with a gradient.
+    """Elements of each trained parameter by name: those that `trainables/engine/trained_parameters.py` leaves
+    with a gradient.
 
     Patterns that name nothing of a Llama count as all of it, so that nothing is promised too small.
     """
     whole = {name: prod(sides) for name, sides in shape.tensors.items()}
     if trial.lora.rank:
         return adapters(shape, trial)
-    chosen = {name: size for name, size in whole.items() if any(re.fullmatch(pattern, name) for pattern in trial.trained)}
+    chosen = {
+        name: size
+        for name, size in whole.items()
+        if any(re.fullmatch(pattern, name) for pattern in trial.trained)
+    }
     return chosen or whole
 
 

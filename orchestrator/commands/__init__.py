@@ -1,1 +1,2 @@
-"""The commands of `lethe`, by what one wants: each module is read by `orchestrator.cli` and imports what is heavy inside its functions."""
+"""The commands of `lethe`, by what one wants: each module is read by `orchestrator.cli` and imports what is
+heavy inside its functions."""

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.commands.options import AsJson, Overrides, Storage, TrackingUri, app, load, open_named, print_json, screen, user_errors
+from orchestrator.commands.options import (
+    AsJson,
+    Overrides,
+    Storage,
+    TrackingUri,
+    app,
+    load,
+    open_named,
+    print_json,
+    screen,
+    user_errors,
+)
 from orchestrator.commands.run import sweep_run
 from search_spaces.user_errors import UserError
 
@@ -19,28 +30,52 @@ EVERYTHING = "leak,paraphrase,prefix,relearn,quantise"
 
 @app.command(rich_help_panel="Out of a sweep")
 def audit(
-    sweep: Annotated[str | None, typer.Argument(metavar="SWEEP", help="Name of a sweep; none with --model.")] = None,
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="SWEEP", help="Name of a sweep; none with --model.")
+    ] = None,
     trial: Annotated[
-        str, typer.Option("--trial", help='front, knee, t0007, t0007@2 (on the front or not), or conditions such as "utility>=0.5".')
+        str,
+        typer.Option(
+            "--trial",
+            help='front, knee, t0007, t0007@2 (on the front or not), or conditions such as "utility>=0.5".',
+        ),
     ] = "front",
-    front: Annotated[bool, typer.Option("--front", help="All members of the front, as when --trial is left out.")] = False,
-    model: Annotated[str | None, typer.Option("--model", metavar="FOLDER", help="Audit this folder or hub model, of no sweep.")] = None,
-    data: Annotated[str | None, typer.Option("--data", metavar="FILE", help="With --model: the sweep file that names the data.")] = None,
-    probes: Annotated[str, typer.Option("--probes", help="Which probes; `judge` is made only when named.")] = EVERYTHING,
+    front: Annotated[
+        bool, typer.Option("--front", help="All members of the front, as when --trial is left out.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="FOLDER", help="Audit this folder or hub model, of no sweep."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="FILE", help="With --model: the sweep file that names the data."),
+    ] = None,
+    probes: Annotated[
+        str, typer.Option("--probes", help="Which probes; `judge` is made only when named.")
+    ] = EVERYTHING,
     overrides: Overrides = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Probe models for what looks forgotten and is not: drawn answers, other wordings, prefixes, relearning, rounded weights."""
+    """Probe models for what looks forgotten and is not: drawn answers, other wordings, prefixes, relearning,
+    rounded weights."""
     with user_errors():
         if (sweep is None) == (model is None):
-            raise UserError("give one of the two", key="SWEEP, --model", value=f"{sweep}, {model}", remedy="name a sweep, or a model")
+            raise UserError(
+                "give one of the two",
+                key="SWEEP, --model",
+                value=f"{sweep}, {model}",
+                remedy="name a sweep, or a model",
+            )
         if model is not None:
             audits, where = _audit_folder(model, data, probes, overrides, storage, as_json)
         else:
             assert sweep is not None
-            audits, where = _audit_sweep(sweep, "front" if front else trial, probes, overrides, storage, tracking_uri, as_json)
+            audits, where = _audit_sweep(
+                sweep, "front" if front else trial, probes, overrides, storage, tracking_uri, as_json
+            )
         if as_json:
             from orchestrator.terminal.audit_tables import audits_json
 
@@ -53,7 +88,13 @@ def audit(
 
 
 def _audit_sweep(
-    name: str, picked: str, probes: str, overrides: list[str] | None, storage: Path | None, tracking_uri: str | None, as_json: bool
+    name: str,
+    picked: str,
+    probes: str,
+    overrides: list[str] | None,
+    storage: Path | None,
+    tracking_uri: str | None,
+    as_json: bool,
 ) -> "tuple[list[Audit], str]":
     from orchestrator.followups.model_export import find_weights
     from orchestrator.pareto.front import build_front
@@ -66,7 +107,10 @@ def _audit_sweep(
     evaluation = _asked(with_probe_settings(settings, overrides or ()), probes)
     records, criteria = study.records(), criteria_of(settings)
     if picked == "front":
-        chosen = [ChosenRung(member.record, member.rung) for member in select_members(build_front(records, criteria), picked)]
+        chosen = [
+            ChosenRung(member.record, member.rung)
+            for member in select_members(build_front(records, criteria), picked)
+        ]
     else:
         chosen = [choose_rung(records, criteria, picked, "--trial")]
     # Before anything is started: what is not there cannot be audited.
@@ -77,13 +121,23 @@ def _audit_sweep(
 
 
 def _audit_folder(
-    model: str, data: str | None, probes: str, overrides: list[str] | None, storage: Path | None, as_json: bool
+    model: str,
+    data: str | None,
+    probes: str,
+    overrides: list[str] | None,
+    storage: Path | None,
+    as_json: bool,
 ) -> "tuple[list[Audit], str]":
     from orchestrator.storage.followup_records import Subject
     from search_spaces.paths import is_local, resolved
 
     if data is None:
-        raise UserError("the data is missing", key="--data", value=data, remedy="give a sweep file: its data, model and evaluation count")
+        raise UserError(
+            "the data is missing",
+            key="--data",
+            value=data,
+            remedy="give a sweep file: its data, model and evaluation count",
+        )
     place = str(resolved(model, "--model")) if is_local(model) else model
     settings = load(data, [*(overrides or ()), f"model.target={place}"], None)
     # A folder of its own, beside the sweeps.
@@ -113,6 +167,11 @@ def _asked(settings: "SweepSettings", probes: str) -> "EvaluationSettings":
         remedy = "add --set evaluation.probe.judge.url=http://127.0.0.1:8000/v1"
         raise UserError("nobody is named who judges", key="--probes", value=probes, remedy=remedy)
     if "quantise" in names and settings.trial.engine.inference == "lockstep":
-        raise UserError("rounding needs a full copy of the model", key="--probes", value=probes, remedy="leave quantise out")
+        raise UserError(
+            "rounding needs a full copy of the model",
+            key="--probes",
+            value=probes,
+            remedy="leave quantise out",
+        )
     # Only what probes are about: fluency and bands have been measured.
     return EvaluationSettings(probes=names, probe=settings.evaluation.probe)

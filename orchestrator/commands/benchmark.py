@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.commands.export import tracking_store
-from orchestrator.commands.options import AsJson, Storage, Sweep, TrackingUri, app, open_named, print_json, screen, user_errors
+from orchestrator.commands.options import (
+    AsJson,
+    Storage,
+    Sweep,
+    TrackingUri,
+    app,
+    open_named,
+    print_json,
+    screen,
+    user_errors,
+)
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -16,18 +26,31 @@ if TYPE_CHECKING:
 @app.command(rich_help_panel="Out of a sweep")
 def benchmark(
     sweep: Sweep,
-    tasks: Annotated[str, typer.Option("--tasks", help="Names of lm-eval's tasks, separated by commas: mmlu, arc_easy, gsm8k, ...")],
-    trial: Annotated[str, typer.Option("--trial", help='knee, t0007, t0007@2, or conditions such as "utility>=0.5".')] = "knee",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most items per task; all when left out.")] = None,
+    tasks: Annotated[
+        str,
+        typer.Option(
+            "--tasks", help="Names of lm-eval's tasks, separated by commas: mmlu, arc_easy, gsm8k, ..."
+        ),
+    ],
+    trial: Annotated[
+        str, typer.Option("--trial", help='knee, t0007, t0007@2, or conditions such as "utility>=0.5".')
+    ] = "knee",
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Most items per task; all when left out.")
+    ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Items per forward pass.")] = 8,
     task_folder: Annotated[
-        Path | None, typer.Option("--task-folder", exists=True, file_okay=False, help="Folder with task files of your own.")
+        Path | None,
+        typer.Option(
+            "--task-folder", exists=True, file_okay=False, help="Folder with task files of your own."
+        ),
     ] = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run public benchmarks (lm-eval) on a model of the front, beside the original: what did unlearning cost elsewhere?"""
+    """Run public benchmarks (lm-eval) on a model of the front, beside the original: what did unlearning cost
+    elsewhere?"""
     with user_errors():
         from orchestrator.followups.lm_eval_harness import BenchmarkRequest, check_tasks, evaluated
         from orchestrator.followups.model_export import find_weights
@@ -36,12 +59,19 @@ def benchmark(
         from orchestrator.storage.baselines import read_baselines
         from orchestrator.tracking.tracked_sweep import add_metrics
 
-        asked = BenchmarkRequest(tuple(name.strip() for name in tasks.split(",") if name.strip()), limit, batch, task_folder)
+        asked = BenchmarkRequest(
+            tuple(name.strip() for name in tasks.split(",") if name.strip()), limit, batch, task_folder
+        )
         check_tasks(asked)
         folder, settings, study = open_named(sweep, storage)
         chosen = choose_rung(study.records(), criteria_of(settings), trial, "--trial")
-        models = {"original": read_baselines(folder)["original"].folder, chosen.name: str(find_weights(folder, chosen))}
-        scores = {name: evaluated(folder, name, weights, settings.model, asked) for name, weights in models.items()}
+        models = {
+            "original": read_baselines(folder)["original"].folder,
+            chosen.name: str(find_weights(folder, chosen)),
+        }
+        scores = {
+            name: evaluated(folder, name, weights, settings.model, asked) for name, weights in models.items()
+        }
         if as_json:
             print_json(scores)
         else:

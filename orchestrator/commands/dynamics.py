@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.commands.options import AsJson, Storage, app, load, load_data, open_named, print_json, screen, user_errors
+from orchestrator.commands.options import (
+    AsJson,
+    Storage,
+    app,
+    load,
+    load_data,
+    open_named,
+    print_json,
+    screen,
+    user_errors,
+)
 from orchestrator.commands.run import sweep_run
 from search_spaces.user_errors import UserError
 
@@ -20,14 +30,27 @@ USUAL_FORMAT = "ga,npo,wga,wga+token,wga+sequence"
 
 @app.command(rich_help_panel="Look inside")
 def dynamics(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP|FILE", help="Name of a sweep, or a sweep file, whose models are prepared.")],
-    at: Annotated[str, typer.Option("--at", help="The policy: original, or a rung such as knee, t0007, t0007@2.")] = "original",
-    losses: Annotated[str, typer.Option("--losses", help="Methods, each with its beliefs behind a plus sign.")] = USUAL_FORMAT,
-    output: Annotated[Path | None, typer.Option("--out", metavar="FILE.png", help="Picture to draw [default: beside the sweep].")] = None,
+    sweep: Annotated[
+        str,
+        typer.Argument(
+            metavar="SWEEP|FILE", help="Name of a sweep, or a sweep file, whose models are prepared."
+        ),
+    ],
+    at: Annotated[
+        str, typer.Option("--at", help="The policy: original, or a rung such as knee, t0007, t0007@2.")
+    ] = "original",
+    losses: Annotated[
+        str, typer.Option("--losses", help="Methods, each with its beliefs behind a plus sign.")
+    ] = USUAL_FORMAT,
+    output: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE.png", help="Picture to draw [default: beside the sweep]."),
+    ] = None,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict what one unlearning step does to other answers (AKG), and take it: targets, rephrasings, likelihood bands, unrelated text."""
+    """Predict what one unlearning step does to other answers (AKG), and take it: targets, rephrasings,
+    likelihood bands, unrelated text."""
     with user_errors():
         from orchestrator.report.dynamics_picture import draw_dynamics
         from orchestrator.terminal.dynamics_tables import show_dynamics
@@ -80,7 +103,12 @@ def _of_sweep(sweep: str, at: str, storage: Path | None) -> _LookedAt:
     folder, settings, study = open_named(sweep, storage)
     original = read_baselines(folder).get("original")
     if original is None:
-        raise UserError("the sweep has no measured models yet", key="SWEEP", value=sweep, remedy="give its file, and they are prepared")
+        raise UserError(
+            "the sweep has no measured models yet",
+            key="SWEEP",
+            value=sweep,
+            remedy="give its file, and they are prepared",
+        )
     if at == "original":
         return _LookedAt(settings, folder, original, original.folder, at)
     chosen = choose_rung(study.records(), criteria_of(settings), at, "--at")
@@ -88,9 +116,12 @@ def _of_sweep(sweep: str, at: str, storage: Path | None) -> _LookedAt:
 
 
 def _of_file(file: str, at: str, storage: Path | None) -> _LookedAt:
-    """The original model of a sweep file, prepared and measured where that is still to do; no trial is run."""
+    """The original model of a sweep file, prepared and measured where that is still to do; no trial is
+    run."""
     if at != "original":
-        raise UserError("a file has no rungs", key="--at", value=at, remedy="run the sweep, and give its name")
+        raise UserError(
+            "a file has no rungs", key="--at", value=at, remedy="run the sweep, and give its name"
+        )
     settings = load(file, None, None)
     load_data(settings, file)
     with sweep_run(settings, file, storage, None, quiet_stdout=True) as run:
@@ -102,18 +133,30 @@ def parse_losses(text: str) -> tuple[tuple[str, str], ...]:
     """`wga,wga+token+sequence` -> pairs of method and beliefs.
 
     Raises:
-        UserError: There is no such method, or beliefs do not compose with it, or one step of it needs more than a policy.
+        UserError: There is no such method, or beliefs do not compose with it, or one step of it needs more
+            than a policy.
     """
     from search_spaces.catalogue.method_catalogue import METHODS
 
-    fit = [name for name, info in METHODS.items() if not (info.reference_logits or info.preferred_answers or info.activations)]
+    fit = [
+        name
+        for name, info in METHODS.items()
+        if not (info.reference_logits or info.preferred_answers or info.activations)
+    ]
     pairs = []
     for loss in text.split(","):
         method, _, beliefs = loss.strip().partition("+")
-        kinds = ("token", "sequence", "token+sequence") if method in fit and METHODS[method].token_beliefs else ("sequence",)
+        kinds = (
+            ("token", "sequence", "token+sequence")
+            if method in fit and METHODS[method].token_beliefs
+            else ("sequence",)
+        )
         if method not in fit or beliefs not in ("", *kinds):
             raise UserError(
-                "no such loss", key="--losses", value=loss.strip(), allowed=f"{', '.join(fit)}, with +token, +sequence or both behind it"
+                "no such loss",
+                key="--losses",
+                value=loss.strip(),
+                allowed=f"{', '.join(fit)}, with +token, +sequence or both behind it",
             )
         pairs.append((method, beliefs or "none"))
     return tuple(pairs)

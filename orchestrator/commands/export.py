@@ -23,9 +23,16 @@ PANEL = "Out of a sweep"
 @app.command(rich_help_panel=PANEL)
 def export(
     sweep: Sweep,
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist, or be empty.")],
-    trial: Annotated[str, typer.Option("--trial", help='knee, t0007, t0007@2, or conditions such as "utility>=0.5".')] = "knee",
-    register: Annotated[str | None, typer.Option("--register", metavar="NAME", help="Also register it in MLflow under this name.")] = None,
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist, or be empty.")
+    ],
+    trial: Annotated[
+        str, typer.Option("--trial", help='knee, t0007, t0007@2, or conditions such as "utility>=0.5".')
+    ] = "knee",
+    register: Annotated[
+        str | None,
+        typer.Option("--register", metavar="NAME", help="Also register it in MLflow under this name."),
+    ] = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -59,7 +66,9 @@ def export(
 
             values = objective_values(chosen.metrics, objectives_of(settings), "test") or {}
             tags = {f"test.{name}": repr(value) for name, value in values.items()}
-            entry = RegistryEntry(register, sweep, _identity(folder), chosen.record.trial_id, chosen.rung, tags)
+            entry = RegistryEntry(
+                register, sweep, _identity(folder), chosen.record.trial_id, chosen.rung, tags
+            )
             version = register_model(uri, EXPERIMENT, entry, output)
             screen().print(f"registered: models:/{register}/{version}", highlight=False, soft_wrap=True)
 
@@ -67,10 +76,22 @@ def export(
 @app.command(rich_help_panel=PANEL)
 def reproduce(
     sweep: Sweep,
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Trial such as t0003; with --weights, also a rung such as t0003@2.")],
-    from_mlflow: Annotated[bool, typer.Option("--from-mlflow", help="Read it from MLflow even where the sweep's folder is.")] = False,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="ZeRO-3 workers in place of the sweep's.")] = None,
-    weights: Annotated[Path | None, typer.Option("--weights", metavar="FOLDER", help="Also write the weights of its kept rungs.")] = None,
+    trial: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRIAL", help="Trial such as t0003; with --weights, also a rung such as t0003@2."
+        ),
+    ],
+    from_mlflow: Annotated[
+        bool, typer.Option("--from-mlflow", help="Read it from MLflow even where the sweep's folder is.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="ZeRO-3 workers in place of the sweep's.")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", metavar="FOLDER", help="Also write the weights of its kept rungs."),
+    ] = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -94,10 +115,18 @@ def reproduce(
         named = again.model_copy(update={"name": f"reproductions/{sweep}-{record.trial_id}"})
         kept_rung = int(trial.partition("@")[2]) if "@" in trial else len(record.rungs)
         with sweep_run(named, str(folder.settings), storage, uri) as run:
-            outcome = run.reproduce(record, None if weights is None else weights.resolve(), kept_rung if weights else None)
-            shutil.rmtree(run.folder.path, ignore_errors=True)  # only the log of a run without an outcome is of use
+            outcome = run.reproduce(
+                record, None if weights is None else weights.resolve(), kept_rung if weights else None
+            )
+            shutil.rmtree(
+                run.folder.path, ignore_errors=True
+            )  # only the log of a run without an outcome is of use
         found = compare(record, outcome)
-        origins = compare_origins(tracked.tags, provenance() | digest, (then, again.resources.workers_per_trial)) if tracked else []
+        origins = (
+            compare_origins(tracked.tags, provenance() | digest, (then, again.resources.workers_per_trial))
+            if tracked
+            else []
+        )
         for line in told(record, found, origins):
             screen().print(line, highlight=False, soft_wrap=True)
         if tracked is None:
@@ -109,7 +138,8 @@ def reproduce(
 def _recorded(
     folder: "SweepFolder", trial: str, uri: str, storage: Path | None, *, from_mlflow: bool
 ) -> "tuple[SweepSettings, TrialRecord, TrackedSweep | None]":
-    """A trial from the study's journal, or from MLflow where there is none; and what MLflow knows of the sweep's origins."""
+    """A trial from the study's journal, or from MLflow where there is none; and what MLflow knows of the
+    sweep's origins."""
     from orchestrator.pareto.member_selection import find_trial
     from orchestrator.tracking.tracked_sweep import read_tracked_sweep, read_tracked_trials
     from orchestrator.tracking.tracking_store import EXPERIMENT
@@ -124,14 +154,26 @@ def _recorded(
     name, _, rung = trial.partition("@")
     record = find_trial(records, name, "TRIAL")
     if not record.ended:
-        raise UserError("the trial is still running", key="TRIAL", value=trial, remedy="wait for its end: see `lethe status`")
+        raise UserError(
+            "the trial is still running",
+            key="TRIAL",
+            value=trial,
+            remedy="wait for its end: see `lethe status`",
+        )
     if rung and (not rung.isdigit() or not 1 <= int(rung) <= len(record.rungs)):
-        raise UserError("the trial has no such rung", key="TRIAL", value=trial, allowed=f"{name}@1 to {name}@{len(record.rungs)}")
+        raise UserError(
+            "the trial has no such rung",
+            key="TRIAL",
+            value=trial,
+            allowed=f"{name}@1 to {name}@{len(record.rungs)}",
+        )
     return settings, record, tracked
 
 
 def _with_workers(settings: "SweepSettings", workers: int) -> "SweepSettings":
-    return settings.model_copy(update={"resources": settings.resources.model_copy(update={"workers_per_trial": workers})})
+    return settings.model_copy(
+        update={"resources": settings.resources.model_copy(update={"workers_per_trial": workers})}
+    )
 
 
 def tracking_store(given: str | None, folder: "SweepFolder") -> str:

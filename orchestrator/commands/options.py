@@ -1,4 +1,5 @@
-"""What all commands share: the app, their common options, one message per mistake, and how a sweep is found."""
+"""What all commands share: the app, their common options, one message per mistake, and how a sweep is
+found."""
 
 import json
 import sys
@@ -27,17 +28,28 @@ app = typer.Typer(
 )
 
 File = Annotated[
-    str, typer.Argument(metavar="FILE", help="Sweep file (YAML); a bare name such as quickstart.yaml is looked up among the shipped ones.")
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="Sweep file (YAML); a bare name such as quickstart.yaml is looked up among the shipped ones.",
+    ),
 ]
 Sweep = Annotated[str, typer.Argument(metavar="SWEEP", help="Name of a sweep.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one dotted key of the file; may be repeated.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one dotted key of the file; may be repeated."),
 ]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the sweep in place of the file's.")]
-Storage = Annotated[Path | None, typer.Option("--storage", help="Folder of all sweeps [default: $LETHE_STORAGE or ./lethe-runs].")]
+Storage = Annotated[
+    Path | None,
+    typer.Option("--storage", help="Folder of all sweeps [default: $LETHE_STORAGE or ./lethe-runs]."),
+]
 TrackingUri = Annotated[
     str | None,
-    typer.Option("--tracking-uri", help="MLflow server or store [default: $MLFLOW_TRACKING_URI or a SQLite file in the storage folder]."),
+    typer.Option(
+        "--tracking-uri",
+        help="MLflow server or store [default: $MLFLOW_TRACKING_URI or a SQLite file in the storage folder].",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -4,7 +4,18 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.options import File, Name, Overrides, Storage, app, load, load_data, open_named, screen, user_errors
+from orchestrator.commands.options import (
+    File,
+    Name,
+    Overrides,
+    Storage,
+    app,
+    load,
+    load_data,
+    open_named,
+    screen,
+    user_errors,
+)
 
 PANEL = "Before a sweep"
 
@@ -17,7 +28,9 @@ def validate(file: File, overrides: Overrides = None, name: Name = None) -> None
         benchmark = load_data(sweep, file)
         examples = f"{len(benchmark.forget)} forget, {len(benchmark.retain)} retain examples"
         screen().print(
-            f"{file}: valid. {sweep.search.trials} trials over {len(sweep.space)} keys; {examples}.", highlight=False, soft_wrap=True
+            f"{file}: valid. {sweep.search.trials} trials over {len(sweep.space)} keys; {examples}.",
+            highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -27,21 +40,37 @@ def plan(
     overrides: Overrides = None,
     name: Name = None,
     storage: Storage = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="Plan for so many GPUs that are not here.")] = None,
-    gpu_memory_gib: Annotated[float, typer.Option("--gpu-memory-gib", min=1, help="Memory of each GPU in GiB.")] = 80.0,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, help="Plan for so many GPUs that are not here.")
+    ] = None,
+    gpu_memory_gib: Annotated[
+        float, typer.Option("--gpu-memory-gib", min=1, help="Memory of each GPU in GiB.")
+    ] = 80.0,
     gpus_per_node: Annotated[int, typer.Option("--gpus-per-node", min=1, help="GPUs of one node.")] = 8,
     model_shape: Annotated[
-        str | None, typer.Option("--model-shape", help="1b, 8b, 70b (Llama), or a config.json: when the model's own is not here.")
+        str | None,
+        typer.Option(
+            "--model-shape", help="1b, 8b, 70b (Llama), or a config.json: when the model's own is not here."
+        ),
     ] = None,
     step_time_s: Annotated[
-        float | None, typer.Option("--step-time-s", min=0.0, help="Seconds per optimizer step, its share of evaluation included.")
+        float | None,
+        typer.Option(
+            "--step-time-s", min=0.0, help="Seconds per optimizer step, its share of evaluation included."
+        ),
     ] = None,
-    from_sweep: Annotated[str | None, typer.Option("--from-sweep", help="Take the step time from this sweep's finished trials.")] = None,
+    from_sweep: Annotated[
+        str | None, typer.Option("--from-sweep", help="Take the step time from this sweep's finished trials.")
+    ] = None,
     sequence_tokens: Annotated[
-        int | None, typer.Option("--sequence-tokens", min=2, help="Tokens of the longest example; estimated when left out.")
+        int | None,
+        typer.Option(
+            "--sequence-tokens", min=2, help="Tokens of the longest example; estimated when left out."
+        ),
     ] = None,
 ) -> None:
-    """Show the space, sampled trials, lanes, memory and what would be prepared, here or on GPUs to come. Starts nothing."""
+    """Show the space, sampled trials, lanes, memory and what would be prepared, here or on GPUs to come.
+    Starts nothing."""
     with user_errors():
         from cluster.capacity.layouts import Cluster
         from orchestrator.storage.sweep_folder import storage_root

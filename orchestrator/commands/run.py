@@ -40,7 +40,13 @@ def prepare(file: File, overrides: Overrides = None, name: Name = None, storage:
 
 
 @app.command(rich_help_panel=PANEL)
-def run(file: File, overrides: Overrides = None, name: Name = None, storage: Storage = None, tracking_uri: TrackingUri = None) -> None:
+def run(
+    file: File,
+    overrides: Overrides = None,
+    name: Name = None,
+    storage: Storage = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
     """Run a sweep, or go on with one that was interrupted."""
     with user_errors():
         start(load(file, overrides, name), file, storage, tracking_uri, only_prepare=False)
@@ -49,9 +55,15 @@ def run(file: File, overrides: Overrides = None, name: Name = None, storage: Sto
 @app.command(rich_help_panel=PANEL)
 def extend(
     sweep: Sweep,
-    trials: Annotated[str | None, typer.Option("--trials", metavar="+N", help="More trials (+20), or a new total (64).")] = None,
-    wall_time_s: Annotated[str | None, typer.Option("--wall-time-s", metavar="+S", help="More wall time, or a new total.")] = None,
-    worker_hours: Annotated[str | None, typer.Option("--worker-hours", metavar="+H", help="More worker-hours, or a new total.")] = None,
+    trials: Annotated[
+        str | None, typer.Option("--trials", metavar="+N", help="More trials (+20), or a new total (64).")
+    ] = None,
+    wall_time_s: Annotated[
+        str | None, typer.Option("--wall-time-s", metavar="+S", help="More wall time, or a new total.")
+    ] = None,
+    worker_hours: Annotated[
+        str | None, typer.Option("--worker-hours", metavar="+H", help="More worker-hours, or a new total.")
+    ] = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -60,7 +72,11 @@ def extend(
         from search_spaces.loading.changed_settings import extended
 
         folder, settings, _ = open_named(sweep, storage)
-        wished = {"search.trials": trials, "budget.wall_time_s": wall_time_s, "budget.worker_hours": worker_hours}
+        wished = {
+            "search.trials": trials,
+            "budget.wall_time_s": wall_time_s,
+            "budget.worker_hours": worker_hours,
+        }
         longer = extended(settings, {key: text for key, text in wished.items() if text is not None})
         start(longer, str(folder.settings), storage, tracking_uri, only_prepare=False)
 
@@ -71,10 +87,17 @@ def stop(sweep: Sweep, storage: Storage = None) -> None:
     with user_errors():
         folder, settings, _ = open_named(sweep, storage)
         if not folder.is_locked():
-            raise UserError("no driver is running this sweep", key="SWEEP", value=sweep, remedy=f"see `lethe status {sweep}`")
+            raise UserError(
+                "no driver is running this sweep",
+                key="SWEEP",
+                value=sweep,
+                remedy=f"see `lethe status {sweep}`",
+            )
         folder.stop_request.touch()
         screen().print(
-            f"asked {settings.name} to stop: running trials end at their next rung; the same command goes on later", highlight=False
+            f"asked {settings.name} to stop: running trials end at their next rung; the same command goes on"
+            " later",
+            highlight=False,
         )
 
 
@@ -82,7 +105,9 @@ def stop(sweep: Sweep, storage: Storage = None) -> None:
 def confirm(
     sweep: Sweep,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="New seeds for each member.")] = 5,
-    picked: Annotated[str, typer.Option("--pick", help='front, knee, t0007, t0007@2, or conditions such as "utility>=0.5".')] = "front",
+    picked: Annotated[
+        str, typer.Option("--pick", help='front, knee, t0007, t0007@2, or conditions such as "utility>=0.5".')
+    ] = "front",
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -93,15 +118,20 @@ def confirm(
             confirmations = run.confirm(picked, seeds)
         failed = sum(confirmation.reason is not None for confirmation in confirmations)
         screen().print(
-            f"{len(confirmations)} repetitions, {failed} failed\nreport: {folder.path / 'report.html'}", highlight=False, soft_wrap=True
+            f"{len(confirmations)} repetitions, {failed} failed\nreport: {folder.path / 'report.html'}",
+            highlight=False,
+            soft_wrap=True,
         )
 
 
-def start(sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri: str | None, *, only_prepare: bool) -> None:
+def start(
+    sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri: str | None, *, only_prepare: bool
+) -> None:
     """Run a sweep, or only prepare it, and say how it ended."""
     console = screen()
     console.print(
-        f"{sweep.name}: {sweep.search.trials} trials, {sweep.resources.workers_per_trial} ZeRO-3 workers each. {sweep.description}",
+        f"{sweep.name}: {sweep.search.trials} trials, {sweep.resources.workers_per_trial} ZeRO-3 workers"
+        f" each. {sweep.description}",
         highlight=False,
         soft_wrap=True,
     )
@@ -113,7 +143,9 @@ def start(sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri:
             records = run.run()
     if only_prepare:
         retrained = plan.retrained.folder if plan.retrained else "none"
-        console.print(f"original: {plan.original.folder}\nretrained: {retrained}", highlight=False, soft_wrap=True)
+        console.print(
+            f"original: {plan.original.folder}\nretrained: {retrained}", highlight=False, soft_wrap=True
+        )
         return
     from orchestrator.terminal.closing_lines import closing_lines
 
@@ -123,7 +155,12 @@ def start(sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri:
 
 @contextmanager
 def sweep_run(
-    sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri: str | None, *, quiet_stdout: bool = False
+    sweep: "SweepSettings",
+    file: str,
+    storage: Path | None,
+    tracking_uri: str | None,
+    *,
+    quiet_stdout: bool = False,
 ) -> "Iterator[SweepRun]":
     """A start of a sweep, its progress shown meanwhile; on stderr where stdout is for programs."""
     from orchestrator.pareto.objectives import criteria_of

@@ -13,11 +13,19 @@ PANEL = "Read evaluation logs"
 @app.command(rich_help_panel=PANEL)
 def score(
     log: Annotated[
-        Path, typer.Argument(metavar="LOG.json", help="TOFU_EVAL.json or MUSE_EVAL.json of OpenUnlearning, or a measurement of Lethe.")
+        Path,
+        typer.Argument(
+            metavar="LOG.json",
+            help="TOFU_EVAL.json or MUSE_EVAL.json of OpenUnlearning, or a measurement of Lethe.",
+        ),
     ],
     retrained: Annotated[
         Path | None,
-        typer.Option("--retrained", metavar="LOG.json", help="The same of the retrained model, for forget quality and PrivLeak."),
+        typer.Option(
+            "--retrained",
+            metavar="LOG.json",
+            help="The same of the retrained model, for forget quality and PrivLeak.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.commands.options import AsJson, Storage, Sweep, app, open_named, print_json, screen, user_errors
+from orchestrator.commands.options import (
+    AsJson,
+    Storage,
+    Sweep,
+    app,
+    open_named,
+    print_json,
+    screen,
+    user_errors,
+)
 from search_spaces.user_errors import UserError
 
 PANEL = "Look at sweeps"
@@ -60,7 +69,9 @@ def report(sweep: Sweep, storage: Storage = None) -> None:
 
 @app.command(rich_help_panel=PANEL)
 def logs(
-    sweep: Sweep, trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Trial id, such as t0003.")], storage: Storage = None
+    sweep: Sweep,
+    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="Trial id, such as t0003.")],
+    storage: Storage = None,
 ) -> None:
     """Print the log of one trial."""
     with user_errors():
@@ -81,10 +92,17 @@ def logs(
 
 @app.command(rich_help_panel=PANEL)
 def compare(
-    sweeps: Annotated[list[str], typer.Argument(metavar="SWEEP SWEEP...", help="Names of sweeps; the first one's reference point counts.")],
+    sweeps: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SWEEP SWEEP...", help="Names of sweeps; the first one's reference point counts."
+        ),
+    ],
     storage: Storage = None,
     as_json: AsJson = False,
-    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Also draw all fronts into one picture.")] = None,
+    png: Annotated[
+        Path | None, typer.Option("--png", metavar="FILE", help="Also draw all fronts into one picture.")
+    ] = None,
 ) -> None:
     """Set sweeps side by side: hypervolumes with intervals, best values, worker-hours."""
     with user_errors():

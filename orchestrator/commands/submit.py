@@ -22,36 +22,70 @@ def submit(
     address: Annotated[
         str,
         typer.Option(
-            "--address", metavar="URL", envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard, e.g. http://127.0.0.1:8265."
+            "--address",
+            metavar="URL",
+            envvar="RAY_API_SERVER_ADDRESS",
+            help="The cluster's dashboard, e.g. http://127.0.0.1:8265.",
         ),
     ],
     overrides: Overrides = None,
     name: Name = None,
     storage: Annotated[
-        str | None, typer.Option("--storage", help="Folder of all sweeps on the cluster; left out, its $LETHE_STORAGE or ~/lethe-runs.")
+        str | None,
+        typer.Option(
+            "--storage",
+            help="Folder of all sweeps on the cluster; left out, its $LETHE_STORAGE or ~/lethe-runs.",
+        ),
     ] = None,
     tracking_uri: Annotated[
-        str | None, typer.Option("--tracking-uri", help="MLflow server or store; left out, the cluster's $MLFLOW_TRACKING_URI.")
+        str | None,
+        typer.Option(
+            "--tracking-uri", help="MLflow server or store; left out, the cluster's $MLFLOW_TRACKING_URI."
+        ),
     ] = None,
     working_dir: Annotated[
-        Path, typer.Option("--working-dir", exists=True, file_okay=False, help="Folder that is uploaded; the job starts in it.")
+        Path,
+        typer.Option(
+            "--working-dir",
+            exists=True,
+            file_okay=False,
+            help="Folder that is uploaded; the job starts in it.",
+        ),
     ] = Path(),
-    no_wait: Annotated[bool, typer.Option("--no-wait", help="Leave as soon as the job is submitted.")] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Leave as soon as the job is submitted.")
+    ] = False,
     no_check: Annotated[
-        bool, typer.Option("--no-check", help="Leave checking to the cluster, for files whose data lie only there; asks for --name.")
+        bool,
+        typer.Option(
+            "--no-check",
+            help="Leave checking to the cluster, for files whose data lie only there; asks for --name.",
+        ),
     ] = False,
 ) -> None:
     """Run a sweep as a Ray job and follow it; the same command again attaches to it, or resumes it.
 
-    Token and passwords come from the environment: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here, MLFLOW_TRACKING_* on the cluster.
+    Token and passwords come from the environment: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here,
+    MLFLOW_TRACKING_* on the cluster.
     """
     with user_errors():
         from cluster.job_request import JobRequest, file_in_job
 
         sweep_name = name if no_check else load(file, overrides, name).name
         if sweep_name is None:
-            raise UserError("the sweep's name is not known without a check", key="--name", remedy="give --name with --no-check")
-        request = JobRequest(sweep_name, file_in_job(file, working_dir), working_dir, tuple(overrides or ()), storage, tracking_uri)
+            raise UserError(
+                "the sweep's name is not known without a check",
+                key="--name",
+                remedy="give --name with --no-check",
+            )
+        request = JobRequest(
+            sweep_name,
+            file_in_job(file, working_dir),
+            working_dir,
+            tuple(overrides or ()),
+            storage,
+            tracking_uri,
+        )
         # Importing Ray takes seconds; by now all that can be refused without it has been.
         from cluster.job_server import JobServer
 
@@ -59,7 +93,10 @@ def submit(
         running = server.running(sweep_name)
         if running is not None:
             job_id, job = running
-            say.print(f"job {job_id} of this sweep is {job.status.value}: attaching to it, nothing is submitted", highlight=False)
+            say.print(
+                f"job {job_id} of this sweep is {job.status.value}: attaching to it, nothing is submitted",
+                highlight=False,
+            )
             if job.entrypoint != request.entrypoint:
                 say.print(f"it was submitted otherwise: {job.entrypoint}", highlight=False, soft_wrap=True)
         else:
@@ -76,10 +113,16 @@ def _follow(server: "JobServer", job_id: str) -> int:
     try:
         status = server.follow(job_id, _show)
     except KeyboardInterrupt:
-        screen().print(f"\n{job_id} goes on without you.\n{_ways(job_id, server.address)}", highlight=False, soft_wrap=True)
+        screen().print(
+            f"\n{job_id} goes on without you.\n{_ways(job_id, server.address)}",
+            highlight=False,
+            soft_wrap=True,
+        )
         return 130
     if status:
-        screen().print(f"{job_id} failed or was stopped: the same command goes on where it ended", highlight=False)
+        screen().print(
+            f"{job_id} failed or was stopped: the same command goes on where it ended", highlight=False
+        )
     return status
 
 

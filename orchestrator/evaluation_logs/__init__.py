@@ -1,1 +1,2 @@
-"""Recomputes evaluation logs from their per-item values: OpenUnlearning's and our own, by published definitions and by ours."""
+"""Recomputes evaluation logs from their per-item values: OpenUnlearning's and our own, by published
+definitions and by ours."""

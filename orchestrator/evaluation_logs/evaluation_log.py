@@ -1,4 +1,5 @@
-"""Reads OpenUnlearning's evaluation logs. Values come from the per-item lists alone, and every mistake names its place."""
+"""Reads OpenUnlearning's evaluation logs. Values come from the per-item lists alone, and every mistake names
+its place."""
 
 import json
 import sys
@@ -35,7 +36,8 @@ class EvaluationLog:
         return self._find(place) is not None
 
     def column(self, place: str, field: str) -> dict[str, float]:
-        """One field of every item by its index; the mean where an item has a list, left out where it has null, as OpenUnlearning does.
+        """One field of every item by its index; the mean where an item has a list, left out where it has
+        null, as OpenUnlearning does.
 
         Raises:
             UserError: There are no items, an item lacks the field, or it is no number and no list of numbers.
@@ -51,18 +53,30 @@ class EvaluationLog:
                 continue
             if not isinstance(item, dict) or field not in item:
                 given = sorted(item) if isinstance(item, dict) else item
-                raise UserError(f"the item has no `{field}`", file=self.file, key=key, value=given, allowed=f'{{"{field}": a number}}')
+                raise UserError(
+                    f"the item has no `{field}`",
+                    file=self.file,
+                    key=key,
+                    value=given,
+                    allowed=f'{{"{field}": a number}}',
+                )
             value = item[field]
             numbers = value if isinstance(value, list) else [value]
             if value is None:
                 continue
             if not numbers or not all(is_number(number) for number in numbers):
                 raise UserError(
-                    "not a number", file=self.file, key=f"{key}.{field}", value=value, allowed="a number, a list of numbers, or null"
+                    "not a number",
+                    file=self.file,
+                    key=f"{key}.{field}",
+                    value=value,
+                    allowed="a number, a list of numbers, or null",
                 )
             found[index] = [float(number) for number in numbers]
         if not found:
-            raise UserError(f"no item has a `{field}`", file=self.file, key=f"{place}.{PER_ITEM}", remedy="evaluate again")
+            raise UserError(
+                f"no item has a `{field}`", file=self.file, key=f"{place}.{PER_ITEM}", remedy="evaluate again"
+            )
         return found
 
     def _items(self, place: str) -> Mapping[str, Any]:
@@ -76,14 +90,22 @@ class EvaluationLog:
                 remedy="give a log that has them: aggregates in a log are not taken on trust",
             )
         if not isinstance(items, dict):
-            raise UserError("not an object of items by index", file=self.file, key=key, value=items, allowed='{"0": {...}, "1": {...}}')
+            raise UserError(
+                "not an object of items by index",
+                file=self.file,
+                key=key,
+                value=items,
+                allowed='{"0": {...}, "1": {...}}',
+            )
         return items
 
     def _entry(self, place: str) -> Mapping[str, Any]:
         entry = self._find(place)
         if not isinstance(entry, Mapping):
             problem = "the log lacks this metric" if entry is None else "not a metric with its items"
-            raise UserError(problem, file=self.file, key=place, value=entry, allowed=f'{{"{PER_ITEM}": {{...}}}}')
+            raise UserError(
+                problem, file=self.file, key=place, value=entry, allowed=f'{{"{PER_ITEM}": {{...}}}}'
+            )
         return entry
 
     def _find(self, place: str) -> Any:
@@ -108,7 +130,8 @@ def read_json(path: Path) -> Any:
         raise UserError("this is a folder", file=path, remedy=_logs_in(path)) from error
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", file=path, remedy=f"give {KINDS}") from error
-    # Beside malformed text: bytes that are no UTF-8, numbers of thousands of digits (both ValueError) and thousands of brackets.
+    # Beside malformed text: bytes that are no UTF-8, numbers of thousands of digits (both ValueError) and
+    # thousands of brackets.
     except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON: {error}", file=path, remedy=f"give {KINDS}") from error
 
@@ -119,15 +142,30 @@ def evaluation_log(path: Path, contents: Any) -> EvaluationLog:
     Raises:
         UserError: They are something else.
     """
-    if isinstance(contents, dict) and contents and all(is_number(value) or value is None for value in contents.values()):
+    if (
+        isinstance(contents, dict)
+        and contents
+        and all(is_number(value) or value is None for value in contents.values())
+    ):
         remedy = f"give the evaluation beside it: {path.with_name(path.name.replace('SUMMARY', 'EVAL'))}"
-        raise UserError("this file holds aggregates only, without the values of the items", file=path, allowed=KINDS, remedy=remedy)
+        raise UserError(
+            "this file holds aggregates only, without the values of the items",
+            file=path,
+            allowed=KINDS,
+            remedy=remedy,
+        )
     if not isinstance(contents, dict) or not any(_is_metric(value) for value in contents.values()):
         given = sorted(contents) if isinstance(contents, dict) else contents
         raise UserError("this JSON is not an evaluation log", file=path, value=given, remedy=f"give {KINDS}")
     for name, entry in contents.items():
         if not isinstance(entry, dict):
-            raise UserError("not a metric with its items", file=path, key=name, value=entry, allowed=f'{{"{PER_ITEM}": {{...}}}}')
+            raise UserError(
+                "not a metric with its items",
+                file=path,
+                key=name,
+                value=entry,
+                allowed=f'{{"{PER_ITEM}": {{...}}}}',
+            )
     return EvaluationLog(str(path), contents)
 
 

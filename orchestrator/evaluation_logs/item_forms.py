@@ -1,6 +1,8 @@
-"""Items in two forms: lists by published metric, as OpenUnlearning logs them, and items by set, as our evaluation gives them.
+"""Items in two forms: lists by published metric, as OpenUnlearning logs them, and items by set, as our
+evaluation gives them.
 
-Turned into ours, a published log gives our metrics; turned into theirs, our measurements are recomputed like published logs.
+Turned into ours, a published log gives our metrics; turned into theirs, our measurements are recomputed like
+published logs.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +20,10 @@ Place = tuple[str, str]
 
 
 def _answered(prefix: str) -> dict[str, tuple[Place, ...]]:
-    return {"nll_nats": ((f"{prefix}_Q_A_Prob", "avg_loss"),), "rouge_l": ((f"{prefix}_Q_A_ROUGE", "rougeL_recall"),)}
+    return {
+        "nll_nats": ((f"{prefix}_Q_A_Prob", "avg_loss"),),
+        "rouge_l": ((f"{prefix}_Q_A_ROUGE", "rougeL_recall"),),
+    }
 
 
 def _trained(prefix: str) -> dict[str, tuple[Place, ...]]:
@@ -50,7 +55,8 @@ PLACES: Mapping[str, Mapping[str, tuple[Place, ...]]] = {
     "forget_knowmem": _continued("forget_knowmem_ROUGE"),
     "retain_knowmem": _continued("retain_knowmem_ROUGE"),
 }
-"""Where each field of each of our sets stands in a published log, with the same meaning; the first place that is there is read."""
+"""Where each field of each of our sets stands in a published log, with the same meaning; the first place that
+is there is read."""
 
 RATIOS = {
     "forget": ("forget_truth_ratio", "forget_Q_A_PARA_Prob", "forget_Q_A_PERT_Prob"),
@@ -82,35 +88,50 @@ def _columns(log: EvaluationLog, name: str) -> dict[str, dict[str, float]]:
     if log.holds(right) and log.holds(wrong):
         columns["truth_ratio"] = _paired(log, right, wrong, truth_ratio)
         if name in NORMALISED:
-            columns["probability"] = _paired(log, right, wrong, lambda correct, others: normalised_probability(correct[0], others))
+            columns["probability"] = _paired(
+                log, right, wrong, lambda correct, others: normalised_probability(correct[0], others)
+            )
     return columns
 
 
-def _paired(log: EvaluationLog, right: str, wrong: str, combine: Callable[[list[float], list[float]], float]) -> dict[str, float]:
+def _paired(
+    log: EvaluationLog, right: str, wrong: str, combine: Callable[[list[float], list[float]], float]
+) -> dict[str, float]:
     correct, others = log.lists(right, "avg_loss"), log.lists(wrong, "avg_loss")
     return {index: combine(losses, others[index]) for index, losses in correct.items() if index in others}
 
 
 def _items(columns: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
     indices = dict.fromkeys(chain.from_iterable(columns.values()))
-    return [{"id": index, **{field: column.get(index) for field, column in columns.items()}} for index in indices]
+    return [
+        {"id": index, **{field: column.get(index) for field, column in columns.items()}} for index in indices
+    ]
 
 
 def log_of_items(file: str, sets: Items) -> EvaluationLog:
-    """Our items as a published log, which has the metrics that they allow. Sets that OpenUnlearning does not know are left out."""
+    """Our items as a published log, which has the metrics that they allow. Sets that OpenUnlearning does not
+    know are left out."""
     entries: dict[str, Any] = {}
     for name, fields in PLACES.items():
-        more: dict[str, tuple[Place, ...]] = {"truth_ratio": ((RATIOS[name][0], "score"),)} if name in RATIOS else {}
+        more: dict[str, tuple[Place, ...]] = (
+            {"truth_ratio": ((RATIOS[name][0], "score"),)} if name in RATIOS else {}
+        )
         more |= {"probability": ((NORMALISED[name], "prob"),)} if name in NORMALISED else {}
         for field, places in {**fields, **more}.items():
-            values = {item["id"]: value for item in sets.get(name, ()) if (value := item.get(field)) is not None}
+            values = {
+                item["id"]: value for item in sets.get(name, ()) if (value := item.get(field)) is not None
+            }
             for metric, published in places if values else ():
                 _put(entries, metric, published, values)
     for metric in NORMALISED.values():
         plain = metric.removesuffix("_normalised")
         for item in entries.get(plain, {PER_ITEM: {}})[PER_ITEM].values():
             item["prob"] = probability(item["avg_loss"])
-    entries = {metric: entry for metric, entry in entries.items() if not metric.startswith("mia_") or set(SPLITS) <= entry.keys()}
+    entries = {
+        metric: entry
+        for metric, entry in entries.items()
+        if not metric.startswith("mia_") or set(SPLITS) <= entry.keys()
+    }
     derived = {
         "forget_quality": "forget_truth_ratio" in entries,
         "model_utility": all(metric in entries for metric, _ in UTILITY),

@@ -1,4 +1,5 @@
-"""Reads our own measurements: the files that `lethe prepare` and `lethe run` leave beside the models they measured."""
+"""Reads our own measurements: the files that `lethe prepare` and `lethe run` leave beside the models they
+measured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,12 +40,18 @@ def measurement(path: Path, contents: Mapping[str, Any]) -> Measurement:
         for name, items in _object(sets, file, f"items.{part}").items():
             place = f"items.{part}.{name}"
             if not isinstance(items, list):
-                raise UserError("not a list of items", file=file, key=place, value=items, remedy="measure the model again")
+                raise UserError(
+                    "not a list of items", file=file, key=place, value=items, remedy="measure the model again"
+                )
             for number, item in enumerate(items):
                 _check_item(item, file, f"{place}[{number}]", closed_world=name == "questions")
     if not any(items for sets in parts.values() for items in sets.values()):
-        raise UserError("the measurement has no items", file=file, key="items", remedy="measure the model again")
-    metrics = {key: value for key, value in _object(contents["metrics"], file, "metrics").items() if is_number(value)}
+        raise UserError(
+            "the measurement has no items", file=file, key="items", remedy="measure the model again"
+        )
+    metrics = {
+        key: value for key, value in _object(contents["metrics"], file, "metrics").items() if is_number(value)
+    }
     return Measurement(file, metrics, parts)
 
 
@@ -52,14 +59,27 @@ def _check_item(item: Any, file: str, place: str, *, closed_world: bool) -> None
     item = _object(item, file, place)
     for name in ("id", "subset") if closed_world else ("id",):
         if not isinstance(item.get(name), str):
-            raise UserError("not a text", file=file, key=f"{place}.{name}", value=item.get(name), remedy="measure the model again")
-    # A question always has all of its masses; fields of other items are null where their example does not allow them.
+            raise UserError(
+                "not a text",
+                file=file,
+                key=f"{place}.{name}",
+                value=item.get(name),
+                remedy="measure the model again",
+            )
+    # A question always has all of its masses; fields of other items are null where their example does not
+    # allow them.
     needed = MASSES if closed_world else ()
     for field in dict.fromkeys((*needed, *item)):
         value = item.get(field)
         if field in LISTS:
             if not (isinstance(value, list) and all(map(is_number, value))):
-                raise UserError("not a list of numbers", file=file, key=f"{place}.{field}", value=value, remedy="measure the model again")
+                raise UserError(
+                    "not a list of numbers",
+                    file=file,
+                    key=f"{place}.{field}",
+                    value=value,
+                    remedy="measure the model again",
+                )
         elif field not in NAMES and not (is_number(value) or (value is None and field not in needed)):
             allowed = "a number" if field in needed else "a number or null"
             raise UserError("not a number", file=file, key=f"{place}.{field}", value=value, allowed=allowed)
@@ -67,5 +87,11 @@ def _check_item(item: Any, file: str, place: str, *, closed_world: bool) -> None
 
 def _object(value: Any, file: str, place: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise UserError("not an object", file=file, key=place, value=value, remedy="give a whole measurement, or measure the model again")
+        raise UserError(
+            "not an object",
+            file=file,
+            key=place,
+            value=value,
+            remedy="give a whole measurement, or measure the model again",
+        )
     return value

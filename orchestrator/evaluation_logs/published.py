@@ -1,6 +1,7 @@
 """OpenUnlearning's aggregates, each recomputed from per-item values by its published definition.
 
-Source: method.md section 4; OU (arXiv 2506.12618). Every aggregate of the published TOFU logs comes out to within 1e-14.
+Source: method.md section 4; OU (arXiv 2506.12618). Every aggregate of the published TOFU logs comes out to
+within 1e-14.
 """
 
 from collections.abc import Callable, Mapping
@@ -68,7 +69,11 @@ def _recompute(log: EvaluationLog, name: str, retrained: EvaluationLog | None) -
     if name in DERIVED:
         return DERIVED[name](log, retrained)
     measure = _measure_of(name)
-    return Recomputed(None, "its definition is not known here") if measure is None else Recomputed(measure(log, name))
+    return (
+        Recomputed(None, "its definition is not known here")
+        if measure is None
+        else Recomputed(measure(log, name))
+    )
 
 
 def _scores(log: EvaluationLog, place: str) -> list[float]:
@@ -148,7 +153,9 @@ def _privleak(log: EvaluationLog, retrained: EvaluationLog | None) -> Recomputed
     if not log.holds("mia_min_k"):
         return Recomputed(None, "the log has no mia_min_k")
     if retrained is None:
-        return Recomputed(privleak(_auc(log, "mia_min_k"), RETRAINED_AUC), f"against an AUC of .5: {GIVE_RETRAINED}")
+        return Recomputed(
+            privleak(_auc(log, "mia_min_k"), RETRAINED_AUC), f"against an AUC of .5: {GIVE_RETRAINED}"
+        )
     return Recomputed(privleak(_auc(log, "mia_min_k"), _auc(retrained, "mia_min_k")))
 
 
@@ -159,11 +166,14 @@ def _check_same_split(log: EvaluationLog, retrained: EvaluationLog) -> None:
         ours, theirs = (len(_scores(source, place)) for source in (log, retrained))
         if ours != theirs:
             raise UserError(
-                f"the retrained model's log is of another split: it has {theirs} items where {log.file} has {ours}",
+                f"the retrained model's log is of another split: it has {theirs} items where {log.file} has"
+                f" {ours}",
                 file=retrained.file,
                 key=place,
-                remedy="give the log of the model retrained without the same forget set: retain90 goes with forget10, retain95 with "
-                "forget05, retain99 with forget01",
+                remedy=(
+                    "give the log of the model retrained without the same forget set: retain90 goes with"
+                    " forget10, retain95 with forget05, retain99 with forget01"
+                ),
             )
 
 

@@ -11,21 +11,33 @@ from orchestrator.evaluation_logs.scores import Scores
 
 
 def show_scores(scores: Scores, console: Console) -> None:
-    """Both tables, with what the file itself says beside each value, and a line for whatever could not be recomputed."""
+    """Both tables, with what the file itself says beside each value, and a line for whatever could not be
+    recomputed."""
     published = {name: recomputed.value for name, recomputed in scores.published.items()}
-    published |= {f"{name}.{split}": mean for name, means in scores.splits.items() for split, mean in means.items()}
+    published |= {
+        f"{name}.{split}": mean for name, means in scores.splits.items() for split, mean in means.items()
+    }
     if published:
-        _show("by OpenUnlearning's definitions", sorted(published), published, scores.logged_published, console)
+        _show(
+            "by OpenUnlearning's definitions", sorted(published), published, scores.logged_published, console
+        )
     if scores.ours:
         _show("by Lethe's definitions", scores.ours, scores.ours, scores.logged_ours, console)
     notes = {name: recomputed.note for name, recomputed in scores.published.items() if recomputed.note}
-    for name, note in [*notes.items(), *((name, note) for name, note in scores.missing.items() if name not in notes)]:
+    for name, note in [
+        *notes.items(),
+        *((name, note) for name, note in scores.missing.items() if name not in notes),
+    ]:
         verb = "not recomputed" if published.get(name) is None else "recomputed"
         console.print(f"{name}: {verb}: {note}", highlight=False, soft_wrap=True)
 
 
 def _show(
-    title: str, names: Iterable[str], values: Mapping[str, float | None], logged: Mapping[str, float | None], console: Console
+    title: str,
+    names: Iterable[str],
+    values: Mapping[str, float | None],
+    logged: Mapping[str, float | None],
+    console: Console,
 ) -> None:
     table = Table(title=title, title_justify="left")
     table.add_column("metric", no_wrap=True)
@@ -35,7 +47,14 @@ def _show(
         table.add_column("difference", justify="right")
     for name in names:
         value, own = values[name], logged.get(name)
-        beside = [_text(own), "" if value is None or own is None else f"{value - own:.1e}" if value != own else "0"] if logged else []
+        beside = (
+            [
+                _text(own),
+                "" if value is None or own is None else f"{value - own:.1e}" if value != own else "0",
+            ]
+            if logged
+            else []
+        )
         table.add_row(name, _text(value), *beside)
     console.print(table)
 
@@ -44,13 +63,17 @@ def scores_json(scores: Scores) -> dict[str, Any]:
     """Everything recomputed; null where a value could not be had or is not a finite number.
 
     Returns:
-        `openunlearning` and `lethe` by name, `mia_splits` by attack and split, and in `not_recomputed` why, for either.
+        `openunlearning` and `lethe` by name, `mia_splits` by attack and split, and in `not_recomputed` why,
+        for either.
     """
     why = {name: recomputed.note for name, recomputed in scores.published.items() if recomputed.value is None}
     return {
         "openunlearning": {name: _finite(recomputed.value) for name, recomputed in scores.published.items()},
         "lethe": {name: _finite(value) for name, value in scores.ours.items()},
-        "mia_splits": {name: {split: _finite(mean) for split, mean in means.items()} for name, means in scores.splits.items()},
+        "mia_splits": {
+            name: {split: _finite(mean) for split, mean in means.items()}
+            for name, means in scores.splits.items()
+        },
         "not_recomputed": {"openunlearning": why, "lethe": dict(scores.missing)},
     }
 

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.evaluation_logs.evaluation_log import EvaluationLog, evaluation_log, read_json
 from orchestrator.evaluation_logs.item_forms import items_of_log, log_of_items
-from orchestrator.evaluation_logs.published import GIVE_RETRAINED, Recomputed, published_aggregates, split_means
+from orchestrator.evaluation_logs.published import (
+    GIVE_RETRAINED,
+    Recomputed,
+    published_aggregates,
+    split_means,
+)
 from search_spaces.catalogue.metric_catalogue import METRICS
 from search_spaces.user_errors import UserError
 from trainables.metrics.aggregates import Items, aggregate_sets
@@ -27,7 +32,8 @@ class Scores:
     ours: Mapping[str, float]
     """Our metrics, by the names of the catalogue."""
     missing: Mapping[str, str]
-    """Metrics of ours that this file could give with something else beside it, or in another form; and what that is."""
+    """Metrics of ours that this file could give with something else beside it, or in another form; and what
+    that is."""
     logged_published: Mapping[str, float | None] = field(default_factory=dict)
     """What the file itself says, `mia_loss.forget` included."""
     logged_ours: Mapping[str, float] = field(default_factory=dict)
@@ -42,14 +48,17 @@ def score(path: Path, retrained: Path | None) -> Scores:
         retrained: The same of the retrained model, on the same items.
 
     Raises:
-        UserError: A file cannot be used: it is not there, is something else, or is of other items than the other.
+        UserError: A file cannot be used: it is not there, is something else, or is of other items than the
+            other.
     """
     contents = read_json(path)
     beside = None if retrained is None else (retrained, read_json(retrained))
     measured = _is_measurement(contents)
     if beside is not None and _is_measurement(beside[1]) != measured:
         wanted = "a measurement of Lethe" if measured else "an evaluation log of OpenUnlearning"
-        raise UserError(f"{path} is {wanted}, and this is not", file=retrained, key="--retrained", remedy=f"give {wanted}")
+        raise UserError(
+            f"{path} is {wanted}, and this is not", file=retrained, key="--retrained", remedy=f"give {wanted}"
+        )
     if not measured:
         return _of_log(evaluation_log(path, contents), None if beside is None else evaluation_log(*beside))
     # Torch comes with it: only these files wait for it.
@@ -67,7 +76,9 @@ def _of_log(log: EvaluationLog, retrained: EvaluationLog | None) -> Scores:
     ours = aggregate_sets(items_of_log(log), None if retrained is None else items_of_log(retrained))
     missing = _missing(ours)
     if "forget_extraction_strength_ou" in ours:
-        missing["forget_extraction_strength"] = "OpenUnlearning's logs hold it with a floor of 1 / length only"
+        missing["forget_extraction_strength"] = (
+            "OpenUnlearning's logs hold it with a floor of 1 / length only"
+        )
     return Scores(published, splits, ours, missing, logged_published=_logged(log, splits))
 
 
@@ -93,7 +104,12 @@ def _of_measurement(measured: "Measurement", retrained: "Measurement | None") ->
 def _same_part(measured: "Measurement", retrained: "Measurement", part: str) -> Items:
     beside = retrained.parts.get(part)
     if beside is None:
-        raise UserError("the retrained model's measurement lacks a part", file=retrained.file, key=f"items.{part}", allowed=part)
+        raise UserError(
+            "the retrained model's measurement lacks a part",
+            file=retrained.file,
+            key=f"items.{part}",
+            allowed=part,
+        )
     for name, items in measured.parts[part].items():
         if [item["id"] for item in items] != [item["id"] for item in beside.get(name, ())]:
             raise UserError(

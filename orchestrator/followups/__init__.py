@@ -1,1 +1,2 @@
-"""What one does with a finished front: confirm it under new seeds, audit, reproduce, compare, benchmark and export its models."""
+"""What one does with a finished front: confirm it under new seeds, audit, reproduce, compare, benchmark and
+export its models."""

@@ -1,7 +1,8 @@
-"""`lethe audit`: probes models of a sweep, or any folder, for what they still know of the forget set although it may not show.
+"""`lethe audit`: probes models of a sweep, or any folder, for what they still know of the forget set although
+it may not show.
 
-Audits are no trials and count towards no budget. Each has a file of its own beside the sweep, named by what was asked in which way, so that
-a killed driver repeats only what was running.
+Audits are no trials and count towards no budget. Each has a file of its own beside the sweep, named by what
+was asked in which way, so that a killed driver repeats only what was running.
 """
 
 import hashlib
@@ -27,7 +28,11 @@ from orchestrator.storage.followup_records import Subject, note_audit, read_audi
 
 
 def plan_audits(
-    subjects: Sequence[Subject], sweep: SweepSettings, evaluation: EvaluationSettings, retrained: Path | None, folder: SweepFolder
+    subjects: Sequence[Subject],
+    sweep: SweepSettings,
+    evaluation: EvaluationSettings,
+    retrained: Path | None,
+    folder: SweepFolder,
 ) -> list[AuditJob]:
     """One job per subject, finished or not; `output` says by its presence which are.
 
@@ -76,7 +81,8 @@ def run_audits(
     say: Callable[[str], None],
     stage: OnProgress,
 ) -> list[Audit]:
-    """Run the audits that are missing on warm lanes, and note each as soon as it and those before it are there.
+    """Run the audits that are missing on warm lanes, and note each as soon as it and those before it are
+    there.
 
     Args:
         subjects: What is audited.
@@ -116,14 +122,22 @@ def run_audits(
                 continue
         audits.append(read_audit(subject, Path(job.output)))
         note_audit(folder, subject, Path(job.output))
-        say(f"{job.name} [{place}/{len(jobs)}]: {len(audits[-1].hidden)} of {audits[-1].facts} facts look forgotten and are not")
+        say(
+            f"{job.name} [{place}/{len(jobs)}]: {len(audits[-1].hidden)} of {audits[-1].facts} facts look"
+            " forgotten and are not"
+        )
         if folder.stop_request.exists():
-            say(f"stopped by `lethe stop` with {len(jobs) - place} audits left; the same command goes on with them")
+            say(
+                f"stopped by `lethe stop` with {len(jobs) - place} audits left; the same command goes on with"
+                " them"
+            )
             break
     return audits
 
 
 def _file_name(subject: Subject) -> str:
-    """Fit for a file, and of this folder alone: a path is no name, and another model may come to lie under the same name."""
+    """Fit for a file, and of this folder alone: a path is no name, and another model may come to lie under
+    the same name."""
     digest = hashlib.sha256(subject.folder.encode()).hexdigest()[:8]
-    return f"{''.join(letter if letter.isalnum() or letter in '@_.' else '_' for letter in subject.name)[-60:]}-{digest}"
+    name = "".join(letter if letter.isalnum() or letter in "@_." else "_" for letter in subject.name)
+    return f"{name[-60:]}-{digest}"

@@ -4,7 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.pareto.front import Front, build_front
-from orchestrator.pareto.hypervolume_statistics import Curve, Interval, bootstrap_interval, hypervolume_at, hypervolume_curve
+from orchestrator.pareto.hypervolume_statistics import (
+    Curve,
+    Interval,
+    bootstrap_interval,
+    hypervolume_at,
+    hypervolume_curve,
+)
 from orchestrator.pareto.objectives import Criteria, Objective, criteria_of, objective_values, objectives_of
 from orchestrator.pareto.seed_statistics import Estimate, confirmed_front
 from orchestrator.storage.sweep_view import SweepView
@@ -61,17 +67,25 @@ def compare(views: Sequence[SweepView], digests: Sequence[str | None]) -> Compar
         UserError: There is only one, or their objectives have other names or directions.
     """
     if len(views) < 2:
-        raise UserError("a comparison needs two sweeps", key="SWEEP", remedy="name at least two: `lethe compare ONE OTHER`")
+        raise UserError(
+            "a comparison needs two sweeps",
+            key="SWEEP",
+            remedy="name at least two: `lethe compare ONE OTHER`",
+        )
     objectives = objectives_of(views[0].sweep)
     for view in views[1:]:
         _require_same_objectives(views[0].sweep, view.sweep)
     # Each keeps its own limits and its own choice of rungs: those belong to how it searched.
     criteria = [replace(criteria_of(view.sweep), objectives=objectives) for view in views]
     curves = [
-        hypervolume_curve(view.records, own, view.sweep.resources.workers_per_trial) for view, own in zip(views, criteria, strict=True)
+        hypervolume_curve(view.records, own, view.sweep.resources.workers_per_trial)
+        for view, own in zip(views, criteria, strict=True)
     ]
     shortest_s = min(curve[-1][0] if curve else 0.0 for curve in curves)
-    compared = [_compared(view, own, curve, shortest_s) for view, own, curve in zip(views, criteria, curves, strict=True)]
+    compared = [
+        _compared(view, own, curve, shortest_s)
+        for view, own, curve in zip(views, criteria, curves, strict=True)
+    ]
     return Comparison(objectives, shortest_s / 3600, tuple(compared), tuple(_warnings(views, digests)))
 
 
@@ -80,11 +94,15 @@ def _compared(view: SweepView, criteria: Criteria, curve: Curve, shortest_s: flo
     found = confirmed_front(front, criteria, view.confirmations)
     confirmed = found.hypervolume if found is not None and found.is_whole else None
     if confirmed is not None and confirmed.half_width is not None:
-        interval: Interval | None = Interval(confirmed.mean - confirmed.half_width, confirmed.mean + confirmed.half_width, "seeds")
+        interval: Interval | None = Interval(
+            confirmed.mean - confirmed.half_width, confirmed.mean + confirmed.half_width, "seeds"
+        )
     else:
         interval = bootstrap_interval(view.records, criteria)
     best = {
-        objective.name: min((member.objectives[objective.name] for member in front.members), key=objective.to_minimised)
+        objective.name: min(
+            (member.objectives[objective.name] for member in front.members), key=objective.to_minimised
+        )
         for objective in criteria.objectives
         if front.members
     }
@@ -93,14 +111,19 @@ def _compared(view: SweepView, criteria: Criteria, curve: Curve, shortest_s: flo
         ended=sum(record.ended for record in view.records),
         failed=sum(record.status == "failed" for record in view.records),
         stopped=sum(record.status == "stopped" for record in view.records),
-        worker_hours=sum(record.spent_s for record in view.records) * view.sweep.resources.workers_per_trial / 3600,
+        worker_hours=sum(record.spent_s for record in view.records)
+        * view.sweep.resources.workers_per_trial
+        / 3600,
         front=front,
         interval=interval,
         confirmed=confirmed,
         best=best,
         curve=curve,
         hypervolume_at_equal_time=hypervolume_at(curve, shortest_s),
-        baselines={name: objective_values(view.baselines.get(name, {}), criteria.objectives, "test") for name in BASELINES},
+        baselines={
+            name: objective_values(view.baselines.get(name, {}), criteria.objectives, "test")
+            for name in BASELINES
+        },
     )
 
 
@@ -108,7 +131,11 @@ def _require_same_objectives(first: SweepSettings, other: SweepSettings) -> None
     one = {objective.name: objective.direction for objective in objectives_of(first)}
     two = {objective.name: objective.direction for objective in objectives_of(other)}
     if one != two:
-        lines = [f"  {name}: {one.get(name, 'none')} -> {two.get(name, 'none')}" for name in one | two if one.get(name) != two.get(name)]
+        lines = [
+            f"  {name}: {one.get(name, 'none')} -> {two.get(name, 'none')}"
+            for name in one | two
+            if one.get(name) != two.get(name)
+        ]
         differences = "\n".join(lines)
         raise UserError(
             f"{first.name} and {other.name} have other objectives and cannot be compared:\n{differences}",
@@ -124,11 +151,16 @@ def _warnings(views: Sequence[SweepView], digests: Sequence[str | None]) -> list
     for view, digest in zip(views, digests, strict=True):
         name = view.sweep.name
         if digest is None:
-            found.append(f"the data of {name} cannot be read any more: whether they are the first sweep's is not known")
+            found.append(
+                f"the data of {name} cannot be read any more: whether they are the first sweep's is not known"
+            )
         elif digests[0] is not None and digest != digests[0]:
             found.append(f"{name} has other data than {first.name}: their values are of other items")
         if set(objectives_of(view.sweep)) != set(objectives_of(first)):
-            found.append(f"{name} was searched with another reference point, transform or clip; those of {first.name} count here")
+            found.append(
+                f"{name} was searched with another reference point, transform or clip; those of {first.name}"
+                " count here"
+            )
         if set(criteria_of(view.sweep).limits) != set(limits):
             found.append(f"{name} keeps its own limits, which differ from those of {first.name}")
     return found

@@ -1,7 +1,9 @@
-"""`lethe confirm`: runs members of the front again under new seeds, because the best of many runs of one seed is partly luck.
+"""`lethe confirm`: runs members of the front again under new seeds, because the best of many runs of one seed
+is partly luck.
 
-Repetitions are no trials of the search: the study never hears of them, and they count towards no budget. They have a file of their own
-beside it, which is complete at every moment, so that a killed driver repeats only what was running.
+Repetitions are no trials of the search: the study never hears of them, and they count towards no budget. They
+have a file of their own beside it, which is complete at every moment, so that a killed driver repeats only
+what was running.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -45,15 +47,19 @@ class Repetition:
 
 
 def confirmation_seeds(sweep: SweepSettings, count: int) -> range:
-    """The first `count` seeds above every one that a trial of the search can have had; more seeds later begin with the same ones."""
+    """The first `count` seeds above every one that a trial of the search can have had; more seeds later begin
+    with the same ones."""
     searched = sweep.space.get("seed")
     drawn = [] if searched is None else [searched.high, *searched.choices]
     first = 1 + max([sweep.trial.seed, *(int(seed) for seed in drawn if seed is not None)])
     return range(first, first + count)
 
 
-def plan_repetitions(members: Sequence[FrontMember], seeds: Sequence[int], known: Collection[Confirmation]) -> list[Repetition]:
-    """What is still to run: all members under the first seed, then under the next, so that an early end leaves whole seeds.
+def plan_repetitions(
+    members: Sequence[FrontMember], seeds: Sequence[int], known: Collection[Confirmation]
+) -> list[Repetition]:
+    """What is still to run: all members under the first seed, then under the next, so that an early end
+    leaves whole seeds.
 
     Args:
         members: Those to confirm.
@@ -74,7 +80,8 @@ def run_repetitions(
     say: Callable[[str], None],
     stage: OnProgress,
 ) -> None:
-    """Run repetitions on warm lanes, and keep each result as soon as it and those before it are there. `lethe stop` ends it early.
+    """Run repetitions on warm lanes, and keep each result as soon as it and those before it are there.
+    `lethe stop` ends it early.
 
     The caller holds the sweep's lock: there is one writer.
 
@@ -112,12 +119,16 @@ def run_repetitions(
         write_json(confirmations_file(folder), [asdict(known) for known in results])
         say(f"{result.name} [{place}/{len(repetitions)}]: {_told(result, objectives_of(sweep))}")
         if folder.stop_request.exists():
-            say(f"stopped by `lethe stop` with {len(repetitions) - place} repetitions left; the same command goes on with them")
+            say(
+                f"stopped by `lethe stop` with {len(repetitions) - place} repetitions left; the same command"
+                " goes on with them"
+            )
             return
 
 
 def repetition_job(repetition: Repetition, sweep: SweepSettings, plan: Plan) -> TrialJob:
-    """The member's trial under the other seed: the full schedule, so that the learning rate takes the same path, ended at the rung."""
+    """The member's trial under the other seed: the full schedule, so that the learning rate takes the same
+    path, ended at the rung."""
     trial = apply(sweep.trial, {**repetition.member.record.params, "seed": repetition.seed})
     return TrialJob(
         trial_id=repetition.member.record.trial_id,
@@ -132,7 +143,9 @@ def repetition_job(repetition: Repetition, sweep: SweepSettings, plan: Plan) -> 
     )
 
 
-def _confirmation(repetition: Repetition, outcome: Mapping[str, Any], objectives: Sequence[Objective]) -> Confirmation:
+def _confirmation(
+    repetition: Repetition, outcome: Mapping[str, Any], objectives: Sequence[Objective]
+) -> Confirmation:
     reason = why_unusable(outcome["metrics"], objectives)
     if reason is not None:
         return _failed(repetition, reason)

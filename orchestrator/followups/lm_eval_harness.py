@@ -1,4 +1,5 @@
-"""The only seam to lm-eval: public benchmarks (MMLU and hundreds more) on a model of a sweep, beside the original's."""
+"""The only seam to lm-eval: public benchmarks (MMLU and hundreds more) on a model of a sweep, beside the
+original's."""
 
 import json
 import logging
@@ -40,11 +41,16 @@ def check_tasks(asked: BenchmarkRequest) -> None:
     unknown = [name for name in asked.tasks if not known.match_tasks([name])]
     if unknown or not asked.tasks:
         raise UserError(
-            "lm-eval knows no such task", key="--tasks", value=", ".join(unknown), remedy="see `lm-eval ls tasks`, or give --task-folder"
+            "lm-eval knows no such task",
+            key="--tasks",
+            value=", ".join(unknown),
+            remedy="see `lm-eval ls tasks`, or give --task-folder",
         )
 
 
-def evaluated(folder: SweepFolder, name: str, weights: str, model: ModelSettings, asked: BenchmarkRequest) -> Scores:
+def evaluated(
+    folder: SweepFolder, name: str, weights: str, model: ModelSettings, asked: BenchmarkRequest
+) -> Scores:
     """Scores of one model; what was evaluated before in the same way is read, not run.
 
     Args:
@@ -69,7 +75,9 @@ def evaluated(folder: SweepFolder, name: str, weights: str, model: ModelSettings
     return {f"{task}/{metric}": value for task in asked.tasks for metric, value in entry[task].items()}
 
 
-def _run(weights: str, model: ModelSettings, tasks: Sequence[str], asked: BenchmarkRequest) -> dict[str, dict[str, float]]:
+def _run(
+    weights: str, model: ModelSettings, tasks: Sequence[str], asked: BenchmarkRequest
+) -> dict[str, dict[str, float]]:
     """Metrics by task."""
     import lm_eval
 
@@ -96,14 +104,18 @@ def _run(weights: str, model: ModelSettings, tasks: Sequence[str], asked: Benchm
             f"lm-eval cannot load a task or the model: {error}",
             key="--tasks",
             value=", ".join(tasks),
-            remedy="check the network, or fill the hub's cache on a machine that has one and set HF_HUB_OFFLINE=1",
+            remedy=(
+                "check the network, or fill the hub's cache on a machine that has one and set"
+                " HF_HUB_OFFLINE=1"
+            ),
         ) from error
     results = found["results"] | found.get("groups", {})
     return {task: _metrics(results[task]) for task in tasks}
 
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """`acc,none` -> `acc`: the part behind the comma is the filter of the answers, and told only where it is one."""
+    """`acc,none` -> `acc`: the part behind the comma is the filter of the answers, and told only where it is
+    one."""
     found = {}
     for key, value in result.items():
         metric, _, kind = key.partition(",")

@@ -23,9 +23,11 @@ def model_card(evidence: Evidence) -> str:
     blocks = [
         f"---\n{yaml.safe_dump(front_matter, sort_keys=False)}---",
         f"# {evidence.base_model}, unlearned: {evidence.trial} of sweep {evidence.sweep}",
-        f"A forget set was unlearned from this model in a Lethe sweep (belief losses: "
-        f"[arXiv 2510.19422](https://arxiv.org/abs/2510.19422)). It is rung {evidence.rung} of the "
-        f"{evidence.rungs} that its trial reached. The sweep's objectives: {objectives}.",
+        (
+            "A forget set was unlearned from this model in a Lethe sweep (belief losses: "
+            f"[arXiv 2510.19422](https://arxiv.org/abs/2510.19422)). It is rung {evidence.rung} of the "
+            f"{evidence.rungs} that its trial reached. The sweep's objectives: {objectives}."
+        ),
         *_metric_tables(evidence),
         *_confirmations(evidence),
         "## Settings",
@@ -49,7 +51,10 @@ def _metric_tables(evidence: Evidence) -> list[str]:
             blocks.append("Not measured at this rung.")
             continue
         others = [_of_part(evidence.baselines.get(name, {}), part) for name in ("original", "retrained")]
-        rows = [(name, _number(others[0].get(name)), _number(value), _number(others[1].get(name))) for name, value in mine.items()]
+        rows = [
+            (name, _number(others[0].get(name)), _number(value), _number(others[1].get(name)))
+            for name, value in mine.items()
+        ]
         rows.sort(key=lambda row: (row[0] not in evidence.objectives, row[0]))
         blocks.append(_table(("metric", "original model", "this model", "retrained model"), rows))
     return blocks
@@ -57,17 +62,30 @@ def _metric_tables(evidence: Evidence) -> list[str]:
 
 def _confirmations(evidence: Evidence) -> list[str]:
     if not evidence.confirmations:
-        return ["## Confirmations", f"None: `lethe confirm {evidence.sweep} --pick {evidence.trial}` repeats this model under new seeds."]
+        return [
+            "## Confirmations",
+            (
+                f"None: `lethe confirm {evidence.sweep} --pick {evidence.trial}` repeats this model under new"
+                " seeds."
+            ),
+        ]
     rows = []
     for one in evidence.confirmations:
         values = [_number(one["metrics"].get(f"test/{name}")) for name in evidence.objectives]
         rows.append((str(one["seed"]), *values, one["reason"] or ""))
     spread = []
     for name in evidence.objectives:
-        measured = [one["metrics"][f"test/{name}"] for one in evidence.confirmations if f"test/{name}" in one["metrics"]]
+        measured = [
+            one["metrics"][f"test/{name}"]
+            for one in evidence.confirmations
+            if f"test/{name}" in one["metrics"]
+        ]
         spread.append(estimate(measured).text() if measured else ABSENT)
     rows.append(("mean", *spread, ""))
-    return ["## Confirmations: the same settings under other seeds", _table(("seed", *evidence.objectives, "failed"), rows)]
+    return [
+        "## Confirmations: the same settings under other seeds",
+        _table(("seed", *evidence.objectives, "failed"), rows),
+    ]
 
 
 def _origins(evidence: Evidence) -> list[tuple[str, str]]:
@@ -82,14 +100,19 @@ def _how_to_reproduce(evidence: Evidence) -> list[str]:
     trial = evidence.trial.partition("@")[0]
     return [
         "## How to reproduce",
-        "With the sweep's folder, or the MLflow server that holds it, and the same data; the command says whether the result is identical:",
+        (
+            "With the sweep's folder, or the MLflow server that holds it, and the same data; the command says"
+            " whether the result is identical:"
+        ),
         f"```bash\nlethe reproduce {evidence.sweep} {trial}\n```",
         "Everything above is in `lethe_evidence.json` for programs.",
     ]
 
 
 def _of_part(metrics: Mapping[str, float], part: str) -> dict[str, float]:
-    return {key.removeprefix(f"{part}/"): value for key, value in metrics.items() if key.startswith(f"{part}/")}
+    return {
+        key.removeprefix(f"{part}/"): value for key, value in metrics.items() if key.startswith(f"{part}/")
+    }
 
 
 def _number(value: float | None) -> str:

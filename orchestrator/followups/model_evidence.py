@@ -1,4 +1,5 @@
-"""What is known about one rung of one trial: everything that stands in the model card of an exported model. Plain data, fit for JSON."""
+"""What is known about one rung of one trial: everything that stands in the model card of an exported model.
+Plain data, fit for JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -58,7 +59,11 @@ class Evidence:
 
 
 def gather_evidence(
-    sweep: SweepSettings, folder: SweepFolder, chosen: ChosenRung, versions: Mapping[str, str], versions_when: str
+    sweep: SweepSettings,
+    folder: SweepFolder,
+    chosen: ChosenRung,
+    versions: Mapping[str, str],
+    versions_when: str,
 ) -> Evidence:
     """Read what the sweep's files say about a rung.
 
@@ -73,7 +78,11 @@ def gather_evidence(
         UserError: The baselines' measurements are gone.
     """
     trial = apply(sweep.trial, chosen.record.params)
-    repetitions = [one for one in read_confirmations(folder) if (one.trial_id, one.rung) == (chosen.record.trial_id, chosen.rung)]
+    repetitions = [
+        one
+        for one in read_confirmations(folder)
+        if (one.trial_id, one.rung) == (chosen.record.trial_id, chosen.rung)
+    ]
     return Evidence(
         sweep=sweep.name,
         trial=chosen.name,
@@ -87,7 +96,9 @@ def gather_evidence(
         workers=sweep.resources.workers_per_trial,
         metrics=chosen.metrics,
         baselines={name: baseline.metrics() for name, baseline in read_baselines(folder).items()},
-        confirmations=[{"seed": one.seed, "metrics": dict(one.metrics), "reason": one.reason} for one in repetitions],
+        confirmations=[
+            {"seed": one.seed, "metrics": dict(one.metrics), "reason": one.reason} for one in repetitions
+        ],
         data=sweep.data.model_dump(mode="json"),
         data_digest=data_digest(sweep),
         versions=dict(versions),

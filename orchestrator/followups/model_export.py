@@ -1,4 +1,5 @@
-"""`lethe export`: writes the kept weights of a rung as a Hugging Face folder of its own, with its evidence."""
+"""`lethe export`: writes the kept weights of a rung as a Hugging Face folder of its own, with its
+evidence."""
 
 import json
 import os
@@ -24,20 +25,30 @@ def check_output(output: Path) -> None:
         return
     if output.exists() or output.is_symlink():
         what = "is a folder that is not empty" if output.is_dir() else "exists and is no folder"
-        raise UserError(what, key="OUT", value=str(output), remedy="give a folder that does not exist yet: nothing is overwritten")
+        raise UserError(
+            what,
+            key="OUT",
+            value=str(output),
+            remedy="give a folder that does not exist yet: nothing is overwritten",
+        )
 
 
 def find_weights(folder: SweepFolder, chosen: ChosenRung) -> Path:
     """The folder with the weights of a rung.
 
     Raises:
-        UserError: They were dropped, as those of dominated rungs are; says which are there, and how to make them again.
+        UserError: They were dropped, as those of dominated rungs are; says which are there, and how to make
+            them again.
     """
     weights = folder.weights(chosen.record.trial_id) / f"rung{chosen.rung}"
     if weights in folder.kept_weights(chosen.record.trial_id):
         return weights
     trials = sorted(folder.path.glob("trials/*"))
-    kept = sorted(f"{trial.name}@{path.name.removeprefix('rung')}" for trial in trials for path in folder.kept_weights(trial.name))
+    kept = sorted(
+        f"{trial.name}@{path.name.removeprefix('rung')}"
+        for trial in trials
+        for path in folder.kept_weights(trial.name)
+    )
     rung = f"{chosen.record.trial_id}@{chosen.rung}"
     raise UserError(
         "the weights of this rung were not kept: only those of rungs on the front are",
@@ -57,7 +68,8 @@ def export(weights: Path, evidence: Evidence, output: Path) -> None:
         output: See `check_output`.
 
     Raises:
-        UserError: The disk refuses, or the weights went away meanwhile, as they do when a sweep that runs finds better ones.
+        UserError: The disk refuses, or the weights went away meanwhile, as they do when a sweep that runs
+            finds better ones.
     """
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
@@ -68,7 +80,13 @@ def export(weights: Path, evidence: Evidence, output: Path) -> None:
         # Onto an empty folder this goes too; onto one that was filled meanwhile it fails.
         partial.rename(output)
     except OSError as error:
-        remedy = "look at the disk's space and rights" if weights.is_dir() else "the sweep has dropped these weights: see `lethe front`"
-        raise UserError(f"cannot be written: {error.strerror or error}", key="OUT", value=str(output), remedy=remedy) from error
+        remedy = (
+            "look at the disk's space and rights"
+            if weights.is_dir()
+            else "the sweep has dropped these weights: see `lethe front`"
+        )
+        raise UserError(
+            f"cannot be written: {error.strerror or error}", key="OUT", value=str(output), remedy=remedy
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

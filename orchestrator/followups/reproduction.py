@@ -1,4 +1,5 @@
-"""`lethe reproduce`: runs one trial again as it was, beside the study, and says whether it gives the same numbers bit for bit."""
+"""`lethe reproduce`: runs one trial again as it was, beside the study, and says whether it gives the same
+numbers bit for bit."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -76,9 +77,16 @@ class Verification:
 
 
 def reproduce_trial(
-    record: TrialRecord, sweep: SweepSettings, plan: Plan, pool: "LanePool", weights: Path | None, kept_rung: int | None, stage: OnProgress
+    record: TrialRecord,
+    sweep: SweepSettings,
+    plan: Plan,
+    pool: "LanePool",
+    weights: Path | None,
+    kept_rung: int | None,
+    stage: OnProgress,
 ) -> Outcome:
-    """Run a trial again on a warm lane. Its verdicts are those that it was given then, so that it takes the same path.
+    """Run a trial again on a warm lane. Its verdicts are those that it was given then, so that it takes the
+    same path.
 
     Args:
         record: The trial; one that failed fails again, or does not.
@@ -96,7 +104,9 @@ def reproduce_trial(
 
     job_name = f"reproducing {record.trial_id}"
     pool.submit(job_name, _job(record, sweep, plan, weights))
-    for rung, decision in recorded_decisions(record, apply(sweep.trial, record.params).rungs, kept_rung).items():
+    for rung, decision in recorded_decisions(
+        record, apply(sweep.trial, record.params).rungs, kept_rung
+    ).items():
         ray.get(pool.job_queue.decide.remote(job_name, rung, decision))
     outcome, seen, ended = Outcome(), 0, None
     while ended is None:
@@ -145,7 +155,9 @@ def compare_origins(before: Mapping[str, str], now: Mapping[str, str], workers: 
         One line for each.
     """
     names = [key for key in now if key.startswith(PROVENANCE_COMPARED) or key == "lethe.data_digest"]
-    lines = [f"{key}: {before[key]} -> {now[key]}" for key in names if key in before and before[key] != now[key]]
+    lines = [
+        f"{key}: {before[key]} -> {now[key]}" for key in names if key in before and before[key] != now[key]
+    ]
     return lines + ([f"workers: {workers[0]} -> {workers[1]}"] if workers[0] != workers[1] else [])
 
 
@@ -180,7 +192,11 @@ def recorded_decisions(record: TrialRecord, rungs: int, kept_rung: int | None) -
     """By rung: go on as then, and measure the test part where it was measured then."""
     last = rungs if record.status == "failed" else len(record.rungs)
     return {
-        rung: RungDecision(go_on=rung < last, keep=rung == kept_rung or _was_tested(record, rung), reason="it was stopped here then")
+        rung: RungDecision(
+            go_on=rung < last,
+            keep=rung == kept_rung or _was_tested(record, rung),
+            reason="it was stopped here then",
+        )
         for rung in range(1, rungs + 1)
     }
 

@@ -66,7 +66,9 @@ class JobEntry:
     def knows(self, event: dict[str, Any]) -> bool:
         """Whether a rung was told already, by a group that died afterwards: what it measured was the same."""
         rung = event.get("rung")
-        return rung is not None and any(known["event"] == event["event"] and known.get("rung") == rung for known in self.events)
+        return rung is not None and any(
+            known["event"] == event["event"] and known.get("rung") == rung for known in self.events
+        )
 
     def lose(self, reason: str) -> None:
         """End without a result, through no fault of the job."""
@@ -104,13 +106,15 @@ class JobQueue:
         await self._notify()
 
     async def lane_ready(self, lane: str, generation: str, workers: Sequence[Worker] = ()) -> None:
-        """A worker group of `lane` is up. What an earlier group of that lane was running is queued again, or failed."""
+        """A worker group of `lane` is up. What an earlier group of that lane was running is queued again, or
+        failed."""
         self._give_back(lane)
         self._lanes[lane] = Lane(generation, workers)
         await self._notify()
 
     async def next_job(self, lane: str, generation: str, sequence: int) -> tuple[str, dict[str, Any]] | None:
-        """The `sequence`-th job of a worker group: every rank asks, all get the same. None when the pool closes."""
+        """The `sequence`-th job of a worker group: every rank asks, all get the same. None when the pool
+        closes."""
         while True:
             state = self._lanes.get(lane)
             if state is None or state.generation != generation:
@@ -142,7 +146,8 @@ class JobQueue:
         await self._notify()
 
     async def take_samples(self, name: str, samples: Sequence[dict[str, Any]]) -> None:
-        """Take what a worker measured of itself during a job. No sign of life: the worker does it in a thread, also while it hangs."""
+        """Take what a worker measured of itself during a job. No sign of life: the worker does it in a
+        thread, also while it hangs."""
         self._samples.setdefault(name, deque(maxlen=MOST_SAMPLES)).extend(samples)
 
     async def take_system_metrics(self) -> dict[str, list[dict[str, Any]]]:
@@ -176,12 +181,16 @@ class JobQueue:
             await self._notify()
 
     async def give_up(self, name: str, reason: str) -> None:
-        """Fail a job that nobody waits for any more, queued or not yet: a lane that runs it is told so at its next rung."""
+        """Fail a job that nobody waits for any more, queued or not yet: a lane that runs it is told so at its
+        next rung."""
         self._entries.setdefault(name, JobEntry({}, state="given up"))
         await self.finish(name, {"status": "failed", "reason": reason})
 
-    async def follow(self, name: str, seen: int) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any] | None]:
-        """Events after the first `seen`, the latest progress, and the outcome; waits a little for something new."""
+    async def follow(
+        self, name: str, seen: int
+    ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any] | None]:
+        """Events after the first `seen`, the latest progress, and the outcome; waits a little for something
+        new."""
         entry = self._entries[name]
         if entry.outcome is None and len(entry.events) <= seen:
             await self._wait()
@@ -189,7 +198,11 @@ class JobQueue:
 
     async def snapshot(self) -> dict[str, Any]:
         """Running and queued jobs with their progress, and the lanes that are up."""
-        running = {name: {"lane": t.lane, "started": t.started, **t.progress} for name, t in self._entries.items() if t.state == "running"}
+        running = {
+            name: {"lane": t.lane, "started": t.started, **t.progress}
+            for name, t in self._entries.items()
+            if t.state == "running"
+        }
         return {"running": running, "queued": list(self._queue), "lanes": list(self._lanes)}
 
     async def hung(self, timeout_s: float) -> list[Worker]:
@@ -198,22 +211,33 @@ class JobQueue:
         workers: list[Worker] = []
         for entry in self._entries.values():
             quiet_s = now - entry.heard
-            if entry.state == "running" and entry.quiet_s is None and quiet_s > timeout_s and entry.lane in self._lanes:
+            if (
+                entry.state == "running"
+                and entry.quiet_s is None
+                and quiet_s > timeout_s
+                and entry.lane in self._lanes
+            ):
                 entry.quiet_s = quiet_s
                 workers += self._lanes[entry.lane].workers
         return workers
 
     async def look_at_nodes(self) -> None:
-        """Take back what ran on nodes that went away: without room for its workers elsewhere, their lane may never come back for it."""
+        """Take back what ran on nodes that went away: without room for its workers elsewhere, their lane may
+        never come back for it."""
         alive = self._alive_nodes()
-        gone = [name for name, lane in self._lanes.items() if lane.workers and {node for node, _ in lane.workers} - alive]
+        gone = [
+            name
+            for name, lane in self._lanes.items()
+            if lane.workers and {node for node, _ in lane.workers} - alive
+        ]
         for lane in gone:
             self._give_back(lane)
         if gone:
             await self._notify()
 
     async def lane_begun(self, lane: str, controller: Any) -> None:
-        """A lane has begun to look for room. `controller` is the handle by which it can be ended at any time."""
+        """A lane has begun to look for room. `controller` is the handle by which it can be ended at any
+        time."""
         self._controllers[lane] = controller
 
     async def controllers(self) -> dict[str, Any]:
@@ -230,7 +254,8 @@ class JobQueue:
         await self._notify()
 
     async def no_lane_left(self, reason: str) -> None:
-        """Jobs without an outcome are lost, now and from now on: they did not fail, and a resumed sweep runs them."""
+        """Jobs without an outcome are lost, now and from now on: they did not fail, and a resumed sweep runs
+        them."""
         self._no_lane_left = reason
         self._queue.clear()
         for entry in self._entries.values():
@@ -263,11 +288,19 @@ class JobQueue:
         if died < self._retries.attempts and entry.preemptions <= self._retries.preemptions:
             entry.state, entry.lane, entry.progress = "queued", None, {}
             # The events stay: those of the new attempt follow them.
-            entry.events.append({"event": "again", "line": f"{cause}; it starts again (start {entry.starts + 1})"})
+            entry.events.append(
+                {"event": "again", "line": f"{cause}; it starts again (start {entry.starts + 1})"}
+            )
             self._queue.appendleft(name)
         else:
-            counts = f"{died} of {self._retries.attempts} attempts, {entry.preemptions} of {self._retries.preemptions} preemptions"
-            entry.state, entry.outcome = "failed", {"status": "failed", "reason": f"{cause}; used up: {counts}"}
+            counts = (
+                f"{died} of {self._retries.attempts} attempts, {entry.preemptions} of"
+                f" {self._retries.preemptions} preemptions"
+            )
+            entry.state, entry.outcome = (
+                "failed",
+                {"status": "failed", "reason": f"{cause}; used up: {counts}"},
+            )
 
     async def _wait(self) -> None:
         async with self._changed:

@@ -24,7 +24,8 @@ from trainables.jobs import AnyJob
 logger = logging.getLogger(__name__)
 
 MOST_RESTARTS = 8
-"""Times one lane's workers are started again after they died, beside once for every job, which may have been the cause."""
+"""Times one lane's workers are started again after they died, beside once for every job, which may have been
+the cause."""
 
 WATCH_EVERY_S = 1.0
 """Seconds between looks for the first lane."""
@@ -43,8 +44,10 @@ class LanePool:
         lanes: How many worker groups.
         resources: What each holds.
         storage: Folder for Ray Train's own bookkeeping.
-        jobs: How many jobs there will be: each may break the workers that run it, as one that runs out of memory does.
-        worker: What each worker runs with `job_queue`, `lane` and `threads`; `trainables.worker.lane_worker.lane_loop` when left out.
+        jobs: How many jobs there will be: each may break the workers that run it, as one that runs out of
+            memory does.
+        worker: What each worker runs with `job_queue`, `lane` and `threads`;
+            `trainables.worker.lane_worker.lane_loop` when left out.
         system_metrics_s: Seconds between two measurements that each worker makes of itself; 0: none.
     """
 
@@ -64,7 +67,9 @@ class LanePool:
         # On the driver's own node: on another one it could go away while the driver lives.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         job_queue = ray.remote(JobQueue).options(num_cpus=0, max_concurrency=1000, scheduling_strategy=here)
-        self.job_queue: Any = job_queue.remote(Retries(resources.attempts, resources.preemptions), _alive_nodes)
+        self.job_queue: Any = job_queue.remote(
+            Retries(resources.attempts, resources.preemptions), _alive_nodes
+        )
         self._threads: list[threading.Thread] = []
         self._alive = 0
         self._lock = threading.Lock()
@@ -80,7 +85,9 @@ class LanePool:
         threading.Thread(target=self._watch, name="lane watch", daemon=True).start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._closed.set()
         ray.get(self.job_queue.close.remote())
         state = ray.get(self.job_queue.snapshot.remote())
@@ -93,7 +100,8 @@ class LanePool:
             self._end_what_is_left()
 
     def _end_what_is_left(self) -> None:
-        """End lanes that wait for room, start workers again, or have one that hangs. Ray must not end below them: that ends the process."""
+        """End lanes that wait for room, start workers again, or have one that hangs. Ray must not end below
+        them: that ends the process."""
         for _, worker in ray.get(self.job_queue.everybody.remote()):
             ray.kill(worker)
         ended: set[str] = set()
@@ -101,7 +109,9 @@ class LanePool:
         while not _all_end(self._threads, WATCH_EVERY_S) and time.monotonic() < deadline:
             # Asked again and again: one that has only just been started takes seconds until it can be named.
             for name, controller in ray.get(self.job_queue.controllers.remote()).items():
-                if name not in ended and any(thread.is_alive() for thread in self._threads if thread.name == name):
+                if name not in ended and any(
+                    thread.is_alive() for thread in self._threads if thread.name == name
+                ):
                     logger.warning("%s is ended: it was not up, or did not go home", name)
                     ended.add(name)
                     ray.kill(controller)
@@ -135,13 +145,17 @@ class LanePool:
             return outcome
 
     def _watch(self) -> None:
-        """Give up where Ray would wait for ever: for resources that others hold, and for workers that hang."""
+        """Give up where Ray would wait for ever: for resources that others hold, and for workers that
+        hang."""
         if not self._first_lane_started():
             return
         while not self._closed.wait(WATCH_EVERY_S):
             ray.get(self.job_queue.look_at_nodes.remote())
             for _, worker in ray.get(self.job_queue.hung.remote(self.resources.quiet_timeout_s)):
-                logger.warning("a worker is killed: its job gave no sign of life for %g s", self.resources.quiet_timeout_s)
+                logger.warning(
+                    "a worker is killed: its job gave no sign of life for %g s",
+                    self.resources.quiet_timeout_s,
+                )
                 ray.kill(worker)
 
     def _first_lane_started(self) -> bool:
@@ -150,7 +164,10 @@ class LanePool:
             if ray.get(self.job_queue.snapshot.remote())["lanes"]:
                 return True
             if time.monotonic() > deadline:
-                reason = f"no lane started within resources.start_timeout_s = {self.resources.start_timeout_s:g} s: is the cluster busy?"
+                reason = (
+                    f"no lane started within resources.start_timeout_s = {self.resources.start_timeout_s:g}"
+                    " s: is the cluster busy?"
+                )
                 ray.get(self.job_queue.no_lane_left.remote(reason))
                 return False
         return False
@@ -169,7 +186,9 @@ class LanePool:
                 "system_metrics_s": self._system_metrics_s,
             },
             scaling_config=ScalingConfig(
-                num_workers=resources.workers_per_trial, use_gpu=resources.gpus_per_worker > 0, resources_per_worker=needs
+                num_workers=resources.workers_per_trial,
+                use_gpu=resources.gpus_per_worker > 0,
+                resources_per_worker=needs,
             ),
             torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
             run_config=RunConfig(
@@ -177,15 +196,21 @@ class LanePool:
                 storage_path=str(self.storage),
                 callbacks=[_TellsController(self.job_queue, name)],  # type: ignore[list-item]
                 # Left alone, the controller tries for ever to place workers that never fit.
-                failure_config=FailureConfig(max_failures=self._restarts, controller_failure_limit=MOST_RESTARTS),
+                failure_config=FailureConfig(
+                    max_failures=self._restarts, controller_failure_limit=MOST_RESTARTS
+                ),
             ),
         )
         reason = "the lanes were sent home"
         try:
             trainer.fit()
-        # Whatever ended the lane is told to the jobs that waited for it; Ray ends a waiting thread by SystemExit when its session goes.
+        # Whatever ended the lane is told to the jobs that waited for it; Ray ends a waiting thread by
+        # SystemExit when its session goes.
         except (Exception, SystemExit) as error:  # noqa: BLE001
-            reason = f"{name} could not go on: {str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__}"
+            reason = (
+                f"{name} could not go on:"
+                f" {str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__}"
+            )
             logger.warning("%s", reason)
         if self._closed.is_set():
             return  # nobody waits any more, and Ray may be gone

@@ -36,7 +36,9 @@ def library_logs(path: Path) -> Iterator[None]:
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     root = logging.getLogger()
     root.addHandler(handler)
-    quiet = [logging.getLogger(name) for name in ("ray", "ray.train", "ray.tune", "ray.air", "mlflow", "alembic")]
+    quiet = [
+        logging.getLogger(name) for name in ("ray", "ray.train", "ray.tune", "ray.air", "mlflow", "alembic")
+    ]
     before = [(log, log.handlers[:], log.propagate) for log in quiet]
     for log in quiet:
         log.handlers, log.propagate = [], True

@@ -1,4 +1,5 @@
-"""Joins the Ray cluster that the environment names, or starts one on this machine for the time of a command."""
+"""Joins the Ray cluster that the environment names, or starts one on this machine for the time of a
+command."""
 
 import logging
 import os
@@ -12,11 +13,13 @@ from orchestrator.lanes.sigterm import sigterm_kept, terminating
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names (as inside a Ray job), or start one on this machine and end it afterwards."""
+    """Join the cluster that RAY_ADDRESS names (as inside a Ray job), or start one on this machine and end it
+    afterwards."""
     # Rungs carry metrics in a nested form, so Tune's own check for a metric would end the sweep.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # Tune's own handling of Ctrl-C would end the sweep as if it were done: exit status 0, and not a word about it.
+    # Tune's own handling of Ctrl-C would end the sweep as if it were done: exit status 0, and not a word
+    # about it.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     # Tune's CSV, JSON and TensorBoard files of every event: the study and MLflow have it all.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")

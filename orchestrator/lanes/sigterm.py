@@ -1,4 +1,5 @@
-"""SIGTERM, as `ray job stop`, SLURM and Kubernetes send it: a command ends as by Ctrl-C, but before the SIGKILL that follows."""
+"""SIGTERM, as `ray job stop`, SLURM and Kubernetes send it: a command ends as by Ctrl-C, but before the
+SIGKILL that follows."""
 
 import os
 import signal
@@ -45,9 +46,11 @@ def ended_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def sigterm_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM while the block starts Ray, which puts two of its own in its place. Main thread only.
+    """Keep the handler of SIGTERM while the block starts Ray, which puts two of its own in its place. Main
+    thread only.
 
-    One leaves the process at once; the other, in C++, aborts it with a stack trace, and is the one that stays.
+    One leaves the process at once; the other, in C++, aborts it with a stack trace, and is the one that
+    stays.
     """
     handler = signal.getsignal(signal.SIGTERM)
     try:
@@ -64,7 +67,8 @@ def _end(told: threading.Lock) -> None:
     if terminating():
         return  # a second one must not disturb the end that has begun
     _begun.set()
-    # What hangs on the way out (a server, a Ray that is gone) must not wait for the SIGKILL: nobody would be told anything.
+    # What hangs on the way out (a server, a Ray that is gone) must not wait for the SIGKILL: nobody would be
+    # told anything.
     forced = threading.Timer(GRACE_S, _leave, (told,))
     forced.daemon = True
     forced.start()
@@ -85,10 +89,11 @@ def _leave(told: threading.Lock) -> None:
 
 
 def _end_local_ray() -> None:
-    """End what the Ray that this process may have started has started in turn: workers, and two agents that would stay for minutes.
+    """End what the Ray that this process may have started has started in turn: workers, and two agents that
+    would stay for minutes.
 
-    Ray's own processes end with this one. Not by `ray.shutdown`, nor by their own end: a thread that still waits for a lane would find
-    Ray gone, which ends the process in C++ with exit status 1.
+    Ray's own processes end with this one. Not by `ray.shutdown`, nor by their own end: a thread that still
+    waits for a lane would find Ray gone, which ends the process in C++ with exit status 1.
     """
     for raylet in psutil.Process().children():
         for started in raylet.children(recursive=True):

@@ -1,4 +1,5 @@
-"""Fetches from the mailbox what workers measure of themselves, and keeps it beside the trials' logs. Off the trials' way."""
+"""Fetches from the mailbox what workers measure of themselves, and keeps it beside the trials' logs. Off the
+trials' way."""
 
 import logging
 import re
@@ -31,10 +32,13 @@ def collect_system_metrics(job_queue: Any, folder: SweepFolder, on_change: OnSam
     Args:
         mailbox: Actor that the workers send to.
         folder: The sweep's files.
-        on_change: Given the numbers of trials with new samples, not again before it has done with the last ones.
+        on_change: Given the numbers of trials with new samples, not again before it has done with the last
+            ones.
     """
     ended = threading.Event()
-    thread = threading.Thread(target=_collect, args=(job_queue, folder, on_change, ended), name="system metrics", daemon=True)
+    thread = threading.Thread(
+        target=_collect, args=(job_queue, folder, on_change, ended), name="system metrics", daemon=True
+    )
     thread.start()
     try:
         yield
@@ -61,7 +65,8 @@ def _collect(job_queue: Any, folder: SweepFolder, on_change: OnSamples, ended: t
 
 
 def keep_system_metrics(folder: SweepFolder, samples: Samples) -> set[int]:
-    """Write samples of trials to their files; those of other jobs have no place. Returns: the numbers of the trials."""
+    """Write samples of trials to their files; those of other jobs have no place. Returns: the numbers of the
+    trials."""
     numbers = set()
     for name, measured in samples.items():
         if re.fullmatch(r"t\d+", name):

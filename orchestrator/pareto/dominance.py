@@ -15,7 +15,8 @@ Item = TypeVar("Item")
 def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
     """Which points no other point dominates.
 
-    Equal points do not dominate each other, so duplicates are all kept. A point that is not finite in every coordinate is never
+    Equal points do not dominate each other, so duplicates are all kept. A point that is not finite in every
+    coordinate is never
     kept and dominates nothing: -inf would otherwise win every comparison.
 
     Args:
@@ -32,7 +33,8 @@ def non_dominated(points: ArrayLike) -> NDArray[np.bool_]:
 
 
 def dominance_layers(points: ArrayLike) -> NDArray[np.int_]:
-    """Layer of each point: 0 where none dominates it, 1 where only points of layer 0 do, and so on. Equal points share a layer.
+    """Layer of each point: 0 where none dominates it, 1 where only points of layer 0 do, and so on. Equal
+    points share a layer.
 
     Args:
         points: (points, objectives), at least one, finite; lower is better.
@@ -47,8 +49,8 @@ def hypervolume(points: ArrayLike, reference: Sequence[float]) -> float:
     """Volume between the points and the reference point.
 
     Args:
-        points: (points, objectives), lower is better. A point at or beyond the reference in any coordinate adds nothing; nor does
-            one that is not finite.
+        points: (points, objectives), lower is better. A point at or beyond the reference in any coordinate
+            adds nothing; nor does one that is not finite.
         reference: (objectives,) the worst point that still counts.
 
     Returns:
@@ -73,11 +75,14 @@ def hypervolume_contributions(points: ArrayLike, reference: Sequence[float]) -> 
         return np.asarray(moocore.hv_contributions(rows, ref=list(reference)), dtype=np.float64)
     # moocore knows no lone objective.
     whole = hypervolume(rows, reference)
-    return np.array([whole - hypervolume(np.delete(rows, index, axis=0), reference) for index in range(len(rows))])
+    return np.array(
+        [whole - hypervolume(np.delete(rows, index, axis=0), reference) for index in range(len(rows))]
+    )
 
 
 class NonDominated(Generic[Item]):
-    """A set of items of which no item's point dominates another's, grown one by one. Equal points are all kept.
+    """A set of items of which no item's point dominates another's, grown one by one. Equal points are all
+    kept.
 
     Args:
         reference: (objectives,) the worst point that still counts towards the hypervolume.
@@ -93,10 +98,13 @@ class NonDominated(Generic[Item]):
         """Whether none of the items dominates a point; one that is not finite never joins."""
         new = np.asarray(point, dtype=np.float64)
         no_worse = np.all(self._points <= new, axis=1)
-        return bool(np.all(np.isfinite(new))) and not bool(np.any(no_worse & np.any(self._points < new, axis=1)))
+        return bool(np.all(np.isfinite(new))) and not bool(
+            np.any(no_worse & np.any(self._points < new, axis=1))
+        )
 
     def add(self, point: Sequence[float], item: Item) -> bool:
-        """Take an item unless it is dominated, and drop those that it dominates. Returns: whether it was taken."""
+        """Take an item unless it is dominated, and drop those that it dominates. Returns: whether it was
+        taken."""
         if not self.would_join(point):
             return False
         new = np.asarray(point, dtype=np.float64)
@@ -109,7 +117,10 @@ class NonDominated(Generic[Item]):
         """Hypervolume that a point would add."""
         if not self.would_join(point):
             return 0.0
-        return hypervolume(np.vstack([self._points, np.asarray(point, dtype=np.float64)]), self.reference) - self.hypervolume
+        return (
+            hypervolume(np.vstack([self._points, np.asarray(point, dtype=np.float64)]), self.reference)
+            - self.hypervolume
+        )
 
     @property
     def hypervolume(self) -> float:
@@ -119,7 +130,8 @@ class NonDominated(Generic[Item]):
 
 @dataclass(frozen=True)
 class Attainment:
-    """How far repeated runs come, as the corners of three nested edges: (corners, 2) each, from left to right, lower is better."""
+    """How far repeated runs come, as the corners of three nested edges: (corners, 2) each, from left to
+    right, lower is better."""
 
     best: NDArray[np.float64]
     """What at least one run attains: it has a point that is no worse in either coordinate."""
@@ -138,7 +150,8 @@ def attainment(runs: Sequence[ArrayLike]) -> Attainment:
     Raises:
         ValueError: The points do not have two coordinates: edges of more dimensions could not be drawn.
 
-    Source: Grunert da Fonseca, Fonseca and Hall (2001), "Inferential performance assessment of stochastic optimisers and the attainment
+    Source: Grunert da Fonseca, Fonseca and Hall (2001), "Inferential performance assessment of stochastic
+    optimisers and the attainment
         function".
     """
     sets = []
@@ -151,7 +164,8 @@ def attainment(runs: Sequence[ArrayLike]) -> Attainment:
     if not sets:
         return Attainment(*(np.empty((0, 2)) for _ in range(3)))
     numbers = np.repeat(np.arange(len(sets)), [len(rows) for rows in sets])
-    # Rows of x, y and the percentile of runs, 0 for at least one. Corners at infinity come of runs without points.
+    # Rows of x, y and the percentile of runs, 0 for at least one. Corners at infinity come of runs without
+    # points.
     corners = moocore.eaf(np.vstack(sets), numbers, percentiles=[0, 50, 100])
     corners = corners[np.all(np.isfinite(corners), axis=1)]
     return Attainment(*(corners[corners[:, 2] == percentile, :2] for percentile in (0, 50, 100)))

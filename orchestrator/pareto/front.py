@@ -1,7 +1,9 @@
-"""The Pareto front of a sweep over all trials and rungs: chosen on the validation part, reported on the test part.
+"""The Pareto front of a sweep over all trials and rungs: chosen on the validation part, reported on the test
+part.
 
-A sweep that chose and reported on the same items would overfit its yardstick: the best of many noisy numbers looks better than it is.
-Every rung is a candidate, because the best moment to stop unlearning is often not the last.
+A sweep that chose and reported on the same items would overfit its yardstick: the best of many noisy numbers
+looks better than it is. Every rung is a candidate, because the best moment to stop unlearning is often not
+the last.
 """
 
 from collections import Counter
@@ -86,7 +88,8 @@ class GrowingFront:
             self._chosen.add(to_minimised(self.criteria.objectives, member.validation), member)
 
     def would_join(self, record: TrialRecord, rung: int) -> bool:
-        """Whether a rung that was just measured on the validation part may end up on the front, if its trial ends well.
+        """Whether a rung that was just measured on the validation part may end up on the front, if its trial
+        ends well.
 
         What is refused here is dominated for good, so nobody needs its weights or its test part.
 
@@ -116,26 +119,41 @@ class GrowingFront:
 
     @property
     def chosen(self) -> frozenset[Key]:
-        """Trials and rungs that none dominates on the validation part: whoever is or may still become a member."""
+        """Trials and rungs that none dominates on the validation part: whoever is or may still become a
+        member."""
         return frozenset(member.key for member in self._chosen.items)
 
     def reported(self) -> Front:
-        """The front as people see it: of what was chosen on the validation part, what none dominates on the test part."""
+        """The front as people see it: of what was chosen on the validation part, what none dominates on the
+        test part."""
         chosen, objectives = list(self._chosen.items), self.criteria.objectives
-        points = np.array([to_minimised(objectives, member.objectives) for member in chosen]).reshape(len(chosen), len(objectives))
+        points = np.array([to_minimised(objectives, member.objectives) for member in chosen]).reshape(
+            len(chosen), len(objectives)
+        )
         mask = non_dominated(points)
         members = [member for member, is_member in zip(chosen, mask, strict=True) if is_member]
-        members.sort(key=lambda member: (to_minimised(objectives, member.objectives), member.record.number, member.rung))
+        members.sort(
+            key=lambda member: (
+                to_minimised(objectives, member.objectives),
+                member.record.number,
+                member.rung,
+            )
+        )
         return Front(objectives, tuple(members), hypervolume(points[mask], self.criteria.reference))
 
 
 def candidates(record: TrialRecord, criteria: Criteria) -> list[FrontMember]:
-    """The rungs of a finished or stopped trial that have finite objectives on both parts and keep to all limits."""
+    """The rungs of a finished or stopped trial that have finite objectives on both parts and keep to all
+    limits."""
     if record.status not in ("finished", "stopped"):
         return []
     last = len(record.rungs)
     # The schedule's own end: a trial that was stopped has none.
-    rungs = range(1, last + 1) if criteria.every_rung else ([last] if last and record.status == "finished" else [])
+    rungs = (
+        range(1, last + 1)
+        if criteria.every_rung
+        else ([last] if last and record.status == "finished" else [])
+    )
     found = []
     for rung in rungs:
         metrics = record.rungs[rung - 1]
@@ -149,8 +167,9 @@ def candidates(record: TrialRecord, criteria: Criteria) -> list[FrontMember]:
 def build_front(records: Iterable[TrialRecord], criteria: Criteria) -> Front:
     """The front among the trials that ended with a result.
 
-    A rung is a member when no rung of any trial dominates it on the validation part and, among those that pass, none dominates it on
-    the test part. Failed and running trials, and rungs without finite objectives on both parts, are left out.
+    A rung is a member when no rung of any trial dominates it on the validation part and, among those that
+    pass, none dominates it on the test part. Failed and running trials, and rungs without finite objectives
+    on both parts, are left out.
 
     Args:
         records: All trials of the sweep, in any order.
@@ -168,8 +187,9 @@ def build_front(records: Iterable[TrialRecord], criteria: Criteria) -> Front:
 def hypervolume_history(records: Sequence[TrialRecord], criteria: Criteria) -> list[float]:
     """Hypervolume of the reported front after each trial with a result, in the order in which they ended.
 
-    The last entry is the hypervolume of `build_front`. The curve can fall a little: a trial that wins on the validation part may be
-    worse than the one it drives out on the test part, which is what the curve measures.
+    The last entry is the hypervolume of `build_front`. The curve can fall a little: a trial that wins on the
+    validation part may be worse than the one it drives out on the test part, which is what the curve
+    measures.
 
     Args:
         records: All trials of the sweep.
@@ -187,7 +207,9 @@ def hypervolume_history(records: Sequence[TrialRecord], criteria: Criteria) -> l
     return volumes
 
 
-def front_json(sweep: SweepSettings, records: Sequence[TrialRecord], baselines: Mapping[str, Mapping[str, float] | None]) -> dict[str, Any]:
+def front_json(
+    sweep: SweepSettings, records: Sequence[TrialRecord], baselines: Mapping[str, Mapping[str, float] | None]
+) -> dict[str, Any]:
     """The front as `lethe front --json` prints it.
 
     Args:
@@ -196,14 +218,18 @@ def front_json(sweep: SweepSettings, records: Sequence[TrialRecord], baselines: 
         baselines: Metrics of the `original` and the `retrained` model, with keys such as `test/utility`.
 
     Returns:
-        Plain data for JSON; objective values are those of the test part in the metrics' own signs, and a baseline without them is null.
+        Plain data for JSON; objective values are those of the test part in the metrics' own signs, and a
+        baseline without them is null.
     """
     counts = Counter(record.status for record in records)
     return front_as_json(sweep.name, build_front(records, criteria_of(sweep)), counts, baselines)
 
 
 def front_as_json(
-    sweep_name: str, front: Front, counts: Mapping[Status, int], baselines: Mapping[str, Mapping[str, float] | None]
+    sweep_name: str,
+    front: Front,
+    counts: Mapping[Status, int],
+    baselines: Mapping[str, Mapping[str, float] | None],
 ) -> dict[str, Any]:
     """`front_json` of a front that is known already.
 
@@ -216,7 +242,9 @@ def front_as_json(
     objectives = front.objectives
     return {
         "sweep": sweep_name,
-        "objectives": [{"name": objective.name, "direction": objective.direction} for objective in objectives],
+        "objectives": [
+            {"name": objective.name, "direction": objective.direction} for objective in objectives
+        ],
         "reference_point": {objective.name: objective.reference for objective in objectives},
         "hypervolume": front.hypervolume,
         "trials": sum(counts.values()),
@@ -233,7 +261,9 @@ def front_as_json(
             }
             for member in front.members
         ],
-        "baselines": {name: objective_values(baselines.get(name) or {}, objectives, "test") for name in BASELINES},
+        "baselines": {
+            name: objective_values(baselines.get(name) or {}, objectives, "test") for name in BASELINES
+        },
     }
 
 

@@ -25,14 +25,16 @@ class Interval:
     low: float
     high: float
     source: Literal["seeds", "trials"]
-    """`seeds`: Student's t-interval of the mean hypervolume when the whole front is run again under new seeds. `trials`: percentiles of
-    the hypervolume when the sweep's trials are drawn again with replacement. That tells how much hangs on a few good draws of the
-    search; it does not know how much the same trials differ under another seed, and since a resample lacks a third of the trials it
-    lies almost wholly below the sweep's own hypervolume."""
+    """`seeds`: Student's t-interval of the mean hypervolume when the whole front is run again under new
+    seeds. `trials`: percentiles of the hypervolume when the sweep's trials are drawn again with replacement.
+    That tells how much hangs on a few good draws of the search; it does not know how much the same trials
+    differ under another seed, and since a resample lacks a third of the trials it lies almost wholly below
+    the sweep's own hypervolume."""
 
 
 def hypervolume_curve(records: Sequence[TrialRecord], criteria: Criteria, workers: int) -> Curve:
-    """Hypervolume of the reported front against the worker-time of the trials that had ended by then, in the order of their ends.
+    """Hypervolume of the reported front against the worker-time of the trials that had ended by then, in the
+    order of their ends.
 
     Args:
         records: All trials of a sweep.
@@ -53,8 +55,11 @@ def hypervolume_at(curve: Curve, worker_s: float) -> float:
     return next((volume for spent_s, volume in reversed(curve) if spent_s <= worker_s), 0.0)
 
 
-def bootstrap_interval(records: Sequence[TrialRecord], criteria: Criteria, resamples: int = RESAMPLES) -> Interval | None:
-    """95 % percentile interval of the hypervolume over resamples of the trials that have ended. See `Interval.source`.
+def bootstrap_interval(
+    records: Sequence[TrialRecord], criteria: Criteria, resamples: int = RESAMPLES
+) -> Interval | None:
+    """95 % percentile interval of the hypervolume over resamples of the trials that have ended. See
+    `Interval.source`.
 
     Args:
         records: All trials of a sweep; failed ones are drawn too, and add nothing.
@@ -70,8 +75,12 @@ def bootstrap_interval(records: Sequence[TrialRecord], criteria: Criteria, resam
     rungs = [(place, member) for place, record in enumerate(ended) for member in candidates(record, criteria)]
     shape = (len(rungs), len(criteria.objectives))
     owners = np.array([place for place, _ in rungs], dtype=int)
-    validation = np.array([to_minimised(criteria.objectives, member.validation) for _, member in rungs]).reshape(shape)
-    test = np.array([to_minimised(criteria.objectives, member.objectives) for _, member in rungs]).reshape(shape)
+    validation = np.array(
+        [to_minimised(criteria.objectives, member.validation) for _, member in rungs]
+    ).reshape(shape)
+    test = np.array([to_minimised(criteria.objectives, member.objectives) for _, member in rungs]).reshape(
+        shape
+    )
     draw, volumes = np.random.default_rng(0), []
     for _ in range(resamples):
         # A trial that is drawn twice adds nothing the second time.

@@ -1,4 +1,5 @@
-"""Selects what a person names: members of the front (`front`, `knee`, `t0007@2`, `utility>=0.5`), or any rung of any trial.
+"""Selects what a person names: members of the front (`front`, `knee`, `t0007@2`, `utility>=0.5`), or any rung
+of any trial.
 
 Values are those of the test part, which `lethe front` shows.
 """
@@ -16,8 +17,15 @@ from orchestrator.pareto.objectives import Criteria, Objective, to_minimised
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.user_errors import UserError, did_you_mean
 
-GRAMMAR = 'front, knee, a trial such as t0007 or t0007@2, or conditions such as "utility>=0.5", joined by commas'
-OPERATORS: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+GRAMMAR = (
+    'front, knee, a trial such as t0007 or t0007@2, or conditions such as "utility>=0.5", joined by commas'
+)
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    ">": operator.gt,
+    "<": operator.lt,
+}
 _CONDITION = re.compile(r"\s*([\w./-]+)\s*(>=|<=|>|<)\s*(\S+)\s*")
 
 
@@ -46,8 +54,9 @@ def select_members(front: Front, text: str) -> list[FrontMember]:
 
     Args:
         front: Where to look.
-        text: `front` for all, `knee` (see `knee`), a trial's name for its members, `t0007@2` for the one at that rung, or conditions:
-            of the members that keep to all of them, the best in the other objectives.
+        text: `front` for all, `knee` (see `knee`), a trial's name for its members, `t0007@2` for the one at
+            that rung, or conditions: of the members that keep to all of them, the best in the other
+            objectives.
 
     Returns:
         At least one member, in the front's order.
@@ -57,19 +66,28 @@ def select_members(front: Front, text: str) -> list[FrontMember]:
     """
     word = text.strip()
     if not front.members:
-        raise UserError("there is nothing to pick from: no trial is on the front yet", key="--pick", value=text)
+        raise UserError(
+            "there is nothing to pick from: no trial is on the front yet", key="--pick", value=text
+        )
     if word == "front":
         return list(front.members)
     if word == "knee":
         return [knee(front)]
     if re.search("[<>=]", word):
         return _best_under(front, [_condition(front, part) for part in word.split(",")])
-    found = [member for member in front.members if word in (member.record.trial_id, "{}@{}".format(*member.key))]
+    found = [
+        member for member in front.members if word in (member.record.trial_id, "{}@{}".format(*member.key))
+    ]
     if not found:
         names = [member.name for member in front.members]
-        guess = did_you_mean(word, ["front", "knee", *names, *(objective.name for objective in front.objectives)])
+        guess = did_you_mean(
+            word, ["front", "knee", *names, *(objective.name for objective in front.objectives)]
+        )
         raise UserError(
-            f"no member of the front is called so.{guess}", key="--pick", value=text, allowed=f"{GRAMMAR}. On the front: {', '.join(names)}"
+            f"no member of the front is called so.{guess}",
+            key="--pick",
+            value=text,
+            allowed=f"{GRAMMAR}. On the front: {', '.join(names)}",
         )
     return found
 
@@ -77,14 +95,16 @@ def select_members(front: Front, text: str) -> list[FrontMember]:
 def knee(front: Front) -> FrontMember:
     """The member where giving up a little of one objective would cost much of another.
 
-    All objectives are scaled so that the front spans 0 (best) to 1 (worst). The knee is farthest from the plane on which the scaled
-    values add up to 1, towards the ideal; with two objectives that is the line through the front's two ends. Where none is on that side
-    of it, as with one or two members, it is the end that is best in the first objective.
+    All objectives are scaled so that the front spans 0 (best) to 1 (worst). The knee is farthest from the
+    plane on which the scaled values add up to 1, towards the ideal; with two objectives that is the line
+    through the front's two ends. Where none is on that side of it, as with one or two members, it is the end
+    that is best in the first objective.
 
     Args:
         front: With at least one member.
 
-    Source: Das (1999), "On characterizing the 'knee' of the Pareto curve based on Normal-Boundary Intersection".
+    Source: Das (1999), "On characterizing the 'knee' of the Pareto curve based on Normal-Boundary
+    Intersection".
     """
     points = np.array([to_minimised(front.objectives, member.objectives) for member in front.members])
     low, span = points.min(axis=0), np.ptp(points, axis=0)
@@ -99,23 +119,40 @@ def _condition(front: Front, text: str) -> Condition:
     name, sign, number = match.groups()
     known = {objective.name: objective for objective in front.objectives}
     if name not in known:
-        raise UserError(f"no such objective.{did_you_mean(name, known)}", key="--pick", value=name, allowed=", ".join(known))
+        raise UserError(
+            f"no such objective.{did_you_mean(name, known)}",
+            key="--pick",
+            value=name,
+            allowed=", ".join(known),
+        )
     try:
         return Condition(known[name], sign, float(number))
     except ValueError:
-        raise UserError("not a number", key="--pick", value=number, allowed=f"a number after {name}{sign}") from None
+        raise UserError(
+            "not a number", key="--pick", value=number, allowed=f"a number after {name}{sign}"
+        ) from None
 
 
 def _best_under(front: Front, conditions: Sequence[Condition]) -> list[FrontMember]:
     members = [member for member in front.members if all(condition.holds(member) for condition in conditions)]
-    asked = ",".join(f"{condition.objective.name}{condition.sign}{condition.bound:g}" for condition in conditions)
+    asked = ",".join(
+        f"{condition.objective.name}{condition.sign}{condition.bound:g}" for condition in conditions
+    )
     if not members:
         nearest = [(condition.objective.name, condition.nearest(front.members)) for condition in conditions]
         best = ", ".join(f"{name} {member.objectives[name]:.4g} ({member.name})" for name, member in nearest)
-        raise UserError("no member of the front keeps to this", key="--pick", value=asked, remedy=f"the best that there is: {best}")
+        raise UserError(
+            "no member of the front keeps to this",
+            key="--pick",
+            value=asked,
+            remedy=f"the best that there is: {best}",
+        )
     bounded = {condition.objective.name for condition in conditions}
-    # With a condition on each there is no other objective, and none of a front's members is better than another.
-    others = [objective for objective in front.objectives if objective.name not in bounded] or front.objectives
+    # With a condition on each there is no other objective, and none of a front's members is better than
+    # another.
+    others = [
+        objective for objective in front.objectives if objective.name not in bounded
+    ] or front.objectives
     mask = non_dominated([to_minimised(others, member.objectives) for member in members])
     return [member for member, best in zip(members, mask, strict=True) if best]
 
@@ -150,7 +187,8 @@ def choose_rung(records: Sequence[TrialRecord], criteria: Criteria, text: str, k
         key: What the person wrote it for, for messages.
 
     Raises:
-        UserError: There is no such trial or rung, it has no result, or the text means several members of the front.
+        UserError: There is no such trial or rung, it has no result, or the text means several members of the
+            front.
     """
     match = re.fullmatch(r"(t\d+)(?:@(\d+))?", text.strip())
     if match is None:
@@ -158,10 +196,20 @@ def choose_rung(records: Sequence[TrialRecord], criteria: Criteria, text: str, k
     record = find_trial(records, match[1], key)
     if not record.rungs or record.status not in ("finished", "stopped"):
         why = f"failed: {record.reason}" if record.status == "failed" else "is still running"
-        raise UserError(f"the trial {why}", key=key, value=text, remedy="give a trial that ended with a result; see `lethe status`")
+        raise UserError(
+            f"the trial {why}",
+            key=key,
+            value=text,
+            remedy="give a trial that ended with a result; see `lethe status`",
+        )
     rung = len(record.rungs) if match[2] is None else int(match[2])
     if not 1 <= rung <= len(record.rungs):
-        raise UserError("the trial has no such rung", key=key, value=text, allowed=f"{match[1]}@1 to {match[1]}@{len(record.rungs)}")
+        raise UserError(
+            "the trial has no such rung",
+            key=key,
+            value=text,
+            allowed=f"{match[1]}@1 to {match[1]}@{len(record.rungs)}",
+        )
     return ChosenRung(record, rung)
 
 
@@ -174,7 +222,9 @@ def find_trial(records: Sequence[TrialRecord], name: str, key: str) -> TrialReco
     known = {record.trial_id: record for record in records}
     if name not in known:
         allowed = f"{min(known)} to {max(known)}" if known else "none yet"
-        raise UserError(f"there is no such trial.{did_you_mean(name, known)}", key=key, value=name, allowed=allowed)
+        raise UserError(
+            f"there is no such trial.{did_you_mean(name, known)}", key=key, value=name, allowed=allowed
+        )
     return known[name]
 
 
@@ -183,8 +233,15 @@ def _on_front(records: Sequence[TrialRecord], criteria: Criteria, text: str, key
         members = select_members(build_front(records, criteria), text)
     except UserError as error:
         # The same words stand behind another option there.
-        raise UserError(error.message, key=key, value=text, allowed=error.allowed, remedy=error.remedy) from error
+        raise UserError(
+            error.message, key=key, value=text, allowed=error.allowed, remedy=error.remedy
+        ) from error
     if len(members) > 1:
         names = ", ".join(member.name for member in members)
-        raise UserError(f"means {len(members)} members of the front", key=key, value=text, allowed=f"one of them: {names}, or knee")
+        raise UserError(
+            f"means {len(members)} members of the front",
+            key=key,
+            value=text,
+            allowed=f"one of them: {names}, or knee",
+        )
     return ChosenRung(members[0].record, members[0].rung)

@@ -1,4 +1,5 @@
-"""What counts as good in a sweep: objectives, limits, and which rungs count. Inside, everything minimises; only this module turns signs."""
+"""What counts as good in a sweep: objectives, limits, and which rungs count. Inside, everything minimises;
+only this module turns signs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -58,7 +59,8 @@ class Limit:
         return f"{self.metric} {self.kind} {self.bound:g}"
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """How far outside a trial is, in the metric's unit: feasible up to 0; infinite where the metric is missing or NaN.
+        """How far outside a trial is, in the metric's unit: feasible up to 0; infinite where the metric is
+        missing or NaN.
 
         Args:
             metrics: Keys such as `validation/utility`.
@@ -86,7 +88,8 @@ class Criteria:
         return minimised_reference(self.objectives)
 
     def point(self, metrics: Mapping[str, float], part: Part = "validation") -> tuple[float, ...] | None:
-        """A measurement as a point that minimises in every coordinate; None when an objective is missing or not finite."""
+        """A measurement as a point that minimises in every coordinate; None when an objective is missing or
+        not finite."""
         values = objective_values(metrics, self.objectives, part)
         return None if values is None else to_minimised(self.objectives, values)
 
@@ -134,7 +137,9 @@ def minimised_reference(objectives: Sequence[Objective]) -> tuple[float, ...]:
     return tuple(objective.to_minimised(objective.reference) for objective in objectives)
 
 
-def objective_values(metrics: Mapping[str, float], objectives: Sequence[Objective], part: Part) -> dict[str, float] | None:
+def objective_values(
+    metrics: Mapping[str, float], objectives: Sequence[Objective], part: Part
+) -> dict[str, float] | None:
     """Reads the objectives from a trial's metrics.
 
     Args:
@@ -152,7 +157,8 @@ def objective_values(metrics: Mapping[str, float], objectives: Sequence[Objectiv
 def why_unusable(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> str | None:
     """Why a trial with these last metrics has failed.
 
-    A NaN anywhere is a failure. Infinity is one only in an objective: elsewhere it may be the honest value of a logarithm.
+    A NaN anywhere is a failure. Infinity is one only in an objective: elsewhere it may be the honest value of
+    a logarithm.
 
     Args:
         metrics: Keys such as `test/utility`.
@@ -164,6 +170,12 @@ def why_unusable(metrics: Mapping[str, float], objectives: Sequence[Objective]) 
     missing = [objective.name for objective in objectives if f"validation/{objective.name}" not in metrics]
     if missing:
         return f"no value for the objective{'s' * (len(missing) > 1)} {', '.join(missing)}"
-    must_be_finite = {f"{part}/{objective.name}" for objective in objectives for part in ("validation", "test")}
-    wrong = sorted(key for key, value in metrics.items() if math.isnan(value) or (key in must_be_finite and math.isinf(value)))
+    must_be_finite = {
+        f"{part}/{objective.name}" for objective in objectives for part in ("validation", "test")
+    }
+    wrong = sorted(
+        key
+        for key, value in metrics.items()
+        if math.isnan(value) or (key in must_be_finite and math.isinf(value))
+    )
     return f"not a finite number: {', '.join(f'{key} = {metrics[key]}' for key in wrong)}" if wrong else None

@@ -1,4 +1,5 @@
-"""Who stands where among measurements with several objectives: layers of non-domination, and within a layer whoever spreads it most."""
+"""Who stands where among measurements with several objectives: layers of non-domination, and within a layer
+whoever spreads it most."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +13,13 @@ from orchestrator.pareto.dominance import dominance_layers, hypervolume_contribu
 from orchestrator.pareto.objectives import Criteria
 
 Ties = Literal["hypervolume", "crowding", "epsilon_net"]
-"""What tells points of one layer apart: `hypervolume`, what the layer would lose without each; `crowding`, the gap between their
-neighbours, with both ends of the layer first; `epsilon_net`, the one nearest the best corner first and then always the one farthest from
-all before."""
+"""What tells points of one layer apart: `hypervolume`, what the layer would lose without each; `crowding`,
+the gap between their neighbours, with both ends of the layer first; `epsilon_net`, the one nearest the best
+corner first and then always the one farthest from all before."""
 
 CORNER = 1.05
-"""Reference point of `hypervolume`, in each coordinate of scales from 0 to 1: so far out that both ends of a layer count a little."""
+"""Reference point of `hypervolume`, in each coordinate of scales from 0 to 1: so far out that both ends of a
+layer count a little."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class RankedPoint:
 
 
 def ranked_point(metrics: Mapping[str, float], criteria: Criteria) -> RankedPoint:
-    """The validation part of a measurement; its violation is the sum over the limits, each in its metric's unit."""
+    """The validation part of a measurement; its violation is the sum over the limits, each in its metric's
+    unit."""
     point = criteria.point(metrics)
     if point is None:
         return RankedPoint(None, math.inf)
@@ -41,18 +44,21 @@ def ranked_point(metrics: Mapping[str, float], criteria: Criteria) -> RankedPoin
 def ranks(points: Sequence[RankedPoint], ties: Ties) -> NDArray[np.int_]:
     """Position of each measurement, 0 for the best: how many stand before it.
 
-    Feasible ones come first, by layer of non-domination and then by `ties`, on scales on which they span 0 to 1; infeasible ones follow
-    by their violation. What cannot be told apart shares the better position. So the order of the arguments makes no difference.
+    Feasible ones come first, by layer of non-domination and then by `ties`, on scales on which they span 0 to
+    1; infeasible ones follow by their violation. What cannot be told apart shares the better position. So the
+    order of the arguments makes no difference.
 
     Args:
         standings: All that are compared.
         ties: See `Ties`.
 
     Returns:
-        One per argument, in the order of the arguments. An argsort would be the inverse: the arguments in the order of their positions.
+        One per argument, in the order of the arguments. An argsort would be the inverse: the arguments in the
+        order of their positions.
 
     Source:
-        Deb et al. 2002 (NSGA-II), sections III.A, III.B and VI.A. Epsilon-net: Schmucker et al. 2021, arXiv 2106.12639.
+        Deb et al. 2002 (NSGA-II), sections III.A, III.B and VI.A. Epsilon-net: Schmucker et al. 2021, arXiv
+        2106.12639.
 
     Deviation:
         Their net starts at the best point of the first objective; ours knows no first among objectives.
@@ -61,7 +67,9 @@ def ranks(points: Sequence[RankedPoint], ties: Ties) -> NDArray[np.int_]:
     feasible = violations <= 0
     found = np.empty(len(points), dtype=np.int_)
     if feasible.any():
-        found[feasible] = _feasible_ranks(np.array([each.point for each in points if each.violation <= 0]), _TIES[ties])
+        found[feasible] = _feasible_ranks(
+            np.array([each.point for each in points if each.violation <= 0]), _TIES[ties]
+        )
     found[~feasible] = feasible.sum() + _how_many_before(violations[~feasible])
     return found
 
@@ -71,7 +79,9 @@ def survivors(count: int, reduction: float) -> int:
     return math.ceil(count / reduction)
 
 
-def _feasible_ranks(points: NDArray[np.float64], tie_break: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.int_]:
+def _feasible_ranks(
+    points: NDArray[np.float64], tie_break: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> NDArray[np.int_]:
     # Equal points would have no gap to each other: each is placed once, for as many as it stands for.
     distinct, which, counts = np.unique(points, axis=0, return_inverse=True, return_counts=True)
     span = np.ptp(distinct, axis=0)
@@ -97,7 +107,8 @@ def _loss(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _crowding(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Minus the crowding distance: the gap between a point's neighbours, summed over the objectives, infinite at the ends."""
+    """Minus the crowding distance: the gap between a point's neighbours, summed over the objectives, infinite
+    at the ends."""
     distance = np.zeros(len(points))
     for column in points.T:
         if np.ptp(column) == 0:

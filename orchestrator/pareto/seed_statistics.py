@@ -1,4 +1,5 @@
-"""How sure a front is: its members' means, intervals and attainment over the seeds under which they were run again."""
+"""How sure a front is: its members' means, intervals and attainment over the seeds under which they were run
+again."""
 
 import math
 import statistics
@@ -48,7 +49,8 @@ class ConfirmedMember:
 
 @dataclass(frozen=True)
 class ConfirmedFront:
-    """What the repetitions say about a front. Repetitions of what has left the front since are not looked at."""
+    """What the repetitions say about a front. Repetitions of what has left the front since are not looked
+    at."""
 
     members: tuple[ConfirmedMember, ...]
     """In the front's order; members without a repetition are left out."""
@@ -57,7 +59,8 @@ class ConfirmedFront:
     searched_hypervolume: float
     """Of the confirmed members as the search found them."""
     hypervolumes: Mapping[int, float]
-    """Seed -> hypervolume of all confirmed members under it, for seeds under which each has ended; a failed one adds nothing."""
+    """Seed -> hypervolume of all confirmed members under it, for seeds under which each has ended; a failed
+    one adds nothing."""
     attainment: Attainment | None
     """Over these seeds, minimised; None with other than two objectives, or fewer than two such seeds."""
 
@@ -87,7 +90,9 @@ def estimate(values: Iterable[float]) -> Estimate:
     return Estimate(mean, spread, half_width, count)
 
 
-def confirmed_front(front: Front, criteria: Criteria, confirmations: Sequence[Confirmation]) -> ConfirmedFront | None:
+def confirmed_front(
+    front: Front, criteria: Criteria, confirmations: Sequence[Confirmation]
+) -> ConfirmedFront | None:
     """Put repetitions and members together.
 
     Args:
@@ -98,25 +103,38 @@ def confirmed_front(front: Front, criteria: Criteria, confirmations: Sequence[Co
     Returns:
         None when no member has a repetition.
     """
-    members = [member for member in front.members if any((one.trial_id, one.rung) == member.key for one in confirmations)]
+    members = [
+        member
+        for member in front.members
+        if any((one.trial_id, one.rung) == member.key for one in confirmations)
+    ]
     if not members:
         return None
     keys = [member.key for member in members]
     of = {key: [one for one in confirmations if (one.trial_id, one.rung) == key] for key in keys}
     by_seed = {key: {one.seed: one for one in of[key]} for key in keys}
     seeds = sorted(set.intersection(*(set(found) for found in by_seed.values())))
-    points = {seed: [point for key in keys if (point := criteria.point(by_seed[key][seed].metrics, "test")) is not None] for seed in seeds}
+    points = {
+        seed: [
+            point for key in keys if (point := criteria.point(by_seed[key][seed].metrics, "test")) is not None
+        ]
+        for seed in seeds
+    }
     searched = [to_minimised(criteria.objectives, member.objectives) for member in members]
     return ConfirmedFront(
         members=tuple(_confirmed(member, criteria, of[member.key]) for member in members),
         of_members=len(front.members),
         searched_hypervolume=hypervolume(searched, criteria.reference),
         hypervolumes={seed: hypervolume(points[seed], criteria.reference) for seed in seeds},
-        attainment=attainment(list(points.values())) if len(criteria.objectives) == 2 and len(seeds) > 1 else None,
+        attainment=(
+            attainment(list(points.values())) if len(criteria.objectives) == 2 and len(seeds) > 1 else None
+        ),
     )
 
 
-def _confirmed(member: FrontMember, criteria: Criteria, repetitions: Sequence[Confirmation]) -> ConfirmedMember:
+def _confirmed(
+    member: FrontMember, criteria: Criteria, repetitions: Sequence[Confirmation]
+) -> ConfirmedMember:
     ended = [one for one in repetitions if one.reason is None]
     found = [objective_values(one.metrics, criteria.objectives, "test") for one in ended]
     values = tuple(value for value in found if value is not None)

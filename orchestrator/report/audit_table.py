@@ -17,7 +17,8 @@ COLUMNS = (
     ("natural", ("judge_naturalness",)),
     ("unlike", ("judge_similarity",)),
 )
-"""Title of a column, and the metrics of the test part that may stand in it. Short: they fit a terminal of 80 columns."""
+"""Title of a column, and the metrics of the test part that may stand in it. Short: they fit a terminal of 80
+columns."""
 
 
 GRADES = ("natural", "unlike")

@@ -14,7 +14,15 @@ from orchestrator.report.still_picture import BASELINE_MARKERS, titled
 from search_spaces.user_errors import UserError
 
 # Okabe and Ito's palette, with a mark for each, so that prints without colour can be read too.
-_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#8a8a8a", "X"))
+_STYLES = (
+    ("#0072B2", "o"),
+    ("#D55E00", "s"),
+    ("#009E73", "^"),
+    ("#CC79A7", "D"),
+    ("#E69F00", "v"),
+    ("#56B4E9", "P"),
+    ("#8a8a8a", "X"),
+)
 
 
 _BARS: dict[str, Literal["solid", "dotted"]] = {"seeds": "solid", "trials": "dotted"}
@@ -44,7 +52,9 @@ def draw_comparison(path: Path, comparison: Comparison) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=100, format="png")
     except OSError as error:
-        raise UserError(f"the picture cannot be written: {error.strerror}", key="--png", value=str(path)) from error
+        raise UserError(
+            f"the picture cannot be written: {error.strerror}", key="--png", value=str(path)
+        ) from error
 
 
 def _fronts(axes: Axes, comparison: Comparison) -> None:
@@ -62,8 +72,18 @@ def _fronts(axes: Axes, comparison: Comparison) -> None:
             if values is None or (place := (name, values[first.name], values[second.name])) in drawn:
                 continue
             drawn.add(place)
-            axes.scatter(*place[1:], s=200, color=_INK, marker=BASELINE_MARKERS[name], edgecolors="white", zorder=4)
-            axes.annotate(f"{name} model", place[1:], (0, 11), textcoords="offset points", fontsize=10, ha="center", zorder=4)
+            axes.scatter(
+                *place[1:], s=200, color=_INK, marker=BASELINE_MARKERS[name], edgecolors="white", zorder=4
+            )
+            axes.annotate(
+                f"{name} model",
+                place[1:],
+                (0, 11),
+                textcoords="offset points",
+                fontsize=10,
+                ha="center",
+                zorder=4,
+            )
     axes.margins(0.09)
     axes.set_xlabel(axis_title(first), fontsize=_TEXT)
     axes.set_ylabel(axis_title(second), fontsize=_TEXT)
@@ -75,22 +95,43 @@ def _curves(axes: Axes, comparison: Comparison) -> None:
     """Hypervolume over worker-hours, and at the right the intervals."""
     longest = max((side.curve[-1][0] for side in comparison.sweeps if side.curve), default=0.0) / 3600
     for place, (side, (colour, marker)) in enumerate(_styled_sides(comparison)):
-        hours, volumes = [0.0, *(spent_s / 3600 for spent_s, _ in side.curve)], [0.0, *(volume for _, volume in side.curve)]
+        hours, volumes = (
+            [0.0, *(spent_s / 3600 for spent_s, _ in side.curve)],
+            [0.0, *(volume for _, volume in side.curve)],
+        )
         axes.plot(hours, volumes, drawstyle="steps-post", color=colour, linewidth=1.8, label=side.name)
         axes.plot(hours[-1], volumes[-1], color=colour, marker=marker, markersize=8, markeredgecolor="white")
         if side.interval is not None:
             low, high = side.interval.low, side.interval.high
-            bar = axes.errorbar(longest * (1.03 + 0.025 * place), (low + high) / 2, (high - low) / 2, color=colour, linewidth=2, capsize=4)
+            bar = axes.errorbar(
+                longest * (1.03 + 0.025 * place),
+                (low + high) / 2,
+                (high - low) / 2,
+                color=colour,
+                linewidth=2,
+                capsize=4,
+            )
             bar[2][0].set_linestyle(_BARS[side.interval.source])
     axes.axvline(comparison.equal_worker_hours, color=_GREY, linestyle="--", linewidth=1)
-    axes.annotate("equal worker-time", (comparison.equal_worker_hours, 0.02), xycoords=("data", "axes fraction"), fontsize=10, rotation=90)
+    axes.annotate(
+        "equal worker-time",
+        (comparison.equal_worker_hours, 0.02),
+        xycoords=("data", "axes fraction"),
+        fontsize=10,
+        rotation=90,
+    )
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("worker-hours of ended trials", fontsize=_TEXT)
     axes.set_ylabel("hypervolume (higher is better)", fontsize=_TEXT)
     sources = sorted({side.interval.source for side in comparison.sweeps if side.interval is not None})
-    bars = [Line2D([], [], color=_GREY, linewidth=2, linestyle=_BARS[source], label=f"95 %, over {source}") for source in sources]
-    axes.legend(handles=[*axes.get_legend_handles_labels()[0], *bars], loc="lower right", fontsize=11, framealpha=0.9)
+    bars = [
+        Line2D([], [], color=_GREY, linewidth=2, linestyle=_BARS[source], label=f"95 %, over {source}")
+        for source in sources
+    ]
+    axes.legend(
+        handles=[*axes.get_legend_handles_labels()[0], *bars], loc="lower right", fontsize=11, framealpha=0.9
+    )
     titled(axes, "Hypervolume over worker-time")
 
 

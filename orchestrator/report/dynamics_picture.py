@@ -21,7 +21,8 @@ STEPS_TITLE = "share of the residuals by token; slope of actual against predicte
 
 
 def draw_dynamics(path: Path, found: Mapping[str, Any], title: str) -> None:
-    """Draw predicted and actual changes, where the residuals push, and how the prediction holds as steps shrink.
+    """Draw predicted and actual changes, where the residuals push, and how the prediction holds as steps
+    shrink.
 
     Args:
         path: PNG to write.
@@ -46,8 +47,17 @@ def _changes(axes: Axes, updates: Sequence[Mapping[str, Any]], groups: Sequence[
         places = [index + (number - (len(updates) - 1) / 2) * width for index in range(len(groups))]
         colour = _COLOURS[number % len(_COLOURS)]
         bars = [update["groups"][name]["predicted"] for name in groups]
-        axes.bar(places, bars, width * 0.9, color=colour, label=group_name(update["method"], update["beliefs"]))
-        axes.scatter(places, [update["groups"][name]["actual"] for name in groups], marker="_", s=220, color="#222222", zorder=3)
+        axes.bar(
+            places, bars, width * 0.9, color=colour, label=group_name(update["method"], update["beliefs"])
+        )
+        axes.scatter(
+            places,
+            [update["groups"][name]["actual"] for name in groups],
+            marker="_",
+            s=220,
+            color="#222222",
+            zorder=3,
+        )
     axes.axhline(0, color="#8a8a8a", linewidth=1)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel("nats per response")

@@ -1,4 +1,5 @@
-"""What the report draws, as plain numbers: groups, axis titles, the front's staircase, squeezing per rung, searched keys."""
+"""What the report draws, as plain numbers: groups, axis titles, the front's staircase, squeezing per rung,
+searched keys."""
 
 import math
 import statistics
@@ -15,10 +16,30 @@ from search_spaces.catalogue.method_catalogue import METHODS
 from search_spaces.settings.sweep_settings import SweepSettings
 
 # Okabe and Ito's palette: distinct for every common form of colour blindness.
-METHOD_COLOURS = {"ga": "#E69F00", "graddiff": "#0072B2", "npo": "#D55E00", "simnpo": "#CC79A7", "wga": "#009E73"}
-# Paul Tol's muted palette for the others: with so many in one picture, names beside the marks tell them apart.
-_MORE_COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933", "#DDCC77", "#CC6677", "#882255", "#AA4499", "#661100")
-METHOD_COLOURS |= dict(zip((name for name in METHODS if name not in METHOD_COLOURS), _MORE_COLOURS, strict=True))
+METHOD_COLOURS = {
+    "ga": "#E69F00",
+    "graddiff": "#0072B2",
+    "npo": "#D55E00",
+    "simnpo": "#CC79A7",
+    "wga": "#009E73",
+}
+# Paul Tol's muted palette for the others: with so many in one picture, names beside the marks tell them
+# apart.
+_MORE_COLOURS = (
+    "#332288",
+    "#88CCEE",
+    "#44AA99",
+    "#117733",
+    "#999933",
+    "#DDCC77",
+    "#CC6677",
+    "#882255",
+    "#AA4499",
+    "#661100",
+)
+METHOD_COLOURS |= dict(
+    zip((name for name in METHODS if name not in METHOD_COLOURS), _MORE_COLOURS, strict=True)
+)
 CANONICAL_COLOUR, REPHRASED_COLOUR = "#0072B2", "#D55E00"
 OBJECTIVE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 BELIEF_NAMES = {"none": "plain", "token": "BS-T", "sequence": "BS-S", "token+sequence": "BS-T + BS-S"}
@@ -69,7 +90,9 @@ class SqueezeGroup:
 
 def method_and_beliefs(sweep: SweepSettings, record: TrialRecord) -> tuple[str, str]:
     """Base method and beliefs of a trial, searched or not."""
-    return record.params.get("forget.method", sweep.trial.forget.method), record.params.get("beliefs", sweep.trial.beliefs)
+    return record.params.get("forget.method", sweep.trial.forget.method), record.params.get(
+        "beliefs", sweep.trial.beliefs
+    )
 
 
 def group_name(method: str, beliefs: str) -> str:
@@ -79,13 +102,17 @@ def group_name(method: str, beliefs: str) -> str:
 
 
 def points_of(view: SweepView, objectives: Sequence[Objective], front: Front) -> list[Point]:
-    """The last rung of every trial whose test part was measured there, and the front's members, in the order of the study."""
+    """The last rung of every trial whose test part was measured there, and the front's members, in the order
+    of the study."""
     points, members = [], front.keys
     for record in view.records:
         if record.status not in ("finished", "stopped"):
             continue
         for rung, metrics in enumerate(record.rungs, start=1):
-            values, on_front = objective_values(metrics, objectives, "test"), (record.trial_id, rung) in members
+            values, on_front = (
+                objective_values(metrics, objectives, "test"),
+                (record.trial_id, rung) in members,
+            )
             if values is not None and (on_front or rung == len(record.rungs)):
                 points.append(Point(record, rung, *method_and_beliefs(view.sweep, record), values, on_front))
     return points
@@ -98,15 +125,20 @@ def baseline_points(view: SweepView, objectives: Sequence[Objective]) -> dict[st
 
 
 def staircase(front: Front) -> tuple[list[float], list[float]]:
-    """Edge of the area that the front dominates, for two objectives, from the reference point round to it again.
+    """Edge of the area that the front dominates, for two objectives, from the reference point round to it
+    again.
 
     Returns:
         Corners to be joined by straight lines; empty without members better than the reference point.
     """
-    return edge(front.objectives, [to_minimised(front.objectives, member.objectives) for member in front.members])
+    return edge(
+        front.objectives, [to_minimised(front.objectives, member.objectives) for member in front.members]
+    )
 
 
-def edge(objectives: Sequence[Objective], points: Iterable[Sequence[float]]) -> tuple[list[float], list[float]]:
+def edge(
+    objectives: Sequence[Objective], points: Iterable[Sequence[float]]
+) -> tuple[list[float], list[float]]:
     """Edge of the area that points dominate, for two objectives, from the reference point round to it again.
 
     Args:
@@ -114,7 +146,8 @@ def edge(objectives: Sequence[Objective], points: Iterable[Sequence[float]]) -> 
         points: Minimised, as of `to_minimised`; none dominates another.
 
     Returns:
-        Corners in the metrics' own signs, to be joined by straight lines; empty without points better than the reference point.
+        Corners in the metrics' own signs, to be joined by straight lines; empty without points better than
+        the reference point.
     """
     first, second = objectives
     reference = minimised_reference(objectives)
@@ -140,7 +173,11 @@ def axis_title(objective: Objective, part: Literal["validation", "test"] = "test
 def yardstick(view: SweepView, objectives: Sequence[Objective]) -> float | None:
     """Hypervolume of the retrained model alone: what unlearning would reach if it were exact."""
     values = baseline_points(view, objectives).get("retrained")
-    return None if values is None else hypervolume([to_minimised(objectives, values)], minimised_reference(objectives))
+    return (
+        None
+        if values is None
+        else hypervolume([to_minimised(objectives, values)], minimised_reference(objectives))
+    )
 
 
 def squeeze_groups(view: SweepView) -> list[SqueezeGroup]:
@@ -155,7 +192,11 @@ def squeeze_groups(view: SweepView) -> list[SqueezeGroup]:
         lines = []
         for record in view.records:
             measured = [rung for rung in record.rungs if CANONICAL in rung and REPHRASED in rung]
-            if record.status in ("finished", "stopped") and measured and method_and_beliefs(view.sweep, record)[1] == beliefs:
+            if (
+                record.status in ("finished", "stopped")
+                and measured
+                and method_and_beliefs(view.sweep, record)[1] == beliefs
+            ):
                 lines.append(_squeeze_line(view.sweep, record, measured, original))
         if lines:
             groups.append(SqueezeGroup(beliefs, tuple(lines), _median(lines)))
@@ -178,17 +219,28 @@ def top_importances(view: SweepView, most: int = 12) -> list[str]:
 
 def progress_title(sweep: SweepSettings) -> str:
     """What the squeeze picture counts along: epochs where all trials have the same schedule, else rungs."""
-    return "rung of evaluation" if _schedule_varies(sweep) else "optimizer step" if sweep.trial.steps else "epoch"
+    return (
+        "rung of evaluation"
+        if _schedule_varies(sweep)
+        else "optimizer step"
+        if sweep.trial.steps
+        else "epoch"
+    )
 
 
 def names_with_room(names: Sequence[str], places: Sequence[tuple[float, float]]) -> list[str]:
-    """The names, but an empty one where it would cover another: those are told when the pointer is on their mark."""
+    """The names, but an empty one where it would cover another: those are told when the pointer is on their
+    mark."""
     spreads = [max(axis) - min(axis) for axis in zip(*places, strict=True)]
     shown: list[tuple[float, float]] = []
     found = []
     for name, place in zip(names, places, strict=True):
         hidden = any(
-            all(abs(a - b) < room * spread for a, b, room, spread in zip(place, other, LABEL_ROOM, spreads, strict=True)) for other in shown
+            all(
+                abs(a - b) < room * spread
+                for a, b, room, spread in zip(place, other, LABEL_ROOM, spreads, strict=True)
+            )
+            for other in shown
         )
         if not hidden:
             shown.append(place)
@@ -206,12 +258,19 @@ def _schedule_varies(sweep: SweepSettings) -> bool:
 
 
 def _squeeze_line(
-    sweep: SweepSettings, record: TrialRecord, measured: Sequence[Mapping[str, float]], original: Mapping[str, float]
+    sweep: SweepSettings,
+    record: TrialRecord,
+    measured: Sequence[Mapping[str, float]],
+    original: Mapping[str, float],
 ) -> SqueezeLine:
     # Rungs are spread evenly over the schedule.
     each = 1.0 if _schedule_varies(sweep) else (sweep.trial.steps or sweep.trial.epochs) / sweep.trial.rungs
     progress = [each * (index + 1) for index in range(len(measured))]
-    start = [original] if math.isfinite(original.get(CANONICAL, math.nan) + original.get(REPHRASED, math.nan)) else []
+    start = (
+        [original]
+        if math.isfinite(original.get(CANONICAL, math.nan) + original.get(REPHRASED, math.nan))
+        else []
+    )
     rungs = [*start, *measured]
     return SqueezeLine(
         record.trial_id,

@@ -13,7 +13,13 @@ from orchestrator.pareto.front import Front, build_front, front_json
 from orchestrator.pareto.objectives import Objective, criteria_of, objectives_of
 from orchestrator.report.audit_table import audit_columns
 from orchestrator.report.figure_data import points_of, squeeze_groups
-from orchestrator.report.interactive_figures import front_figure, hypervolume_figure, importance_figure, parallel_figure, squeeze_figure
+from orchestrator.report.interactive_figures import (
+    front_figure,
+    hypervolume_figure,
+    importance_figure,
+    parallel_figure,
+    squeeze_figure,
+)
 from orchestrator.report.sections.audit_section import EXPLANATION as AUDIT
 from orchestrator.report.sections.audit_section import audit_section
 from orchestrator.report.sections.bands_section import EXPLANATION as BANDS
@@ -35,12 +41,14 @@ from search_spaces.catalogue.metric_catalogue import METRICS
 from search_spaces.settings.sweep_settings import SweepSettings
 
 HTML_NAME, PICTURE_NAME = "report.html", "front.png"
-_SQUEEZING = """Probability of the forgotten facts on unseen questions: in the wording that was unlearned (canonical), and in all other
-wordings of the same facts (rephrased). Thick lines are medians, thin ones single trials; the dotted line is the rephrased mass before
-unlearning. Where the rephrased line rises above it while the canonical one falls, mass was squeezed into rephrasings: the fact is still
-told, in other words. The lower row shows the same without time: the ideal goes straight down to the lower right corner."""
+_SQUEEZING = """Probability of the forgotten facts on unseen questions: in the wording that was unlearned
+(canonical), and in all other wordings of the same facts (rephrased). Thick lines are medians, thin ones
+single trials; the dotted line is the rephrased mass before unlearning. Where the rephrased line rises above
+it while the canonical one falls, mass was squeezed into rephrasings: the fact is still told, in other words.
+The lower row shows the same without time: the ideal goes straight down to the lower right corner."""
 _CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222;
+       max-width: 1180px; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: .2rem; } h2 { margin-top: 2.6rem; border-bottom: 1px solid #ddd; padding-bottom: .2rem; }
 p { max-width: 75ch; } .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; }
 th, td { text-align: left; padding: .3rem .7rem; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
@@ -54,7 +62,8 @@ def write_report(folder: Path, view: SweepView) -> tuple[Path, Path]:
     """Write `report.html` and `front.png`.
 
     Args:
-        folder: Where to; created when missing. Older files of these names are replaced once the new ones are whole.
+        folder: Where to; created when missing. Older files of these names are replaced once the new ones are
+            whole.
         view: The sweep, at any stage: also one without a finished trial has a report.
 
     Returns:
@@ -76,9 +85,14 @@ def write_report(folder: Path, view: SweepView) -> tuple[Path, Path]:
 def _page(view: SweepView, objectives: tuple[Objective, ...], front: Front) -> str:
     title = f"{view.sweep.name}: forgetting against utility"
     settings = redacted(json.dumps(view.sweep.model_dump(mode="json"), indent=1))
-    body = "\n".join(_section(heading, text, content) for heading, text, content in _sections(view, objectives, front) if content)
+    body = "\n".join(
+        _section(heading, text, content)
+        for heading, text, content in _sections(view, objectives, front)
+        if content
+    )
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title><style>{_CSS}</style>
 <script>{get_plotlyjs()}</script></head><body>
 <h1>{escape(title)}</h1>
@@ -94,17 +108,28 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
     """Heading, explanation and content; a section without content is left out."""
     drawn = bool(points_of(view, objectives, front))
     groups = squeeze_groups(view)
-    what = "; ".join(f"{objective.name}: {METRICS[objective.name].description}" for objective in objectives if objective.name in METRICS)
+    what = "; ".join(
+        f"{objective.name}: {METRICS[objective.name].description}"
+        for objective in objectives
+        if objective.name in METRICS
+    )
     return [
         (
             "Pareto front",
-            "Every trial at its end, on the test part of the evaluation items; one that was stopped at a dominated rung was not measured "
-            "there. Large, outlined marks are the front: chosen on the validation part, which the search sees, and reported on the test "
-            "part, which it does not. Every rung is a candidate: t0007@2 is trial t0007 at its second rung, t0007 its end. "
-            f"{what}.",
+            (
+                "Every trial at its end, on the test part of the evaluation items; one that was stopped at a"
+                " dominated rung was not measured there. Large, outlined marks are the front: chosen on the"
+                " validation part, which the search sees, and reported on the test part, which it does not."
+                " Every rung is a candidate: t0007@2 is trial t0007 at its second rung, t0007 its end."
+                f" {what}."
+            ),
             _drawing("front", front_figure(view, objectives, front)) if drawn or view.baselines else "",
         ),
-        ("Members of the front", "Original and retrained models stand below for comparison.", front_table(view, front) if drawn else ""),
+        (
+            "Members of the front",
+            "Original and retrained models stand below for comparison.",
+            front_table(view, front) if drawn else "",
+        ),
         (
             "Squeezing",
             _SQUEEZING,
@@ -113,20 +138,31 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
         ("Likelihood bands", BANDS, bands_section(view, _drawing)),
         (
             "Hypervolume over trials",
-            "Volume between the front and the reference point after each trial with a result. It may dip: the front is chosen on other "
-            "items.",
+            (
+                "Volume between the front and the reference point after each trial with a result. It may dip:"
+                " the front is chosen on other items."
+            ),
             _drawing("hypervolume", hypervolume_figure(view, objectives)) if drawn else "",
         ),
         (
             "Parallel coordinates",
-            "One line per trial through everything that was searched. Drag along an axis to select trials. A line at 'off' means "
-            "that the trial does not have this setting.",
+            (
+                "One line per trial through everything that was searched. Drag along an axis to select"
+                " trials. A line at 'off' means that the trial does not have this setting."
+            ),
             _drawing("parallel", parallel_figure(view, objectives)) if drawn else "",
         ),
         (
             "Importance",
-            "How much of each objective's variation over the trials goes with each setting. A lead, not a proof, with few trials.",
-            _drawing("importance", importance_figure(view, objectives)) if any(view.importances.values()) else "",
+            (
+                "How much of each objective's variation over the trials goes with each setting. A lead, not a"
+                " proof, with few trials."
+            ),
+            (
+                _drawing("importance", importance_figure(view, objectives))
+                if any(view.importances.values())
+                else ""
+            ),
         ),
         ("Is it really forgotten?", AUDIT, audit_section(view, _drawing)),
         ("Confirmation", CONFIRMATION, confirmation_section(view, front, _drawing)),
@@ -146,21 +182,31 @@ def _drawing(name: str, figure: go.Figure) -> str:
 
 
 def _summary(view: SweepView, objectives: tuple[Objective, ...], front: Front) -> str:
-    counts = {status: sum(record.status == status for record in view.records) for status in ("finished", "stopped", "failed", "running")}
+    counts = {
+        status: sum(record.status == status for record in view.records)
+        for status in ("finished", "stopped", "failed", "running")
+    }
     reference = ", ".join(f"{objective.name} {objective.reference:g}" for objective in objectives)
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trial yet"
-    return f"{told}. {len(front.members)} on the front, hypervolume {front.hypervolume:.4f} against the reference point {reference}."
+    return (
+        f"{told}. {len(front.members)} on the front, hypervolume {front.hypervolume:.4f} against the"
+        f" reference point {reference}."
+    )
 
 
 def sweep_front(sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord]) -> dict:
     """The front as `lethe front --json` prints it, baselines and what audits found included."""
     baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
-    return front_json(sweep, records, baselines) | {"audits": {audit.name: audit_columns(audit) for audit in read_audits(folder)}}
+    return front_json(sweep, records, baselines) | {
+        "audits": {audit.name: audit_columns(audit) for audit in read_audits(folder)}
+    }
 
 
 def write_sweep_report(sweep: SweepSettings, folder: SweepFolder, study: Study) -> tuple[Path, Path]:
     """Write the report from the study. Returns: the HTML file and the picture."""
     baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
     importances = {objective.name: study.importances(objective.name) for objective in objectives_of(sweep)}
-    view = SweepView(sweep, study.records(), baselines, importances, read_confirmations(folder), read_audits(folder))
+    view = SweepView(
+        sweep, study.records(), baselines, importances, read_confirmations(folder), read_audits(folder)
+    )
     return write_report(folder.path, view)

@@ -33,7 +33,12 @@ from orchestrator.storage.sweep_view import SweepView
 from orchestrator.storage.trial_records import TrialRecord
 
 _SYMBOLS = {"none": "circle", "token": "square", "sequence": "triangle-up", "token+sequence": "diamond"}
-BASELINE_SYMBOLS = {"original": "x", "prompted": "triangle-down", "retrained": "star", "retrained_twin": "star-open"}
+BASELINE_SYMBOLS = {
+    "original": "x",
+    "prompted": "triangle-down",
+    "retrained": "star",
+    "retrained_twin": "star-open",
+}
 _INK, _GREY = "#222222", "#8a8a8a"
 
 
@@ -42,7 +47,8 @@ def front_figure(view: SweepView, objectives: Sequence[Objective], front: Front)
 
     Args:
         view: The sweep.
-        objectives: The first is the horizontal axis, and each further one has a panel; a lone one is drawn over trials.
+        objectives: The first is the horizontal axis, and each further one has a panel; a lone one is drawn
+            over trials.
         front: Of the same records.
     """
     points, baselines = points_of(view, objectives, front), baseline_points(view, objectives)
@@ -64,13 +70,24 @@ def front_figure(view: SweepView, objectives: Sequence[Objective], front: Front)
 
 
 def hypervolume_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figure:
-    """Hypervolume of the front after each trial with a result, beside what the retrained model alone would have."""
+    """Hypervolume of the front after each trial with a result, beside what the retrained model alone would
+    have."""
     history = hypervolume_history(view.records, criteria_of(view.sweep))
-    figure = go.Figure(go.Scatter(x=list(range(1, len(history) + 1)), y=history, mode="lines+markers", line={"color": _INK, "shape": "hv"}))
+    figure = go.Figure(
+        go.Scatter(
+            x=list(range(1, len(history) + 1)),
+            y=history,
+            mode="lines+markers",
+            line={"color": _INK, "shape": "hv"},
+        )
+    )
     level = yardstick(view, objectives)
     if level is not None:
         figure.add_hline(
-            level, line={"dash": "dash", "color": _GREY}, annotation_text="retrained model alone", annotation_position="bottom right"
+            level,
+            line={"dash": "dash", "color": _GREY},
+            annotation_text="retrained model alone",
+            annotation_position="bottom right",
         )
     figure.update_xaxes(title="trials with a result", rangemode="tozero")
     figure.update_yaxes(title="hypervolume (higher is better)", rangemode="tozero")
@@ -84,13 +101,22 @@ def importance_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Fi
     # Horizontal bars are stacked from below, so the first objective goes last.
     for objective, colour in reversed(list(zip(objectives, _cycled(len(objectives)), strict=True))):
         shares = view.importances.get(objective.name, {})
-        figure.add_bar(y=keys, x=[shares.get(key, 0.0) for key in keys], orientation="h", name=objective.name, marker_color=colour)
+        figure.add_bar(
+            y=keys,
+            x=[shares.get(key, 0.0) for key in keys],
+            orientation="h",
+            name=objective.name,
+            marker_color=colour,
+        )
     figure.update_xaxes(title="share of importance (adds up to 1 per objective)", rangemode="tozero")
-    return styled(figure, 160 + 34 * len(keys)).update_layout(barmode="group", legend={"traceorder": "reversed"}, margin={"l": 220})
+    return styled(figure, 160 + 34 * len(keys)).update_layout(
+        barmode="group", legend={"traceorder": "reversed"}, margin={"l": 220}
+    )
 
 
 def parallel_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figure:
-    """Searched keys and objectives of every finished trial as one line each, coloured by the first objective."""
+    """Searched keys and objectives of every finished trial as one line each, coloured by the first
+    objective."""
     points = points_of(view, objectives, Front(tuple(objectives), (), 0.0))
     dimensions = [_dimension(axis) for axis in parallel_axes(view.sweep, objectives, points)]
     first = objectives[0]
@@ -102,12 +128,15 @@ def parallel_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figu
         "showscale": True,
         "colorbar": {"title": {"text": f"{first.name}<br>(dark is better)"}, "thickness": 14},
     }
-    figure = go.Figure(go.Parcoords(line=line, dimensions=dimensions, labelangle=-22, labelside="top", tickfont={"size": 11}))
+    figure = go.Figure(
+        go.Parcoords(line=line, dimensions=dimensions, labelangle=-22, labelside="top", tickfont={"size": 11})
+    )
     return styled(figure, 560).update_layout(margin={"t": 150, "l": 70, "r": 60})
 
 
 def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure:
-    """Canonical against rephrased mass: along the trial in the upper row, against each other in the lower one; a column per beliefs.
+    """Canonical against rephrased mass: along the trial in the upper row, against each other in the lower
+    one; a column per beliefs.
 
     Args:
         view: The sweep.
@@ -115,7 +144,12 @@ def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure
     """
     names = [f"{BELIEF_NAMES[group.beliefs]} ({_count(len(group.lines))})" for group in groups]
     figure = make_subplots(
-        rows=2, cols=len(groups), subplot_titles=names, shared_yaxes=True, vertical_spacing=0.13, horizontal_spacing=0.03
+        rows=2,
+        cols=len(groups),
+        subplot_titles=names,
+        shared_yaxes=True,
+        vertical_spacing=0.13,
+        horizontal_spacing=0.03,
     )
     level = squeeze_level(view)
     most = 1.05 * max(mass for group in groups for line in group.lines for mass in line.canonical)
@@ -123,10 +157,20 @@ def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure
         for trace in _progress_traces(group, column == 1):
             figure.add_trace(trace, row=1, col=column)
         if level is not None:
-            figure.add_hline(level, row=1, col=column, line={"dash": "dot", "color": REPHRASED_COLOUR, "width": 1.5})
+            figure.add_hline(
+                level, row=1, col=column, line={"dash": "dot", "color": REPHRASED_COLOUR, "width": 1.5}
+            )
         for line in group.lines:
-            figure.add_trace(_path(line.canonical, line.rephrased, line.trial_id, _GREY, 0.5, 1.2, "paths"), row=2, col=column)
-        figure.add_trace(_path(group.median.canonical, group.median.rephrased, "median", _INK, 1.0, 3, "paths"), row=2, col=column)
+            figure.add_trace(
+                _path(line.canonical, line.rephrased, line.trial_id, _GREY, 0.5, 1.2, "paths"),
+                row=2,
+                col=column,
+            )
+        figure.add_trace(
+            _path(group.median.canonical, group.median.rephrased, "median", _INK, 1.0, 3, "paths"),
+            row=2,
+            col=column,
+        )
         figure.update_xaxes(title=progress_title(view.sweep), rangemode="tozero", row=1, col=column)
         # The axis runs backwards, so that forgetting goes to the right in both rows.
         figure.update_xaxes(title="canonical mass", range=[most, 0], row=2, col=column)
@@ -151,14 +195,22 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
 
 def _edge(front: Front) -> go.Scatter:
     x, y = staircase(front)
-    return go.Scatter(x=x, y=y, mode="lines", line={"color": _INK, "width": 1.5}, name="edge of the front", hoverinfo="skip")
+    return go.Scatter(
+        x=x, y=y, mode="lines", line={"color": _INK, "width": 1.5}, name="edge of the front", hoverinfo="skip"
+    )
 
 
 def _point_traces(points: Sequence[Point], first: Objective, other: Objective | None) -> list[go.Scatter]:
     """One trace per method and beliefs, so that the legend can hide each."""
     members = [point for point in points if point.on_front]
     places = [_place(point, first, other) for point in members]
-    shown = dict(zip([point.name for point in members], names_with_room([point.name for point in members], places), strict=True))
+    shown = dict(
+        zip(
+            [point.name for point in members],
+            names_with_room([point.name for point in members], places),
+            strict=True,
+        )
+    )
     traces = []
     for method in method_names(points):
         for beliefs, symbol in _SYMBOLS.items():
@@ -191,10 +243,16 @@ def _point_traces(points: Sequence[Point], first: Objective, other: Objective | 
 
 
 def _place(point: Point, first: Objective, other: Objective | None) -> tuple[float, float]:
-    return (point.values[first.name], point.values[other.name]) if other else (point.record.number, point.values[first.name])
+    return (
+        (point.values[first.name], point.values[other.name])
+        if other
+        else (point.record.number, point.values[first.name])
+    )
 
 
-def _baseline(name: str, values: dict[str, float], first: Objective, other: Objective | None, place: int) -> go.Scatter:
+def _baseline(
+    name: str, values: dict[str, float], first: Objective, other: Objective | None, place: int
+) -> go.Scatter:
     return go.Scatter(
         x=[values[first.name] if other else place],
         y=[values[(other or first).name]],
@@ -204,7 +262,9 @@ def _baseline(name: str, values: dict[str, float], first: Objective, other: Obje
         marker={"symbol": BASELINE_SYMBOLS.get(name, "cross"), "size": 15, "color": _INK},
         name=f"{name} model",
         legendgroup=name,
-        hovertext=[f"<b>{name} model</b><br>" + "<br>".join(f"{key}: {value:.4f}" for key, value in values.items())],
+        hovertext=[
+            f"<b>{name} model</b><br>" + "<br>".join(f"{key}: {value:.4f}" for key, value in values.items())
+        ],
         hoverinfo="text",
     )
 
@@ -213,23 +273,37 @@ def _hover(point: Point) -> str:
     ended = f", {point.record.status}" if point.record.status != "finished" else ""
     lines = [f"<b>{point.name}</b>{', on the front' if point.on_front else ''}{ended}"]
     for name, value in point.values.items():
-        lines.append(f"{name}: {value:.4f} (validation {point.record.rungs[point.rung - 1][f'validation/{name}']:.4f})")
+        lines.append(
+            f"{name}: {value:.4f} (validation {point.record.rungs[point.rung - 1][f'validation/{name}']:.4f})"
+        )
     return "<br>".join([*lines, *_params(point.record)])
 
 
 def _params(record: TrialRecord) -> list[str]:
-    return [f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}" for key, value in record.params.items()]
+    return [
+        f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}"
+        for key, value in record.params.items()
+    ]
 
 
 def _dimension(axis: ParallelAxis) -> dict[str, Any]:
     positions, texts = zip(*axis.ticks, strict=True)
-    return {"label": axis.title, "values": axis.positions, "range": [axis.low, axis.high], "tickvals": positions, "ticktext": texts}
+    return {
+        "label": axis.title,
+        "values": axis.positions,
+        "range": [axis.low, axis.high],
+        "tickvals": positions,
+        "ticktext": texts,
+    }
 
 
 def _progress_traces(group: SqueezeGroup, legend: bool) -> list[go.Scatter]:
     traces = []
     for line in group.lines:
-        for name, masses, colour in (("canonical", line.canonical, CANONICAL_COLOUR), ("rephrased", line.rephrased, REPHRASED_COLOUR)):
+        for name, masses, colour in (
+            ("canonical", line.canonical, CANONICAL_COLOUR),
+            ("rephrased", line.rephrased, REPHRASED_COLOUR),
+        ):
             traces.append(
                 go.Scatter(
                     x=line.progress,
@@ -263,10 +337,20 @@ def _progress_traces(group: SqueezeGroup, legend: bool) -> list[go.Scatter]:
     return traces
 
 
-def _path(x: Sequence[float], y: Sequence[float], name: str, colour: str, opacity: float, width: float, group: str) -> go.Scatter:
+def _path(
+    x: Sequence[float], y: Sequence[float], name: str, colour: str, opacity: float, width: float, group: str
+) -> go.Scatter:
     line = {"color": colour, "width": width}
     return go.Scatter(
-        x=x, y=y, mode="lines+markers", line=line, marker={"size": 5}, opacity=opacity, name=name, legendgroup=group, showlegend=False
+        x=x,
+        y=y,
+        mode="lines+markers",
+        line=line,
+        marker={"size": 5},
+        opacity=opacity,
+        name=name,
+        legendgroup=group,
+        showlegend=False,
     )
 
 

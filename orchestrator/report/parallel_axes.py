@@ -30,7 +30,9 @@ class ParallelAxis:
         return (position - self.low) / (self.high - self.low) if self.high > self.low else 0.5
 
 
-def parallel_axes(sweep: SweepSettings, objectives: Sequence[Objective], points: Sequence[Point]) -> list[ParallelAxis]:
+def parallel_axes(
+    sweep: SweepSettings, objectives: Sequence[Objective], points: Sequence[Point]
+) -> list[ParallelAxis]:
     """Searched keys in the order of the file, then the objectives.
 
     Args:
@@ -47,7 +49,9 @@ def _searched(key: str, domain: Domain, points: Sequence[Point]) -> ParallelAxis
         choices = list(domain.choices)
         low, high = 0.0, max(len(choices) - 1.0, 0.0)
         off, ticks = -1.0, [(float(index), str(choice)) for index, choice in enumerate(choices)]
-        drawn = {index: float(choices.index(params[key])) for index, params in _params(points) if key in params}
+        drawn = {
+            index: float(choices.index(params[key])) for index, params in _params(points) if key in params
+        }
     else:
         scale = math.log10 if domain.is_log else float
         low, high = scale(domain.low), scale(domain.high)
@@ -56,7 +60,9 @@ def _searched(key: str, domain: Domain, points: Sequence[Point]) -> ParallelAxis
         drawn = {index: scale(params[key]) for index, params in _params(points) if key in params}
     if len(drawn) < len(points):
         low, ticks = off, [(off, "off"), *ticks]
-    return ParallelAxis(key, tuple(drawn.get(index, off) for index in range(len(points))), low, high, tuple(ticks))
+    return ParallelAxis(
+        key, tuple(drawn.get(index, off) for index in range(len(points))), low, high, tuple(ticks)
+    )
 
 
 def _measured(objective: Objective, points: Sequence[Point]) -> ParallelAxis:

@@ -1,4 +1,5 @@
-"""The report as one still picture, for READMEs, slides and MLflow. Matplotlib without pyplot: no global state, any thread may draw."""
+"""The report as one still picture, for READMEs, slides and MLflow. Matplotlib without pyplot: no global
+state, any thread may draw."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,10 +75,25 @@ def _front(axes: Axes, view: SweepView, objectives: Sequence[Objective], front: 
         x, y = _place(point, first, other)
         size, alpha, edge = (130, 1.0, _INK) if point.on_front else (50, 0.45, "none")
         colour, marker = METHOD_COLOURS[point.method], _MARKERS[point.beliefs]
-        axes.scatter(x, y, s=size, alpha=alpha, color=colour, marker=marker, edgecolors=edge, zorder=4 if point.on_front else 3)
+        axes.scatter(
+            x,
+            y,
+            s=size,
+            alpha=alpha,
+            color=colour,
+            marker=marker,
+            edgecolors=edge,
+            zorder=4 if point.on_front else 3,
+        )
     for place, (name, values) in enumerate(baseline_points(view, objectives).items()):
-        x, y = (values[first.name], values[other.name]) if other else (len(view.records) + 2 * place, values[first.name])
-        axes.scatter(x, y, s=230, color=_INK, marker=BASELINE_MARKERS.get(name, "P"), edgecolors="white", zorder=6)
+        x, y = (
+            (values[first.name], values[other.name])
+            if other
+            else (len(view.records) + 2 * place, values[first.name])
+        )
+        axes.scatter(
+            x, y, s=230, color=_INK, marker=BASELINE_MARKERS.get(name, "P"), edgecolors="white", zorder=6
+        )
         axes.annotate(
             f"{name} model",
             (x, y),
@@ -96,19 +112,28 @@ def _front(axes: Axes, view: SweepView, objectives: Sequence[Objective], front: 
     titled(axes, f"{view.sweep.name}: Pareto front of {trials} trials, hypervolume {front.hypervolume:.3f}")
     beliefs = [name for name in BELIEF_NAMES if any(point.beliefs == name for point in points)]
     handles = [
-        Line2D([], [], color=METHOD_COLOURS[name], marker="o", linestyle="none", label=METHOD_NAMES[name]) for name in method_names(points)
+        Line2D([], [], color=METHOD_COLOURS[name], marker="o", linestyle="none", label=METHOD_NAMES[name])
+        for name in method_names(points)
     ]
-    handles += [Line2D([], [], color=_GREY, marker=_MARKERS[name], linestyle="none", label=BELIEF_NAMES[name]) for name in beliefs]
+    handles += [
+        Line2D([], [], color=_GREY, marker=_MARKERS[name], linestyle="none", label=BELIEF_NAMES[name])
+        for name in beliefs
+    ]
     if handles:
         axes.legend(handles=handles, loc="best", fontsize=11, framealpha=0.9)
 
 
 def _place(point: Point, first: Objective, other: Objective | None) -> tuple[float, float]:
-    return (point.values[first.name], point.values[other.name]) if other else (point.record.number, point.values[first.name])
+    return (
+        (point.values[first.name], point.values[other.name])
+        if other
+        else (point.record.number, point.values[first.name])
+    )
 
 
 def _label_members(axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]]) -> None:
-    """Name the marks, each beside it where no name is yet; a name without a free place is left to the HTML report."""
+    """Name the marks, each beside it where no name is yet; a name without a free place is left to the HTML
+    report."""
     axes.autoscale_view()
     taken: list[tuple[float, float, float]] = []
     for name, place in labels:
@@ -116,15 +141,22 @@ def _label_members(axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]]
         width = 8 * len(name)
         for right, up in ((6, 6), (9, -13), (2 - width, 6), (2 - width, -13)):
             left, low = x + right, y + up
-            if all(left + width < other or left > other + wide or abs(low - lower) > 13 for other, lower, wide in taken):
-                axes.annotate(name, place, (right, up), textcoords="offset points", fontsize=9, color=_INK, zorder=5)
+            if all(
+                left + width < other or left > other + wide or abs(low - lower) > 13
+                for other, lower, wide in taken
+            ):
+                axes.annotate(
+                    name, place, (right, up), textcoords="offset points", fontsize=9, color=_INK, zorder=5
+                )
                 taken.append((left, low, width))
                 break
 
 
 def _hypervolume(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -> None:
     history = hypervolume_history(view.records, criteria_of(view.sweep))
-    axes.plot(range(1, len(history) + 1), history, drawstyle="steps-post", color=_INK, marker="o", markersize=4)
+    axes.plot(
+        range(1, len(history) + 1), history, drawstyle="steps-post", color=_INK, marker="o", markersize=4
+    )
     level = yardstick(view, objectives)
     if level is not None:
         axes.axhline(level, color=_GREY, linestyle="--")
@@ -151,14 +183,24 @@ def _importance(axes: Axes, view: SweepView, objectives: Sequence[Objective]) ->
     titled(axes, "Importance per objective")
     if not keys:
         axes.set_axis_off()
-        axes.text(0.5, 0.5, "too few finished trials to tell", ha="center", va="center", transform=axes.transAxes, fontsize=_TEXT)
+        axes.text(
+            0.5,
+            0.5,
+            "too few finished trials to tell",
+            ha="center",
+            va="center",
+            transform=axes.transAxes,
+            fontsize=_TEXT,
+        )
         return
     width = 0.8 / len(objectives)
     for index, objective in enumerate(objectives):
         shares = view.importances.get(objective.name, {})
         places = [position + (index - (len(objectives) - 1) / 2) * width for position in range(len(keys))]
         colour = OBJECTIVE_COLOURS[index % len(OBJECTIVE_COLOURS)]
-        axes.barh(places, [shares.get(key, 0.0) for key in keys], height=width, color=colour, label=objective.name)
+        axes.barh(
+            places, [shares.get(key, 0.0) for key in keys], height=width, color=colour, label=objective.name
+        )
     axes.set_yticks(range(len(keys)), keys, fontsize=10)
     axes.invert_yaxis()
     axes.set_xlabel("share (adds up to 1 per objective)", fontsize=_TEXT)
@@ -167,20 +209,42 @@ def _importance(axes: Axes, view: SweepView, objectives: Sequence[Objective]) ->
 
 def _squeeze(figure: SubFigure, view: SweepView, groups: Sequence[SqueezeGroup]) -> None:
     level = squeeze_level(view)
-    figure.suptitle("Squeezing: where the forgotten mass goes, with and without beliefs", x=0.005, ha="left", fontsize=14, weight="bold")
+    figure.suptitle(
+        "Squeezing: where the forgotten mass goes, with and without beliefs",
+        x=0.005,
+        ha="left",
+        fontsize=14,
+        weight="bold",
+    )
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for axes, group in zip(panels, groups, strict=True):
         for line in group.lines:
             axes.plot(line.progress, line.canonical, color=CANONICAL_COLOUR, alpha=0.25, linewidth=1)
             axes.plot(line.progress, line.rephrased, color=REPHRASED_COLOUR, alpha=0.25, linewidth=1)
         median = group.median
-        axes.plot(median.progress, median.canonical, color=CANONICAL_COLOUR, linewidth=3.2, marker="o", label="canonical wording (median)")
-        axes.plot(median.progress, median.rephrased, color=REPHRASED_COLOUR, linewidth=3.2, marker="s", label="rephrasings (median)")
+        axes.plot(
+            median.progress,
+            median.canonical,
+            color=CANONICAL_COLOUR,
+            linewidth=3.2,
+            marker="o",
+            label="canonical wording (median)",
+        )
+        axes.plot(
+            median.progress,
+            median.rephrased,
+            color=REPHRASED_COLOUR,
+            linewidth=3.2,
+            marker="s",
+            label="rephrasings (median)",
+        )
         if level is not None:
             axes.axhline(level, color=REPHRASED_COLOUR, linestyle=":", label="rephrasings before")
         axes.set_ylim(0, 1.02)
         axes.set_xlabel(progress_title(view.sweep), fontsize=_TEXT)
-        titled(axes, f"{BELIEF_NAMES[group.beliefs]}: {len(group.lines)} trial{'s' * (len(group.lines) != 1)}")
+        titled(
+            axes, f"{BELIEF_NAMES[group.beliefs]}: {len(group.lines)} trial{'s' * (len(group.lines) != 1)}"
+        )
     panels[0].set_ylabel("mass on forget questions,\nvalidation part", fontsize=_TEXT)
     panels[0].legend(fontsize=10, loc="upper right")
 
@@ -191,7 +255,9 @@ def _parallel(axes: Axes, view: SweepView, objectives: Sequence[Objective], fron
     columns = parallel_axes(view.sweep, objectives, points)
     for index, point in enumerate(points):
         heights = [axis.share(axis.positions[index]) for axis in columns]
-        colour, width, alpha = (METHOD_COLOURS[point.method], 2.2, 0.95) if point.on_front else (_GREY, 0.8, 0.35)
+        colour, width, alpha = (
+            (METHOD_COLOURS[point.method], 2.2, 0.95) if point.on_front else (_GREY, 0.8, 0.35)
+        )
         axes.plot(range(len(columns)), heights, color=colour, linewidth=width, alpha=alpha)
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
     for place, axis in enumerate(columns):
@@ -199,14 +265,22 @@ def _parallel(axes: Axes, view: SweepView, objectives: Sequence[Objective], fron
         for position, text in axis.ticks:
             where = (place, axis.share(position))
             axes.annotate(text, where, (4, 0), textcoords="offset points", fontsize=9, va="center", bbox=box)
-    axes.set_xticks(range(len(columns)), [axis.title.replace(".", ".\n").replace(" (", "\n(") for axis in columns], fontsize=10)
+    axes.set_xticks(
+        range(len(columns)),
+        [axis.title.replace(".", ".\n").replace(" (", "\n(") for axis in columns],
+        fontsize=10,
+    )
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.1, len(columns) - 0.6 if columns else 1)
     axes.set_yticks([])
     for side in ("top", "right", "bottom", "left"):
         axes.spines[side].set_visible(False)
     axes.set_title(
-        "Searched keys and objectives (front members in their method's colour)", loc="left", fontsize=13, color=_INK, weight="bold"
+        "Searched keys and objectives (front members in their method's colour)",
+        loc="left",
+        fontsize=13,
+        color=_INK,
+        weight="bold",
     )
 
 

@@ -1,4 +1,5 @@
-"""Tables of the report: front members, baselines and failed trials as HTML, and the leaderboard that MLflow shows as Markdown."""
+"""Tables of the report: front members, baselines and failed trials as HTML, and the leaderboard that MLflow
+shows as Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -20,8 +21,8 @@ def leaderboard(front: Mapping[str, Any]) -> str:
         Markdown; a sentence in place of the table while the front is empty.
     """
     head = (
-        f"**Hypervolume {front['hypervolume']:.4f}** over {front['trials']} trials, {front['stopped']} stopped, "
-        f"{front['failed']} failed. Values are of the test part."
+        f"**Hypervolume {front['hypervolume']:.4f}** over {front['trials']} trials, {front['stopped']}"
+        f" stopped, {front['failed']} failed. Values are of the test part."
     )
     names = [objective["name"] for objective in front["objectives"]]
     audits: Mapping[str, Mapping[str, float]] = front.get("audits", {})
@@ -29,13 +30,26 @@ def leaderboard(front: Mapping[str, Any]) -> str:
 
     def row(name: str, shown: str, values: Mapping[str, float], params: str) -> list[str]:
         cells = audits.get(name, {})
-        return [shown, *_numbers(values, names), *(f"{cells[title]:.3g}" if title in cells else "" for title in probes), params]
+        return [
+            shown,
+            *_numbers(values, names),
+            *(f"{cells[title]:.3g}" if title in cells else "" for title in probes),
+            params,
+        ]
 
-    rows = [row(member["name"], member["name"], member["objectives"], _params(member["params"])) for member in front["front"]]
+    rows = [
+        row(member["name"], member["name"], member["objectives"], _params(member["params"]))
+        for member in front["front"]
+    ]
     rows += [row(name, f"*{name}*", values, "") for name, values in front["baselines"].items() if values]
     if not rows:
         return f"{head}\n\nNo trial is on the front yet."
-    titles = ["trial", *(f"{objective['name']} ({objective['direction']})" for objective in front["objectives"]), *probes, "parameters"]
+    titles = [
+        "trial",
+        *(f"{objective['name']} ({objective['direction']})" for objective in front["objectives"]),
+        *probes,
+        "parameters",
+    ]
     lines = [titles, ["---"] * len(titles), *rows]
     # A bar inside a cell would start a new one.
     table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
@@ -45,7 +59,11 @@ def leaderboard(front: Mapping[str, Any]) -> str:
 def front_table(view: SweepView, front: Front) -> str:
     """Members of the front with their settings, and under them the original and retrained models."""
     names = [objective.name for objective in front.objectives]
-    titles = ["trial", "method", *(f"{objective.name} ({better(objective)})" for objective in front.objectives)]
+    titles = [
+        "trial",
+        "method",
+        *(f"{objective.name} ({better(objective)})" for objective in front.objectives),
+    ]
     titles += [*(f"validation {name}" for name in names), "time", "parameters"]
     rows = []
     for member in front.members:
@@ -78,4 +96,7 @@ def _numbers(values: Mapping[str, float], names: Sequence[str]) -> list[str]:
 
 
 def _params(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items())
+    return ", ".join(
+        f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in params.items()
+    )

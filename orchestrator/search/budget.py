@@ -1,4 +1,5 @@
-"""Why a sweep ends before its trials are used up: a budget, or somebody's wish. Running trials end at their next rung."""
+"""Why a sweep ends before its trials are used up: a budget, or somebody's wish. Running trials end at their
+next rung."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -61,14 +62,22 @@ class StopCriterion:
             ("failures", budget.failures, sweep_state.counts["failed"]),
             ("stagnant_trials", budget.stagnant_trials, self._stagnation.trials(sweep_state.hypervolumes)),
         ]
-        spent = [f"budget.{name} = {limit:g} is used up" for name, limit, value in used if limit is not None and value >= limit]
+        spent = [
+            f"budget.{name} = {limit:g} is used up"
+            for name, limit, value in used
+            if limit is not None and value >= limit
+        ]
         return spent[0] if spent else None
 
     def _running_hours(self) -> float:
         """Of the attempts that run now, beyond what the ledger has counted."""
         now = self._clock()
         running = (record for record in self.sweep_state.running.values() if record.started_at is not None)
-        return sum(max(0.0, now - (record.started_at or now)) for record in running) * self.sweep_state.workers_per_trial / 3600
+        return (
+            sum(max(0.0, now - (record.started_at or now)) for record in running)
+            * self.sweep_state.workers_per_trial
+            / 3600
+        )
 
 
 class Stagnation:
@@ -87,7 +96,8 @@ class Stagnation:
         """Newest trials in a row that brought no growth; 0 where the newest one did.
 
         Args:
-            hypervolumes: After each trial with a result, starting with the first; those of the last call with more behind them.
+            hypervolumes: After each trial with a result, starting with the first; those of the last call with
+                more behind them.
         """
         for position in range(self._seen, len(hypervolumes)):
             self._since += 1
@@ -104,7 +114,11 @@ def wall_s_of_earlier_starts(records: Iterable[TrialRecord]) -> float:
         records: Trials of the sweep; of a repeated one, the last attempt counts.
     """
     total, until = 0.0, 0.0
-    spans = sorted((r.started_at, r.finished_at) for r in records if r.started_at is not None and r.finished_at is not None)
+    spans = sorted(
+        (r.started_at, r.finished_at)
+        for r in records
+        if r.started_at is not None and r.finished_at is not None
+    )
     for start, end in spans:
         total += max(0.0, end - max(start, until))
         until = max(until, end)

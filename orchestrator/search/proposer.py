@@ -20,11 +20,14 @@ from search_spaces.catalogue.recipes import searched_part
 from search_spaces.settings.space import Domain, sample
 from search_spaces.settings.sweep_settings import SearchSettings, SweepSettings
 
-# TPE repeated 31 of 40 asks on a space of 9 points; 20 more asks find a new point in any space that has many left.
+# TPE repeated 31 of 40 asks on a space of 9 points; 20 more asks find a new point in any space that has many
+# left.
 _ASKS = 20
-# Then plain random draws, a second of them: the chance to miss the last point of 128 is 4e-4. Then the space counts as used up.
+# Then plain random draws, a second of them: the chance to miss the last point of 128 is 4e-4. Then the space
+# counts as used up.
 _RANDOM_DRAWS = 1000
-# What samplers keep with the study rides in the record of the trial that changed it: no kill comes between the two.
+# What samplers keep with the study rides in the record of the trial that changed it: no kill comes between
+# the two.
 _SAMPLER_STATE = "sampler_state"
 # Where TPE and GP repeat the parameters of a running trial, along with keys that it does not use.
 _REPEATED_PARAMS = ":relative_params:"
@@ -33,13 +36,15 @@ _REPEATED_PARAMS = ":relative_params:"
 class Proposer:
     """Proposes trials that differ from all others.
 
-    What it proposes depends on the seed, the number of the new trial and the trials before it alone: one that was just filled from a
-    journal goes on as one that lived all along. It follows the study trial by trial, and looks at none twice.
+    What it proposes depends on the seed, the number of the new trial and the trials before it alone: one that
+    was just filled from a journal goes on as one that lived all along. It follows the study trial by trial,
+    and looks at none twice.
 
     Args:
         sweep: Settings with objectives filled in.
         criteria: What is better.
-        warm: Trials of other sweeps that the sampler learns from, at points of this space. They are never trials of this sweep.
+        warm: Trials of other sweeps that the sampler learns from, at points of this space. They are never
+            trials of this sweep.
     """
 
     def __init__(self, sweep: SweepSettings, criteria: Criteria, warm: Sequence[TrialRecord] = ()) -> None:
@@ -51,8 +56,12 @@ class Proposer:
         directions = [objective.direction for objective in criteria.objectives]
         self._distributions = distributions_of(sweep.space)
         # What the sampler looks at.
-        self.memory = SamplerMemory([optuna.study.StudyDirection[direction.upper()] for direction in directions])
-        self._study = optuna.create_study(storage=self.memory, directions=directions, sampler=RandomSampler(seed=0))
+        self.memory = SamplerMemory(
+            [optuna.study.StudyDirection[direction.upper()] for direction in directions]
+        )
+        self._study = optuna.create_study(
+            storage=self.memory, directions=directions, sampler=RandomSampler(seed=0)
+        )
         self._relevance = TrialWindow(sweep.search.newest_trials, criteria.reference)
         self._entries = _entries(sweep)
         self._kept_state: dict[str, Any] = {}
@@ -102,19 +111,26 @@ class Proposer:
         return proposal
 
     def _new(self, number: int, fixed: Mapping[str, Any], notes: Mapping[str, Any]) -> FrozenTrial | None:
-        """A trial with some values given that is not there yet. What a person asked for is run even where a warm trial had it."""
+        """A trial with some values given that is not there yet. What a person asked for is run even where a
+        warm trial had it."""
         refused = (self._taken,) if fixed else (self._taken, self._warm)
         trial_id = self.memory.next_id
         try:
             for attempt in range(_ASKS + _RANDOM_DRAWS):
                 seed = seed_of(self._sweep.search, number, attempt)
-                self._study.sampler = sampler_of(self._sweep, seed) if attempt < _ASKS else RandomSampler(seed=seed)
+                self._study.sampler = (
+                    sampler_of(self._sweep, seed) if attempt < _ASKS else RandomSampler(seed=seed)
+                )
                 # Those that are refused stay running until the end, so that the sampler looks elsewhere.
                 trial = self._study.ask()
-                params = sample(self._sweep.space, self._sweep.trial, functools.partial(self._suggest, trial, fixed))
+                params = sample(
+                    self._sweep.space, self._sweep.trial, functools.partial(self._suggest, trial, fixed)
+                )
                 identity = _identity(params)
                 if not any(identity in known for known in refused):
-                    return self._running(params, notes, self.memory.trials[self.memory.next_id - 1].system_attrs)
+                    return self._running(
+                        params, notes, self.memory.trials[self.memory.next_id - 1].system_attrs
+                    )
                 if params.keys() <= fixed.keys():
                     return None
             return None
@@ -127,9 +143,13 @@ class Proposer:
         # Private, and the same for every kind of domain; what each kind then gives is under test.
         return trial._suggest(key, self._distributions[key])
 
-    def _running(self, params: Mapping[str, Any], notes: Mapping[str, Any], attrs: Mapping[str, Any]) -> FrozenTrial:
+    def _running(
+        self, params: Mapping[str, Any], notes: Mapping[str, Any], attrs: Mapping[str, Any]
+    ) -> FrozenTrial:
         kept = {key: value for key, value in attrs.items() if _REPEATED_PARAMS not in key}
-        changed = {key: value for key, value in self.memory.state.items() if self._kept_state.get(key) != value}
+        changed = {
+            key: value for key, value in self.memory.state.items() if self._kept_state.get(key) != value
+        }
         return create_trial(
             state=TrialState.RUNNING,
             params=dict(params),
@@ -142,12 +162,14 @@ class Proposer:
         self._kept_state.update(state)
         self.memory.state.update(state)
 
-    def _learn(self, trial_id: int, rungs: Rungs, finished: bool, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
+    def _learn(
+        self, trial_id: int, rungs: Rungs, finished: bool, params: Mapping[str, Any], attrs: Mapping[str, Any]
+    ) -> None:
         """Take the result of a trial from its rungs.
 
-        Where every rung counts, a trial that was stopped has a result like any other: its best rung so far. As a pruned one it would
-        teach little, since Optuna knows no values of pruned trials with several objectives: TPE takes them all for bad, and GP and
-        NSGA-II look away.
+        Where every rung counts, a trial that was stopped has a result like any other: its best rung so far.
+        As a pruned one it would teach little, since Optuna knows no values of pruned trials with several
+        objectives: TPE takes them all for bad, and GP and NSGA-II look away.
         """
         rung = selected_rung(rungs, self._criteria)
         counts = rung is not None and (finished or self._criteria.every_rung)
@@ -155,16 +177,29 @@ class Proposer:
         self._remember(trial_id, TrialState.COMPLETE if counts else TrialState.PRUNED, params, values, attrs)
 
     def _remember(
-        self, trial_id: int, state: TrialState, params: Mapping[str, Any], values: Sequence[float] | None, attrs: Mapping[str, Any]
+        self,
+        trial_id: int,
+        state: TrialState,
+        params: Mapping[str, Any],
+        values: Sequence[float] | None,
+        attrs: Mapping[str, Any],
     ) -> None:
         attrs = {key: value for key, value in attrs.items() if key != _SAMPLER_STATE}
-        self.memory.put(trial_id, state, params, {key: self._distributions[key] for key in params}, values, attrs)
+        self.memory.put(
+            trial_id, state, params, {key: self._distributions[key] for key in params}, values, attrs
+        )
         if state == TrialState.RUNNING:
             return
         # The front of what the sampler was told, on its scale.
-        feasible = values is not None and all(violation <= 0 for violation in self.memory.get_trial(trial_id).constraints.values())
+        feasible = values is not None and all(
+            violation <= 0 for violation in self.memory.get_trial(trial_id).constraints.values()
+        )
         signs = [1 if objective.direction == "minimize" else -1 for objective in self._criteria.objectives]
-        point = [sign * value for sign, value in zip(signs, values, strict=True)] if feasible and values is not None else None
+        point = (
+            [sign * value for sign, value in zip(signs, values, strict=True)]
+            if feasible and values is not None
+            else None
+        )
         for irrelevant in self._relevance.add(trial_id, point):
             self.memory.forget(irrelevant)
 

@@ -15,8 +15,8 @@ from orchestrator.pareto.dominance import NonDominated
 class SamplerMemory(BaseStorage):
     """One study whose trials can be taken out again.
 
-    Ids count all trials that ever were, so that samplers that note ids (NSGA-II its parents) mean the same trials after a restart,
-    whatever was forgotten in between. A trial's number is its id.
+    Ids count all trials that ever were, so that samplers that note ids (NSGA-II its parents) mean the same
+    trials after a restart, whatever was forgotten in between. A trial's number is its id.
 
     Args:
         directions: Of the objectives.
@@ -97,7 +97,9 @@ class SamplerMemory(BaseStorage):
         self.put(trial_id, TrialState.RUNNING, {}, {})
         return trial_id
 
-    def set_trial_param(self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution) -> None:
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
         """What a sampler has settled on for one parameter of a running trial."""
         trial = self.trials[trial_id]
         params, distributions = trial.params, trial.distributions
@@ -113,7 +115,9 @@ class SamplerMemory(BaseStorage):
         """One trial, not a copy."""
         return self.trials[trial_id]
 
-    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
         """The trials that are remembered, in rising order, not copies."""
         # Asked for at every new trial, and nobody enqueues trials here.
         if states == (TrialState.WAITING,):
@@ -136,7 +140,9 @@ class SamplerMemory(BaseStorage):
         """Not needed."""
         raise NotImplementedError
 
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> NoReturn:
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> NoReturn:
         """Not needed: see `put`."""
         raise NotImplementedError
 
@@ -150,7 +156,8 @@ class SamplerMemory(BaseStorage):
 
 
 class TrialWindow:
-    """The newest trials with a result, and the front. What is relevant depends on the trials alone, not on the order of their ends.
+    """The newest trials with a result, and the front. What is relevant depends on the trials alone, not on
+    the order of their ends.
 
     Args:
         newest: How many newest trials count; all when None.

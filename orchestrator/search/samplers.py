@@ -33,7 +33,8 @@ def sampler_of(sweep: SweepSettings, seed: int) -> BaseSampler:
                 # One sequence per sweep: its seed must not change from trial to trial.
                 return _WholeSpaceQmc(sweep.space, seed_of(settings, 0, "sequence"), RandomSampler(seed=seed))
             case "nsga2":
-                # Optuna's 50 would make most sweeps one random generation; a square root gives as many generations as members.
+                # Optuna's 50 would make most sweeps one random generation; a square root gives as many
+                # generations as members.
                 return NSGAIISampler(seed=seed, population_size=min(50, max(4, math.isqrt(settings.trials))))
             case "gp":
                 return GPSampler(seed=seed, deterministic_objective=True, warn_independent_sampling=False)
@@ -58,12 +59,17 @@ def _distribution(domain: Domain) -> BaseDistribution:
 
 
 class _WholeSpaceQmc(QMCSampler):
-    """Optuna's QMC fills the space of the first trial only; here each key of a conditional space keeps its own coordinate."""
+    """Optuna's QMC fills the space of the first trial only; here each key of a conditional space keeps its
+    own coordinate."""
 
     def __init__(self, space: Mapping[str, Domain], seed: int, fallback: BaseSampler) -> None:
-        super().__init__(scramble=True, seed=seed, independent_sampler=fallback, warn_independent_sampling=False)
+        super().__init__(
+            scramble=True, seed=seed, independent_sampler=fallback, warn_independent_sampling=False
+        )
         distributions = sorted(distributions_of(space).items())
         self._whole = {key: distribution for key, distribution in distributions if not distribution.single()}
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
         return self._whole

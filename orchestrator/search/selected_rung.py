@@ -1,4 +1,5 @@
-"""What a trial that has ended tells the search: the rung that stands for it, or why it failed. Pure functions of its rungs."""
+"""What a trial that has ended tells the search: the rung that stands for it, or why it failed. Pure functions
+of its rungs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -34,9 +35,10 @@ def not_a_number(rungs: Rungs) -> str | None:
 def selected_rung(rungs: Rungs, criteria: Criteria) -> int | None:
     """The rung that stands for a trial: the best moment to stop unlearning is often not the last.
 
-    Of the rungs that keep to all limits (of all, where none does) the one with the largest hypervolume of its own, between it and the
-    reference point: the earliest of equals, but the last where all are beyond the reference point. Or simply the last rung, where the
-    sweep says so.
+    Of the rungs that keep to all limits (of all, where none does) the one with the largest hypervolume of its
+    own, between it and the
+    reference point: the earliest of equals, but the last where all are beyond the reference point. Or simply
+    the last rung, where the sweep says so.
 
     Args:
         rungs: Metrics of every rung, in order.
@@ -45,7 +47,9 @@ def selected_rung(rungs: Rungs, criteria: Criteria) -> int | None:
     Returns:
         Its number, from 1; None where no rung has all objectives.
     """
-    points = {rung: point for rung, metrics in enumerate(rungs, 1) if (point := criteria.point(metrics)) is not None}
+    points = {
+        rung: point for rung, metrics in enumerate(rungs, 1) if (point := criteria.point(metrics)) is not None
+    }
     if not points or not criteria.every_rung:
         return max(points, default=None)
     feasible = [rung for rung in points if criteria.feasible(rungs[rung - 1])] or list(points)
@@ -55,7 +59,8 @@ def selected_rung(rungs: Rungs, criteria: Criteria) -> int | None:
 
 
 def sampler_values(metrics: Mapping[str, float], criteria: Criteria) -> list[float]:
-    """What the sampler is told: each objective clipped and on its own scale, because it weighs distances; in the metric's direction."""
+    """What the sampler is told: each objective clipped and on its own scale, because it weighs distances; in
+    the metric's direction."""
     return [objective.scaled(metrics[f"validation/{objective.name}"]) for objective in criteria.objectives]
 
 

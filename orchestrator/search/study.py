@@ -1,7 +1,8 @@
 """The study: which trials there are, what came out of them, and which one is next.
 
-The journal file is the only truth about a sweep: everything here is rebuilt from it at each start, so a killed driver loses nothing.
-A trial enters the journal in one record, complete with its parameters, and its end is one write, so that no kill leaves half of either
+The journal file is the only truth about a sweep: everything here is rebuilt from it at each start, so a
+killed driver loses nothing. A trial enters the journal in one record, complete with its parameters, and its
+end is one write, so that no kill leaves half of either
 behind. Samplers never see the journal: they look at a memory that follows it.
 """
 
@@ -19,9 +20,24 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search.proposer import Proposer, constraint_attrs
-from orchestrator.search.selected_rung import not_a_number, sampler_values, selected_rung, violations, why_failed
+from orchestrator.search.selected_rung import (
+    not_a_number,
+    sampler_values,
+    selected_rung,
+    violations,
+    why_failed,
+)
 from orchestrator.search.study_journal import StudyJournal
-from orchestrator.search.trial_attributes import END, REACHED, STARTED, STATES, cut_off, record_of, rung_key, rungs_of
+from orchestrator.search.trial_attributes import (
+    END,
+    REACHED,
+    STARTED,
+    STATES,
+    cut_off,
+    record_of,
+    rung_key,
+    rungs_of,
+)
 from orchestrator.storage.trial_records import ProposedTrial, Status, TrialRecord, trial_id
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -32,7 +48,8 @@ _BEST_TRIALS_FOR_IMPORTANCE = 5
 
 
 class Study:
-    """A sweep's trials in an Optuna journal. Its methods may be called from several threads of the one driver."""
+    """A sweep's trials in an Optuna journal. Its methods may be called from several threads of the one
+    driver."""
 
     def __init__(
         self,
@@ -42,7 +59,13 @@ class Study:
         proposer: Proposer | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._study, self._journal, self._sweep, self._proposer, self._clock = study, journal, sweep, proposer, clock
+        self._study, self._journal, self._sweep, self._proposer, self._clock = (
+            study,
+            journal,
+            sweep,
+            proposer,
+            clock,
+        )
         self._criteria = criteria_of(sweep)
         self._study_id = journal.get_study_id_from_name(sweep.name)
         self._lock = threading.RLock()
@@ -54,13 +77,21 @@ class Study:
             self._notes[trial][key] = value
 
     @classmethod
-    def open(cls, journal: Path, sweep: SweepSettings, warm: Sequence[TrialRecord] = (), clock: Callable[[], float] = time.time) -> Self:
+    def open(
+        cls,
+        journal: Path,
+        sweep: SweepSettings,
+        warm: Sequence[TrialRecord] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
         """Creates the sweep's study or takes it up again, for the driver that runs it.
 
-        Trials that a dead driver left running are handed out again by `ask`; one whose end was being written is ended now.
+        Trials that a dead driver left running are handed out again by `ask`; one whose end was being written
+        is ended now.
 
         Args:
-            journal: File of the study, created along with its folder. The caller holds the sweep's lock: there is one writer.
+            journal: File of the study, created along with its folder. The caller holds the sweep's lock:
+                there is one writer.
             sweep: Settings with objectives filled in.
             warm: Trials of other sweeps that the sampler learns from, the same ones at every start
                 (`orchestrator.search.warm_start.warm_trials`).
@@ -101,7 +132,9 @@ class Study:
             UserError: There is no study in the file.
         """
         missing = UserError(
-            "this sweep has no study yet", file=str(journal), remedy="Start it with `lethe run`, or check its name and the storage folder."
+            "this sweep has no study yet",
+            file=str(journal),
+            remedy="Start it with `lethe run`, or check its name and the storage folder.",
         )
         if not journal.is_file():
             raise missing
@@ -113,13 +146,15 @@ class Study:
         return cls(study, storage, sweep)
 
     def ask(self) -> ProposedTrial | None:
-        """The next trial: interrupted ones first (each once per driver), then recipes, then enqueued ones, then the sampler's.
+        """The next trial: interrupted ones first (each once per driver), then recipes, then enqueued ones,
+        then the sampler's.
 
-        No two trials of a sweep have the same parameters. What a new trial is depends on the seed, its number and the trials before it
-        alone, so a resumed sweep goes on as the uninterrupted one would have.
+        No two trials of a sweep have the same parameters. What a new trial is depends on the seed, its number
+        and the trials before it alone, so a resumed sweep goes on as the uninterrupted one would have.
 
         Returns:
-            None when the budget of trials is used up, or every point of the space has been tried (then `exhausted` is set).
+            None when the budget of trials is used up, or every point of the space has been tried (then
+            `exhausted` is set).
         """
         assert self._proposer is not None, "opened for reading"
         with self._lock:
@@ -171,15 +206,17 @@ class Study:
     def finish(self, number: int) -> None:
         """Ends a trial that has gone to its last rung; what it was told at its rungs is its result.
 
-        The search sees the rung that `search.select` says, on the validation part. A trial whose last rung lacks a finite objective, or
-        that was NaN anywhere at any rung, has failed. A second end of the same trial changes nothing: the first one counts.
+        The search sees the rung that `search.select` says, on the validation part. A trial whose last rung
+        lacks a finite objective, or that was NaN anywhere at any rung, has failed. A second end of the same
+        trial changes nothing: the first one counts.
         """
         with self._lock:
             reason = why_failed(rungs_of(self._trial(number)), self._criteria)
             self._end(number, "finished" if reason is None else "failed", reason)
 
     def stop(self, number: int, reason: str) -> None:
-        """Ends a trial at a rung before its last, with what it has reached there; it has failed if that is NaN."""
+        """Ends a trial at a rung before its last, with what it has reached there; it has failed if that is
+        NaN."""
         with self._lock:
             wrong = not_a_number(rungs_of(self._trial(number)))
             self._end(number, "stopped" if wrong is None else "failed", wrong or reason)
@@ -194,10 +231,14 @@ class Study:
 
     def records(self) -> list[TrialRecord]:
         """Every trial, by number."""
-        return [record_of(trial, self.annotations(trial.number)) for trial in self._study.get_trials(deepcopy=False)]
+        return [
+            record_of(trial, self.annotations(trial.number))
+            for trial in self._study.get_trials(deepcopy=False)
+        ]
 
     def annotate(self, number: int, key: str, value: Any) -> None:
-        """Notes something beside a trial, also after it has ended (`mlflow_run_id` comes late when the server was away).
+        """Notes something beside a trial, also after it has ended (`mlflow_run_id` comes late when the server
+        was away).
 
         Args:
             number: The trial.
@@ -220,13 +261,16 @@ class Study:
             objective: Name of the objective.
 
         Returns:
-            Space key -> share, most important first, adding up to 1; conditional keys included. Empty with fewer than ten finished trials.
+            Space key -> share, most important first, adding up to 1; conditional keys included. Empty with
+            fewer than ten finished trials.
 
         Source:
             PED-ANOVA, arXiv 2304.10255, and its conditional form, arXiv 2601.20800.
         """
         finished = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len(finished) < _FEWEST_TRIALS_FOR_IMPORTANCE or not any(trial.distributions for trial in finished):
+        if len(finished) < _FEWEST_TRIALS_FOR_IMPORTANCE or not any(
+            trial.distributions for trial in finished
+        ):
             return {}
         index = [item.name for item in self._criteria.objectives].index(objective)
         # The evaluator takes low values for good ones, whatever the study's direction.
@@ -242,7 +286,8 @@ class Study:
         return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles what its callbacks hold into files that nobody reads; an open journal with its locks does not belong there.
+        # Tune pickles what its callbacks hold into files that nobody reads; an open journal with its locks
+        # does not belong there.
         return {}
 
     def _take_up(self) -> None:
@@ -255,7 +300,9 @@ class Study:
                 self._set(trial.number, left)
             self._interrupted.append(trial.number)
 
-    def _note_rung(self, number: int, rung: int, metrics: Mapping[str, float], known: Mapping[str, float]) -> None:
+    def _note_rung(
+        self, number: int, rung: int, metrics: Mapping[str, float], known: Mapping[str, float]
+    ) -> None:
         with self._lock:
             if self._trial(number).state == TrialState.RUNNING:
                 plain = {key: float(value) for key, value in metrics.items()}
@@ -268,11 +315,20 @@ class Study:
                 return
             rungs = rungs_of(trial)
             rung = selected_rung(rungs, self._criteria) if status != "failed" else None
-            values = sampler_values(rungs[rung - 1], self._criteria) if rung is not None and status == "finished" else None
+            values = (
+                sampler_values(rungs[rung - 1], self._criteria)
+                if rung is not None and status == "finished"
+                else None
+            )
             limits = violations(rungs[rung - 1], self._criteria) if rung is not None else {}
             own_id = self._trial_id(number)
             with self._journal.together(durable=True):
-                end = {"status": status, "reason": reason, "at": self._clock() if at is None else at, "rung": rung}
+                end = {
+                    "status": status,
+                    "reason": reason,
+                    "at": self._clock() if at is None else at,
+                    "rung": rung,
+                }
                 self._journal.set_trial_user_attr(own_id, END, end)
                 for key, value in constraint_attrs(limits).items():
                     self._journal.set_trial_system_attr(own_id, key, value)

@@ -1,4 +1,5 @@
-"""The file that holds a study: Optuna's journal, written in whole lines, and repaired where a kill or a full disk cut the last one off."""
+"""The file that holds a study: Optuna's journal, written in whole lines, and repaired where a kill or a full
+disk cut the last one off."""
 
 import json
 import os
@@ -18,8 +19,9 @@ STALE_LOCK_S = 5
 class StudyJournal(JournalStorage):
     """Optuna's journal storage on one file.
 
-    A killed process loses nothing that was written. Only a power cut does, back to the last durable write: trials that had not ended,
-    which are repeated anyway. So the disk is waited for (a millisecond or more) once per trial and not at every rung.
+    A killed process loses nothing that was written. Only a power cut does, back to the last durable write:
+    trials that had not ended, which are repeated anyway. So the disk is waited for (a millisecond or more)
+    once per trial and not at every rung.
 
     Args:
         path: The file; created when missing.
@@ -28,7 +30,8 @@ class StudyJournal(JournalStorage):
 
     def __init__(self, path: Path, *, repair: bool) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Not Optuna's default lock, a symbolic link: with a relative path a stale one makes the next driver spin for ever.
+        # Not Optuna's default lock, a symbolic link: with a relative path a stale one makes the next driver
+        # spin for ever.
         lock = JournalFileOpenLock(str(path), grace_period=STALE_LOCK_S)
         if repair and path.exists():
             lock.acquire()
@@ -84,7 +87,8 @@ class _File(JournalFileBackend):
                 try:
                     write_whole(file, lines.encode())
                 except OSError as error:
-                    # On a full disk the beginning of a line may have gone in; the next writer would go on in the middle of it.
+                    # On a full disk the beginning of a line may have gone in; the next writer would go on in
+                    # the middle of it.
                     file.truncate(size)
                     raise OSError(error.errno, error.strerror, str(self._path)) from error
                 if durable:
@@ -96,7 +100,8 @@ class _File(JournalFileBackend):
 def drop_torn_line(journal: Path) -> None:
     """Cuts off a last line without an end.
 
-    A kill or a full disk in mid-write leaves one; the next event would be glued to it and everything after be unreadable.
+    A kill or a full disk in mid-write leaves one; the next event would be glued to it and everything after be
+    unreadable.
 
     Args:
         journal: A file that nobody writes to meanwhile.

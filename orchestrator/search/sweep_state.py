@@ -1,4 +1,5 @@
-"""What the driver knows about its sweep, kept up to date event by event: nothing that grows with the sweep is gone over again."""
+"""What the driver knows about its sweep, kept up to date event by event: nothing that grows with the sweep is
+gone over again."""
 
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -12,7 +13,8 @@ NEWEST_ENDED = 16
 
 
 class SweepState:
-    """All trials of a sweep with the sums and the front that follow from them. Belongs to one thread, but may be read from others.
+    """All trials of a sweep with the sums and the front that follow from them. Belongs to one thread, but may
+    be read from others.
 
     Args:
         criteria: What is better.
@@ -20,7 +22,9 @@ class SweepState:
         records: Trials of earlier starts, in any order.
     """
 
-    def __init__(self, criteria: Criteria, workers_per_trial: int, records: Iterable[TrialRecord] = ()) -> None:
+    def __init__(
+        self, criteria: Criteria, workers_per_trial: int, records: Iterable[TrialRecord] = ()
+    ) -> None:
         self.criteria = criteria
         self.workers_per_trial = workers_per_trial
         self.front = GrowingFront(criteria)

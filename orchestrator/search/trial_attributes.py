@@ -1,4 +1,5 @@
-"""How a trial is written into the study, beside its parameters and values: Optuna's user attributes, and what they mean."""
+"""How a trial is written into the study, beside its parameters and values: Optuna's user attributes, and what
+they mean."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +15,15 @@ REACHED = "reached"
 SPENT = "spent"
 """Wall time of earlier attempts in seconds."""
 END = "end"
-"""How it ended: `status`, `reason`, `at` (Unix time in seconds), `rung` (the selected one, from 1). Written first of its end."""
+"""How it ended: `status`, `reason`, `at` (Unix time in seconds), `rung` (the selected one, from 1). Written
+first of its end."""
 _RUNG = "rung:"
 
-STATES: dict[Status, TrialState] = {"finished": TrialState.COMPLETE, "stopped": TrialState.PRUNED, "failed": TrialState.FAIL}
+STATES: dict[Status, TrialState] = {
+    "finished": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
 _STATUS: dict[TrialState, Status] = {state: status for status, state in STATES.items()}
 
 
@@ -29,18 +35,28 @@ def rung_key(rung: int) -> str:
 def rungs_of(trial: FrozenTrial) -> list[Mapping[str, float]]:
     """Metrics of every rung that this attempt has reached, in order."""
     # Optuna cannot take an attribute back: those of an attempt that was cut off are None.
-    told = {int(key.removeprefix(_RUNG)): value for key, value in trial.user_attrs.items() if key.startswith(_RUNG) and value is not None}
+    told = {
+        int(key.removeprefix(_RUNG)): value
+        for key, value in trial.user_attrs.items()
+        if key.startswith(_RUNG) and value is not None
+    }
     return [told[rung] for rung in sorted(told)]
 
 
 def cut_off(trial: FrozenTrial) -> dict[str, Any]:
-    """What to write about a running trial whose driver is dead: its attempt counts up to its last measurement and leaves nothing else."""
+    """What to write about a running trial whose driver is dead: its attempt counts up to its last measurement
+    and leaves nothing else."""
     attrs = trial.user_attrs
     if attrs.get(STARTED) is None:
         return {}
     reached = attrs.get(REACHED) or attrs[STARTED]
     spent = attrs.get(SPENT, 0.0) + max(0.0, reached - attrs[STARTED])
-    return {SPENT: spent, STARTED: None, REACHED: None, **{key: None for key in attrs if key.startswith(_RUNG)}}
+    return {
+        SPENT: spent,
+        STARTED: None,
+        REACHED: None,
+        **{key: None for key in attrs if key.startswith(_RUNG)},
+    }
 
 
 def record_of(trial: FrozenTrial, notes: Mapping[str, Any]) -> TrialRecord:

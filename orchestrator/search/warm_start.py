@@ -1,6 +1,7 @@
 """What a sweep learns from earlier ones before its own first trial: their trials at points of its space.
 
-They are read once, into a file of the sweep's folder, so that a resumed sweep goes on alike whatever has become of its sources.
+They are read once, into a file of the sweep's folder, so that a resumed sweep goes on alike whatever has
+become of its sources.
 """
 
 import json
@@ -46,18 +47,28 @@ def warm_trials(folder: SweepFolder, sweep: SweepSettings, read_tracked: ReadTri
         return []
     if not (file.exists() and folder.journal.exists()):
         found = read_warm_start(sweep, folder.root, read_tracked)
-        write_json(file, [{name: getattr(record, name) for name in ("trial_id", "status", "params", "rungs")} for record in found])
+        write_json(
+            file,
+            [
+                {name: getattr(record, name) for name in ("trial_id", "status", "params", "rungs")}
+                for record in found
+            ],
+        )
     stored = json.loads(file.read_text())
-    return [TrialRecord(number=number, metrics=trial["rungs"][-1], **trial) for number, trial in enumerate(stored)]
+    return [
+        TrialRecord(number=number, metrics=trial["rungs"][-1], **trial) for number, trial in enumerate(stored)
+    ]
 
 
 def read_warm_start(sweep: SweepSettings, root: Path, read_tracked: ReadTrials) -> list[TrialRecord]:
     """Trials of the sweeps that `search.warm_start` names which lie in this sweep's space.
 
-    A trial lies in it when this sweep could have run it as far as anything searched goes: every key that would be active has a value
-    inside its domain, and every other key that the earlier sweep searched has the value that this sweep fixes. Keys that the earlier
-    sweep fixed count with the value that it had, where its folder is at hand. What neither sweep searches (model, data, epochs) is not
-    compared: whoever names a sweep here says that its results carry over. Of two trials at one point the first counts.
+    A trial lies in it when this sweep could have run it as far as anything searched goes: every key that
+    would be active has a value inside its domain, and every other key that the earlier sweep searched has the
+    value that this sweep fixes. Keys that the earlier sweep fixed count with the value that it had, where its
+    folder is at hand. What neither sweep searches (model, data, epochs) is not
+    compared: whoever names a sweep here says that its results carry over. Of two trials at one point the
+    first counts.
 
     Args:
         sweep: Resolved settings.
@@ -65,8 +76,8 @@ def read_warm_start(sweep: SweepSettings, root: Path, read_tracked: ReadTrials) 
         read_tracked: Reads a sweep from MLflow.
 
     Returns:
-        Finished and stopped trials with this sweep's objectives, at points of its space, numbered from 0. Of their metrics only those
-        that the search reads.
+        Finished and stopped trials with this sweep's objectives, at points of its space, numbered from 0. Of
+        their metrics only those that the search reads.
 
     Raises:
         UserError: There is no such sweep, or none of its trials can be learnt from.
@@ -79,7 +90,9 @@ def read_warm_start(sweep: SweepSettings, root: Path, read_tracked: ReadTrials) 
                 "none of its trials can be learnt from",
                 key=KEY,
                 value=source,
-                allowed="sweeps with ended trials at points of this space, measured in this sweep's objectives",
+                allowed=(
+                    "sweeps with ended trials at points of this space, measured in this sweep's objectives"
+                ),
                 remedy="search over the same keys, or take it out",
             )
         for trial in usable:
@@ -87,17 +100,25 @@ def read_warm_start(sweep: SweepSettings, root: Path, read_tracked: ReadTrials) 
     return [replace(trial, number=number) for number, trial in enumerate(found.values())]
 
 
-def _trials(sweep: SweepSettings, source: str, root: Path, read_tracked: ReadTrials) -> list[TrialRecord | None]:
+def _trials(
+    sweep: SweepSettings, source: str, root: Path, read_tracked: ReadTrials
+) -> list[TrialRecord | None]:
     if source.startswith(MLFLOW):
         records = read_tracked(source.removeprefix(MLFLOW))
         return [_translated(sweep, source, record, record.params.__getitem__) for record in records]
     path = Path(source)
     try:
-        folder, earlier = open_sweep(path.parent, path.name) if path.is_absolute() else open_sweep(root, source)
+        folder, earlier = (
+            open_sweep(path.parent, path.name) if path.is_absolute() else open_sweep(root, source)
+        )
         study = Study.read(folder.journal, earlier)
     except UserError as error:
-        raise UserError(error.message, key=KEY, value=source, allowed=error.allowed, remedy=error.remedy) from error
-    return [_translated(sweep, earlier.name, record, _effective(earlier, record)) for record in study.records()]
+        raise UserError(
+            error.message, key=KEY, value=source, allowed=error.allowed, remedy=error.remedy
+        ) from error
+    return [
+        _translated(sweep, earlier.name, record, _effective(earlier, record)) for record in study.records()
+    ]
 
 
 def _effective(earlier: SweepSettings, record: TrialRecord) -> Effective:
@@ -105,7 +126,9 @@ def _effective(earlier: SweepSettings, record: TrialRecord) -> Effective:
     return lambda key: trial_value(settings, key)
 
 
-def _translated(sweep: SweepSettings, source: str, record: TrialRecord, effective: Effective) -> TrialRecord | None:
+def _translated(
+    sweep: SweepSettings, source: str, record: TrialRecord, effective: Effective
+) -> TrialRecord | None:
     """A trial of another sweep as one of this space; None where it is none."""
     criteria = criteria_of(sweep)
     if record.status not in ("finished", "stopped") or selected_rung(record.rungs, criteria) is None:
@@ -119,7 +142,9 @@ def _translated(sweep: SweepSettings, source: str, record: TrialRecord, effectiv
     return TrialRecord(f"{source}/{record.trial_id}", record.number, record.status, params, rungs[-1], rungs)
 
 
-def point_of(sweep: SweepSettings, searched: Mapping[str, Any], effective: Effective) -> dict[str, Any] | None:
+def point_of(
+    sweep: SweepSettings, searched: Mapping[str, Any], effective: Effective
+) -> dict[str, Any] | None:
     """The point of a sweep's space at which a trial of another sweep lies.
 
     Args:
@@ -140,11 +165,17 @@ def point_of(sweep: SweepSettings, searched: Mapping[str, Any], effective: Effec
     try:
         params = sample(sweep.space, sweep.trial, value_of)
         foreign = searched.keys() - params.keys()
-        return params if all(same_value(trial_value(sweep.trial, key), searched[key]) for key in foreign) else None
+        return (
+            params
+            if all(same_value(trial_value(sweep.trial, key), searched[key]) for key in foreign)
+            else None
+        )
     except (KeyError, UserError):
         return None
 
 
 def _needed(metrics: Mapping[str, float], criteria: Criteria) -> dict[str, float]:
-    names = {objective.name for objective in criteria.objectives} | {limit.metric for limit in criteria.limits}
+    names = {objective.name for objective in criteria.objectives} | {
+        limit.metric for limit in criteria.limits
+    }
     return {key: metrics[key] for name in sorted(names) if (key := f"validation/{name}") in metrics}

@@ -1,1 +1,2 @@
-"""Sweeps without training: learning curves fitted to recorded trials, behind the same code that runs real sweeps."""
+"""Sweeps without training: learning curves fitted to recorded trials, behind the same code that runs real
+sweeps."""

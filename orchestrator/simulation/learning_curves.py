@@ -1,10 +1,13 @@
-"""What a trial would measure, as a function of its settings: a Gaussian process fitted to recorded trials, with their noise.
+"""What a trial would measure, as a function of its settings: a Gaussian process fitted to recorded trials,
+with their noise.
 
-Curves are fitted as a whole, on a logit scale: what is between 0 and 1 stays there, and a curve bends as recorded ones do.
+Curves are fitted as a whole, on a logit scale: what is between 0 and 1 stays there, and a curve bends as
+recorded ones do.
 
-Noise is what trials differed by that were trained twice. It is far smaller than the error of the fit, which is for the most part structure
-finer than the spacing of the recorded trials: taken for noise, that error would make a front of lucky draws (hypervolume .96 instead of
-the recorded .91).
+Noise is what trials differed by that were trained twice. It is far smaller than the error of the fit, which
+is for the most part structure
+finer than the spacing of the recorded trials: taken for noise, that error would make a front of lucky draws
+(hypervolume .96 instead of the recorded .91).
 """
 
 import hashlib
@@ -33,7 +36,8 @@ METRICS = ("forget_true_mass", "utility", *MEASURED)
 """What a simulated trial measures, on each part."""
 
 SIMILAR = 8
-"""Noise is that of one of so many repeated trials that are most like the simulated one: harsh settings are noisier than mild ones."""
+"""Noise is that of one of so many repeated trials that are most like the simulated one: harsh settings are
+noisier than mild ones."""
 
 FLOOR = 1e-4
 """What is nearer than this to 0 or 1 counts as this near: below, a collapsed model's numbers are rounding."""
@@ -52,9 +56,15 @@ class LearningCurves:
         self.curves = np.array([logits_of(trial.validation) for trial in recording.trials])
         """(trials, rungs, quantities) as recorded."""
         self._process = _process(recording).fit(self.features, self._flat)
-        self._noise = self._noise_of([repeat for repeat in recording.repeats if repeat.seed == recording.trial.seed])
-        self._seed_noise = self._noise_of([repeat for repeat in recording.repeats if repeat.seed != recording.trial.seed])
-        self._test_shifts = np.array([logits_of(trial.test) for trial in recording.trials]) - self.curves[:, -1]
+        self._noise = self._noise_of(
+            [repeat for repeat in recording.repeats if repeat.seed == recording.trial.seed]
+        )
+        self._seed_noise = self._noise_of(
+            [repeat for repeat in recording.repeats if repeat.seed != recording.trial.seed]
+        )
+        self._test_shifts = (
+            np.array([logits_of(trial.test) for trial in recording.trials]) - self.curves[:, -1]
+        )
         self._start = logits_of([recording.baselines["original"][f"validation/{name}"] for name in MEASURED])
 
     def of(self, trial: TrialSettings) -> "Curve":
@@ -65,13 +75,15 @@ class LearningCurves:
         which_noise, which_times, which_shift = _draws(params, trial.seed)
         logits = self._smooth(row[None])[0] + self._noise.like(row, which_noise)
         if trial.seed != self.recording.trial.seed:
-            # The order of batches is common to all trials of a seed: those with like settings are moved alike.
+            # The order of batches is common to all trials of a seed: those with like settings are moved
+            # alike.
             logits += self._seed_noise.like(row, _draws(trial.seed)[0])
         times = self.recording.seconds[trial.beliefs]
         return Curve(self, np.vstack([self._start, logits]), times[which_times % len(times)], which_shift)
 
     def test_shift(self, logits: Array, draw: int) -> Array:
-        """How far the test part of a measurement lies from its validation part: as in a recorded trial that ended near it.
+        """How far the test part of a measurement lies from its validation part: as in a recorded trial that
+        ended near it.
 
         Args:
             logits: (quantities,) on the validation part.
@@ -82,7 +94,9 @@ class LearningCurves:
     def left_out(self, folds: int) -> Array:
         """(trials, rungs, quantities) Every recorded trial as predicted from those in other folds."""
         split = KFold(folds, shuffle=True, random_state=0)
-        return cross_val_predict(_process(self.recording), self.features, self._flat, cv=split).reshape(self.curves.shape)
+        return cross_val_predict(_process(self.recording), self.features, self._flat, cv=split).reshape(
+            self.curves.shape
+        )
 
     def _smooth(self, rows: Array) -> Array:
         """(rows, rungs, quantities) The fit."""
@@ -93,7 +107,11 @@ class LearningCurves:
         rows = np.array([features(self.recording.space, repeat.params) for repeat in repeats])
         first = [repeat.of for repeat in repeats]
         differences = np.array([logits_of(repeat.validation) for repeat in repeats]) - self.curves[first]
-        return Noise(rows, differences - (self._smooth(rows) - self._smooth(self.features[first])), np.array(self.recording.length_scales))
+        return Noise(
+            rows,
+            differences - (self._smooth(rows) - self._smooth(self.features[first])),
+            np.array(self.recording.length_scales),
+        )
 
     @property
     def _flat(self) -> Array:
@@ -113,7 +131,9 @@ class Noise:
 
     def like(self, row: Array, draw: int) -> Array:
         """(rungs, quantities) That of one of the trials most like a row of features."""
-        return self.curves[_one_of_nearest(np.linalg.norm((self.rows - row) / self.length_scales, axis=1), draw)]
+        return self.curves[
+            _one_of_nearest(np.linalg.norm((self.rows - row) / self.length_scales, axis=1), draw)
+        ]
 
 
 @dataclass(frozen=True)
@@ -152,12 +172,19 @@ def held_out_rank_correlations(recording: Recording, folds: int = 5) -> dict[str
         folds: Parts that the trials are split into.
 
     Returns:
-        Metric -> Spearman's correlation of prediction and recorded value at the end of the schedule, over all trials.
+        Metric -> Spearman's correlation of prediction and recorded value at the end of the schedule, over all
+        trials.
     """
     curves = LearningCurves(recording)
-    predicted, recorded = ([_metrics(row) for row in found[:, -1]] for found in (curves.left_out(folds), curves.curves))
+    predicted, recorded = (
+        [_metrics(row) for row in found[:, -1]] for found in (curves.left_out(folds), curves.curves)
+    )
     return {
-        name: float(spearmanr([metrics[name] for metrics in predicted], [metrics[name] for metrics in recorded]).statistic)
+        name: float(
+            spearmanr(
+                [metrics[name] for metrics in predicted], [metrics[name] for metrics in recorded]
+            ).statistic
+        )
         for name in METRICS
     }
 
@@ -169,7 +196,8 @@ def active_params(space: Mapping[str, Domain], trial: TrialSettings) -> dict[str
 
 
 def features(space: Mapping[str, Domain], params: Mapping[str, Any]) -> Array:
-    """Settings as numbers: one per choice, and one from -1 to 1 per range, on its own scale; 0 where a key is not active.
+    """Settings as numbers: one per choice, and one from -1 to 1 per range, on its own scale; 0 where a key is
+    not active.
 
     Args:
         space: All keys.
@@ -183,7 +211,9 @@ def _numbers(domain: Domain, value: Any) -> list[float]:
         return [float(value == choice) for choice in domain.choices]
     if value is None:
         return [0.0]
-    low, high, here = (math.log(bound) if domain.is_log else float(bound) for bound in (domain.low, domain.high, value))
+    low, high, here = (
+        math.log(bound) if domain.is_log else float(bound) for bound in (domain.low, domain.high, value)
+    )
     return [2 * (here - low) / (high - low) - 1]
 
 
@@ -204,7 +234,8 @@ def _one_of_nearest(distances: Array, draw: int) -> int:
 
 
 def logits_of(measured: Sequence[Any]) -> Array:
-    """Quantities that can be anything between 0 and 1 whatever the others are: true mass, its canonical share, retained mass, coherence.
+    """Quantities that can be anything between 0 and 1 whatever the others are: true mass, its canonical
+    share, retained mass, coherence.
 
     Args:
         measured: (..., len(MEASURED)).

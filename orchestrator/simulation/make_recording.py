@@ -1,11 +1,13 @@
 """Makes the recording that simulations stand on from sweeps that were run.
 
-First some hundred random trials, then a few dozen of them once more: enqueued with a learning rate 1 % higher, and with another seed.
+First some hundred random trials, then a few dozen of them once more: enqueued with a learning rate 1 %
+higher, and with another seed.
 
-    lethe run quickstart --name recording --set search.sampler=random --set search.trials=280 --set 'search.enqueue=[]' --set trial.rungs=8
-    lethe run quickstart --name near ... --set search.trials=30 --set 'search.enqueue=[...]'
-    lethe run quickstart --name seed1 ... --set search.trials=40 --set 'search.enqueue=[...]' --set trial.seed=1
-    python -m orchestrator.simulation.make_recording "how, when and on what it was run" lethe-runs/{recording,near,seed1} > recording.json
+    lethe run quickstart --name recording --set search.sampler=random --set search.trials=280 --set
+    'search.enqueue=[]' --set trial.rungs=8 lethe run quickstart --name near ... --set search.trials=30 --set
+    'search.enqueue=[...]' lethe run quickstart --name seed1 ... --set search.trials=40 --set
+    'search.enqueue=[...]' --set trial.seed=1 python -m orchestrator.simulation.make_recording "how, when and
+    on what it was run" lethe-runs/{recording,near,seed1} > recording.json
 """
 
 import json
@@ -45,7 +47,8 @@ def recording_of(
         sweep: Its trials have rungs.
         records: Trials; only the finished ones are taken.
         repeats: Trials that were trained once more, with their seeds.
-        spent_s: Trial's number -> seconds in `steps`, `beliefs` and `evaluation`, of trials that had the machine to themselves.
+        spent_s: Trial's number -> seconds in `steps`, `beliefs` and `evaluation`, of trials that had the
+            machine to themselves.
         baselines: Metrics of the `original` and the `retrained` model.
         note: How it was recorded, for people.
     """
@@ -64,11 +67,16 @@ def recording_of(
         "note": note,
         "trial": sweep.trial.model_dump(mode="json"),
         "space": {key: domain.model_dump(mode="json") for key, domain in sweep.space.items()},
-        "baselines": {name: {key: _rounded(value) for key, value in metrics.items()} for name, metrics in baselines.items()},
+        "baselines": {
+            name: {key: _rounded(value) for key, value in metrics.items()}
+            for name, metrics in baselines.items()
+        },
         "seconds": seconds,
         **_most_likely(rows, curves.reshape(len(trials), -1)),
         "trials": trials,
-        "repeats": [_repeat(sweep, rows, seed, record) for seed, record in repeats if record.status == "finished"],
+        "repeats": [
+            _repeat(sweep, rows, seed, record) for seed, record in repeats if record.status == "finished"
+        ],
     }
 
 
@@ -76,7 +84,9 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
     def measured(metrics: Mapping[str, float], part: str) -> list[float]:
         return [_rounded(metrics[f"{part}/{name}"]) for name in MEASURED]
 
-    params = {key: _rounded(value) if isinstance(value, float) else value for key, value in record.params.items()}
+    params = {
+        key: _rounded(value) if isinstance(value, float) else value for key, value in record.params.items()
+    }
     return {
         "params": params,
         "validation": [measured(rung, "validation") for rung in record.rungs],
@@ -91,11 +101,17 @@ def _repeat(sweep: SweepSettings, rows: np.ndarray, seed: int, record: TrialReco
 
 
 def _most_likely(rows: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    """Length scales and noise under which the recorded curves are most likely: found here once, because it takes minutes."""
-    kernel = ConstantKernel(4.0, (1e-2, 1e3)) * Matern(np.full(rows.shape[1], 2.0), (0.2, 100.0), nu=2.5) + WhiteKernel(0.05, (1e-4, 1.0))
+    """Length scales and noise under which the recorded curves are most likely: found here once, because it
+    takes minutes."""
+    kernel = ConstantKernel(4.0, (1e-2, 1e3)) * Matern(
+        np.full(rows.shape[1], 2.0), (0.2, 100.0), nu=2.5
+    ) + WhiteKernel(0.05, (1e-4, 1.0))
     found = GaussianProcessRegressor(kernel, normalize_y=True).fit(rows, targets).kernel_
     signal, noise = found.k1.k1.constant_value, found.k2.noise_level
-    return {"length_scales": [_rounded(scale) for scale in found.k1.k2.length_scale], "noise_frac": _rounded(noise / signal)}
+    return {
+        "length_scales": [_rounded(scale) for scale in found.k1.k2.length_scale],
+        "noise_frac": _rounded(noise / signal),
+    }
 
 
 def _rounded(value: float) -> float:
@@ -107,11 +123,19 @@ def main() -> None:
     note, *paths = sys.argv[1:]
     (folder, sweep, study), *again = (_opened(Path(path)) for path in paths)
     records = study.records()
-    repeats = [(settings.trial.seed, record) for _, settings, repeated in again for record in repeated.records()]
+    repeats = [
+        (settings.trial.seed, record) for _, settings, repeated in again for record in repeated.records()
+    ]
     # The first trial waits for compilers.
-    spent_s = {record.number: study.annotations(record.number)["seconds"] for record in records[1:] if record.status == "finished"}
+    spent_s = {
+        record.number: study.annotations(record.number)["seconds"]
+        for record in records[1:]
+        if record.status == "finished"
+    }
     baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
-    json.dump(recording_of(sweep, records, repeats, spent_s, baselines, note), sys.stdout, separators=(",", ":"))
+    json.dump(
+        recording_of(sweep, records, repeats, spent_s, baselines, note), sys.stdout, separators=(",", ":")
+    )
 
 
 def _opened(path: Path) -> tuple[SweepFolder, SweepSettings, Study]:

@@ -1,4 +1,5 @@
-"""Whether a recording says anything about a sweep: outside of what was recorded, a simulation would make things up."""
+"""Whether a recording says anything about a sweep: outside of what was recorded, a simulation would make
+things up."""
 
 from collections.abc import Iterator
 
@@ -25,7 +26,13 @@ def check_covered(sweep: SweepSettings, recording: Recording, file: object) -> N
     """
     benchmark = sweep.data.benchmark
     if benchmark != "closed_world":
-        raise UserError("only the closed world can be simulated", file=file, key="data.benchmark", value=benchmark, allowed="closed_world")
+        raise UserError(
+            "only the closed world can be simulated",
+            file=file,
+            key="data.benchmark",
+            value=benchmark,
+            allowed="closed_world",
+        )
     problems = [*_space(sweep, recording), *_fixed(sweep, recording), *_metrics(sweep)]
     if problems:
         raise UserError.joined(problems, file)
@@ -37,9 +44,19 @@ def _space(sweep: SweepSettings, recording: Recording) -> Iterator[UserError]:
         if recorded is None:
             hint = did_you_mean(key, recording.space)
             remedy = f"take it out: --set space.{key}=null"
-            yield UserError(f"was not recorded.{hint}", key=f"space.{key}", allowed=", ".join(recording.space), remedy=remedy)
+            yield UserError(
+                f"was not recorded.{hint}",
+                key=f"space.{key}",
+                allowed=", ".join(recording.space),
+                remedy=remedy,
+            )
         elif not all(recorded.contains(value) for value in _ends(domain)):
-            yield UserError("goes beyond what was recorded", key=f"space.{key}", value=domain.text(), allowed=recorded.text())
+            yield UserError(
+                "goes beyond what was recorded",
+                key=f"space.{key}",
+                value=domain.text(),
+                allowed=recorded.text(),
+            )
 
 
 def _fixed(sweep: SweepSettings, recording: Recording) -> Iterator[UserError]:
@@ -49,17 +66,29 @@ def _fixed(sweep: SweepSettings, recording: Recording) -> Iterator[UserError]:
             continue
         if key in recording.space:
             if not recording.space[key].contains(value):
-                yield UserError("was not recorded", key=f"trial.{key}", value=value, allowed=recording.space[key].text())
+                yield UserError(
+                    "was not recorded", key=f"trial.{key}", value=value, allowed=recording.space[key].text()
+                )
         elif value != (recorded := trial_value(recording.trial, key)):
-            yield UserError("differs from the recorded trials", key=f"trial.{key}", value=value, allowed=str(recorded))
+            yield UserError(
+                "differs from the recorded trials", key=f"trial.{key}", value=value, allowed=str(recorded)
+            )
 
 
 def _metrics(sweep: SweepSettings) -> Iterator[UserError]:
     floors = sweep.early_stopping.floors if sweep.early_stopping else {}
-    for block, names in (("objectives", sweep.objectives), ("constraints", sweep.constraints), ("early_stopping.floors", floors)):
+    for block, names in (
+        ("objectives", sweep.objectives),
+        ("constraints", sweep.constraints),
+        ("early_stopping.floors", floors),
+    ):
         for name in names:
             if name not in METRICS:
-                yield UserError(f"is not simulated.{did_you_mean(name, METRICS)}", key=f"{block}.{name}", allowed=", ".join(METRICS))
+                yield UserError(
+                    f"is not simulated.{did_you_mean(name, METRICS)}",
+                    key=f"{block}.{name}",
+                    allowed=", ".join(METRICS),
+                )
 
 
 def _ends(domain: Domain) -> tuple[object, ...]:

@@ -1,4 +1,5 @@
-"""Recorded trials that simulations stand on, as the packaged file holds them: see `make_recording` for how it came about."""
+"""Recorded trials that simulations stand on, as the packaged file holds them: see `make_recording` for how it
+came about."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,8 @@ class RecordedTrial:
 
 @dataclass(frozen=True)
 class Repeat:
-    """A recorded trial that was trained once more, with a slightly different learning rate or with another seed."""
+    """A recorded trial that was trained once more, with a slightly different learning rate or with another
+    seed."""
 
     of: int
     """Position of the recorded trial."""

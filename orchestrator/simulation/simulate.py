@@ -1,4 +1,5 @@
-"""`lethe simulate`: a sweep file without a single training step, in a folder that `lethe front`, `status` and `report` read."""
+"""`lethe simulate`: a sweep file without a single training step, in a folder that `lethe front`, `status` and
+`report` read."""
 
 import time
 from pathlib import Path
@@ -73,7 +74,9 @@ class SimulationProgress:
             self._next_line = time.monotonic() + LINE_EVERY_S
             sweep_state = self.simulated.sweep_state
             done = f"  {sweep_state.ended} of {self.simulated.sweep.search.trials} trials"
-            self.console.print(f"{done}, hypervolume {sweep_state.reported_front.hypervolume:.4f}", highlight=False)
+            self.console.print(
+                f"{done}, hypervolume {sweep_state.reported_front.hypervolume:.4f}", highlight=False
+            )
 
     def say(self, line: str) -> None:
         """Says it."""
@@ -84,9 +87,15 @@ def closing_lines(simulated: VirtualSweep) -> list[str]:
     """What it would have cost, what it did cost, and where to look."""
     sweep_state, folder, stop_criterion = simulated.sweep_state, simulated.folder, simulated.stop_criterion
     counts = ", ".join(f"{count} {status}" for status, count in sorted(sweep_state.counts.items()) if count)
-    driver_ms, ask_ms = (1e3 * spent_s / max(1, simulated.asked) for spent_s in (simulated.driver.seconds, simulated.study.ask_s))
+    driver_ms, ask_ms = (
+        1e3 * spent_s / max(1, simulated.asked)
+        for spent_s in (simulated.driver.seconds, simulated.study.ask_s)
+    )
     lines = [
-        f"virtual: {sweep_state.worker_hours:.3f} worker-hours, {duration(stop_criterion.wall_s)} on {simulated.lanes} lanes; {counts}",
+        (
+            f"virtual: {sweep_state.worker_hours:.3f} worker-hours, {duration(stop_criterion.wall_s)} on"
+            f" {simulated.lanes} lanes; {counts}"
+        ),
         f"real: {driver_ms:.1f} ms of the driver per trial, {ask_ms:.1f} ms of it the sampler",
     ]
     if (reason := stop_criterion.reason()) is not None:

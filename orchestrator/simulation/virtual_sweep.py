@@ -1,6 +1,8 @@
-"""A sweep on a virtual clock: the real study, verdicts, budgets and front; only Ray, the lanes and the training are made up.
+"""A sweep on a virtual clock: the real study, verdicts, budgets and front; only Ray, the lanes and the
+training are made up.
 
-Lanes are generators that yield the seconds until something happens next. Nobody sleeps, so an hour of a sweep takes seconds.
+Lanes are generators that yield the seconds until something happens next. Nobody sleeps, so an hour of a sweep
+takes seconds.
 """
 
 import heapq
@@ -29,7 +31,8 @@ Take = Callable[[int, Mapping[str, Any]], RungDecision | None]
 """`TrialRecorder.take`."""
 
 ORIGIN_S = 1_767_225_600.0
-"""Unix time at which virtual time begins: the start of 2026. A fixed one, so that a simulation repeated is the same again."""
+"""Unix time at which virtual time begins: the start of 2026. A fixed one, so that a simulation repeated is
+the same again."""
 
 
 class VirtualClock:
@@ -68,7 +71,8 @@ def run_lanes(lanes: Sequence[Iterator[float]], clock: VirtualClock) -> None:
     """Run lanes side by side until all have ended.
 
     Args:
-        lanes: Each yields the seconds after which it wants to go on; of those due at one time, the first goes on first.
+        lanes: Each yields the seconds after which it wants to go on; of those due at one time, the first goes
+            on first.
         clock: Shows a lane the time at which it goes on.
     """
     due = [(clock.now_s, number) for number in range(len(lanes))]
@@ -109,7 +113,9 @@ class VirtualSweep:
         records = self.study.records()
         self.clock.now_s = max((record.finished_at or ORIGIN_S for record in records), default=ORIGIN_S)
         self.sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, records)
-        self.stop_criterion = StopCriterion(sweep.budget, self.sweep_state, folder.stop_request, wall_s_of_earlier_starts(records), self.clock)
+        self.stop_criterion = StopCriterion(
+            sweep.budget, self.sweep_state, folder.stop_request, wall_s_of_earlier_starts(records), self.clock
+        )
         self.asked = 0
         """Trials that were handed out since it was opened."""
         self.driver = Stopwatch()
@@ -122,7 +128,14 @@ class VirtualSweep:
             observer: Shown every rung and end.
         """
         decide = RungDecider(self.sweep, self.sweep_state)
-        recorder = TrialRecorder(self.study, self.sweep_state, self.folder, decide, self.stop_criterion, observer or SilentObserver())
+        recorder = TrialRecorder(
+            self.study,
+            self.sweep_state,
+            self.folder,
+            decide,
+            self.stop_criterion,
+            observer or SilentObserver(),
+        )
         self.driver.start()
         run_lanes([self._lane(recorder) for _ in range(self.lanes)], self.clock)
         self.driver.stop()
@@ -147,8 +160,20 @@ class VirtualSweep:
         outcome = {"event": "outcome", "status": "finished", "seconds": spent}
         for rung, (validation, test) in enumerate(measured, 1):
             last = rung == rungs
-            yield spend(steps=seconds.steps / rungs, beliefs=seconds.beliefs / rungs, evaluation=seconds.evaluation * (1 + last))
-            decision = take(number, {"event": "rung", "rung": rung, "rungs": rungs, "metrics": validation | test if last else validation})
+            yield spend(
+                steps=seconds.steps / rungs,
+                beliefs=seconds.beliefs / rungs,
+                evaluation=seconds.evaluation * (1 + last),
+            )
+            decision = take(
+                number,
+                {
+                    "event": "rung",
+                    "rung": rung,
+                    "rungs": rungs,
+                    "metrics": validation | test if last else validation,
+                },
+            )
             assert decision is not None, "a rung always gets a verdict"
             if decision.keep and not last:
                 yield spend(evaluation=seconds.evaluation)

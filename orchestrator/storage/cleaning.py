@@ -17,7 +17,8 @@ def clean_storage(root: Path, sweep: str | None, yes: bool, console: Console) ->
 
     Args:
         root: Storage root.
-        sweep: A sweep to remove whole; None: Ray's scratch files, unused prepared models and unfinished files.
+        sweep: A sweep to remove whole; None: Ray's scratch files, unused prepared models and unfinished
+            files.
         yes: Remove; otherwise only say what would go.
         console: Where to say it.
 
@@ -29,9 +30,15 @@ def clean_storage(root: Path, sweep: str | None, yes: bool, console: Console) ->
     with ExitStack() as locks:
         if yes:
             for name in names:
-                locks.enter_context(SweepFolder(root, name).locked())  # nothing goes while a driver may still read it
+                locks.enter_context(
+                    SweepFolder(root, name).locked()
+                )  # nothing goes while a driver may still read it
         for path in going:
-            console.print(f"{'removing' if yes else 'would remove'} {path} ({size_mib(path):.1f} MiB)", highlight=False, soft_wrap=True)
+            console.print(
+                f"{'removing' if yes else 'would remove'} {path} ({size_mib(path):.1f} MiB)",
+                highlight=False,
+                soft_wrap=True,
+            )
             if yes:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not going:
@@ -56,7 +63,8 @@ def unused(root: Path) -> list[Path]:
 
 
 def drop_unfinished(folder: SweepFolder, records: Iterable[TrialRecord]) -> None:
-    """Remove what ended trials would have gone on from, and weights that an attempt which died has half written.
+    """Remove what ended trials would have gone on from, and weights that an attempt which died has half
+    written.
 
     A lane that had lost its driver may have written some after their end.
     """

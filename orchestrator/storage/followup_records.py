@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Confirmation:
-    """One repetition of a trial under another seed, up to a rung. No trial of the search: the study does not know it."""
+    """One repetition of a trial under another seed, up to a rung. No trial of the search: the study does not
+    know it."""
 
     trial_id: str
     """The trial whose settings it has."""
@@ -50,14 +51,16 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class Audit:
-    """What `lethe audit` found in a model: what it still knows of the forget set, although it may not show."""
+    """What `lethe audit` found in a model: what it still knows of the forget set, although it may not
+    show."""
 
     name: str
     """`t0007@2` for a member of a front, `original`, `retrained`, or a folder."""
     metrics: Mapping[str, float]
     """Metrics of the test part and of every probe made: `test/utility`, `test/leak_at_k`."""
     leaks: Sequence[Mapping[str, Any]]
-    """Answers that tell: `probe` (`asked` is the evaluation's own question), `id` of the fact, `prompt`, `opening`, `answer`, `truth`."""
+    """Answers that tell: `probe` (`asked` is the evaluation's own question), `id` of the fact, `prompt`,
+    `opening`, `answer`, `truth`."""
     facts: int
     """Facts that were asked for."""
     way: str
@@ -67,7 +70,8 @@ class Audit:
 
     @property
     def hidden(self) -> dict[str, list[Mapping[str, Any]]]:
-        """Leaks by fact, for facts that no question of the evaluation brings out: they look forgotten, and are not."""
+        """Leaks by fact, for facts that no question of the evaluation brings out: they look forgotten, and
+        are not."""
         shown = {leak["id"] for leak in self.leaks if leak["probe"] == "asked"}
         found: dict[str, list[Mapping[str, Any]]] = {}
         for leak in self.leaks:
@@ -102,19 +106,31 @@ class Subject:
 def read_audits(folder: SweepFolder) -> list[Audit]:
     """The newest audit of each model, in the order in which they were first made; none before the first."""
     known = _index(folder)
-    entries = [(Subject(name, "", entry["rung"]), folder.path / "audits" / entry["file"]) for name, entry in known.items()]
+    entries = [
+        (Subject(name, "", entry["rung"]), folder.path / "audits" / entry["file"])
+        for name, entry in known.items()
+    ]
     return [read_audit(subject, file) for subject, file in entries if file.is_file()]
 
 
 def read_audit(subject: Subject, file: Path) -> Audit:
     """The audit of a subject that a lane wrote to `file`."""
     found = json.loads(file.read_text())
-    return Audit(subject.name, found["metrics"], found["leaks"], found["facts"], file.stem.rpartition("-")[2], subject.rung)
+    return Audit(
+        subject.name,
+        found["metrics"],
+        found["leaks"],
+        found["facts"],
+        file.stem.rpartition("-")[2],
+        subject.rung,
+    )
 
 
 def note_audit(folder: SweepFolder, subject: Subject, file: Path) -> None:
     """Make `file` the newest audit of the subject."""
-    write_json(_index_file(folder), _index(folder) | {subject.name: {"rung": subject.rung, "file": file.name}})
+    write_json(
+        _index_file(folder), _index(folder) | {subject.name: {"rung": subject.rung, "file": file.name}}
+    )
 
 
 def _index(folder: SweepFolder) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Where a sweep comes from, as plain text that may be shown to anybody: identity, versions, git state, settings without passwords."""
+"""Where a sweep comes from, as plain text that may be shown to anybody: identity, versions, git state,
+settings without passwords."""
 
 import json
 import platform
@@ -32,7 +33,8 @@ def git_state(file: Path) -> dict[str, str]:
     """Commit of the checkout that tracks `file`, and whether anything in it was changed since.
 
     Args:
-        file: A source file. One that git ignores, such as an installed package in a virtual environment, has no checkout.
+        file: A source file. One that git ignores, such as an installed package in a virtual environment, has
+            no checkout.
 
     Returns:
         `git.commit`, and with a commit `git.dirty` and MLflow's own tag for it.
@@ -45,7 +47,8 @@ def git_state(file: Path) -> dict[str, str]:
 
 
 def sweep_identity(folder: Path) -> str:
-    """What tells a sweep from others of the same name on a shared server, or from one that was there before `lethe clean`.
+    """What tells a sweep from others of the same name on a shared server, or from one that was there before
+    `lethe clean`.
 
     Args:
         folder: The sweep's folder, which keeps it in the file `sweep_id`.
@@ -87,7 +90,9 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, str]]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        answer = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False)
+        answer = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         # No git on this machine, or a file system that does not answer: the sweep goes on without.
         return None

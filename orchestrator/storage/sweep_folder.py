@@ -21,14 +21,17 @@ DEFAULT_STORAGE = "lethe-runs"
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 CHANGEABLE = {"search.trials", "resources.checkpoint_steps", "tracking.system_metrics_s"}
 """Settings that may differ from one start of a sweep to the next, beside its budget."""
-# Ray unpacks a job's files into a folder named by their content, so that a resumed job finds the same file elsewhere.
+# Ray unpacks a job's files into a folder named by their content, so that a resumed job finds the same file
+# elsewhere.
 _UPLOAD = re.compile(r"^/.*/_ray_pkg_[0-9a-f]+(?=/)")
 
 
 def storage_root(given: Path | None) -> Path:
-    """The folder of all sweeps: as given, or `$LETHE_STORAGE`, or `./lethe-runs`; inside a Ray job `~/lethe-runs`.
+    """The folder of all sweeps: as given, or `$LETHE_STORAGE`, or `./lethe-runs`; inside a Ray job
+    `~/lethe-runs`.
 
-    A job starts in a copy of its working directory that goes with the job, so that nothing relative to it would be found again.
+    A job starts in a copy of its working directory that goes with the job, so that nothing relative to it
+    would be found again.
 
     Raises:
         UserError: A relative folder was given inside a Ray job.
@@ -71,7 +74,8 @@ class SweepFolder:
 
     @property
     def models(self) -> Path:
-        """Prepared models and their measurements, shared by the sweeps of one storage root, named by content."""
+        """Prepared models and their measurements, shared by the sweeps of one storage root, named by
+        content."""
         return self.root / "models"
 
     @property
@@ -104,7 +108,9 @@ class SweepFolder:
 
     def kept_weights(self, trial_id: str) -> list[Path]:
         """Folders of the rungs whose weights are there, unfinished ones left out."""
-        return [path for path in self.weights(trial_id).glob("rung*") if path.name.removeprefix("rung").isdigit()]
+        return [
+            path for path in self.weights(trial_id).glob("rung*") if path.name.removeprefix("rung").isdigit()
+        ]
 
     def half_written_weights(self, trial_id: str) -> list[Path]:
         """Folders of weights that somebody writes, or wrote when they died."""
@@ -119,7 +125,8 @@ class SweepFolder:
         return self.trial(trial_id) / "log.txt"
 
     def trial_system_metrics(self, trial_id: str) -> Path:
-        """What its workers measured of themselves, one JSON line each; there where `tracking.system_metrics_s` is on."""
+        """What its workers measured of themselves, one JSON line each; there where
+        `tracking.system_metrics_s` is on."""
         return self.trial(trial_id) / "system_metrics.jsonl"
 
     def is_locked(self) -> bool:
@@ -156,7 +163,8 @@ class SweepFolder:
 
     @contextmanager
     def opened(self, sweep: SweepSettings, file: str) -> Iterator[bool]:
-        """`create` under the lock, held as long as the caller works: a driver that is refused has changed nothing."""
+        """`create` under the lock, held as long as the caller works: a driver that is refused has changed
+        nothing."""
         self._make_writable(file)
         with self.locked():
             yield self.create(sweep, file)
@@ -164,8 +172,8 @@ class SweepFolder:
     def create(self, sweep: SweepSettings, file: str) -> bool:
         """Make the folder, or check that it holds the same sweep.
 
-        Until the first trial has begun, changed settings replace the stored ones: whoever mends a setting that stopped the start
-        (too many workers, say) need not find a new name.
+        Until the first trial has begun, changed settings replace the stored ones: whoever mends a setting
+        that stopped the start (too many workers, say) need not find a new name.
 
         Args:
             sweep: Resolved settings.
@@ -183,9 +191,13 @@ class SweepFolder:
             return False
         stored = _with_new_defaults(json.loads(self.settings.read_text()))
         changes = differences(_outside_uploads(stored), _outside_uploads(sweep.model_dump(mode="json")))
-        # With more trials or a larger budget it is the same sweep, longer; checkpoints and system metrics change no result; everything
-        # else would mix unlike results in one study.
-        changes = {key: pair for key, pair in changes.items() if key not in CHANGEABLE and not key.startswith("budget.")}
+        # With more trials or a larger budget it is the same sweep, longer; checkpoints and system metrics
+        # change no result; everything else would mix unlike results in one study.
+        changes = {
+            key: pair
+            for key, pair in changes.items()
+            if key not in CHANGEABLE and not key.startswith("budget.")
+        }
         if changes and not (self.path / "trials").exists():
             self.journal.unlink(missing_ok=True)
             write_json(self.settings, sweep.model_dump(mode="json"))
@@ -238,7 +250,9 @@ def open_sweep(root: Path, name: str) -> tuple[SweepFolder, SweepSettings]:
         return folder, SweepSettings.model_validate_json(folder.settings.read_text())
     except ValidationError as error:
         remedy = f"remove {folder.path}, or read it with the version of Lethe that wrote it"
-        raise UserError("this sweep was written by another version of Lethe", file=folder.settings, remedy=remedy) from error
+        raise UserError(
+            "this sweep was written by another version of Lethe", file=folder.settings, remedy=remedy
+        ) from error
 
 
 def sweep_names(root: Path) -> list[str]:

@@ -19,13 +19,16 @@ class SweepView:
     sweep: SweepSettings
     records: Sequence[TrialRecord]
     baselines: Mapping[str, Mapping[str, float]]
-    """Metrics of the `original` and, where there is one, the `retrained` model; same keys as `TrialRecord.metrics`."""
+    """Metrics of the `original` and, where there is one, the `retrained` model; same keys as
+    `TrialRecord.metrics`."""
     importances: Mapping[str, Mapping[str, float]]
-    """Per objective: space key -> importance; the shares of one objective add up to 1. Empty with few trials."""
+    """Per objective: space key -> importance; the shares of one objective add up to 1. Empty with few trials.
+    """
     confirmations: Sequence[Confirmation] = ()
     """Repetitions of front members under new seeds, as far as `lethe confirm` was called."""
     audits: Sequence[Audit] = ()
-    """What members of the front, the original and the retrained model still know, as far as `lethe audit` was called."""
+    """What members of the front, the original and the retrained model still know, as far as `lethe audit` was
+    called."""
 
 
 def read_view(folder: SweepFolder, sweep: SweepSettings, records: Sequence[TrialRecord]) -> SweepView:

@@ -1,4 +1,5 @@
-"""What workers measured of themselves during a trial, as a file beside its log: the queue on disk for MLflow. No part of the study."""
+"""What workers measured of themselves during a trial, as a file beside its log: the queue on disk for MLflow.
+No part of the study."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping

@@ -14,8 +14,8 @@ def trial_id(number: int) -> str:
 
 
 BASELINES = ("original", "prompted", "retrained", "retrained_twin")
-"""Models beside the front: as it was, with an instruction to forget in front of every question, the one that never knew, and the same
-under another seed."""
+"""Models beside the front: as it was, with an instruction to forget in front of every question, the one that
+never knew, and the same under another seed."""
 OPTIONAL_BASELINES = ("prompted", "retrained_twin")
 """Those that a sweep may well do without."""
 
@@ -48,13 +48,15 @@ class TrialRecord:
     params: Mapping[str, Any]
     """Space keys that were active in this trial, and their values."""
     metrics: Mapping[str, float]
-    """Metrics of the last rung, with keys such as `validation/forget_true_mass` and `test/utility`; empty before the first rung."""
+    """Metrics of the last rung, with keys such as `validation/forget_true_mass` and `test/utility`; empty
+    before the first rung."""
     rungs: Sequence[Mapping[str, float]]
     """Metrics of every rung reported so far, in order; keys of the test part only where it was measured."""
     reason: str | None = None
     """Why the trial failed, or was stopped."""
     duration_s: float | None = None
-    """Wall time from hand-out to the end in seconds; of a repeated trial, the last attempt's. None while it runs."""
+    """Wall time from hand-out to the end in seconds; of a repeated trial, the last attempt's. None while it
+    runs."""
     mlflow_run_id: str | None = None
     """Child run in MLflow, where there is one."""
     started_at: float | None = None
@@ -62,11 +64,10 @@ class TrialRecord:
     finished_at: float | None = None
     """Unix time of the end in seconds; None while it runs."""
     spent_s: float = 0.0
-    """Wall time in seconds of all its attempts that have ended, those that a dead driver cut off up to their last rung."""
+    """Wall time in seconds of all its attempts that have ended, those that a dead driver cut off up to their
+    last rung."""
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will come."""
         return self.status != "running"
-
-

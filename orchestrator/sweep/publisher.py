@@ -1,4 +1,5 @@
-"""Makes what people look at out of the study: MLflow runs, the report, the closing lines. Never the reason that a sweep fails."""
+"""Makes what people look at out of the study: MLflow runs, the report, the closing lines. Never the reason
+that a sweep fails."""
 
 import logging
 import time
@@ -27,10 +28,12 @@ logger = logging.getLogger(__name__)
 
 
 QUIET_S = 60.0
-"""Seconds for which MLflow is left alone after it was away: one that hangs would hold up every event, and the end of the sweep."""
+"""Seconds for which MLflow is left alone after it was away: one that hangs would hold up every event, and the
+end of the sweep."""
 
 LEADERBOARD_EVERY_S = 10.0
-"""Least time between two leaderboards of a sweep that runs: a front may move with every trial, and people read slower."""
+"""Least time between two leaderboards of a sweep that runs: a front may move with every trial, and people
+read slower."""
 
 
 class Publisher:
@@ -56,11 +59,19 @@ class Publisher:
         data_digest: str,
         warn: Callable[[str], None],
     ) -> None:
-        self.sweep, self.folder, self.study, self.sweep_state, self.warn = sweep, folder, study, sweep_state, warn
+        self.sweep, self.folder, self.study, self.sweep_state, self.warn = (
+            sweep,
+            folder,
+            study,
+            sweep_state,
+            warn,
+        )
         # Of now: on a retry much later the checkout may be another.
         self._data_digest, self._provenance = data_digest, provenance()
         self._datasets: tuple[DatasetInfo, ...] | None = None
-        self.tracker = Tracker(uri, EXPERIMENT, sweep.name, folder.root / "mlflow-artifacts", sweep_identity(folder.path))
+        self.tracker = Tracker(
+            uri, EXPERIMENT, sweep.name, folder.root / "mlflow-artifacts", sweep_identity(folder.path)
+        )
         self._unsent: set[int] = set()
         self._volumes_sent = 0
         self._baselines: dict[str, Any] = {}
@@ -71,7 +82,8 @@ class Publisher:
         self._quiet_until = 0.0
 
     def trials_changed(self, numbers: Iterable[int]) -> None:
-        """Send what is new of these trials; what could not be sent goes along with the next one, or at the end."""
+        """Send what is new of these trials; what could not be sent goes along with the next one, or at the
+        end."""
         self._unsent.update(numbers)
         if time.monotonic() >= self._quiet_until:
             self._deliver(self._send_news)
@@ -86,20 +98,30 @@ class Publisher:
         files = write_sweep_report(self.sweep, self.folder, self.study)
         front = sweep_front(self.sweep, self.folder, records)
         write_json(self.folder.path / "front.json", front)
-        summary = SweepSummary({**self.sweep_state.counts}, front, leaderboard(front), files, "FINISHED" if complete else "KILLED")
+        summary = SweepSummary(
+            {**self.sweep_state.counts},
+            front,
+            leaderboard(front),
+            files,
+            "FINISHED" if complete else "KILLED",
+        )
         # Trials of earlier starts too: MLflow may have been away at their end, or the driver dead.
         self._unsent.update(self.sweep_state.records)
 
         def send() -> None:
             self._send_trials()
-            for side in (*map(confirmation_run, read_confirmations(self.folder)), *map(audit_run, read_audits(self.folder))):
+            for side in (
+                *map(confirmation_run, read_confirmations(self.folder)),
+                *map(audit_run, read_audits(self.folder)),
+            ):
                 self.tracker.sync_side_run(side)
             self.tracker.sync_summary(summary)
 
         self._deliver(send)
 
     def sweep_terminated(self) -> None:
-        """Say in MLflow that the sweep has ended for now; for the rest there is no time, and the next start does it."""
+        """Say in MLflow that the sweep has ended for now; for the rest there is no time, and the next start
+        does it."""
         if self._started and time.monotonic() >= self._quiet_until:
             self._deliver(lambda: self.tracker.sync_status("KILLED"))
 
@@ -110,7 +132,9 @@ class Publisher:
     def _send_trials(self) -> None:
         if not self._started:
             self._datasets = self._describe_datasets() if self._datasets is None else self._datasets
-            self.tracker.sync_parent(SweepInfo(self.sweep, self._data_digest, self._provenance, self._datasets))
+            self.tracker.sync_parent(
+                SweepInfo(self.sweep, self._data_digest, self._provenance, self._datasets)
+            )
             self._note_view(self.tracker.write_view(self.sweep))
             self._started = True
         members = self.sweep_state.reported_front.members
@@ -135,11 +159,16 @@ class Publisher:
             self._volumes_sent += len(new)
 
     def _send_leaderboard(self) -> None:
-        """Show the front as it stands, where it has moved; made of what the ledger knows, so that long sweeps do not slow down."""
+        """Show the front as it stands, where it has moved; made of what the ledger knows, so that long sweeps
+        do not slow down."""
         front = self.sweep_state.reported_front
-        if time.monotonic() < self._next_leaderboard or (self._shown_front and front.keys == self._shown_front.keys):
+        if time.monotonic() < self._next_leaderboard or (
+            self._shown_front and front.keys == self._shown_front.keys
+        ):
             return
-        self._baselines = self._baselines or {name: baseline.metrics() for name, baseline in read_baselines(self.folder).items()}
+        self._baselines = self._baselines or {
+            name: baseline.metrics() for name, baseline in read_baselines(self.folder).items()
+        }
         counts = {**self.sweep_state.counts}
         shown = front_as_json(self.sweep.name, front, counts, self._baselines)
         self.tracker.sync_leaderboard(counts, leaderboard(shown))
@@ -147,7 +176,9 @@ class Publisher:
 
     def _describe_datasets(self) -> tuple[DatasetInfo, ...]:
         try:
-            return describe_datasets(self.sweep.data, load_benchmark(self.sweep.data, redact=self.sweep.redact))
+            return describe_datasets(
+                self.sweep.data, load_benchmark(self.sweep.data, redact=self.sweep.redact)
+            )
         except UserError as error:
             # Files that were there when the sweep began have gone since: the digest says what they were.
             logger.warning("MLflow is not told the data sets: %s", error)
@@ -171,6 +202,7 @@ class Publisher:
             self._quiet_until = time.monotonic() + QUIET_S
             if not self._warned:
                 self._warned = True
-                self.warn(f"warning: {error}. The sweep goes on; MLflow gets the rest at the end, or at the next `lethe run`.")
-
-
+                self.warn(
+                    f"warning: {error}. The sweep goes on; MLflow gets the rest at the end, or at the next"
+                    " `lethe run`."
+                )

@@ -1,4 +1,5 @@
-"""Ray Tune's side of a sweep: a trainable that hands its job to a lane, a scheduler that decides at rungs, a searcher over the study."""
+"""Ray Tune's side of a sweep: a trainable that hands its job to a lane, a scheduler that decides at rungs, a
+searcher over the study."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,9 +15,11 @@ from orchestrator.sweep.trial_recorder import TrialRecorder
 
 
 class TuneTrial(tune.Trainable):
-    """Holds no weights and no CPU. One step of it is whatever the lane said since the last one: Tune's scheduler reads it.
+    """Holds no weights and no CPU. One step of it is whatever the lane said since the last one: Tune's
+    scheduler reads it.
 
-    A failed trial is an outcome, not an exception: an exception would throw this actor away and tell the log nothing new.
+    A failed trial is an outcome, not an exception: an exception would throw this actor away and tell the log
+    nothing new.
     """
 
     def setup(self, config: dict[str, Any], job_queue: Any = None) -> None:
@@ -55,9 +58,11 @@ class TuneTrial(tune.Trainable):
 
 
 class RungScheduler(FIFOScheduler):
-    """Stops trials cooperatively: the lane of a stopped trial ends it at its rung by itself and takes the next one at once.
+    """Stops trials cooperatively: the lane of a stopped trial ends it at its rung by itself and takes the
+    next one at once.
 
-    Tune is never told to stop a trial: it would tear down what the trial holds, and the lane with it. An exception here ends the
+    Tune is never told to stop a trial: it would tear down what the trial holds, and the lane with it. An
+    exception here ends the
     sweep: right for the study, which alone holds the truth, and for nothing else.
 
     Args:
@@ -105,8 +110,9 @@ class RungScheduler(FIFOScheduler):
 class StudySearcher(Searcher):
     """Hands the study's trials to Tune.
 
-    Keeps no state: the study is the only truth, and every start of a sweep builds a fresh Tuner and a fresh searcher. What comes out of
-    a trial is told to the study by the sweep, not here: an exception in a searcher's callback would abort all trials.
+    Keeps no state: the study is the only truth, and every start of a sweep builds a fresh Tuner and a fresh
+    searcher. What comes out of a trial is told to the study by the sweep, not here: an exception in a
+    searcher's callback would abort all trials.
 
     Args:
         study: Open for its driver.
@@ -132,19 +138,29 @@ class StudySearcher(Searcher):
             trial_id: Tune's own name of the trial; ours is in the config.
 
         Returns:
-            `trial_id`, `number`, `params` and what `job_of` adds; `FINISHED` when there are no more trials, or none may start.
+            `trial_id`, `number`, `params` and what `job_of` adds; `FINISHED` when there are no more trials,
+            or none may start.
 
         Raises:
             RuntimeError: Tune restored this searcher from a file.
         """
         if self._study is None or self._job_of is None or self._is_ending is None:
-            raise RuntimeError("a searcher that Tune restored has no study: build a new one from the sweep's journal")
+            raise RuntimeError(
+                "a searcher that Tune restored has no study: build a new one from the sweep's journal"
+            )
         asked = None if self._is_ending() else self._study.ask()
         if asked is None:
             return Searcher.FINISHED
-        return {"trial_id": asked.trial_id, "number": asked.number, "params": dict(asked.params), **self._job_of(asked)}
+        return {
+            "trial_id": asked.trial_id,
+            "number": asked.number,
+            "params": dict(asked.params),
+            **self._job_of(asked),
+        }
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         """Does nothing: the sweep tells the study."""
 
     def save(self, checkpoint_path: str) -> None:

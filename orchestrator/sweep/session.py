@@ -19,7 +19,10 @@ def ensure_baselines(plan: Plan, pool: "LanePool", folder: SweepFolder, on_progr
         UserError: A model cannot be loaded, prepared or measured.
     """
     stages = (("preparing", plan.prepare), ("measuring", plan.measure[:1]), ("measuring", plan.measure[1:]))
-    for verb, jobs in stages:  # the others are measured against the retrained model's measurement, so in this order
+    for (
+        verb,
+        jobs,
+    ) in stages:  # the others are measured against the retrained model's measurement, so in this order
         job_names = []
         for job in jobs:
             job_name = f"{verb} the {job.name} model"
@@ -29,5 +32,10 @@ def ensure_baselines(plan: Plan, pool: "LanePool", folder: SweepFolder, on_progr
             pool.wait(job_name, partial(on_progress, job_name))
     known = {name: getattr(plan, name) for name in BASELINES}
     write_json(
-        folder.baselines, {name: {"folder": b.folder, "measurement": str(b.measurement)} for name, b in known.items() if b is not None}
+        folder.baselines,
+        {
+            name: {"folder": b.folder, "measurement": str(b.measurement)}
+            for name, b in known.items()
+            if b is not None
+        },
     )

@@ -1,4 +1,5 @@
-"""Runs a sweep from settings to a front: lanes up, baselines, trials, report. Starting it again goes on where it was."""
+"""Runs a sweep from settings to a front: lanes up, baselines, trials, report. Starting it again goes on where
+it was."""
 
 import logging
 import os
@@ -48,8 +49,9 @@ from trainables.jobs import AuditJob, TrialJob
 
 logger = logging.getLogger(__name__)
 
-# A lease waits and holds nothing. Zero CPUs alone are refused by Tune, and a fraction of one can starve the lanes.
-# On the head, without which nothing goes on: elsewhere it could go away, and its trial would fail with it.
+# A lease waits and holds nothing. Zero CPUs alone are refused by Tune, and a fraction of one can starve the
+# lanes. On the head, without which nothing goes on: elsewhere it could go away, and its trial would fail with
+# it.
 TUNE_TRIAL_RESOURCES = {"CPU": 0, "memory": 1e6, "node:__internal_head__": 1e-4}
 
 
@@ -72,20 +74,35 @@ class SweepRun:
             All trials of the sweep.
 
         Raises:
-            UserError: Settings, data, models or the cluster do not allow it, or the lanes were lost on the way.
+            UserError: Settings, data, models or the cluster do not allow it, or the lanes were lost on the
+                way.
         """
         with self.folder.opened(self.sweep, self.file) as resumed, library_logs(self.folder.driver_log):
             plan = plan_baselines(self.sweep, self.folder.models)
             study = self._open_study()
             sweep_state = self._sweep_state(study)
             self.folder.stop_request.unlink(missing_ok=True)
-            stop_criterion = StopCriterion(self.sweep.budget, sweep_state, self.folder.stop_request, wall_s_of_earlier_starts(sweep_state.records.values()))
+            stop_criterion = StopCriterion(
+                self.sweep.budget,
+                sweep_state,
+                self.folder.stop_request,
+                wall_s_of_earlier_starts(sweep_state.records.values()),
+            )
             if resumed:
                 running, total = len(sweep_state.running), self.sweep.search.trials
                 self.observer.say(
-                    f"resuming {self.sweep.name}: {sweep_state.ended} of {total} trials are done, {running} were running and start again"
+                    f"resuming {self.sweep.name}: {sweep_state.ended} of {total} trials are done, {running}"
+                    " were running and start again"
                 )
-            publisher = Publisher(self.sweep, self.folder, study, sweep_state, self.tracking_uri, plan.data_digest, self.observer.say)
+            publisher = Publisher(
+                self.sweep,
+                self.folder,
+                study,
+                sweep_state,
+                self.tracking_uri,
+                plan.data_digest,
+                self.observer.say,
+            )
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking") as tracking:
 
                 def on_change(numbers: Iterable[int]) -> Future[None]:
@@ -93,7 +110,15 @@ class SweepRun:
                     sending.add_done_callback(_log_failure)
                     return sending
 
-                recorder = TrialRecorder(study, sweep_state, self.folder, RungDecider(self.sweep, sweep_state), stop_criterion, self.observer, on_change)
+                recorder = TrialRecorder(
+                    study,
+                    sweep_state,
+                    self.folder,
+                    RungDecider(self.sweep, sweep_state),
+                    stop_criterion,
+                    self.observer,
+                    on_change,
+                )
                 recorder.tidy()
                 try:
                     if study.remaining() and stop_criterion.reason() is None:
@@ -104,21 +129,34 @@ class SweepRun:
                         tracking.submit(publisher.sweep_terminated).result()
                     else:
                         self.observer.stage("writing the report")
-                        tracking.submit(publisher.sweep_ended, complete=_complete(study, sweep_state)).result()
+                        tracking.submit(
+                            publisher.sweep_ended, complete=_complete(study, sweep_state)
+                        ).result()
             self._say_why_it_ended(study, stop_criterion)
             return study.records()
 
     def _open_study(self) -> Study:
-        warm = warm_trials(self.folder, self.sweep, partial(read_tracked_trials, self.tracking_uri, EXPERIMENT))
+        warm = warm_trials(
+            self.folder, self.sweep, partial(read_tracked_trials, self.tracking_uri, EXPERIMENT)
+        )
         if warm:
-            self.observer.say(f"warm start: the sampler learns from {len(warm)} trials of {', '.join(self.sweep.search.warm_start)}")
+            self.observer.say(
+                f"warm start: the sampler learns from {len(warm)} trials of"
+                f" {', '.join(self.sweep.search.warm_start)}"
+            )
         return Study.open(self.folder.journal, self.sweep, warm)
 
     def _say_why_it_ended(self, study: Study, stop_criterion: StopCriterion) -> None:
         reason = stop_criterion.reason()
         if reason is not None and study.remaining():
-            more = f"lift it and run again, or `lethe extend {self.sweep.name}`" if reason.startswith("budget.") else "`lethe run` goes on"
-            self.observer.say(f"the sweep ended with {study.remaining()} trials left: {reason}. To go on: {more}.")
+            more = (
+                f"lift it and run again, or `lethe extend {self.sweep.name}`"
+                if reason.startswith("budget.")
+                else "`lethe run` goes on"
+            )
+            self.observer.say(
+                f"the sweep ended with {study.remaining()} trials left: {reason}. To go on: {more}."
+            )
 
     def prepare(self) -> Plan:
         """Prepare and measure the models that the sweep stands on, and start no trial.
@@ -155,22 +193,43 @@ class SweepRun:
             study = self._open_study()
             sweep_state = self._sweep_state(study)
             members = select_members(sweep_state.reported_front, picked)
-            repetitions = plan_repetitions(members, confirmation_seeds(self.sweep, seeds), read_confirmations(self.folder))
+            repetitions = plan_repetitions(
+                members, confirmation_seeds(self.sweep, seeds), read_confirmations(self.folder)
+            )
             if repetitions:
                 self.observer.stage("starting Ray")
                 with ray_session():
                     lanes = min(self._lanes(), len(repetitions))
-                    with LanePool(lanes, self.sweep.resources, self.folder.tune, len(repetitions), self.worker) as pool:
+                    with LanePool(
+                        lanes, self.sweep.resources, self.folder.tune, len(repetitions), self.worker
+                    ) as pool:
                         ensure_baselines(plan, pool, self.folder, self.observer.stage)
                         with self._watching(pool):
-                            run_repetitions(repetitions, self.sweep, plan, pool, self.folder, self.observer.say, self.observer.stage)
+                            run_repetitions(
+                                repetitions,
+                                self.sweep,
+                                plan,
+                                pool,
+                                self.folder,
+                                self.observer.say,
+                                self.observer.stage,
+                            )
             self.observer.stage("writing the report")
-            publisher = Publisher(self.sweep, self.folder, study, sweep_state, self.tracking_uri, plan.data_digest, self.observer.say)
+            publisher = Publisher(
+                self.sweep,
+                self.folder,
+                study,
+                sweep_state,
+                self.tracking_uri,
+                plan.data_digest,
+                self.observer.say,
+            )
             publisher.sweep_ended(complete=_complete(study, sweep_state))
             return read_confirmations(self.folder)
 
     def audit(self, members: Sequence[Subject], evaluation: EvaluationSettings) -> list[Audit]:
-        """Probe models of the sweep for what they still know; what was audited in the same way before is read.
+        """Probe models of the sweep for what they still know; what was audited in the same way before is
+        read.
 
         Args:
             members: Models of trials; the original and the retrained one go along.
@@ -190,9 +249,19 @@ class SweepRun:
             beside = {"original": plan.original, "retrained": plan.retrained}
             subjects = [Subject(name, model.folder) for name, model in beside.items() if model is not None]
             subjects += members
-            audits = self._run_audits(plan, subjects, plan_audits(subjects, self.sweep, evaluation, retrained, self.folder))
+            audits = self._run_audits(
+                plan, subjects, plan_audits(subjects, self.sweep, evaluation, retrained, self.folder)
+            )
             self.observer.stage("writing the report")
-            publisher = Publisher(self.sweep, self.folder, study, sweep_state, self.tracking_uri, plan.data_digest, self.observer.say)
+            publisher = Publisher(
+                self.sweep,
+                self.folder,
+                study,
+                sweep_state,
+                self.tracking_uri,
+                plan.data_digest,
+                self.observer.say,
+            )
             publisher.sweep_ended(complete=_complete(study, sweep_state))
             return audits
 
@@ -200,24 +269,36 @@ class SweepRun:
         """Probe one model, beside any study: `folder` is a folder of its own.
 
         Raises:
-            UserError: The data or the model cannot be read, the cluster does not allow it, or the lane was lost on the way.
+            UserError: The data or the model cannot be read, the cluster does not allow it, or the lane was
+                lost on the way.
         """
         self.folder.path.mkdir(parents=True, exist_ok=True)
         with self.folder.locked(), library_logs(self.folder.driver_log):
-            return self._run_audits(None, [subject], plan_audits([subject], self.sweep, evaluation, None, self.folder))
+            return self._run_audits(
+                None, [subject], plan_audits([subject], self.sweep, evaluation, None, self.folder)
+            )
 
-    def _run_audits(self, plan: Plan | None, subjects: Sequence[Subject], jobs: Sequence[AuditJob]) -> list[Audit]:
+    def _run_audits(
+        self, plan: Plan | None, subjects: Sequence[Subject], jobs: Sequence[AuditJob]
+    ) -> list[Audit]:
         missing = sum(not Path(job.output).is_file() for job in jobs)
         if not missing:
             return run_audits(subjects, jobs, None, self.folder, self.observer.say, self.observer.stage)
         self.observer.stage("starting Ray")
-        with ray_session(), LanePool(min(self._lanes(), missing), self.sweep.resources, self.folder.tune, missing, self.worker) as pool:
+        with (
+            ray_session(),
+            LanePool(
+                min(self._lanes(), missing), self.sweep.resources, self.folder.tune, missing, self.worker
+            ) as pool,
+        ):
             if plan is not None:
                 ensure_baselines(plan, pool, self.folder, self.observer.stage)
             with self._watching(pool):
                 return run_audits(subjects, jobs, pool, self.folder, self.observer.say, self.observer.stage)
 
-    def reproduce(self, record: TrialRecord, weights: Path | None = None, kept_rung: int | None = None) -> Outcome:
+    def reproduce(
+        self, record: TrialRecord, weights: Path | None = None, kept_rung: int | None = None
+    ) -> Outcome:
         """Run one trial again, beside the study, which may be another sweep's: `folder` is a scratch folder.
 
         Args:
@@ -239,10 +320,14 @@ class SweepRun:
                 with LanePool(1, self.sweep.resources, self.folder.tune, 1, self.worker) as pool:
                     ensure_baselines(plan, pool, self.folder, self.observer.stage)
                     with self._watching(pool):
-                        return reproduce_trial(record, self.sweep, plan, pool, weights, kept_rung, self.observer.stage)
+                        return reproduce_trial(
+                            record, self.sweep, plan, pool, weights, kept_rung, self.observer.stage
+                        )
 
     def _sweep_state(self, study: Study) -> SweepState:
-        sweep_state = SweepState(criteria_of(self.sweep), self.sweep.resources.workers_per_trial, study.records())
+        sweep_state = SweepState(
+            criteria_of(self.sweep), self.sweep.resources.workers_per_trial, study.records()
+        )
         self.observer.sweep_opened(sweep_state)
         return sweep_state
 
@@ -250,18 +335,33 @@ class SweepRun:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         return require_lanes(nodes, self.sweep.resources, self.file).lanes
 
-    def _run_trials(self, plan: Plan, study: Study, recorder: TrialRecorder, on_samples: Callable[[Iterable[int]], Future[None]]) -> None:
+    def _run_trials(
+        self,
+        plan: Plan,
+        study: Study,
+        recorder: TrialRecorder,
+        on_samples: Callable[[Iterable[int]], Future[None]],
+    ) -> None:
         sweep, observer = self.sweep, self.observer
         observer.stage("starting Ray")
         with ray_session():
             lanes = min(self._lanes(), study.remaining())
             observer.lanes_counted(lanes)
-            observer.stage(f"starting {lanes} lane{'s' * (lanes > 1)} of {sweep.resources.workers_per_trial} ZeRO-3 workers")
+            observer.stage(
+                f"starting {lanes} lane{'s' * (lanes > 1)} of {sweep.resources.workers_per_trial} ZeRO-3"
+                " workers"
+            )
             measured_s = sweep.tracking.system_metrics_s
-            with LanePool(lanes, sweep.resources, self.folder.tune, study.remaining(), self.worker, measured_s) as pool:
+            with LanePool(
+                lanes, sweep.resources, self.folder.tune, study.remaining(), self.worker, measured_s
+            ) as pool:
                 ensure_baselines(plan, pool, self.folder, observer.stage)
                 observer.stage(f"running {study.remaining()} trials")
-                collected = collect_system_metrics(pool.job_queue, self.folder, on_samples) if measured_s else nullcontext()
+                collected = (
+                    collect_system_metrics(pool.job_queue, self.folder, on_samples)
+                    if measured_s
+                    else nullcontext()
+                )
                 with self._watching(pool), collected:
                     self._tune(pool, study, plan, recorder, lanes)
             if recorder.lost is not None:
@@ -282,10 +382,14 @@ class SweepRun:
 
     def _tune(self, pool: LanePool, study: Study, plan: Plan, recorder: TrialRecorder, lanes: int) -> None:
         searcher = StudySearcher(
-            study, partial(self._job_of, plan), lambda: recorder.lost is not None or recorder.stop_criterion.reason() is not None
+            study,
+            partial(self._job_of, plan),
+            lambda: recorder.lost is not None or recorder.stop_criterion.reason() is not None,
         )
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(TuneTrial, job_queue=pool.job_queue), TUNE_TRIAL_RESOURCES),
+            tune.with_resources(
+                tune.with_parameters(TuneTrial, job_queue=pool.job_queue), TUNE_TRIAL_RESOURCES
+            ),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
                 scheduler=RungScheduler(recorder, pool.job_queue),
@@ -294,7 +398,9 @@ class SweepRun:
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name=f"tune-{len(recorder.sweep_state.records):05d}-{os.getpid()}", storage_path=str(self.folder.tune), verbose=0
+                name=f"tune-{len(recorder.sweep_state.records):05d}-{os.getpid()}",
+                storage_path=str(self.folder.tune),
+                verbose=0,
             ),
         )
         tuner.fit()

@@ -1,4 +1,5 @@
-"""Takes what happens to trials into the study, the ledger and the logs, and gives the verdicts on rungs. Knows no framework."""
+"""Takes what happens to trials into the study, the ledger and the logs, and gives the verdicts on rungs.
+Knows no framework."""
 
 import logging
 import shutil
@@ -74,15 +75,24 @@ class TrialRecorder:
         observer: TrialObserver,
         on_change: Callable[[Iterable[int]], object] = lambda numbers: None,
     ) -> None:
-        self.study, self.sweep_state, self.folder, self.decide, self.stop_criterion = study, sweep_state, folder, decide, stop_criterion
+        self.study, self.sweep_state, self.folder, self.decide, self.stop_criterion = (
+            study,
+            sweep_state,
+            folder,
+            decide,
+            stop_criterion,
+        )
         self.observer, self.on_change = observer, on_change
         self.lost: str | None = None
         """Why the lanes are gone, when they are."""
 
     def tidy(self) -> None:
-        """Drop dominated weights and checkpoints that an earlier driver left, killed between a trial's end and this."""
+        """Drop dominated weights and checkpoints that an earlier driver left, killed between a trial's end
+        and this."""
         drop_unfinished(self.folder, self.sweep_state.records.values())
-        self._drop_dominated_weights(record.trial_id for record in self.sweep_state.records.values() if record.ended)
+        self._drop_dominated_weights(
+            record.trial_id for record in self.sweep_state.records.values() if record.ended
+        )
 
     def started(self, number: int) -> None:
         """A trial is handed out."""
@@ -118,7 +128,11 @@ class TrialRecorder:
         if reason is not None:
             decision = RungDecision(go_on=False, keep=decision.keep, reason=reason)
         criteria = self.sweep_state.criteria
-        shown = ", ".join(f"{o.name} {metrics[key]:.4g}" for o in criteria.objectives if (key := f"validation/{o.name}") in metrics)
+        shown = ", ".join(
+            f"{o.name} {metrics[key]:.4g}"
+            for o in criteria.objectives
+            if (key := f"validation/{o.name}") in metrics
+        )
         stops = "" if decision.go_on or rung == rungs else f"; stopped: {decision.reason}"
         self._log(number, f"rung {rung} of {rungs}: {shown}{'; kept' * decision.keep}{stops}")
         self.observer.rung(record, rung)
@@ -144,7 +158,11 @@ class TrialRecorder:
         self.sweep_state.update(record)
         self._log(number, f"{record.status}{f': {record.reason}' if record.reason else ''}")
         # A trial that runs may still need what it has kept, and is looked at when it ends.
-        moved = {name for name, _ in (chosen ^ self.sweep_state.front.chosen) | (members ^ self.sweep_state.reported_front.keys)}
+        moved = {
+            name
+            for name, _ in (chosen ^ self.sweep_state.front.chosen)
+            | (members ^ self.sweep_state.reported_front.keys)
+        }
         self._drop_dominated_weights({record.trial_id, *moved})
         drop_unfinished(self.folder, [record])
         self.observer.trial_ended(record)

@@ -39,7 +39,12 @@ def show_audits(audits: Sequence[Audit], console: Console) -> None:
     for row in audit_rows(audits, titles):
         table.add_row(*row)
     console.print(table)
-    quotes = [(audit.name, leak) for audit in audits if audit.name not in ("original", "retrained") for leak in first_leaks(audit)]
+    quotes = [
+        (audit.name, leak)
+        for audit in audits
+        if audit.name not in ("original", "retrained")
+        for leak in first_leaks(audit)
+    ]
     if quotes:
         console.print("Facts that look forgotten and are not:", highlight=False)
     for name, leak in quotes[:SENTENCES]:
@@ -51,5 +56,3 @@ def show_audits(audits: Sequence[Audit], console: Console) -> None:
 def first_leaks(audit: Audit) -> list[Mapping[str, Any]]:
     """One leak for each fact that looks forgotten."""
     return [leaks[0] for leaks in audit.hidden.values()]
-
-

@@ -19,23 +19,37 @@ MOST_MEMBERS_SHOWN = 12
 """Lines of the front at the end of a run; `lethe front` shows all."""
 
 
-def closing_lines(sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord], uri: str) -> list[str]:
+def closing_lines(
+    sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord], uri: str
+) -> list[str]:
     """What the last lines of a run say: the front, what failed, where the report is, how to open MLflow."""
     objectives = objectives_of(sweep)
     front = build_front(records, criteria_of(sweep))
     failed = [record for record in records if record.status == "failed"]
     stopped = sum(record.status == "stopped" for record in records)
-    lines = [f"Pareto front on the test part: {_members(front)} of {len(records)} trials, hypervolume {front.hypervolume:.4f}"]
-    lines += [f"  {member.name}: {_values(dict(member.objectives))}" for member in front.members[:MOST_MEMBERS_SHOWN]]
+    lines = [
+        f"Pareto front on the test part: {_members(front)} of {len(records)} trials, hypervolume"
+        f" {front.hypervolume:.4f}"
+    ]
+    lines += [
+        f"  {member.name}: {_values(dict(member.objectives))}"
+        for member in front.members[:MOST_MEMBERS_SHOWN]
+    ]
     if len(front.members) > MOST_MEMBERS_SHOWN:
         lines.append(f"  and {len(front.members) - MOST_MEMBERS_SHOWN} more")
     for name, baseline in read_baselines(folder).items():
         values = objective_values(baseline.metrics(), objectives, "test")
         lines += [f"  {name} model: {_values(values)}"] if values else []
     if stopped:
-        lines.append(f"{stopped} trial{'s' * (stopped > 1)} stopped at a rung before the last: see `lethe status {sweep.name}`")
+        lines.append(
+            f"{stopped} trial{'s' * (stopped > 1)} stopped at a rung before the last: see `lethe status"
+            f" {sweep.name}`"
+        )
     if failed:
-        lines.append(f"{len(failed)} trial{'s' * (len(failed) > 1)} failed; the first, {failed[0].trial_id}: {failed[0].reason}")
+        lines.append(
+            f"{len(failed)} trial{'s' * (len(failed) > 1)} failed; the first, {failed[0].trial_id}:"
+            f" {failed[0].reason}"
+        )
     storage = "" if folder.root == Path("lethe-runs").resolve() else f" --storage {quote(str(folder.root))}"
     lines.append(f"table: lethe front {sweep.name}{storage}")
     lines.append(f"report: {folder.path / 'report.html'} (picture: {folder.path / 'front.png'})")
@@ -49,7 +63,10 @@ def _way_to_mlflow(name: str, folder: SweepFolder, uri: str) -> str:
     view = json.loads(file.read_text()) if file.is_file() else {}
     path = view["path"] if view.get("uri") == redacted(uri) else ""
     if not uri.startswith("http"):
-        return f"MLflow: mlflow ui --backend-store-uri {quote(redacted(uri))}, then open http://127.0.0.1:5000{path}"
+        return (
+            f"MLflow: mlflow ui --backend-store-uri {quote(redacted(uri))}, then open"
+            f" http://127.0.0.1:5000{path}"
+        )
     if not path:
         return f"MLflow: {redacted(uri)}, experiment {EXPERIMENT}, run {name}"
     parts = urlsplit(uri)

@@ -44,7 +44,9 @@ class ScaleOptions:
     """Tokens of the longest example; estimated from its characters when left out."""
 
 
-def show_scale(sweep: SweepSettings, file: str, benchmark: Benchmark, steps: int, options: ScaleOptions, console: Console) -> None:
+def show_scale(
+    sweep: SweepSettings, file: str, benchmark: Benchmark, steps: int, options: ScaleOptions, console: Console
+) -> None:
     """Print what the sweep would need on the GPUs of `options`.
 
     Raises:
@@ -58,21 +60,34 @@ def show_scale(sweep: SweepSettings, file: str, benchmark: Benchmark, steps: int
     workers, lanes = sweep.resources.workers_per_trial, len(found.lanes)
     if not sweep.resources.gpus_per_worker:
         _say(console, "resources.gpus_per_worker is 0 in this sweep: planned with 1")
-    _say(console, f"model: {shape.name}, {shape.parameters:,} parameters; longest example: {lengths.sequence} tokens")
+    _say(
+        console,
+        f"model: {shape.name}, {shape.parameters:,} parameters; longest example: {lengths.sequence} tokens",
+    )
     console.print(_table(found.memory, workers, cluster.gpu_memory))
     _say(console, f"memory per rank, phase by phase: {describe_phases(found.memory)}")
     _say(console, describe_zero(sweep, shape))
     if any(key.startswith("offload") for key in sweep.trial.deepspeed.get("zero_optimization", {})):
-        _say(console, "trial.deepspeed offloads to host memory or disk, which is not counted: GPUs need less than this")
+        _say(
+            console,
+            "trial.deepspeed offloads to host memory or disk, which is not counted: GPUs need less than this",
+        )
     _say(console, f"smallest workers_per_trial that fits: {found.smallest_workers}")
-    limit = f" (resources.max_lanes is {sweep.resources.max_lanes})" if sweep.resources.max_lanes == lanes else ""
-    _say(console, f"lanes on {cluster.gpus} GPUs: {lanes} of {workers} workers{limit}: {describe_lanes(found.lanes)}")
+    limit = (
+        f" (resources.max_lanes is {sweep.resources.max_lanes})" if sweep.resources.max_lanes == lanes else ""
+    )
+    _say(
+        console,
+        f"lanes on {cluster.gpus} GPUs: {lanes} of {workers} workers{limit}: {describe_lanes(found.lanes)}",
+    )
     _say(console, describe_host_memory(sweep, shape, cluster, found.lanes))
     _show_time(sweep, steps, lanes, options.step_time_s, console)
     _show_disk(sweep, shape, lanes, console)
 
 
-def show_memory_here(sweep: SweepSettings, benchmark: Benchmark, options: ScaleOptions, console: Console) -> None:
+def show_memory_here(
+    sweep: SweepSettings, benchmark: Benchmark, options: ScaleOptions, console: Console
+) -> None:
     """Print the predicted memory of a worker on this machine's CPUs, or why it is not known."""
     try:
         shape = shape_of(sweep.model, options.shape)
@@ -100,7 +115,11 @@ def lengths_of(sweep: SweepSettings, benchmark: Benchmark, sequence_tokens: int 
     if sweep.model.base == "scratch" and sweep.model.target is None:
         extra = 3  # the scratch template's own tokens
     prompt = max((len(example.prompt) for example in examples), default=0) // CHARACTERS_PER_TOKEN + extra
-    longest = max((len(example.prompt) + len(example.response) for example in examples), default=0) // CHARACTERS_PER_TOKEN + extra
+    longest = (
+        max((len(example.prompt) + len(example.response) for example in examples), default=0)
+        // CHARACTERS_PER_TOKEN
+        + extra
+    )
     return Lengths(sequence_tokens or longest, min(prompt, sequence_tokens or prompt))
 
 
@@ -115,18 +134,33 @@ def measured_step_s(records: list[TrialRecord], steps: int, name: str) -> float:
     Raises:
         UserError: None has finished.
     """
-    times = [record.duration_s for record in records if record.status == "finished" and record.duration_s is not None]
+    times = [
+        record.duration_s
+        for record in records
+        if record.status == "finished" and record.duration_s is not None
+    ]
     if not times:
-        raise UserError("no trial of this sweep has finished", key="--from-sweep", value=name, remedy="give --step-time-s in its place")
+        raise UserError(
+            "no trial of this sweep has finished",
+            key="--from-sweep",
+            value=name,
+            remedy="give --step-time-s in its place",
+        )
     return median(times) / steps
 
 
-def describe_host_memory(sweep: SweepSettings, shape: ModelShape, cluster: Cluster, lanes: Sequence[tuple[int, ...]]) -> str:
-    """What the fullest node needs beside its GPUs: every rank reads the whole model before it keeps its shard."""
+def describe_host_memory(
+    sweep: SweepSettings, shape: ModelShape, cluster: Cluster, lanes: Sequence[tuple[int, ...]]
+) -> str:
+    """What the fullest node needs beside its GPUs: every rank reads the whole model before it keeps its
+    shard."""
     ranks = max(Counter(node for lane in lanes for node in lane).values())
     model = shape.parameters * (2 if sweep.model.dtype == "bfloat16" else 4)
     gib = ranks * (model + CPU_PROCESS) / GIB
-    return f"host memory of a node when its lanes start: up to {gib:.0f} GiB, {ranks} ranks that each read {model / GIB:.1f} GiB of weights"
+    return (
+        f"host memory of a node when its lanes start: up to {gib:.0f} GiB, {ranks} ranks that each read"
+        f" {model / GIB:.1f} GiB of weights"
+    )
 
 
 def describe_zero(sweep: SweepSettings, shape: ModelShape) -> str:
@@ -135,9 +169,18 @@ def describe_zero(sweep: SweepSettings, shape: ModelShape) -> str:
     trained = sum(trained_tensors(shape, trial).values())
     given = trial.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size")
     size = reduce_bucket(trained) if given is None else int(given)
-    why = "as trial.deepspeed says" if given is not None else "all that is trained" if size >= trained else "its usual size"
+    why = (
+        "as trial.deepspeed says"
+        if given is not None
+        else "all that is trained"
+        if size >= trained
+        else "its usual size"
+    )
     mib = size * (2 if sweep.model.dtype == "bfloat16" else 4) / 1024**2
-    return f"ZeRO-3: a gradient bucket of {size:,} elements ({why}), {mib:,.0f} MiB; no weight stays gathered between steps"
+    return (
+        f"ZeRO-3: a gradient bucket of {size:,} elements ({why}), {mib:,.0f} MiB; no weight stays gathered"
+        " between steps"
+    )
 
 
 def describe_phases(memory: RankMemory) -> str:
@@ -163,11 +206,17 @@ def _table(memory: RankMemory, workers: int, budget: float) -> Table:
     return table
 
 
-def _show_time(sweep: SweepSettings, steps: int, lanes: int, step_time_s: float | None, console: Console) -> None:
+def _show_time(
+    sweep: SweepSettings, steps: int, lanes: int, step_time_s: float | None, console: Console
+) -> None:
     trials = sweep.search.trials
     in_a_row = math.ceil(trials / lanes)
     if step_time_s is None:
-        _say(console, f"time: {in_a_row} trials in a row of {steps} steps; give --step-time-s or --from-sweep for hours")
+        _say(
+            console,
+            f"time: {in_a_row} trials in a row of {steps} steps; give --step-time-s or --from-sweep for"
+            " hours",
+        )
         return
     trial_s = steps * step_time_s
     gpu_hours = trials * trial_s * sweep.resources.workers_per_trial / 3600
@@ -190,7 +239,11 @@ def _show_disk(sweep: SweepSettings, shape: ModelShape, lanes: int, console: Con
     if sweep.resources.checkpoint_steps:
         one = shape.parameters * CHECKPOINT_BYTES / GIB
         most = f"{2 * lanes * one:.1f} GiB more"
-        _say(console, f"checkpoints: {one:.1f} GiB per lane, and twice that while the next one is written: up to {most}")
+        _say(
+            console,
+            f"checkpoints: {one:.1f} GiB per lane, and twice that while the next one is written: up to"
+            f" {most}",
+        )
 
 
 def _say(console: Console, line: str) -> None:

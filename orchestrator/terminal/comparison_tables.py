@@ -13,14 +13,21 @@ from orchestrator.pareto.seed_statistics import Estimate
 from orchestrator.storage.trial_records import BASELINES, OPTIONAL_BASELINES
 
 SOURCES = {
-    "seeds": "over seeds: 95 % t-interval of the mean hypervolume when the whole front is run again under new seeds",
-    "trials": "over trials: bootstrap over the trials of the search; tells how much hangs on a few good draws, not how much seeds differ "
-    "(`lethe confirm` tells that), and lies below the hypervolume, since a resample lacks a third of the trials",
+    "seeds": (
+        "over seeds: 95 % t-interval of the mean hypervolume when the whole front is run again under new"
+        " seeds"
+    ),
+    "trials": (
+        "over trials: bootstrap over the trials of the search; tells how much hangs on a few good draws, not"
+        " how much seeds differ (`lethe confirm` tells that), and lies below the hypervolume, since a"
+        " resample lacks a third of the trials"
+    ),
 }
 
 
 def show_comparison(comparison: Comparison, console: Console) -> None:
-    """Print a column per sweep, under it what the intervals mean, and what makes the comparison less than fair."""
+    """Print a column per sweep, under it what the intervals mean, and what makes the comparison less than
+    fair."""
     reference = ", ".join(f"{objective.name} {objective.reference:g}" for objective in comparison.objectives)
     table = Table(title=f"Test part, against the reference point {reference}")
     table.add_column("")
@@ -52,14 +59,33 @@ def _rows(comparison: Comparison) -> list[list[str]]:
         ["hypervolume", *(f"{side.front.hypervolume:.4f}" for side in sides)],
         ["  95 % interval (over)", *(_interval(side.interval) for side in sides)],
         ["  over new seeds", *(_confirmed(side.confirmed) for side in sides)],
-        [f"  after {comparison.equal_worker_hours:.3g} worker-hours", *(f"{side.hypervolume_at_equal_time:.4f}" for side in sides)],
+        [
+            f"  after {comparison.equal_worker_hours:.3g} worker-hours",
+            *(f"{side.hypervolume_at_equal_time:.4f}" for side in sides),
+        ],
     ]
     for objective in comparison.objectives:
-        rows.append(values(f"best {objective.name} ({objective.direction})", objective.name, [side.best for side in sides]))
+        rows.append(
+            values(
+                f"best {objective.name} ({objective.direction})",
+                objective.name,
+                [side.best for side in sides],
+            )
+        )
     # That there is no retrained model is worth a row.
-    for baseline in (name for name in BASELINES if name not in OPTIONAL_BASELINES or any(side.baselines[name] for side in sides)):
+    for baseline in (
+        name
+        for name in BASELINES
+        if name not in OPTIONAL_BASELINES or any(side.baselines[name] for side in sides)
+    ):
         for objective in comparison.objectives:
-            rows.append(values(f"{baseline} {objective.name}", objective.name, [side.baselines[baseline] for side in sides]))
+            rows.append(
+                values(
+                    f"{baseline} {objective.name}",
+                    objective.name,
+                    [side.baselines[baseline] for side in sides],
+                )
+            )
     return rows
 
 
@@ -74,7 +100,9 @@ def _confirmed(estimate: Estimate | None) -> str:
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """The comparison as `lethe compare --json` prints it."""
     return {
-        "objectives": [{"name": objective.name, "direction": objective.direction} for objective in comparison.objectives],
+        "objectives": [
+            {"name": objective.name, "direction": objective.direction} for objective in comparison.objectives
+        ],
         "reference_point": {objective.name: objective.reference for objective in comparison.objectives},
         "equal_worker_hours": comparison.equal_worker_hours,
         "warnings": list(comparison.warnings),
@@ -90,11 +118,12 @@ def comparison_json(comparison: Comparison) -> dict[str, Any]:
                 "confirmed_hypervolume": None if side.confirmed is None else asdict(side.confirmed),
                 "hypervolume_at_equal_time": side.hypervolume_at_equal_time,
                 "best": dict(side.best),
-                "front": [{"name": member.name, "objectives": dict(member.objectives)} for member in side.front.members],
+                "front": [
+                    {"name": member.name, "objectives": dict(member.objectives)}
+                    for member in side.front.members
+                ],
                 "baselines": dict(side.baselines),
             }
             for side in comparison.sweeps
         ],
     }
-
-

@@ -14,9 +14,16 @@ def show_dynamics(found: Mapping[str, Any], console: Console) -> None:
     """Print what one step does to every group of answers, and what the step is made of, loss by loss."""
     sizes, rate = found["sizes"], found["told_rate"]
     changes = Table(
-        "loss", "answers", "predicted", "actual", "share of A", title=f"change per response in nats, one step of length {rate:g}"
+        "loss",
+        "answers",
+        "predicted",
+        "actual",
+        "share of A",
+        title=f"change per response in nats, one step of length {rate:g}",
     )
-    steps = Table("loss", "target", "belief", "rest", *(f"{length:g}" for length in found["rates"]), title=STEPS_TITLE)
+    steps = Table(
+        "loss", "target", "belief", "rest", *(f"{length:g}" for length in found["rates"]), title=STEPS_TITLE
+    )
     for update in found["updates"]:
         name = group_name(update["method"], update["beliefs"])
         for group, size in sizes.items():
@@ -30,5 +37,3 @@ def show_dynamics(found: Mapping[str, Any], console: Console) -> None:
         steps.add_row(group_name(update["method"], update["beliefs"]), *mass, *slopes)
     console.print(changes)
     console.print(steps)
-
-

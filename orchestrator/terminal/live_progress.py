@@ -1,4 +1,5 @@
-"""What people see while a sweep runs: a live table on a terminal, plain lines elsewhere. Never silent for long."""
+"""What people see while a sweep runs: a live table on a terminal, plain lines elsewhere. Never silent for
+long."""
 
 import threading
 import time
@@ -48,7 +49,9 @@ class LiveProgress:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="live progress", daemon=True)
         self._live = (
-            Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render) if console.is_terminal else None
+            Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
+            if console.is_terminal
+            else None
         )
 
     def __enter__(self) -> Self:
@@ -57,7 +60,9 @@ class LiveProgress:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stop.set()
         self._thread.join()
         if self._live:
@@ -85,7 +90,8 @@ class LiveProgress:
         self.lanes = lanes
 
     def lanes_watched(self, snapshot: Callable[[], Mapping[str, Any]] | None) -> None:
-        """Show what `snapshot` returns (`running`: trial -> lane, step, steps, loss; `queued`; `lanes`), until it is None."""
+        """Show what `snapshot` returns (`running`: trial -> lane, step, steps, loss; `queued`; `lanes`),
+        until it is None."""
         self.snapshot = snapshot
 
     def rung(self, record: TrialRecord, rung: int) -> None:
@@ -96,16 +102,25 @@ class LiveProgress:
     def trial_ended(self, record: TrialRecord) -> None:
         """A trial has ended; the ledger knows it already."""
         front = self.sweep_state.reported_front
-        result = self._values(record.metrics, "test") if record.status == "finished" else f"{record.status}: {record.reason}"
+        result = (
+            self._values(record.metrics, "test")
+            if record.status == "finished"
+            else f"{record.status}: {record.reason}"
+        )
         rungs = _rungs_on(front, record)
         place = f", on the front at rung {', '.join(map(str, rungs))}" if rungs else ""
         took = f"{record.duration_s or 0:.1f} s"
         state = ", ".join(part for part in (f"hypervolume {front.hypervolume:.4f}", self._left()) if part)
-        self.say(f"{record.trial_id} [{self.sweep_state.ended}/{self.trials}] {_settings(record)}: {result}{place} ({took}) | {state}")
+        self.say(
+            f"{record.trial_id} [{self.sweep_state.ended}/{self.trials}] {_settings(record)}: {result}{place}"
+            f" ({took}) | {state}"
+        )
 
     def _values(self, metrics: Mapping[str, float], part: str) -> str:
         names = [objective.name for objective in self.sweep_state.criteria.objectives]
-        return ", ".join(f"{name} {metrics[f'{part}/{name}']:.3f}" for name in names if f"{part}/{name}" in metrics)
+        return ", ".join(
+            f"{name} {metrics[f'{part}/{name}']:.3f}" for name in names if f"{part}/{name}" in metrics
+        )
 
     def _left(self) -> str:
         seconds = seconds_left(self.sweep_state, self.trials, self.lanes)
@@ -125,13 +140,20 @@ class LiveProgress:
     def _heartbeat(self) -> str:
         running = self._seen.get("running", {})
         if running:
-            return "  " + "; ".join(f"{name} {_steps(state) or 'is being set up'}" for name, state in running.items())
+            return "  " + "; ".join(
+                f"{name} {_steps(state) or 'is being set up'}" for name, state in running.items()
+            )
         return f"  {self._what_now()}"
 
     def _what_now(self) -> str:
-        # The first lane takes a while to come up, and nothing else tells so when no model has to be prepared on it.
+        # The first lane takes a while to come up, and nothing else tells so when no model has to be prepared
+        # on it.
         name = self._stage if self._seen.get("lanes", True) else "waiting for the first lane's workers"
-        parts = (f"{name}: {duration(time.monotonic() - self._stage_since)}", _steps(self._stage_progress), self._left())
+        parts = (
+            f"{name}: {duration(time.monotonic() - self._stage_since)}",
+            _steps(self._stage_progress),
+            self._left(),
+        )
         return ", ".join(part for part in parts if part)
 
     def _render(self) -> Group:
@@ -144,17 +166,32 @@ class LiveProgress:
             return Group(line)
         front = sweep_state.reported_front
         table = Table(expand=False)
-        for column in ("trial", "settings", "progress", *(objective.name for objective in objectives), "time"):
+        for column in (
+            "trial",
+            "settings",
+            "progress",
+            *(objective.name for objective in objectives),
+            "time",
+        ):
             table.add_column(column, overflow="fold")
         for record in list(sweep_state.newest_ended)[-SHOWN_ENDED:]:
             values = _shown_values(record, objectives)
-            table.add_row(record.trial_id, _settings(record), _mark(record, front), *values, f"{record.duration_s or 0:.0f} s")
+            table.add_row(
+                record.trial_id,
+                _settings(record),
+                _mark(record, front),
+                *values,
+                f"{record.duration_s or 0:.0f} s",
+            )
         started = {record.trial_id: record for record in list(sweep_state.running.values())}
         for name, state in running.items():
             waited = f"{time.time() - (state.get('started') or time.time()):.0f} s"
             settings = _settings(started[name]) if name in started else ""
             table.add_row(name, settings, _bar(state), *("" for _ in objectives), waited)
-        count = f"{sweep_state.ended} of {self.trials} trials, {len(front.members)} on the front, hypervolume {front.hypervolume:.4f}"
+        count = (
+            f"{sweep_state.ended} of {self.trials} trials, {len(front.members)} on the front, hypervolume"
+            f" {front.hypervolume:.4f}"
+        )
         return Group(table, Text(count), stage)
 
 

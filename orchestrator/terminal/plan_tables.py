@@ -23,17 +23,31 @@ HERE = ScaleOptions()
 """Plan for this machine."""
 
 
-def show_plan(sweep: SweepSettings, file: str, benchmark: Benchmark, root: Path, console: Console, options: ScaleOptions = HERE) -> None:
-    """Print space, sampled trials, lanes here or on a described cluster, what has to be prepared, and how many steps there are.
+def show_plan(
+    sweep: SweepSettings,
+    file: str,
+    benchmark: Benchmark,
+    root: Path,
+    console: Console,
+    options: ScaleOptions = HERE,
+) -> None:
+    """Print space, sampled trials, lanes here or on a described cluster, what has to be prepared, and how
+    many steps there are.
 
     Raises:
         UserError: Not even one lane fits on this machine, or the layout cannot start on the described GPUs.
     """
-    table = Table(title=f"search space of {sweep.name}: {sweep.search.trials} trials by {sweep.search.sampler}")
+    table = Table(
+        title=f"search space of {sweep.name}: {sweep.search.trials} trials by {sweep.search.sampler}"
+    )
     for column in ("key", "domain", "only when"):
         table.add_column(column, overflow="fold")
     for key, domain in sweep.space.items():
-        table.add_row(key, describe(domain), "; ".join(f"{name} in {', '.join(map(str, values))}" for name, values in domain.when.items()))
+        table.add_row(
+            key,
+            describe(domain),
+            "; ".join(f"{name} in {', '.join(map(str, values))}" for name, values in domain.when.items()),
+        )
     console.print(table)
     console.print("sampled trials, by chance (the sampler will choose better ones):", highlight=False)
     for number in range(EXAMPLES):
@@ -55,13 +69,21 @@ def show_plan(sweep: SweepSettings, file: str, benchmark: Benchmark, root: Path,
 def _show_lanes(sweep: SweepSettings, file: str, console: Console) -> int:
     resources = sweep.resources
     if resources.gpus_per_worker:
-        # This machine need not have the GPUs that the cluster has: what they allow is said when the sweep starts.
+        # This machine need not have the GPUs that the cluster has: what they allow is said when the sweep
+        # starts.
         lanes = resources.max_lanes or 1
         needed = f"{lanes * resources.workers_per_trial * resources.gpus_per_worker:g} GPUs"
-        _say(console, f"lanes: {lanes} of {resources.workers_per_trial} workers with a GPU each; needs {needed}")
+        _say(
+            console,
+            f"lanes: {lanes} of {resources.workers_per_trial} workers with a GPU each; needs {needed}",
+        )
         return lanes
     capacity = require_lanes([{"CPU": float(os.cpu_count() or 1)}], resources, file)
-    _say(console, f"lanes here: {capacity.lanes} of {resources.workers_per_trial} workers, {resources.cpus_per_worker:g} CPU each")
+    _say(
+        console,
+        f"lanes here: {capacity.lanes} of {resources.workers_per_trial} workers,"
+        f" {resources.cpus_per_worker:g} CPU each",
+    )
     return capacity.lanes
 
 
@@ -80,7 +102,8 @@ def _show_steps(sweep: SweepSettings, benchmark: Benchmark, lanes: int, console:
     after_another = math.ceil(sweep.search.trials / lanes) * steps
     _say(
         console,
-        f"estimate: {sweep.search.trials * steps} trial steps, {after_another} in a row; times follow from the first trial",
+        f"estimate: {sweep.search.trials * steps} trial steps, {after_another} in a row; times follow from"
+        " the first trial",
     )
 
 
@@ -96,7 +119,11 @@ def sample_randomly(sweep: SweepSettings, seed: int) -> dict[str, Any]:
         if domain.kind == "choice":
             return chance.choice(domain.choices)
         low, high = float(domain.low), float(domain.high)
-        value = math.exp(chance.uniform(math.log(low), math.log(high))) if domain.kind.startswith("log_") else chance.uniform(low, high)
+        value = (
+            math.exp(chance.uniform(math.log(low), math.log(high)))
+            if domain.kind.startswith("log_")
+            else chance.uniform(low, high)
+        )
         return round(value) if domain.kind in ("int", "log_int") else float(f"{value:.3g}")
 
     return sample(sweep.space, sweep.trial, suggest)
@@ -104,4 +131,8 @@ def sample_randomly(sweep: SweepSettings, seed: int) -> dict[str, Any]:
 
 def describe(domain: Domain) -> str:
     """A domain in a few words, as the YAML writes it."""
-    return f"{domain.kind} {list(domain.choices)}" if domain.kind == "choice" else f"{domain.kind} [{domain.low:g}, {domain.high:g}]"
+    return (
+        f"{domain.kind} {list(domain.choices)}"
+        if domain.kind == "choice"
+        else f"{domain.kind} [{domain.low:g}, {domain.high:g}]"
+    )

@@ -57,22 +57,44 @@ def status_json(sweep: SweepSettings, records: Sequence[TrialRecord]) -> dict[st
 def show_status(sweep: SweepSettings, records: Sequence[TrialRecord], console: Console) -> None:
     """Print the trials of a sweep as a table, and a line on what is left."""
     criteria = criteria_of(sweep)
-    objectives, sweep_state = criteria.objectives, SweepState(criteria, sweep.resources.workers_per_trial, records)
+    objectives, sweep_state = (
+        criteria.objectives,
+        SweepState(criteria, sweep.resources.workers_per_trial, records),
+    )
     rungs = _rungs_on_front(sweep_state.reported_front)
     table = Table(title=sweep.name)
-    for column in ("trial", "status", *(f"{objective.name} ({objective.direction})" for objective in objectives), "time", "parameters"):
+    for column in (
+        "trial",
+        "status",
+        *(f"{objective.name} ({objective.direction})" for objective in objectives),
+        "time",
+        "parameters",
+    ):
         table.add_column(column, overflow="fold")
     for record in records:
         values = objective_values(record.metrics, objectives, "test") or {}
         status = f"{record.status}: {record.reason}" if record.reason else record.status
         if record.trial_id in rungs:
             status = f"on the front at rung {', '.join(map(str, rungs[record.trial_id]))}"
-        shown = (f"{values[objective.name]:.4f}" if objective.name in values else "" for objective in objectives)
-        table.add_row(record.trial_id, status, *shown, duration(record.duration_s) if record.duration_s else "", params_line(record.params))
+        shown = (
+            f"{values[objective.name]:.4f}" if objective.name in values else "" for objective in objectives
+        )
+        table.add_row(
+            record.trial_id,
+            status,
+            *shown,
+            duration(record.duration_s) if record.duration_s else "",
+            params_line(record.params),
+        )
     console.print(table)
-    counts = f"{sweep_state.ended} of {sweep.search.trials} trials done, {sweep_state.counts['stopped']} stopped, {sweep_state.counts['failed']} failed"
+    counts = (
+        f"{sweep_state.ended} of {sweep.search.trials} trials done, {sweep_state.counts['stopped']} stopped,"
+        f" {sweep_state.counts['failed']} failed"
+    )
     hours = f"{sweep_state.worker_hours:.2f} worker-hours"
-    console.print(f"{counts}; {hours}; hypervolume {sweep_state.reported_front.hypervolume:.4f}", highlight=False)
+    console.print(
+        f"{counts}; {hours}; hypervolume {sweep_state.reported_front.hypervolume:.4f}", highlight=False
+    )
 
 
 def show_front(front: Mapping[str, Any], console: Console) -> None:
@@ -82,7 +104,9 @@ def show_front(front: Mapping[str, Any], console: Console) -> None:
         front: What `orchestrator.pareto.front.front_json` gives.
         console: Where to.
     """
-    table = Table(title=f"{front['sweep']}: Pareto front on the test part, hypervolume {front['hypervolume']:.4f}")
+    table = Table(
+        title=f"{front['sweep']}: Pareto front on the test part, hypervolume {front['hypervolume']:.4f}"
+    )
     names = [objective["name"] for objective in front["objectives"]]
     table.add_column("trial")
     for objective in front["objectives"]:
@@ -129,13 +153,18 @@ def front_csv(front: Mapping[str, Any]) -> str:
     for name, values in front["baselines"].items():
         if values is not None:
             told = (audits.get(name, {}).get(title, "") for title in probes)
-            writer.writerow([name, *(values[objective] for objective in names), "", *("" for _ in keys), *told])
+            writer.writerow(
+                [name, *(values[objective] for objective in names), "", *("" for _ in keys), *told]
+            )
     return text.getvalue()
 
 
 def params_line(params: Mapping[str, Any]) -> str:
     """Parameters in one line, numbers to three digits."""
-    return ", ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items())
+    return ", ".join(
+        f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in params.items()
+    )
 
 
 def _rungs_on_front(front: Front) -> dict[str, list[int]]:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 def new_client(uri: str) -> "MlflowClient":
     """A client of a tracking server or store that gives up soon and tells nobody about it."""
-    # MLflow reads these at import or at its first request. No usage statistics leave the machine unless somebody asks for them,
-    # and a server that is away is given up after seconds, not after the four minutes of MLflow's default: the next call tries again.
+    # MLflow reads these at import or at its first request. No usage statistics leave the machine unless
+    # somebody asks for them, and a server that is away is given up after seconds, not after the four minutes
+    # of MLflow's default: the next call tries again.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -33,7 +34,8 @@ def failures_of_mlflow() -> tuple[type[Exception], ...]:
 
 
 def version_of_ui(uri: str) -> str:
-    """Version of the MLflow whose UI will show a store: the server's, or for a bare database the one installed here.
+    """Version of the MLflow whose UI will show a store: the server's, or for a bare database the one
+    installed here.
 
     Returns:
         Such as `3.17.2`; other words where a server does not say.
@@ -51,7 +53,8 @@ def version_of_ui(uri: str) -> str:
 
 
 def create_database(uri: str) -> None:
-    """Create a missing SQLite store whole: a kill in the middle of MLflow's migrations (seconds) would leave one that it refuses."""
+    """Create a missing SQLite store whole: a kill in the middle of MLflow's migrations (seconds) would leave
+    one that it refuses."""
     if not uri.startswith("sqlite:///") or ":memory:" in uri:
         return
     path = Path(uri.removeprefix("sqlite:///").partition("?")[0])

@@ -37,7 +37,9 @@ def check_name(name: str) -> None:
         UserError: The name is empty or holds a separator.
     """
     if not name.strip() or any(letter in name for letter in _NAME_REFUSED):
-        raise UserError("not a name for MLflow's registry", key="--register", value=name, allowed="a name without / and :")
+        raise UserError(
+            "not a name for MLflow's registry", key="--register", value=name, allowed="a name without / and :"
+        )
 
 
 def register_model(uri: str, experiment: str, entry: RegistryEntry, folder: Path) -> str:
@@ -58,21 +60,33 @@ def register_model(uri: str, experiment: str, entry: RegistryEntry, folder: Path
     check_name(entry.name)
     with readable_store(uri) as client:
         parent = find_parent(client, uri, experiment, entry.sweep_name, entry.sweep_identity)
-        wanted = f"tags.mlflow.parentRunId = '{parent.info.run_id}' and tags.`lethe.trial` = '{entry.trial_id}'"
+        wanted = (
+            f"tags.mlflow.parentRunId = '{parent.info.run_id}' and tags.`lethe.trial` = '{entry.trial_id}'"
+        )
         runs = client.search_runs([parent.info.experiment_id], wanted, max_results=1)
         if not runs:
             remedy = f"`lethe run` on the sweep's file sends what MLflow lacks: {entry.sweep_name}"
-            raise UserError("MLflow has no run of this trial", key="--register", value=entry.trial_id, remedy=remedy)
+            raise UserError(
+                "MLflow has no run of this trial", key="--register", value=entry.trial_id, remedy=remedy
+            )
         run, place = runs[0], f"model-rung{entry.rung}"
         client.log_artifacts(run.info.run_id, str(folder), place)
         _make_registered(client, entry.name)
-        tags = {"lethe.sweep": entry.sweep_name, "lethe.trial": entry.trial_id, "lethe.rung": str(entry.rung), **entry.tags}
+        tags = {
+            "lethe.sweep": entry.sweep_name,
+            "lethe.trial": entry.trial_id,
+            "lethe.rung": str(entry.rung),
+            **entry.tags,
+        }
         version = client.create_model_version(
             entry.name,
             source=f"{run.info.artifact_uri}/{place}",
             run_id=run.info.run_id,
             tags=tags,
-            description=f"{entry.trial_id} at rung {entry.rung} of the Lethe sweep {entry.sweep_name}; its README.md has the evidence.",
+            description=(
+                f"{entry.trial_id} at rung {entry.rung} of the Lethe sweep {entry.sweep_name}; its README.md"
+                " has the evidence."
+            ),
             await_creation_for=0,
         )
         return str(version.version)

@@ -1,6 +1,8 @@
-"""The view on which MLflow's page of a sweep opens: Pareto scatter, parallel coordinates, columns. Written down as MLflow's UI does it.
+"""The view on which MLflow's page of a sweep opens: Pareto scatter, parallel coordinates, columns. Written
+down as MLflow's UI does it.
 
-It is an internal format of the UI, read out of its bundle and tried in a browser: other versions than the known ones get no view.
+It is an internal format of the UI, read out of its bundle and tried in a browser: other versions than the
+known ones get no view.
 """
 
 import base64
@@ -87,28 +89,38 @@ def _state(sweep: SweepSettings, identity: str) -> dict[str, Any]:
     metrics = [f"test/{name}" for name in sweep.objectives]
     pairs = list(combinations(metrics, 2))[:MOST_SCATTERS]
     # A trial has one point here: MLflow shows the newest value of a metric, and the report every rung.
-    scatter = names.section("Pareto scatter: test part, each trial at its last measured rung", columns=len(pairs))
+    scatter = names.section(
+        "Pareto scatter: test part, each trial at its last measured rung", columns=len(pairs)
+    )
     parallel = names.section("Parallel coordinates: settings and objectives", columns=1)
-    charts = [names.chart("SCATTER", scatter, xaxis=_axis(x), yaxis=_axis(y), runsCountToCompare=RUNS_LOADED) for x, y in pairs]
+    charts = [
+        names.chart("SCATTER", scatter, xaxis=_axis(x), yaxis=_axis(y), runsCountToCompare=RUNS_LOADED)
+        for x, y in pairs
+    ]
     charts += [
-        names.chart("PARALLEL", parallel, selectedParams=keys, selectedMetrics=metrics, showAllRuns=False) for keys in _keys_together(sweep)
+        names.chart("PARALLEL", parallel, selectedParams=keys, selectedMetrics=metrics, showAllRuns=False)
+        for keys in _keys_together(sweep)
     ]
     tags = ("method", "beliefs", "status", "pareto.front")
     columns = [*_columns("metrics", metrics), *_columns("tags", tags), *_columns("params", sweep.space)]
     return {
         "compareRunCharts": charts,
         "compareRunSections": [scatter, parallel],
-        # Left to itself the UI sorts sections by name, and ours would come below those that it makes for all other metrics.
+        # Left to itself the UI sorts sections by name, and ours would come below those that it makes for all
+        # other metrics.
         "isAccordionReordered": True,
         "selectedColumns": columns,
         # The default hides all but the first ten.
         "runsHiddenMode": "SHOW_ALL",
         "groupBy": None,
         # Repetitions of front members and audits are no trials of the search, and would blur the front.
-        "searchFilter": f"tags.`lethe.sweep_id` = '{identity}' and tags.`{KIND}` != 'confirmation' and tags.`{KIND}` != 'audit'",
-        # In the order of time the UI nests children under their parent, closed, and draws nothing of what is closed; it drops the
-        # key `runsExpanded` of shared views. In any other order trials stand side by side. And of a sweep that is longer than what
-        # it loads, these are the front and some others.
+        "searchFilter": (
+            f"tags.`lethe.sweep_id` = '{identity}' and tags.`{KIND}` != 'confirmation' and tags.`{KIND}` !="
+            " 'audit'"
+        ),
+        # In the order of time the UI nests children under their parent, closed, and draws nothing of what is
+        # closed; it drops the key `runsExpanded` of shared views. In any other order trials stand side by
+        # side. And of a sweep that is longer than what it loads, these are the front and some others.
         "orderByKey": "tags.`pareto.front`",
         "orderByAsc": False,
         "startTime": "ALL",
@@ -119,7 +131,8 @@ def _state(sweep: SweepSettings, identity: str) -> dict[str, Any]:
 
 
 class _Names:
-    """Makes charts and sections under identifiers that follow from the sweep, so that writing a view again changes nothing."""
+    """Makes charts and sections under identifiers that follow from the sweep, so that writing a view again
+    changes nothing."""
 
     def __init__(self, identity: str) -> None:
         self._identity, self._count = identity, 0
@@ -147,7 +160,8 @@ def _columns(kind: str, names: Sequence[str] | Mapping[str, Any]) -> list[str]:
 
 
 def _keys_together(sweep: SweepSettings) -> Iterator[list[str]]:
-    """Keys of one plot each: it leaves out trials that lack any of them, so keys with unlike conditions cannot stand together."""
+    """Keys of one plot each: it leaves out trials that lack any of them, so keys with unlike conditions
+    cannot stand together."""
     always = [key for key, domain in sweep.space.items() if not domain.when]
     yield always
     conditions: list[dict[str, Any]] = []

@@ -1,4 +1,5 @@
-"""What workers measured of themselves, as MLflow's system metrics: the UI shows them on a tab of their own."""
+"""What workers measured of themselves, as MLflow's system metrics: the UI shows them on a tab of their
+own."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -31,7 +32,9 @@ def system_metrics(samples: Iterable[WorkerSample]) -> "Iterator[tuple[list[Metr
     reached = 0
     for sample in samples:
         at = round(1000 * sample.at)
-        batch += [Metric(f"{SYSTEM}{name}", value, at, sample.number) for name, value in sample.values.items()]
+        batch += [
+            Metric(f"{SYSTEM}{name}", value, at, sample.number) for name, value in sample.values.items()
+        ]
         reached = sample.number + 1
         if len(batch) >= METRICS_PER_BATCH:
             yield batch, {SENT: str(reached)}

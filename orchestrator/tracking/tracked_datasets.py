@@ -1,4 +1,5 @@
-"""The data of a sweep as MLflow lists it: names, digests, sources and sizes, and nothing of what is in them."""
+"""The data of a sweep as MLflow lists it: names, digests, sources and sizes, and nothing of what is in
+them."""
 
 import hashlib
 import json
@@ -45,13 +46,21 @@ def describe_datasets(data: DataSettings, benchmark: Benchmark) -> tuple[Dataset
         One entry for each set that has examples.
     """
     holdout = [example for part in benchmark.parts.values() for example in part.sets.get("holdout", ())]
-    sets: dict[str, Sequence[Example]] = {"forget": benchmark.forget, "retain": benchmark.retain, "holdout": holdout}
+    sets: dict[str, Sequence[Example]] = {
+        "forget": benchmark.forget,
+        "retain": benchmark.retain,
+        "holdout": holdout,
+    }
     described = []
     for role, examples in sets.items():
         if examples:
             kind, source = _source(data, role)
             name, text = f"{data.benchmark}-{role}", redacted(json.dumps(source))
-            described.append(DatasetInfo(role, name, _digest(examples), len({example.id for example in examples}), kind, text))
+            described.append(
+                DatasetInfo(
+                    role, name, _digest(examples), len({example.id for example in examples}), kind, text
+                )
+            )
     return tuple(described)
 
 
@@ -59,7 +68,11 @@ def dataset_inputs(datasets: Sequence[DatasetInfo]) -> "list[DatasetInput]":
     """The same in MLflow's classes."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    columns = {"mlflow_colspec": [{"type": "string", "name": name, "required": True} for name in ("prompt", "response")]}
+    columns = {
+        "mlflow_colspec": [
+            {"type": "string", "name": name, "required": True} for name in ("prompt", "response")
+        ]
+    }
     return [
         DatasetInput(
             Dataset(
@@ -83,7 +96,11 @@ def _source(data: DataSettings, role: str) -> tuple[str, dict[str, Any]]:
         return "local", {"uri": getattr(data, role)}
     if isinstance(data, WmdpData):
         return "local", {"uri": getattr(data, f"{role}_corpus")}
-    return "hugging_face", {"path": data.path, "revision": data.revision, "split": data.forget if role == "forget" else role}
+    return "hugging_face", {
+        "path": data.path,
+        "revision": data.revision,
+        "split": data.forget if role == "forget" else role,
+    }
 
 
 def _digest(examples: Sequence[Example]) -> str:

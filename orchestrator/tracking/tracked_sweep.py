@@ -1,4 +1,5 @@
-"""An earlier sweep as MLflow holds it: its settings and origins, its trials, and metrics that are added to a run after its end."""
+"""An earlier sweep as MLflow holds it: its settings and origins, its trials, and metrics that are added to a
+run after its end."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -39,7 +40,8 @@ class TrackedSweep:
 
     settings: SweepSettings
     tags: Mapping[str, str]
-    """Versions and git state as `orchestrator.storage.provenance.provenance` gives them, and `lethe.data_digest`."""
+    """Versions and git state as `orchestrator.storage.provenance.provenance` gives them, and
+    `lethe.data_digest`."""
 
 
 @contextmanager
@@ -51,12 +53,19 @@ def readable_store(uri: str, key: str = KEY) -> "Iterator[MlflowClient]":
     """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///").partition("?")[0]).is_file():
         # Connecting would make an empty one.
-        raise UserError("there is no such MLflow database", key=key, value=redacted(uri), remedy="give the store that the sweep wrote to")
+        raise UserError(
+            "there is no such MLflow database",
+            key=key,
+            value=redacted(uri),
+            remedy="give the store that the sweep wrote to",
+        )
     try:
         yield new_client(uri)
     except failures_of_mlflow() as error:
         # Not chained: tracebacks of database drivers quote the URI with its password.
-        raise UserError(redacted(f"MLflow cannot be read: {error}"), key=key, value=redacted(uri), remedy="is it up?") from None
+        raise UserError(
+            redacted(f"MLflow cannot be read: {error}"), key=key, value=redacted(uri), remedy="is it up?"
+        ) from None
 
 
 def find_parent(
@@ -89,11 +98,15 @@ def find_parent(
     parents = [] if found is None else client.search_runs([found.experiment_id], wanted, max_results=1)
     if not parents:
         remedy = f"look for it in experiment {experiment!r} at {redacted(uri)}"
-        raise UserError("MLflow knows no sweep of this name", key=key, value=given or sweep_name, remedy=remedy)
+        raise UserError(
+            "MLflow knows no sweep of this name", key=key, value=given or sweep_name, remedy=remedy
+        )
     return parents[0]
 
 
-def read_tracked_sweep(uri: str, experiment: str, sweep_name: str, identity: str | None = None) -> TrackedSweep:
+def read_tracked_sweep(
+    uri: str, experiment: str, sweep_name: str, identity: str | None = None
+) -> TrackedSweep:
     """Settings and origins of a sweep; arguments as in `find_parent`.
 
     Raises:
@@ -106,7 +119,9 @@ def read_tracked_sweep(uri: str, experiment: str, sweep_name: str, identity: str
         return TrackedSweep(SweepSettings.model_validate_json(written), dict(parent.data.tags))
     except ValidationError as error:
         remedy = "reproduce it with the version of Lethe that wrote it"
-        raise UserError("this sweep was written by another version of Lethe", key="SWEEP", value=sweep_name, remedy=remedy) from error
+        raise UserError(
+            "this sweep was written by another version of Lethe", key="SWEEP", value=sweep_name, remedy=remedy
+        ) from error
 
 
 def read_tracked_trials(uri: str, experiment: str, sweep_name: str) -> list[TrialRecord]:
@@ -124,7 +139,9 @@ def read_tracked_trials(uri: str, experiment: str, sweep_name: str) -> list[Tria
         UserError: The server is away, or knows no such sweep.
     """
     with readable_store(uri, WARM_START_KEY) as client:
-        parent = find_parent(client, uri, experiment, sweep_name, key=WARM_START_KEY, given=f"mlflow:{sweep_name}")
+        parent = find_parent(
+            client, uri, experiment, sweep_name, key=WARM_START_KEY, given=f"mlflow:{sweep_name}"
+        )
         children = _children(client, parent.info.experiment_id, parent.info.run_id)
         ended = (_record(client, run) for run in children if run.info.status != "RUNNING")
         return sorted(ended, key=lambda record: record.number)

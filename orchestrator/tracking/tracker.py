@@ -1,7 +1,8 @@
 """What MLflow is told about a sweep: a parent run, a child run per trial, and the view that opens on them.
 
-Every call sends what MLflow lacks and nothing twice, whoever sent it before. After a resume, or once a server is back, the same calls
-with the study's records deliver the rest: the study's journal is the queue on disk, and there is no second one to differ from it.
+Every call sends what MLflow lacks and nothing twice, whoever sent it before. After a resume, or once a server
+is back, the same calls with the study's records deliver the rest: the study's journal is the queue on disk,
+and there is no second one to differ from it.
 """
 
 import logging
@@ -90,22 +91,27 @@ class _Sent:
     tags: dict[str, str] = field(default_factory=dict)
     params: set[str] = field(default_factory=set)
     unread: set[str] = field(default_factory=set)
-    """Metrics whose steps have not been asked for yet: one request each, so only where something is to be sent."""
+    """Metrics whose steps have not been asked for yet: one request each, so only where something is to be
+    sent."""
     steps: dict[str, set[int]] = field(default_factory=dict)
 
 
 class Tracker:
     """Writes one sweep to MLflow. Not for use from several threads at once."""
 
-    def __init__(self, uri: str, experiment: str, sweep_name: str, artifacts: Path, identity: str = "") -> None:
+    def __init__(
+        self, uri: str, experiment: str, sweep_name: str, artifacts: Path, identity: str = ""
+    ) -> None:
         """Touches nothing yet: the first `sync_*` call connects.
 
         Args:
-            uri: Tracking server (`http://host:5000`) or database (`sqlite:////path/mlflow.db`, created when missing).
+            uri: Tracking server (`http://host:5000`) or database (`sqlite:////path/mlflow.db`, created when
+                missing).
             experiment: MLflow experiment, shared by all sweeps.
             sweep_name: Name of the parent run.
             artifacts: Folder of the artifacts where MLflow has no server that keeps them.
-            identity: What tells this sweep from others of the same name (`sweep_identity` of provenance); the name when left out.
+            identity: What tells this sweep from others of the same name (`sweep_identity` of provenance); the
+                name when left out.
 
         Raises:
             UserError: The URI means MLflow's retired file store.
@@ -147,7 +153,14 @@ class Tracker:
             client.log_text(sent.run_id, redacted(info.sweep.model_dump_json(indent=1)), "sweep.json")
             return sent.run_id
 
-    def sync_trial(self, record: TrialRecord, front_rungs: Sequence[int], method: str, beliefs: str, worker_seconds: float) -> str:
+    def sync_trial(
+        self,
+        record: TrialRecord,
+        front_rungs: Sequence[int],
+        method: str,
+        beliefs: str,
+        worker_seconds: float,
+    ) -> str:
         """Create or complete the child run of a trial.
 
         Args:
@@ -194,7 +207,8 @@ class Tracker:
                 sent = self._run(client, trial_id, trial_id, None)
                 for metrics, tags in system_metrics(read_samples(file, system_metrics_sent(sent.tags))):
                     client.log_batch(sent.run_id, metrics=metrics)
-                    # After what it counts: a driver killed in between sends that again, and MLflow keeps one of each.
+                    # After what it counts: a driver killed in between sends that again, and MLflow keeps one
+                    # of each.
                     self._add(client, sent, tags=tags)
 
     def sync_side_run(self, side: SideRun) -> None:
@@ -223,7 +237,11 @@ class Tracker:
         with self._talking() as client:
             now = now_ms()
             sent = self._run(client, _PARENT, self.sweep_name, None)
-            self._add(client, sent, [("hypervolume", value, step, now) for step, value in enumerate(hypervolumes, start=first)])
+            self._add(
+                client,
+                sent,
+                [("hypervolume", value, step, now) for step, value in enumerate(hypervolumes, start=first)],
+            )
 
     def sync_leaderboard(self, counts: Mapping[Status, int], leaderboard: str) -> None:
         """Show how the sweep stands while it runs; `sync_parent` came before.
@@ -236,7 +254,9 @@ class Tracker:
             TrackingError: MLflow is away or refused.
         """
         with self._talking() as client:
-            self._add(client, self._run(client, _PARENT, self.sweep_name, None), tags=_standing(counts, leaderboard))
+            self._add(
+                client, self._run(client, _PARENT, self.sweep_name, None), tags=_standing(counts, leaderboard)
+            )
 
     def sync_status(self, status: str) -> None:
         """Set the parent's status, and nothing else; `sync_parent` came before.
@@ -251,7 +271,8 @@ class Tracker:
             self._set_status(client, self._run(client, _PARENT, self.sweep_name, None), status, None)
 
     def write_view(self, sweep: SweepSettings) -> str | None:
-        """Write the view on which MLflow opens this sweep; `sync_parent` came before. A convenience, so whatever is wrong is logged only.
+        """Write the view on which MLflow opens this sweep; `sync_parent` came before. A convenience, so
+        whatever is wrong is logged only.
 
         Args:
             sweep: Settings with objectives filled in.
@@ -264,7 +285,11 @@ class Tracker:
                 version = version_of_ui(self.uri)
                 view = saved_view(sweep, self.identity, now_ms())
                 if not knows(version) or not view.fits:
-                    why = "its settings are too many for a tag" if knows(version) else f"views of version {version!r} are not known"
+                    why = (
+                        "its settings are too many for a tag"
+                        if knows(version)
+                        else f"views of version {version!r} are not known"
+                    )
                     logger.warning("MLflow gets no saved view of this sweep: %s", why)
                     return None
                 client.set_experiment_tag(self._experiment_id, TAG + view.name, view.value)
@@ -311,7 +336,12 @@ class Tracker:
         token = None
         filter_string = f"tags.`lethe.sweep_id` = '{self.identity}'"
         while True:
-            page = client.search_runs([self._experiment_id], filter_string, order_by=["attributes.start_time DESC"], page_token=token)
+            page = client.search_runs(
+                [self._experiment_id],
+                filter_string,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
             # Newest first, so that of two runs for one trial the older one is kept.
             self._runs |= {run.data.tags.get("lethe.trial", _PARENT): _held(run) for run in page}
             token = page.token
@@ -323,7 +353,8 @@ class Tracker:
 
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
-            # A server keeps artifacts where it was told to; a bare database would put them into the working directory.
+            # A server keeps artifacts where it was told to; a bare database would put them into the working
+            # directory.
             place = None if re.match("https?:|databricks", self.uri) else self.artifacts.resolve().as_uri()
             try:
                 return client.create_experiment(self.experiment, artifact_location=place)
@@ -341,9 +372,16 @@ class Tracker:
     def _run(self, client: "MlflowClient", trial: str, name: str, started: int | None) -> _Sent:
         """The run of a trial, or the parent run, created when there is none."""
         if trial not in self._runs:
-            tags = {"lethe.sweep": self.sweep_name, "lethe.sweep_id": self.identity, "mlflow.source.name": "lethe run"}
+            tags = {
+                "lethe.sweep": self.sweep_name,
+                "lethe.sweep_id": self.identity,
+                "mlflow.source.name": "lethe run",
+            }
             if trial != _PARENT:
-                tags |= {"lethe.trial": trial, "mlflow.parentRunId": self._run(client, _PARENT, self.sweep_name, None).run_id}
+                tags |= {
+                    "lethe.trial": trial,
+                    "mlflow.parentRunId": self._run(client, _PARENT, self.sweep_name, None).run_id,
+                }
             run = client.create_run(self._experiment_id, start_time=started, tags=tags, run_name=name)
             self._runs[trial] = _held(run)
         return self._runs[trial]
@@ -362,8 +400,16 @@ class Tracker:
         for key in sent.unread & {metric[0] for metric in metrics}:
             sent.steps[key] = {metric.step for metric in client.get_metric_history(sent.run_id, key)}
             sent.unread.discard(key)
-        new_metrics = [Metric(key, value, when, step) for key, value, step, when in metrics if step not in sent.steps.get(key, ())]
-        new_params = [Param(key, redacted(value)[:_PARAM_CHARACTERS]) for key, value in (params or {}).items() if key not in sent.params]
+        new_metrics = [
+            Metric(key, value, when, step)
+            for key, value, step, when in metrics
+            if step not in sent.steps.get(key, ())
+        ]
+        new_params = [
+            Param(key, redacted(value)[:_PARAM_CHARACTERS])
+            for key, value in (params or {}).items()
+            if key not in sent.params
+        ]
         cleaned = {key: redacted(value)[:TAG_CHARACTERS] for key, value in (tags or {}).items()}
         new_tags = {key: value for key, value in cleaned.items() if sent.tags.get(key) != value}
         for start in range(0, len(new_metrics), _METRICS_PER_BATCH - 1):
@@ -388,8 +434,12 @@ class Tracker:
 
 
 def _held(run: "Run") -> _Sent:
-    return _Sent(run.info.run_id, run.info.status, dict(run.data.tags), set(run.data.params), set(run.data.metrics))
+    return _Sent(
+        run.info.run_id, run.info.status, dict(run.data.tags), set(run.data.params), set(run.data.metrics)
+    )
 
 
 def _standing(counts: Mapping[Status, int], leaderboard: str) -> dict[str, str]:
-    return {f"lethe.{status}": str(count) for status, count in counts.items()} | {"mlflow.note.content": note(leaderboard)}
+    return {f"lethe.{status}": str(count) for status, count in counts.items()} | {
+        "mlflow.note.content": note(leaderboard)
+    }

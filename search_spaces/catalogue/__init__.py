@@ -1,1 +1,2 @@
-"""What a sweep may name: metrics, unlearning methods and published recipes, and the tables of them in the documentation."""
+"""What a sweep may name: metrics, unlearning methods and published recipes, and the tables of them in the
+documentation."""

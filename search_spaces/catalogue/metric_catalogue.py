@@ -1,4 +1,5 @@
-"""What metrics there are, in words. Torch-free, so that the command line answers at once; tests hold it against the code."""
+"""What metrics there are, in words. Torch-free, so that the command line answers at once; tests hold it
+against the code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ Need = Literal[
 ]
 INFINITY = float("inf")
 ASKED_BENCHMARKS = frozenset({"tofu", "local_files"})
-"""Those whose forget and retain examples are questions; the others' are running text, which nobody can answer."""
+"""Those whose forget and retain examples are questions; the others' are running text, which nobody can
+answer."""
 REWORDED_BENCHMARKS = frozenset({"closed_world", "tofu"})
 """Those that bring other wordings of their forget questions."""
 EXAMPLE_BENCHMARKS = ASKED_BENCHMARKS | {"muse", "wmdp"}
@@ -48,7 +50,8 @@ class MetricInfo:
     benchmarks: frozenset[str]
     """Benchmarks that can give it."""
     needs: frozenset[Need] = frozenset()
-    """What else it takes: a retrained model, other wordings of the answers, wrong answers, the sets beside forget and retain."""
+    """What else it takes: a retrained model, other wordings of the answers, wrong answers, the sets beside
+    forget and retain."""
 
     @property
     def worst(self) -> float:
@@ -68,24 +71,46 @@ def _closed_world() -> dict[str, MetricInfo]:
     benchmarks = frozenset({"closed_world"})
     metrics: dict[str, MetricInfo] = {}
     for name, (description, direction) in masses.items():
-        metrics[f"forget_{name}"] = MetricInfo(f"forget questions: {description}", direction, (0.0, 1.0), benchmarks)
+        metrics[f"forget_{name}"] = MetricInfo(
+            f"forget questions: {description}", direction, (0.0, 1.0), benchmarks
+        )
         # How retained knowledge is worded is neither good nor bad, as long as it is there.
         kept: Direction | None = None if name in ("canonical_mass", "rephrased_mass") else "maximize"
-        metrics[f"retain_{name}"] = MetricInfo(f"retain questions: {description}", kept, (0.0, 1.0), benchmarks)
-    metrics["forget_squeeze"] = MetricInfo("forget_rephrased_mass minus that of the original model", "minimize", (-1.0, 1.0), benchmarks)
+        metrics[f"retain_{name}"] = MetricInfo(
+            f"retain questions: {description}", kept, (0.0, 1.0), benchmarks
+        )
+    metrics["forget_squeeze"] = MetricInfo(
+        "forget_rephrased_mass minus that of the original model", "minimize", (-1.0, 1.0), benchmarks
+    )
     metrics["forget_spurious"] = MetricInfo(
-        "share of forget facts with canonical mass below .01 and posterior above .5", "minimize", (0.0, 1.0), benchmarks
+        "share of forget facts with canonical mass below .01 and posterior above .5",
+        "minimize",
+        (0.0, 1.0),
+        benchmarks,
     )
     for subset in ("forget", "retain"):
-        meaning = f"{subset} questions: total variation distance of the answers' exact distribution to the retrained model's"
-        metrics[f"{subset}_total_variation"] = MetricInfo(meaning, "minimize", (0.0, 1.0), benchmarks, frozenset({"retrained"}))
-    metrics["utility"] = MetricInfo("harmonic mean of retain_true_mass and forget_coherence", "maximize", (0.0, 1.0), benchmarks)
+        meaning = (
+            f"{subset} questions: total variation distance of the answers' exact distribution to the"
+            " retrained model's"
+        )
+        metrics[f"{subset}_total_variation"] = MetricInfo(
+            meaning, "minimize", (0.0, 1.0), benchmarks, frozenset({"retrained"})
+        )
+    metrics["utility"] = MetricInfo(
+        "harmonic mean of retain_true_mass and forget_coherence", "maximize", (0.0, 1.0), benchmarks
+    )
     return metrics
 
 
-def _of_set(name: str, needs: frozenset[Need] = frozenset(), worded: Need | None = None) -> dict[str, MetricInfo]:
-    """Metrics of one set of examples: remembering is bad on `forget`, good elsewhere, and only informative on `holdout`, never asked."""
-    directions: dict[str, tuple[Direction | None, Direction | None]] = {"forget": ("minimize", "maximize"), "holdout": (None, None)}
+def _of_set(
+    name: str, needs: frozenset[Need] = frozenset(), worded: Need | None = None
+) -> dict[str, MetricInfo]:
+    """Metrics of one set of examples: remembering is bad on `forget`, good elsewhere, and only informative on
+    `holdout`, never asked."""
+    directions: dict[str, tuple[Direction | None, Direction | None]] = {
+        "forget": ("minimize", "maximize"),
+        "holdout": (None, None),
+    }
     known, unknown = directions.get(name, ("maximize", "minimize"))
     metrics = _likelihoods(name, known, unknown, EXAMPLE_BENCHMARKS, needs)
     rows: list[tuple[str, str, Direction | None, frozenset[Need]]] = []
@@ -93,24 +118,41 @@ def _of_set(name: str, needs: frozenset[Need] = frozenset(), worded: Need | None
         rows.append(("paraphrase_probability", "probability of reworded answers", known, needs | {worded}))
     if name != "holdout":
         rows.append(("rouge_l", "ROUGE-L recall of the greedy answer", known, needs))
-        # On the forget set min(R, 1/R) is high when right and wrong answers are equally likely: as in a model that never knew.
-        meaning = "how little right answers stand out from wrong ones" if name == "forget" else "how far right answers stand out"
+        # On the forget set min(R, 1/R) is high when right and wrong answers are equally likely: as in a model
+        # that never knew.
+        meaning = (
+            "how little right answers stand out from wrong ones"
+            if name == "forget"
+            else "how far right answers stand out"
+        )
         rows.append(("truth_ratio", meaning, "maximize", needs | {"perturbed"}))
     return metrics | {
-        f"{name}_{field}": MetricInfo(f"{name}: {description}", direction, (0.0, 1.0), ASKED_BENCHMARKS, all_needs)
+        f"{name}_{field}": MetricInfo(
+            f"{name}: {description}", direction, (0.0, 1.0), ASKED_BENCHMARKS, all_needs
+        )
         for field, description, direction, all_needs in rows
     }
 
 
 def _likelihoods(
-    name: str, known: Direction | None, unknown: Direction | None, benchmarks: frozenset[str], needs: frozenset[Need] = frozenset()
+    name: str,
+    known: Direction | None,
+    unknown: Direction | None,
+    benchmarks: frozenset[str],
+    needs: frozenset[Need] = frozenset(),
 ) -> dict[str, MetricInfo]:
-    """What one teacher-forced pass says of a set; `known` is the direction of metrics that are high where the model knows it."""
+    """What one teacher-forced pass says of a set; `known` is the direction of metrics that are high where the
+    model knows it."""
     rows: list[tuple[str, str, Direction | None, float]] = [
         ("probability", "exp of the mean log-probability per answer token", known, 1.0),
         ("nll_nats", "mean negative log-probability per answer token", unknown, INFINITY),
         ("extraction_strength", "share of the answer that its own beginning brings back, exact", known, 1.0),
-        ("extraction_strength_ou", "extraction strength with OpenUnlearning's floor of 1 / length", known, 1.0),
+        (
+            "extraction_strength_ou",
+            "extraction strength with OpenUnlearning's floor of 1 / length",
+            known,
+            1.0,
+        ),
         ("exact_memorization", "share of answer tokens that are the most likely one", known, 1.0),
     ]
     return {
@@ -131,7 +173,9 @@ def _muse() -> dict[str, MetricInfo]:
     for name, (meaning, known, unknown) in sets.items():
         metrics |= _likelihoods(name, known, unknown, benchmarks)
         for field, description in (("rouge_l_f1", "ROUGE-L F1, as published"), ("rouge_l", "ROUGE-L recall")):
-            metrics[f"{name}_{field}"] = MetricInfo(f"{meaning}: {description}", known, (0.0, 1.0), benchmarks)
+            metrics[f"{name}_{field}"] = MetricInfo(
+                f"{meaning}: {description}", known, (0.0, 1.0), benchmarks
+            )
     return metrics
 
 
@@ -148,32 +192,46 @@ def _choices() -> dict[str, MetricInfo]:
             ("accuracy", "share whose right answer is the likeliest of four; chance is .25"),
             ("probability", "probability of the right answer among the four"),
         ):
-            metrics[f"{name}_{field}"] = MetricInfo(f"{meaning}: {description}", direction, (0.0, 1.0), benchmarks, needs)
+            metrics[f"{name}_{field}"] = MetricInfo(
+                f"{meaning}: {description}", direction, (0.0, 1.0), benchmarks, needs
+            )
     return metrics
 
 
 def _membership() -> dict[str, MetricInfo]:
     """How far forget items look like training text beside holdout items.
 
-    An AUC has no good end: 1 is a forget set that still shows, 0 one that shows by its absence. Its best value is that of the
-    retrained model, near .5 only where forget and holdout texts are alike. So no attack has a direction: `privleak_abs` has.
+    An AUC has no good end: 1 is a forget set that still shows, 0 one that shows by its absence. Its best
+    value is that of the retrained model, near .5 only where forget and holdout texts are alike. So no attack
+    has a direction: `privleak_abs` has.
     """
     attacks: dict[str, tuple[str, frozenset[Need]]] = {
         "mia_loss": ("loss per token", frozenset({"holdout"})),
         "mia_zlib": ("loss per compressed byte", frozenset({"holdout"})),
         "mia_min_k": ("loss of the 40 % least likely tokens", frozenset({"holdout"})),
-        "mia_min_k_plus_plus": ("loss of the 40 % least likely tokens, standardised over the vocabulary", frozenset({"holdout"})),
+        "mia_min_k_plus_plus": (
+            "loss of the 40 % least likely tokens, standardised over the vocabulary",
+            frozenset({"holdout"}),
+        ),
         "mia_reference": ("loss minus that of the retrained model", frozenset({"holdout", "retrained"})),
         "mia_gradient_norm": ("mean norm of gradients", frozenset({"holdout", "gradient_norm"})),
     }
     metrics = {
-        name: MetricInfo(f"AUC of telling forget from holdout items by their {score}", None, (0.0, 1.0), EXAMPLE_BENCHMARKS, needs)
+        name: MetricInfo(
+            f"AUC of telling forget from holdout items by their {score}",
+            None,
+            (0.0, 1.0),
+            EXAMPLE_BENCHMARKS,
+            needs,
+        )
         for name, (score, needs) in attacks.items()
     }
     needs: frozenset[Need] = frozenset({"holdout", "retrained"})
     meaning = "error of mia_min_k beside that on the retrained model, in percent: -100 shows all, 0 is best"
     metrics["privleak"] = MetricInfo(meaning, None, (-100.0, INFINITY), EXAMPLE_BENCHMARKS, needs)
-    metrics["privleak_abs"] = MetricInfo("distance of privleak from 0", "minimize", (0.0, INFINITY), EXAMPLE_BENCHMARKS, needs)
+    metrics["privleak_abs"] = MetricInfo(
+        "distance of privleak from 0", "minimize", (0.0, INFINITY), EXAMPLE_BENCHMARKS, needs
+    )
     return metrics
 
 
@@ -181,8 +239,18 @@ def _fluency() -> dict[str, MetricInfo]:
     """How the answers about what is forgotten read."""
     benchmarks, judged = ASKED_BENCHMARKS | {"muse"}, frozenset[Need]({"gibberish"})
     rows: dict[str, tuple[str, Direction, tuple[float, float], frozenset[Need]]] = {
-        "fluency": ("how clean a classifier of gibberish finds the answers about what is forgotten", "maximize", (0.0, 1.0), judged),
-        "util": ("harmonic mean of model_utility and fluency, as in the paper", "maximize", (0.0, 1.0), judged),
+        "fluency": (
+            "how clean a classifier of gibberish finds the answers about what is forgotten",
+            "maximize",
+            (0.0, 1.0),
+            judged,
+        ),
+        "util": (
+            "harmonic mean of model_utility and fluency, as in the paper",
+            "maximize",
+            (0.0, 1.0),
+            judged,
+        ),
         "agg": ("harmonic mean of mem and util, as in the paper", "maximize", (0.0, 1.0), judged),
         "generated_perplexity": (
             "perplexity of the answers about what is forgotten, under the original model",
@@ -191,7 +259,10 @@ def _fluency() -> dict[str, MetricInfo]:
             frozenset({"perplexity"}),
         ),
     }
-    return {name: MetricInfo(meaning, direction, ends, benchmarks, needs) for name, (meaning, direction, ends, needs) in rows.items()}
+    return {
+        name: MetricInfo(meaning, direction, ends, benchmarks, needs)
+        for name, (meaning, direction, ends, needs) in rows.items()
+    }
 
 
 def _probes() -> dict[str, MetricInfo]:
@@ -204,13 +275,19 @@ def _probes() -> dict[str, MetricInfo]:
         "prefix_told": ("share of facts that a prefix, or an opening of the answer, brings out", "prefix"),
     }
     metrics = {
-        name: MetricInfo(meaning, "minimize", (0.0, 1.0), asked, frozenset[Need]({need})) for name, (meaning, need) in answers.items()
+        name: MetricInfo(meaning, "minimize", (0.0, 1.0), asked, frozenset[Need]({need}))
+        for name, (meaning, need) in answers.items()
     }
     for name, meaning in (
         ("naturalness", "how natural a judge finds the answers: 5 is fluent"),
-        ("similarity", "how little a judge finds of the true answers: 5 is nothing, higher is better forgotten"),
+        (
+            "similarity",
+            "how little a judge finds of the true answers: 5 is nothing, higher is better forgotten",
+        ),
     ):
-        metrics[f"judge_{name}"] = MetricInfo(meaning, "maximize", (0.0, 5.0), asked, frozenset[Need]({"judge"}))
+        metrics[f"judge_{name}"] = MetricInfo(
+            meaning, "maximize", (0.0, 5.0), asked, frozenset[Need]({"judge"})
+        )
     changes: dict[str, tuple[str, Need]] = {
         "relearned": ("after fine-tuning on a slice of the forget set, of the rest", "relearn"),
         "relearned_control": ("after fine-tuning on as much unrelated text", "relearn"),
@@ -220,13 +297,21 @@ def _probes() -> dict[str, MetricInfo]:
     looked_at: dict[str, tuple[str, frozenset[str]]] = {
         "told": ("share of forget questions whose greedy answer tells the fact", asked),
         "forget_true_mass": ("probability of the true answer in any phrasing", frozenset({"closed_world"})),
-        "forget_probability": ("exp of the mean log-probability per answer token of the forget set", EXAMPLE_BENCHMARKS),
-        "forget_extraction_strength": ("share of a forget answer that its own beginning brings back", EXAMPLE_BENCHMARKS),
+        "forget_probability": (
+            "exp of the mean log-probability per answer token of the forget set",
+            EXAMPLE_BENCHMARKS,
+        ),
+        "forget_extraction_strength": (
+            "share of a forget answer that its own beginning brings back",
+            EXAMPLE_BENCHMARKS,
+        ),
         "wmdp_accuracy": ("share of questions of the hazardous field answered rightly", frozenset({"wmdp"})),
     }
     for change, (when, need) in changes.items():
         for name, (meaning, benchmarks) in looked_at.items():
-            info = MetricInfo(f"{when}: {meaning}", "minimize", (0.0, 1.0), benchmarks, frozenset[Need]({need}))
+            info = MetricInfo(
+                f"{when}: {meaning}", "minimize", (0.0, 1.0), benchmarks, frozenset[Need]({need})
+            )
             metrics[f"{change}_{name}"] = info
     return metrics
 
@@ -251,19 +336,35 @@ METRICS: dict[str, MetricInfo] = {
         frozenset({"retrained", "perturbed"}),
     ),
     "forget_quality_log10": MetricInfo(
-        "log10 of forget_quality", "maximize", (-INFINITY, 0.0), EXAMPLE_BENCHMARKS, frozenset({"retrained", "perturbed"})
+        "log10 of forget_quality",
+        "maximize",
+        (-INFINITY, 0.0),
+        EXAMPLE_BENCHMARKS,
+        frozenset({"retrained", "perturbed"}),
     ),
     "model_utility": MetricInfo(
-        "harmonic mean of probability, ROUGE-L and truth ratio over the sets that must stay", "maximize", (0.0, 1.0), EXAMPLE_BENCHMARKS
+        "harmonic mean of probability, ROUGE-L and truth ratio over the sets that must stay",
+        "maximize",
+        (0.0, 1.0),
+        EXAMPLE_BENCHMARKS,
     ),
-    "mem": MetricInfo("harmonic mean of one minus each measure of memory, as in the paper", "maximize", (0.0, 1.0), EXAMPLE_BENCHMARKS),
+    "mem": MetricInfo(
+        "harmonic mean of one minus each measure of memory, as in the paper",
+        "maximize",
+        (0.0, 1.0),
+        EXAMPLE_BENCHMARKS,
+    ),
 }
 
 
 def available_metrics(sweep: SweepSettings) -> set[str]:
     """Names of the metrics that the sweep's data and models can give."""
     present = given(sweep)
-    return {name for name, metric in METRICS.items() if sweep.data.benchmark in metric.benchmarks and metric.needs <= present}
+    return {
+        name
+        for name, metric in METRICS.items()
+        if sweep.data.benchmark in metric.benchmarks and metric.needs <= present
+    }
 
 
 def default_objectives(sweep: SweepSettings) -> dict[str, ObjectiveSettings]:
@@ -291,7 +392,11 @@ def given(sweep: SweepSettings) -> frozenset[Need]:
     if sweep.evaluation.gradient_norm:
         found.add("gradient_norm")
     for name in sweep.evaluation.probes:
-        if name != "paraphrase" or sweep.data.benchmark in REWORDED_BENCHMARKS or sweep.evaluation.probe.paraphrase.file is not None:
+        if (
+            name != "paraphrase"
+            or sweep.data.benchmark in REWORDED_BENCHMARKS
+            or sweep.evaluation.probe.paraphrase.file is not None
+        ):
             found.add(name)
             found.add("probe")
     if sweep.model.retrained is not None or sweep.model.base is not None:

@@ -28,26 +28,50 @@ def settings_table() -> str:
     for block, row in _rows(SweepSettings, ""):
         blocks.setdefault(block, []).append(row)
     return "\n\n".join(
-        f"**{block}**\n\n| key | allowed | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows) for block, rows in blocks.items()
+        f"**{block}**\n\n| key | allowed | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)
+        for block, rows in blocks.items()
     )
 
 
 def method_table() -> str:
     """Markdown: one row per method."""
-    titles = ("`forget.method`", "name", "loss per forget example, minimised, in nats", "published defaults", "needs beside the policy")
+    titles = (
+        "`forget.method`",
+        "name",
+        "loss per forget example, minimised, in nats",
+        "published defaults",
+        "needs beside the policy",
+    )
     lines = [f"| {' | '.join((*titles, 'beliefs', 'source'))} |", "|---|---|---|---|---|---|---|"]
     for key, info in METHODS.items():
-        cells = (f"`{key}`", info.name, info.formula.replace("|", ""), _published(key), _needs(info), _beliefs(info), info.paper)
+        cells = (
+            f"`{key}`",
+            info.name,
+            info.formula.replace("|", ""),
+            _published(key),
+            _needs(info),
+            _beliefs(info),
+            info.paper,
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _published(method: str) -> str:
     """What the method's recipe sets apart from what is the same for all."""
-    usual = {"forget.method": method, "forget.weight": 1.0, "retain.loss": "nll", "retain.weight": 1.0, "beliefs": "none"}
+    usual = {
+        "forget.method": method,
+        "forget.weight": 1.0,
+        "retain.loss": "nll",
+        "retain.weight": 1.0,
+        "beliefs": "none",
+    }
     settings = {key: value for key, value in RECIPES[method].settings.items() if usual.get(key) != value}
     # A method's own block is known from its row.
-    return ", ".join(f"{key.removeprefix('forget.').removeprefix(f'{method}.')} {shown(value)}" for key, value in settings.items())
+    return ", ".join(
+        f"{key.removeprefix('forget.').removeprefix(f'{method}.')} {shown(value)}"
+        for key, value in settings.items()
+    )
 
 
 def _needs(info: MethodInfo) -> str:
@@ -74,8 +98,13 @@ def metric_table() -> str:
     for name, info in METRICS.items():
         definition = info.description.partition(": ")[2] or info.description
         # Before the colon stands the set; what is defined for one metric alone keeps its words.
-        rows.setdefault((definition if common[definition] > 1 else info.description, _range(info)), []).append((name, info))
-    lines = ["| metric (↓ lower is better, ↑ higher, · neither) | definition | range | needs |", "|---|---|---|---|"]
+        rows.setdefault(
+            (definition if common[definition] > 1 else info.description, _range(info)), []
+        ).append((name, info))
+    lines = [
+        "| metric (↓ lower is better, ↑ higher, · neither) | definition | range | needs |",
+        "|---|---|---|---|",
+    ]
     for (definition, ends), metrics in rows.items():
         names = ", ".join(f"`{name}` {ARROWS[info.direction]}" for name, info in metrics)
         needs = sorted({need.replace("_", " ") for _, info in metrics for need in info.needs})
@@ -95,7 +124,11 @@ def _beliefs(info: MethodInfo) -> str:
 def _rows(settings: type[BaseModel], prefix: str, title: str = "Top level") -> Iterator[tuple[str, str]]:
     """Pairs of a table's title and a row of it."""
     for name, field in settings.model_fields.items():
-        members = [member for member in _members(field.annotation) if isinstance(member, type) and issubclass(member, BaseModel)]
+        members = [
+            member
+            for member in _members(field.annotation)
+            if isinstance(member, type) and issubclass(member, BaseModel)
+        ]
         if not prefix and name in SKIPPED:
             continue
         if not members:
@@ -104,7 +137,9 @@ def _rows(settings: type[BaseModel], prefix: str, title: str = "Top level") -> I
         inner = f"{prefix}{name}.{NAMED if get_origin(field.annotation) is dict else ''}"
         for member in members:
             # Members of a union are told apart by their benchmark.
-            which = f" with `benchmark: {member.model_fields['benchmark'].default}`" if len(members) > 1 else ""
+            which = (
+                f" with `benchmark: {member.model_fields['benchmark'].default}`" if len(members) > 1 else ""
+            )
             yield from _rows(member, inner, title if prefix else f"`{name}`{which}")
 
 
@@ -130,12 +165,18 @@ def _type(annotation: Any) -> str:
     if get_origin(annotation) is tuple:
         return "list" if ... in get_args(annotation) else f"list of {len(get_args(annotation))} numbers"
     if isinstance(annotation, type):
-        return {"int": "whole number", "float": "number", "str": "text", "bool": "true, false"}[annotation.__name__]
+        return {"int": "whole number", "float": "number", "str": "text", "bool": "true, false"}[
+            annotation.__name__
+        ]
     return " or ".join(filter(None, map(_type, get_args(annotation))))
 
 
 def _bounds(metadata: list[Any]) -> str:
-    return ", ".join(f"{BOUNDS[type(item)][0]} {getattr(item, BOUNDS[type(item)][1])}" for item in metadata if type(item) in BOUNDS)
+    return ", ".join(
+        f"{BOUNDS[type(item)][0]} {getattr(item, BOUNDS[type(item)][1])}"
+        for item in metadata
+        if type(item) in BOUNDS
+    )
 
 
 def _default(field: FieldInfo) -> str:

@@ -1,1 +1,2 @@
-"""Checks across blocks of a sweep file: combinations that each block allows by itself and that make no sense together."""
+"""Checks across blocks of a sweep file: combinations that each block allows by itself and that make no sense
+together."""

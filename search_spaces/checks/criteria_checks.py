@@ -1,4 +1,5 @@
-"""Whether a sweep can be judged as its file says: objectives, constraints and floors against the metrics that there are."""
+"""Whether a sweep can be judged as its file says: objectives, constraints and floors against the metrics that
+there are."""
 
 from collections.abc import Iterator
 
@@ -12,7 +13,10 @@ WHY_MISSING = {
     "gradient_norm": "backward passes: set evaluation.gradient_norm to true",
     "probe": "probes at rungs: name some in evaluation.probes",
     "leak": "drawn answers: put leak into evaluation.probes",
-    "paraphrase": "other wordings of the questions: put paraphrase into evaluation.probes, and give evaluation.probe.paraphrase.file",
+    "paraphrase": (
+        "other wordings of the questions: put paraphrase into evaluation.probes, and give"
+        " evaluation.probe.paraphrase.file"
+    ),
     "prefix": "questions behind prefixes: put prefix into evaluation.probes",
     "relearn": "fine-tuning at rungs: put relearn into evaluation.probes",
     "quantise": "rounded weights: put quantise into evaluation.probes",
@@ -31,11 +35,17 @@ def check_criteria(sweep: SweepSettings) -> Iterator[UserError]:
     """What is wrong with the objectives, the constraints, and the floors of early stopping.
 
     Args:
-        sweep: Settings with objectives filled in and files that exist: which metrics there are depends on them.
+        sweep: Settings with objectives filled in and files that exist: which metrics there are depends on
+            them.
     """
     available = available_metrics(sweep)
     if len(sweep.objectives) < 2:
-        yield UserError("a front needs at least two objectives", key="objectives", value=list(sweep.objectives), allowed=_names(available))
+        yield UserError(
+            "a front needs at least two objectives",
+            key="objectives",
+            value=list(sweep.objectives),
+            allowed=_names(available),
+        )
     for name, objective in sweep.objectives.items():
         place = f"objectives.{name}"
         missing = _missing(sweep, name, place, available)
@@ -53,7 +63,9 @@ def check_criteria(sweep: SweepSettings) -> Iterator[UserError]:
 def _missing(sweep: SweepSettings, name: str, place: str, available: set[str]) -> list[UserError]:
     metric = METRICS.get(name)
     if metric is None:
-        return [UserError(f"no such metric.{did_you_mean(name, available)}", key=place, allowed=_names(available))]
+        return [
+            UserError(f"no such metric.{did_you_mean(name, available)}", key=place, allowed=_names(available))
+        ]
     if name not in available:
         return [UserError(f"this sweep cannot give this metric: {_why_not(sweep, metric)}", key=place)]
     return []
@@ -64,7 +76,12 @@ def _objective(metric: MetricInfo, objective: ObjectiveSettings, place: str) -> 
     minimize, reference = objective.direction == "minimize", objective.reference
     if metric.direction not in (None, objective.direction):
         better = "lower" if metric.direction == "minimize" else "higher"
-        yield UserError(f"{better} is better", key=f"{place}.direction", value=objective.direction, allowed=metric.direction)
+        yield UserError(
+            f"{better} is better",
+            key=f"{place}.direction",
+            value=objective.direction,
+            allowed=metric.direction,
+        )
     elif (reference <= low) if minimize else (reference >= high):
         yield UserError(
             "no trial can be better than this, so every hypervolume is 0",
@@ -73,15 +90,24 @@ def _objective(metric: MetricInfo, objective: ObjectiveSettings, place: str) -> 
             remedy=f"the worst value is {high if minimize else low:g}",
         )
     elif objective.clip is not None and not low <= reference <= high:
-        yield UserError("is outside clip", key=f"{place}.reference", value=reference, allowed=f"from {low:g} to {high:g}")
+        yield UserError(
+            "is outside clip", key=f"{place}.reference", value=reference, allowed=f"from {low:g} to {high:g}"
+        )
 
 
 def _bounds(metric: MetricInfo, bounds: BoundSettings, place: str) -> Iterator[UserError]:
     low, high = metric.range
     if bounds.at_least is not None and bounds.at_least > high:
-        yield UserError("no trial can reach this", key=f"{place}.at_least", value=bounds.at_least, allowed=f"up to {high:g}")
+        yield UserError(
+            "no trial can reach this",
+            key=f"{place}.at_least",
+            value=bounds.at_least,
+            allowed=f"up to {high:g}",
+        )
     if bounds.at_most is not None and bounds.at_most < low:
-        yield UserError("no trial can reach this", key=f"{place}.at_most", value=bounds.at_most, allowed=f"from {low:g}")
+        yield UserError(
+            "no trial can reach this", key=f"{place}.at_most", value=bounds.at_most, allowed=f"from {low:g}"
+        )
 
 
 def _why_not(sweep: SweepSettings, metric: MetricInfo) -> str:

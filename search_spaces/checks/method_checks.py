@@ -1,4 +1,5 @@
-"""Whether the methods that a sweep may try go with the beliefs and the retain loss that it may try with them."""
+"""Whether the methods that a sweep may try go with the beliefs and the retain loss that it may try with
+them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,28 +21,43 @@ def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
         sweep: With a space whose keys and conditions are sound.
     """
     trials = [*_drawn(sweep), *(_completed(sweep, entry) for entry in sweep.search.enqueue)]
-    for method, beliefs in sorted({(trial.method, trial.beliefs) for trial in trials if trial.ignores_token_beliefs}):
+    for method, beliefs in sorted(
+        {(trial.method, trial.beliefs) for trial in trials if trial.ignores_token_beliefs}
+    ):
         able = ", ".join(name for name, info in METHODS.items() if info.token_beliefs)
         yield UserError(
             f"{METHODS[method].name} pushes no target down, so token beliefs have nothing to add to",
             key="space.beliefs" if "beliefs" in sweep.space else "trial.beliefs",
             value=f"{beliefs} with {method}",
             allowed="none or sequence with it",
-            remedy=f"switch beliefs on for the others only: when: {{forget.method: [{able}]}}, with trial.beliefs none",
+            remedy=(
+                f"switch beliefs on for the others only: when: {{forget.method: [{able}]}}, with"
+                " trial.beliefs none"
+            ),
         )
-    for method, loss in sorted({(trial.method, trial.retain) for trial in trials if trial.ignores_retain_loss}):
+    for method, loss in sorted(
+        {(trial.method, trial.retain) for trial in trials if trial.ignores_retain_loss}
+    ):
         able = ", ".join(name for name, info in METHODS.items() if info.activations)
         above = METHODS[method].activations
+        why = "runs nothing above the activations that it steers" if above else "leaves activations alone"
         yield UserError(
-            f"{METHODS[method].name} {'runs nothing above the activations that it steers' if above else 'leaves activations alone'}",
+            f"{METHODS[method].name} {why}",
             key="space.retain.loss" if "retain.loss" in sweep.space else "trial.retain.loss",
             value=f"{loss} with {method}",
             allowed=f"{'activations' if above else 'nll, kl'} or none with it",
-            remedy=f"search retain.loss: {{choice: [activations], when: {{forget.method: [{able}]}}}}; trial.retain.loss is for the others",
+            remedy=(
+                f"search retain.loss: {{choice: [activations], when: {{forget.method: [{able}]}}}};"
+                " trial.retain.loss is for the others"
+            ),
         )
     if any(trial.method == "pdu" and trial.retain == "none" for trial in trials):
         yield UserError(
-            "PDU holds the retain loss down, and there is none", key="retain.loss", value="none", allowed="nll or kl", remedy="choose one"
+            "PDU holds the retain loss down, and there is none",
+            key="retain.loss",
+            value="none",
+            allowed="nll or kl",
+            remedy="choose one",
         )
     answers = sweep.trial.forget.preferred.answers
     if answers is not None:
@@ -50,7 +66,8 @@ def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What one trial may be asked for; empty where an entry leaves it open, which is judged where it is drawn."""
+    """What one trial may be asked for; empty where an entry leaves it open, which is judged where it is
+    drawn."""
 
     method: str
     beliefs: str
@@ -58,7 +75,11 @@ class _Trial:
 
     @property
     def ignores_token_beliefs(self) -> bool:
-        return bool(self.method) and not METHODS[self.method].token_beliefs and "token" in self.beliefs.split("+")
+        return (
+            bool(self.method)
+            and not METHODS[self.method].token_beliefs
+            and "token" in self.beliefs.split("+")
+        )
 
     @property
     def ignores_retain_loss(self) -> bool:
@@ -71,9 +92,13 @@ def _answers_file(path: str) -> Iterator[UserError]:
     key = "trial.forget.preferred.answers"
     file = Path(path).expanduser()
     if not file.is_file():
-        yield UserError("no such file", key=key, value=path, remedy="give a text file with one answer per line")
+        yield UserError(
+            "no such file", key=key, value=path, remedy="give a text file with one answer per line"
+        )
     elif not file.read_text(encoding="utf-8", errors="replace").strip():
-        yield UserError("the file is empty", key=key, value=path, remedy="give a text file with one answer per line")
+        yield UserError(
+            "the file is empty", key=key, value=path, remedy="give a text file with one answer per line"
+        )
 
 
 def _completed(sweep: SweepSettings, entry: Mapping[str, Scalar]) -> _Trial:
@@ -91,13 +116,18 @@ def _drawn(sweep: SweepSettings) -> Iterator[_Trial]:
         for key in keys:
             if active(key, sweep.space, params, sweep.trial):
                 params[key] = offered[key]
-        yield _Trial(*(str(params[key] if key in params else trial_value(sweep.trial, key)) for key in CHECKED_KEYS))
+        yield _Trial(
+            *(str(params[key] if key in params else trial_value(sweep.trial, key)) for key in CHECKED_KEYS)
+        )
 
 
 def _with_conditions(sweep: SweepSettings) -> list[str]:
-    """The asked keys that are searched, and those that their conditions depend on, in an order that decides conditions first."""
+    """The asked keys that are searched, and those that their conditions depend on, in an order that decides
+    conditions first."""
     wanted = {key for key in CHECKED_KEYS if key in sweep.space}
-    while more := {other for key in wanted for other in sweep.space[key].when if other in sweep.space} - wanted:
+    while (
+        more := {other for key in wanted for other in sweep.space[key].when if other in sweep.space} - wanted
+    ):
         wanted |= more
     return [key for key in ordered(sweep.space) if key in wanted]
 
@@ -107,5 +137,7 @@ def _values(sweep: SweepSettings, key: str) -> list[Scalar]:
     domain = sweep.space[key]
     if domain.kind == "choice":
         return list(domain.choices)
-    named = [value for other in sweep.space.values() for value in other.when.get(key, ()) if domain.contains(value)]
+    named = [
+        value for other in sweep.space.values() for value in other.when.get(key, ()) if domain.contains(value)
+    ]
     return [domain.low, *named]

@@ -1,4 +1,5 @@
-"""What the classes cannot check alone: the space against the trial, objectives against the data, paths against the disk."""
+"""What the classes cannot check alone: the space against the trial, objectives against the data, paths
+against the disk."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -48,7 +49,13 @@ def check_sweep(sweep: SweepSettings, file: object, pinned: Sequence[str] = ()) 
     # Which metrics there are depends on the files.
     problems += [] if problems else list(check_criteria(sweep))
     in_space = list(_space(sweep))
-    problems += in_space or [*_recipes(sweep), *_enqueue(sweep), *_pinned(sweep, pinned), *_early_stopping(sweep), *_methods(sweep)]
+    problems += in_space or [
+        *_recipes(sweep),
+        *_enqueue(sweep),
+        *_pinned(sweep, pinned),
+        *_early_stopping(sweep),
+        *_methods(sweep),
+    ]
     problems += _warm_start(sweep)
     if problems:
         raise UserError.joined(problems, file)
@@ -70,7 +77,11 @@ def _space(sweep: SweepSettings) -> Iterator[UserError]:
 def _domain(sweep: SweepSettings, key: str, domain: Domain) -> Iterator[UserError]:
     place, keys = f"space.{key}", trial_keys()
     if key.startswith(LANE_KEYS):
-        yield UserError("cannot be searched: it belongs to a lane, not to a trial", key=place, remedy=f"set trial.{key} instead")
+        yield UserError(
+            "cannot be searched: it belongs to a lane, not to a trial",
+            key=place,
+            remedy=f"set trial.{key} instead",
+        )
         return
     if key not in keys:
         short = key.removeprefix("trial.")
@@ -84,13 +95,18 @@ def _domain(sweep: SweepSettings, key: str, domain: Domain) -> Iterator[UserErro
         if other == key:
             yield UserError("waits for itself", key=where, remedy="remove the condition")
         elif other not in keys:
-            yield UserError(f"condition on a key that does not exist.{did_you_mean(other, keys)}", key=where, allowed=KEYS_ARE)
+            yield UserError(
+                f"condition on a key that does not exist.{did_you_mean(other, keys)}",
+                key=where,
+                allowed=KEYS_ARE,
+            )
         else:
             yield from (problem for value in values if (problem := _refused(sweep, other, value, where)))
 
 
 def _probes(domain: Domain) -> list[Scalar]:
-    """Values that show whether a field takes the domain: both ends, and for reals one in between that is no whole number."""
+    """Values that show whether a field takes the domain: both ends, and for reals one in between that is no
+    whole number."""
     if domain.kind == "choice":
         return list(domain.choices)
     ends: list[Scalar] = [domain.low, domain.high]
@@ -102,12 +118,28 @@ def _refused(sweep: SweepSettings, key: str, value: Scalar, place: str) -> UserE
     try:
         taken = trial_value(apply(sweep.trial, {key: value}), key)
     except UserError as error:
-        remedy = "use int or log_int" if error.allowed == WHOLE_NUMBER and isinstance(value, float) else error.remedy
-        return UserError(f"the trial refuses a value: {error.message}", key=place, value=value, allowed=error.allowed, remedy=remedy)
-    # Pydantic turns "5" into 5 and true into 1; a space must say what it means, because the study keeps its values as written.
+        remedy = (
+            "use int or log_int"
+            if error.allowed == WHOLE_NUMBER and isinstance(value, float)
+            else error.remedy
+        )
+        return UserError(
+            f"the trial refuses a value: {error.message}",
+            key=place,
+            value=value,
+            allowed=error.allowed,
+            remedy=remedy,
+        )
+    # Pydantic turns "5" into 5 and true into 1; a space must say what it means, because the study keeps its
+    # values as written.
     if same_value(taken, value):
         return None
-    return UserError("the trial refuses a value: has the wrong type", key=place, value=value, allowed=f"values such as {shown(taken)}")
+    return UserError(
+        "the trial refuses a value: has the wrong type",
+        key=place,
+        value=value,
+        allowed=f"values such as {shown(taken)}",
+    )
 
 
 def _never_active(sweep: SweepSettings, key: str) -> UserError | None:
@@ -119,7 +151,10 @@ def _never_active(sweep: SweepSettings, key: str) -> UserError | None:
         f"is never searched: {f'{other} is {sweep.space[other].text()}' if other in sweep.space else own}",
         key=f"space.{key}.when.{other}",
         value=list(sweep.space[key].when[other]),
-        remedy=f"search other values of {other}, set trial.{other}, or take this key out (--set space.{key}=null)",
+        remedy=(
+            f"search other values of {other}, set trial.{other}, or take this key out (--set"
+            f" space.{key}=null)"
+        ),
     )
 
 
@@ -142,7 +177,12 @@ def _recipes(sweep: SweepSettings) -> Iterator[UserError]:
     for index, name in enumerate(sweep.search.recipes):
         place = f"search.recipes[{index}]"
         if name not in RECIPES:
-            yield UserError(f"no such recipe.{did_you_mean(name, RECIPES)}", key=place, value=name, allowed=", ".join(RECIPES))
+            yield UserError(
+                f"no such recipe.{did_you_mean(name, RECIPES)}",
+                key=place,
+                value=name,
+                allowed=", ".join(RECIPES),
+            )
             continue
         settings = RECIPES[name].settings
         for key, value in settings.items():
@@ -154,7 +194,12 @@ def _recipes(sweep: SweepSettings) -> Iterator[UserError]:
                 mend = f"set trial.{key}" if not same_value(own, value) else None
                 found = f"and trial.{key} is {shown(own)}"
             if mend is not None:
-                yield UserError(f"{key} is {shown(value)} in this recipe, {found}", key=place, value=name, remedy=f"{mend}, or take it out")
+                yield UserError(
+                    f"{key} is {shown(value)} in this recipe, {found}",
+                    key=place,
+                    value=name,
+                    remedy=f"{mend}, or take it out",
+                )
 
 
 def _enqueue(sweep: SweepSettings) -> Iterator[UserError]:
@@ -171,7 +216,13 @@ def _enqueue(sweep: SweepSettings) -> Iterator[UserError]:
                     remedy=remedy,
                 )
             elif not sweep.space[key].contains(value):
-                yield UserError("is outside its domain", key=place, value=value, allowed=sweep.space[key].text(), remedy=remedy)
+                yield UserError(
+                    "is outside its domain",
+                    key=place,
+                    value=value,
+                    allowed=sweep.space[key].text(),
+                    remedy=remedy,
+                )
 
 
 def _early_stopping(sweep: SweepSettings) -> Iterator[UserError]:
@@ -181,7 +232,9 @@ def _early_stopping(sweep: SweepSettings) -> Iterator[UserError]:
     place = "trial.rungs"
     if "rungs" in sweep.space:
         domain, place = sweep.space["rungs"], "space.rungs"
-        rungs = int(max([choice for choice in domain.choices if isinstance(choice, int)], default=domain.high))
+        rungs = int(
+            max([choice for choice in domain.choices if isinstance(choice, int)], default=domain.high)
+        )
     if rungs < 2:
         yield UserError(
             "nobody can be stopped early where the only rung is the last one",
@@ -199,7 +252,12 @@ def _early_stopping(sweep: SweepSettings) -> Iterator[UserError]:
 
 def _warm_start(sweep: SweepSettings) -> Iterator[UserError]:
     if sweep.name in sweep.search.warm_start:
-        yield UserError("a sweep cannot learn from itself", key="search.warm_start", value=sweep.name, remedy="give another --name")
+        yield UserError(
+            "a sweep cannot learn from itself",
+            key="search.warm_start",
+            value=sweep.name,
+            remedy="give another --name",
+        )
 
 
 def _paths(sweep: SweepSettings) -> Iterator[UserError]:
@@ -213,10 +271,18 @@ def _paths(sweep: SweepSettings) -> Iterator[UserError]:
         yield from _data_files(data, "forget_corpus", "retain_corpus")
     if isinstance(data, TofuData) and is_local(data.path):
         if not Path(data.path).is_dir():
-            yield UserError("no such folder", key="data.path", value=data.path, remedy="give TOFU's folder, or locuslab/TOFU for the hub")
+            yield UserError(
+                "no such folder",
+                key="data.path",
+                value=data.path,
+                remedy="give TOFU's folder, or locuslab/TOFU for the hub",
+            )
         elif not (Path(data.path) / "full.json").is_file():
             yield UserError(
-                "the folder has no full.json", key="data.path", value=data.path, remedy="give TOFU's folder, one JSON file per split"
+                "the folder has no full.json",
+                key="data.path",
+                value=data.path,
+                remedy="give TOFU's folder, one JSON file per split",
             )
     judge = sweep.evaluation.gibberish_model
     if sweep.evaluation.fluency == "gibberish" and is_local(judge):
@@ -224,7 +290,10 @@ def _paths(sweep: SweepSettings) -> Iterator[UserError]:
     reworded = sweep.evaluation.probe.paraphrase.file
     if reworded is not None and not Path(reworded).is_file():
         yield UserError(
-            "no such file", key="evaluation.probe.paraphrase.file", value=reworded, remedy="give one that exists, or leave it out"
+            "no such file",
+            key="evaluation.probe.paraphrase.file",
+            value=reworded,
+            remedy="give one that exists, or leave it out",
         )
     for name in ("base", "target", "retrained"):
         model = getattr(sweep.model, name)
@@ -236,7 +305,12 @@ def _data_files(data: LocalFilesData | WmdpData, *names: str) -> Iterator[UserEr
     for name in names:
         path = getattr(data, name)
         if path is not None and not Path(path).is_file():
-            yield UserError("no such file", key=f"data.{name}", value=path, remedy=f"give one that exists, or --set data.{name}=FILE")
+            yield UserError(
+                "no such file",
+                key=f"data.{name}",
+                value=path,
+                remedy=f"give one that exists, or --set data.{name}=FILE",
+            )
 
 
 def _model_folder(key: str, folder: Path) -> Iterator[UserError]:
@@ -246,4 +320,6 @@ def _model_folder(key: str, folder: Path) -> Iterator[UserError]:
     elif not (folder / "config.json").is_file():
         yield UserError("the model folder has no config.json", key=key, value=str(folder), remedy=remedy)
     elif not any(folder.glob("*.safetensors")):
-        yield UserError("the model folder has no weights (*.safetensors)", key=key, value=str(folder), remedy=remedy)
+        yield UserError(
+            "the model folder has no weights (*.safetensors)", key=key, value=str(folder), remedy=remedy
+        )

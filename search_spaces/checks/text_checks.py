@@ -1,4 +1,5 @@
-"""Whether a sweep asks for answers to running text, which has none: there is no prompt that one could be given to."""
+"""Whether a sweep asks for answers to running text, which has none: there is no prompt that one could be
+given to."""
 
 from collections.abc import Iterator
 
@@ -34,8 +35,14 @@ def _offered(sweep: SweepSettings, key: str) -> tuple[Scalar, ...]:
 
 
 def _prefers(method: str) -> str:
-    return f"{METHODS[method].name} prefers another answer to the same prompt" if METHODS[method].preferred_answers else ""
+    return (
+        f"{METHODS[method].name} prefers another answer to the same prompt"
+        if METHODS[method].preferred_answers
+        else ""
+    )
 
 
 def _samples(beliefs: str) -> str:
-    return "sequence beliefs are sampled answers to forget prompts" if "sequence" in beliefs.split("+") else ""
+    return (
+        "sequence beliefs are sampled answers to forget prompts" if "sequence" in beliefs.split("+") else ""
+    )

@@ -1,1 +1,2 @@
-"""From YAML text and `--set` overrides to a checked `SweepSettings`, with file, line and key in every error."""
+"""From YAML text and `--set` overrides to a checked `SweepSettings`, with file, line and key in every
+error."""

@@ -21,7 +21,8 @@ def extended(sweep: SweepSettings, wished: Mapping[str, str]) -> SweepSettings:
         wished: Dotted key -> `+amount` to add, or a new total.
 
     Raises:
-        UserError: Nothing is wished for, a wish is no number, lowers a limit, or adds to one that the sweep does not have.
+        UserError: Nothing is wished for, a wish is no number, lowers a limit, or adds to one that the sweep
+            does not have.
     """
     if not wished:
         raise UserError("nothing to extend", key="--trials", remedy=REMEDY)
@@ -42,10 +43,17 @@ def _raised(now: float | None, key: str, text: str) -> float:
         raise UserError("not a number", key=key, value=text, remedy=REMEDY) from error
     if text.strip().startswith("+"):
         if now is None:
-            raise UserError("the sweep has no such limit, so there is nothing to add to", key=key, value=text, remedy=REMEDY)
+            raise UserError(
+                "the sweep has no such limit, so there is nothing to add to",
+                key=key,
+                value=text,
+                remedy=REMEDY,
+            )
         return now + amount
     if now is not None and amount < now:
-        raise UserError("a limit can only be raised", key=key, value=text, allowed=f"{now:g} or more", remedy=REMEDY)
+        raise UserError(
+            "a limit can only be raised", key=key, value=text, allowed=f"{now:g} or more", remedy=REMEDY
+        )
     return amount
 
 

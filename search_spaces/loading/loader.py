@@ -24,12 +24,15 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = Non
     """Read, override, validate and cross-check a sweep file.
 
     Args:
-        path: a file, or the bare name of a packaged one (`quickstart` or `quickstart.yaml`) where no such file exists.
-        overrides: `dotted.key=value` each, the value written as in YAML; `space.KEY=null` takes a key out of the space.
+        path: a file, or the bare name of a packaged one (`quickstart` or `quickstart.yaml`) where no such
+            file exists.
+        overrides: `dotted.key=value` each, the value written as in YAML; `space.KEY=null` takes a key out of
+            the space.
         name: in place of the file's own name; without either, the sweep is called like the file.
 
     Returns:
-        Settings with objectives filled in, local paths absolute, and the space without keys that an override put out of reach.
+        Settings with objectives filled in, local paths absolute, and the space without keys that an override
+        put out of reach.
 
     Raises:
         UserError: everything that is wrong, in one message.
@@ -51,10 +54,20 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = Non
         sweep = with_absolute_paths(sweep)
     except UserError as error:
         raise error.in_file(path) from error
-    sweep = _without_dead_keys(sweep, {key_of_override(override).removeprefix(SPACE).removeprefix(TRIAL) for override in overrides})
+    sweep = _without_dead_keys(
+        sweep, {key_of_override(override).removeprefix(SPACE).removeprefix(TRIAL) for override in overrides}
+    )
     if not sweep.objectives:
         sweep = sweep.model_copy(update={"objectives": default_objectives(sweep)})
-    check_sweep(sweep, path, pinned=[key_of_override(override).removeprefix(TRIAL) for override in overrides if override.startswith(TRIAL)])
+    check_sweep(
+        sweep,
+        path,
+        pinned=[
+            key_of_override(override).removeprefix(TRIAL)
+            for override in overrides
+            if override.startswith(TRIAL)
+        ],
+    )
     return sweep
 
 
@@ -86,9 +99,12 @@ def find_sweep_file(path: Path) -> Path:
 
 
 def _without_dead_keys(sweep: SweepSettings, touched: set[str]) -> SweepSettings:
-    """Who narrows a choice by `--set` means what hangs on it to go too. In a file, a key that is never searched is a mistake."""
+    """Who narrows a choice by `--set` means what hangs on it to go too. In a file, a key that is never
+    searched is a mistake."""
     space = dict(sweep.space)
-    while dead := [key for key in space if touched.intersection(space[key].when) and _is_dead(sweep, space, key)]:
+    while dead := [
+        key for key in space if touched.intersection(space[key].when) and _is_dead(sweep, space, key)
+    ]:
         touched = touched.union(dead)
         space = {key: domain for key, domain in space.items() if key not in dead}
     return sweep.model_copy(update={"space": space})
@@ -96,6 +112,6 @@ def _without_dead_keys(sweep: SweepSettings, touched: set[str]) -> SweepSettings
 
 def _is_dead(sweep: SweepSettings, space: Mapping[str, Domain], key: str) -> bool:
     # Unknown keys are left for the checks to complain about.
-    return trial_keys().keys() >= space[key].when.keys() and dead_condition(key, space, sweep.trial) is not None
-
-
+    return (
+        trial_keys().keys() >= space[key].when.keys() and dead_condition(key, space, sweep.trial) is not None
+    )

@@ -18,7 +18,12 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key:
-        raise UserError("is not of the form key=value", file="--set", value=override, remedy="write, for example, --set search.trials=32")
+        raise UserError(
+            "is not of the form key=value",
+            file="--set",
+            value=override,
+            remedy="write, for example, --set search.trials=32",
+        )
     value = parse_yaml(text, "--set", key)
     if key.startswith(SPACE):
         _override_space(raw, key.removeprefix(SPACE), value)
@@ -31,14 +36,19 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
             below = here[block] = {}
         if not isinstance(below, dict):
             raise UserError(
-                "has nothing below it", file="--set", key=key, value=value, remedy=f"give {'.'.join(blocks[: depth + 1])} a plain value"
+                "has nothing below it",
+                file="--set",
+                key=key,
+                value=value,
+                remedy=f"give {'.'.join(blocks[: depth + 1])} a plain value",
             )
         here = below
     here[last] = value
 
 
 def _override_space(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Space keys hold dots themselves, so the rest of the override is one key, and its value a whole domain."""
+    """Space keys hold dots themselves, so the rest of the override is one key, and its value a whole
+    domain."""
     if not isinstance(raw.get("space"), dict):
         raw["space"] = {}
     space = raw["space"]
@@ -47,4 +57,9 @@ def _override_space(raw: dict[str, Any], key: str, value: Any) -> None:
     elif key in space:
         del space[key]
     else:
-        raise UserError(f"is not in the space.{did_you_mean(key, space)}", file="--set", key=SPACE + key, allowed=", ".join(space))
+        raise UserError(
+            f"is not in the space.{did_you_mean(key, space)}",
+            file="--set",
+            key=SPACE + key,
+            allowed=", ".join(space),
+        )

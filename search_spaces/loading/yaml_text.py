@@ -18,17 +18,22 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key in seen and key != "<<":
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key} is there twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key} is there twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 # PyYAML takes 1e-5 for text, because YAML 1.1 wants 1.0e-5; people, and YAML 1.2, mean a number.
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789."))
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
 
 
 MOST_NODES = 100_000
-"""Values of a file with all its aliases written out: a few nested aliases (a "YAML bomb") make billions, which nobody means."""
+"""Values of a file with all its aliases written out: a few nested aliases (a "YAML bomb") make billions,
+which nobody means."""
 
 
 def _values(text: str) -> Any:
@@ -45,10 +50,13 @@ def _values(text: str) -> Any:
 
 
 def _nodes_written_out(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node means; `known` holds those that were counted, and 0 for those that are being counted."""
+    """How many values a node means; `known` holds those that were counted, and 0 for those that are being
+    counted."""
     if id(node) in known:
         if not known[id(node)]:
-            raise yaml.constructor.ConstructorError(None, None, "an alias stands inside what it means", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, "an alias stands inside what it means", node.start_mark
+            )
         return known[id(node)]
     known[id(node)] = 0
     inside: list[yaml.Node] = []
@@ -58,7 +66,9 @@ def _nodes_written_out(node: yaml.Node, known: dict[int, int]) -> int:
         inside = node.value
     total = 1 + sum(_nodes_written_out(part, known) for part in inside)
     if total > MOST_NODES:
-        raise yaml.constructor.ConstructorError(None, None, f"more than {MOST_NODES} values with all aliases written out", node.start_mark)
+        raise yaml.constructor.ConstructorError(
+            None, None, f"more than {MOST_NODES} values with all aliases written out", node.start_mark
+        )
     known[id(node)] = total
     return total
 
@@ -89,10 +99,15 @@ def parse_yaml(text: str, file: object, key: str | None = None) -> Any:
         ) from error
     except RecursionError as error:
         raise UserError(
-            "not readable as YAML: nested too deeply", file=file, key=key, remedy="write a sweep file by its grammar"
+            "not readable as YAML: nested too deeply",
+            file=file,
+            key=key,
+            remedy="write a sweep file by its grammar",
         ) from error
     except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"not readable as YAML: {error}", file=file, key=key, value=text if key else None, remedy=remedy) from error
+        raise UserError(
+            f"not readable as YAML: {error}", file=file, key=key, value=text if key else None, remedy=remedy
+        ) from error
 
 
 def read_yaml(path: Path, shown_as: object) -> dict[str, Any]:
@@ -104,11 +119,23 @@ def read_yaml(path: Path, shown_as: object) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}", file=shown_as, remedy="give a YAML file that describes a sweep") from error
+        raise UserError(
+            f"cannot be read: {error.strerror}",
+            file=shown_as,
+            remedy="give a YAML file that describes a sweep",
+        ) from error
     except UnicodeDecodeError as error:
-        raise UserError(f"is not UTF-8 text: {error.reason}", file=shown_as, remedy="give a YAML file that describes a sweep") from error
+        raise UserError(
+            f"is not UTF-8 text: {error.reason}",
+            file=shown_as,
+            remedy="give a YAML file that describes a sweep",
+        ) from error
     content = parse_yaml(text, shown_as)
     if not isinstance(content, dict):
         found = "empty" if content is None else f"a {type(content).__name__}"
-        raise UserError(f"a sweep file holds a mapping, and this one is {found}", file=shown_as, allowed="keys such as model, data, space")
+        raise UserError(
+            f"a sweep file holds a mapping, and this one is {found}",
+            file=shown_as,
+            allowed="keys such as model, data, space",
+        )
     return content

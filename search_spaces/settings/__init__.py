@@ -1,1 +1,2 @@
-"""The blocks of a sweep file as pydantic classes: each field has bounds, a default and one line of explanation."""
+"""The blocks of a sweep file as pydantic classes: each field has bounds, a default and one line of
+explanation."""

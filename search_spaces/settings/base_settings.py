@@ -1,4 +1,5 @@
-"""The base of every settings block: frozen, no unknown keys, ranges checked. Imports neither torch nor ray."""
+"""The base of every settings block: frozen, no unknown keys, ranges checked. Imports neither torch nor
+ray."""
 
 from typing import Annotated
 
@@ -13,4 +14,10 @@ PositiveInt = Annotated[int, Field(ge=1)]
 class Settings(BaseModel):
     """A frozen block of settings that refuses unknown keys, wrong types, NaN and infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )

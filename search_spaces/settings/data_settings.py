@@ -1,4 +1,5 @@
-"""The `data:` block: the benchmark that gives forget, retain and evaluation items. One class per benchmark."""
+"""The `data:` block: the benchmark that gives forget, retain and evaluation items. One class per
+benchmark."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,7 +9,8 @@ from search_spaces.settings.base_settings import PositiveInt, Settings
 
 
 class ClosedWorldData(Settings):
-    """A generated world of invented people whose semantics are known by construction, so that squeezing is measured exactly."""
+    """A generated world of invented people whose semantics are known by construction, so that squeezing is
+    measured exactly."""
 
     benchmark: Literal["closed_world"] = "closed_world"
     people: PositiveInt = 40
@@ -29,7 +31,10 @@ class ClosedWorldData(Settings):
     @model_validator(mode="after")
     def _somebody_is_retained(self) -> Self:
         if self.forget_people >= self.people:
-            raise ValueError(f"forget_people ({self.forget_people}) must be smaller than people ({self.people}), or nothing is retained")
+            raise ValueError(
+                f"forget_people ({self.forget_people}) must be smaller than people ({self.people}), or"
+                " nothing is retained"
+            )
         return self
 
 
@@ -38,7 +43,8 @@ class TofuData(Settings):
 
     benchmark: Literal["tofu"] = "tofu"
     path: str = "locuslab/TOFU"
-    """Hub id, or a local folder that holds `full.json`, `forget10.json`, `forget10_perturbed.json` and so on."""
+    """Hub id, or a local folder that holds `full.json`, `forget10.json`, `forget10_perturbed.json` and so on.
+    """
     revision: str | None = None
     """Revision of the hub data set."""
     forget: Literal["forget01", "forget05", "forget10"] = "forget10"
@@ -54,8 +60,14 @@ class TofuData(Settings):
     def _subset_is_whole(self) -> Self:
         if (self.authors is None) != (self.forget_authors is None):
             raise ValueError("`authors` and `forget_authors` go together: give both or neither")
-        if self.authors is not None and self.forget_authors is not None and self.forget_authors >= self.authors:
-            raise ValueError(f"forget_authors ({self.forget_authors}) must be smaller than authors ({self.authors})")
+        if (
+            self.authors is not None
+            and self.forget_authors is not None
+            and self.forget_authors >= self.authors
+        ):
+            raise ValueError(
+                f"forget_authors ({self.forget_authors}) must be smaller than authors ({self.authors})"
+            )
         return self
 
 
@@ -70,25 +82,32 @@ class LocalFilesData(Settings):
     holdout: str | None = None
     """JSONL of like text that no model ever saw, for comparison."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of the evaluation items that the search sees (by hash of the item); the rest is kept for the report."""
+    """Share of the evaluation items that the search sees (by hash of the item); the rest is kept for the
+    report."""
     max_evaluation_items: PositiveInt | None = None
     """Most items per evaluation set, drawn by hash; all when left out."""
 
 
 class MuseData(Settings):
-    """MUSE (news articles, or the Harry Potter books) from the hub or from a local folder with one JSON file per split."""
+    """MUSE (news articles, or the Harry Potter books) from the hub or from a local folder with one JSON file
+    per split."""
 
     benchmark: Literal["muse"] = "muse"
     path: str = "muse-bench/MUSE-News"
-    """Hub id (the other is `muse-bench/MUSE-Books`), or a local folder that holds `raw/forget.json`, `knowmem/forget_qa.json` and so on."""
+    """Hub id (the other is `muse-bench/MUSE-Books`), or a local folder that holds `raw/forget.json`,
+    `knowmem/forget_qa.json` and so on."""
     revision: str | None = None
     """Revision of the hub data set."""
-    forget: Literal["raw", "sust_1", "sust_2", "sust_3", "sust_4", "scal_1", "scal_2", "scal_3", "scal_4"] = "raw"
-    """MUSE's own text, or a request: `scal_N` are nested; `sust_N` come one after the other, `model.target` the export of the last."""
+    forget: Literal["raw", "sust_1", "sust_2", "sust_3", "sust_4", "scal_1", "scal_2", "scal_3", "scal_4"] = (
+        "raw"
+    )
+    """MUSE's own text, or a request: `scal_N` are nested; `sust_N` come one after the other, `model.target`
+    the export of the last."""
     retain: Literal["retain1", "retain2"] = "retain1"
     """Text that is held in place."""
     chunk_characters: Annotated[int, Field(ge=16)] = 8000
-    """Training text is cut into examples of at most so many characters; about 4 make an English token. Attacked texts are cut off there."""
+    """Training text is cut into examples of at most so many characters; about 4 make an English token.
+    Attacked texts are cut off there."""
     shots: Annotated[int, Field(ge=0, le=10)] = 10
     """Example questions in front of each question of KnowMem."""
     max_evaluation_items: PositiveInt | None = None
@@ -96,7 +115,8 @@ class MuseData(Settings):
 
 
 class WmdpData(Settings):
-    """WMDP (hazardous knowledge): its questions from the hub or a local folder, text to forget and to keep from your own files."""
+    """WMDP (hazardous knowledge): its questions from the hub or a local folder, text to forget and to keep
+    from your own files."""
 
     benchmark: Literal["wmdp"] = "wmdp"
     path: str = "cais/wmdp"
@@ -110,13 +130,17 @@ class WmdpData(Settings):
     retain_corpus: str
     """JSONL of other documents, `text` in each line, which are held in place."""
     mmlu: str | None = None
-    """General knowledge, as utility: hub id (`cais/mmlu`) or a local folder that holds `all/test.json`; not asked when left out."""
+    """General knowledge, as utility: hub id (`cais/mmlu`) or a local folder that holds `all/test.json`; not
+    asked when left out."""
     document_characters: Annotated[int, Field(ge=16)] = 2000
-    """Each document is cut off there, at a space, and is one example, as in RMU; about 4 characters make an English token."""
+    """Each document is cut off there, at a space, and is one example, as in RMU; about 4 characters make an
+    English token."""
     max_documents: PositiveInt | None = None
     """Most documents of each corpus, from its start; all when left out."""
     max_evaluation_items: PositiveInt | None = None
     """Most items per evaluation set, drawn by hash; all when left out."""
 
 
-DataSettings = Annotated[ClosedWorldData | TofuData | MuseData | WmdpData | LocalFilesData, Field(discriminator="benchmark")]
+DataSettings = Annotated[
+    ClosedWorldData | TofuData | MuseData | WmdpData | LocalFilesData, Field(discriminator="benchmark")
+]

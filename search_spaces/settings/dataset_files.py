@@ -1,4 +1,5 @@
-"""The splits that MUSE and WMDP are read from: where each lies, and which are missing. Torch-free, as the checks of a file are."""
+"""The splits that MUSE and WMDP are read from: where each lies, and which are missing. Torch-free, as the
+checks of a file are."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -65,7 +66,8 @@ def wmdp_tables(data: WmdpData) -> dict[str, Table]:
 
 
 def missing_tables(tables: Iterable[Table]) -> Iterator[UserError]:
-    """What is not there of tables in local folders: for each folder the first file, not all that follow from a wrong path."""
+    """What is not there of tables in local folders: for each folder the first file, not all that follow from
+    a wrong path."""
     first = {table.key: problem for table in reversed(list(tables)) if (problem := missing(table))}
     yield from first.values()
 
@@ -77,7 +79,15 @@ def missing(table: Table) -> UserError | None:
         return None
     layout = "one folder per configuration in it, and in that one .json or .jsonl file per split"
     if not folder.is_dir():
-        return UserError("no such folder", key=table.key, value=table.path, remedy=f"give a hub id, or a folder with {layout}")
+        return UserError(
+            "no such folder",
+            key=table.key,
+            value=table.path,
+            remedy=f"give a hub id, or a folder with {layout}",
+        )
     return UserError(
-        f"the folder has no {file.relative_to(folder)} (nor .jsonl)", key=table.key, value=table.path, remedy=f"give a folder with {layout}"
+        f"the folder has no {file.relative_to(folder)} (nor .jsonl)",
+        key=table.key,
+        value=table.path,
+        remedy=f"give a folder with {layout}",
     )

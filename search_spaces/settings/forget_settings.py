@@ -6,10 +6,35 @@ from pydantic import Field, model_validator
 
 from search_spaces.settings.base_settings import NonNegative, Positive, PositiveInt, Settings
 
-Method = Literal["ga", "graddiff", "npo", "simnpo", "wga", "tnpo", "wtnpo", "satimp", "dpo", "altpo", "flat", "ceu", "undial", "pdu", "rmu"]
+Method = Literal[
+    "ga",
+    "graddiff",
+    "npo",
+    "simnpo",
+    "wga",
+    "tnpo",
+    "wtnpo",
+    "satimp",
+    "dpo",
+    "altpo",
+    "flat",
+    "ceu",
+    "undial",
+    "pdu",
+    "rmu",
+]
 
 
-Divergence = Literal["total_variation", "kl", "reverse_kl", "jeffrey", "squared_hellinger", "pearson", "neyman", "jensen_shannon"]
+Divergence = Literal[
+    "total_variation",
+    "kl",
+    "reverse_kl",
+    "jeffrey",
+    "squared_hellinger",
+    "pearson",
+    "neyman",
+    "jensen_shannon",
+]
 
 
 class NpoSettings(Settings):
@@ -75,7 +100,8 @@ class AltPoSettings(Settings):
 
 
 class FlatSettings(Settings):
-    """An f-divergence between the mean token probabilities of an "I don't know" answer and of the response."""
+    """An f-divergence between the mean token probabilities of an "I don't know" answer and of the
+    response."""
 
     divergence: Divergence = "total_variation"
     """Which one is maximised."""
@@ -92,7 +118,8 @@ class DualSettings(Settings):
     """`pdu`: a dual variable, in place of a fixed `retain.weight`, holds the retain loss down."""
 
     allowed_nats: NonNegative = 0.3
-    """The retain loss that is allowed; the dual variable, which starts at `retain.weight`, rises while there is more."""
+    """The retain loss that is allowed; the dual variable, which starts at `retain.weight`, rises while there
+    is more."""
     step: NonNegative = 1.0
     """By how much the dual variable changes per optimizer step and nat."""
     warmup_epochs: NonNegative = 0.0
@@ -103,13 +130,15 @@ class SteeringSettings(Settings):
     """`rmu`: activations on the forget set are steered to one random direction."""
 
     layer: Annotated[int, Field(ge=0)] | None = None
-    """Decoder layer, from 0, whose output is steered; the forward pass ends there. Left out: 7, or half the depth where that is less."""
+    """Decoder layer, from 0, whose output is steered; the forward pass ends there. Left out: 7, or half the
+    depth where that is less."""
     coefficient: Positive = 2.0
     """Length of the vector that activations are steered to."""
 
 
 class PreferredSettings(Settings):
-    """The answers that `dpo`, `altpo` and `flat` teach in place of the forgotten ones, each example's in turn, one per epoch."""
+    """The answers that `dpo`, `altpo` and `flat` teach in place of the forgotten ones, each example's in
+    turn, one per epoch."""
 
     answers: str | None = None
     """`dpo`, `flat`: a text file, one "I don't know" answer per line; a built-in list when left out."""
@@ -120,7 +149,8 @@ class PreferredSettings(Settings):
     max_new_tokens: PositiveInt = 200
     """`altpo`: longest answer in tokens."""
     instruction: str | None = None
-    """`altpo`: what the original model is asked, with {prompt} and {response} in it; the forget prompt alone when left out."""
+    """`altpo`: what the original model is asked, with {prompt} and {response} in it; the forget prompt alone
+    when left out."""
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> Self:
@@ -155,6 +185,7 @@ class RetainSettings(Settings):
     """What holds the rest in place. `ga` ignores it: gradient ascent has no retain loss by definition."""
 
     loss: Literal["nll", "kl", "activations", "none"] = "nll"
-    """Negative log-likelihood, or KL(reference || policy) on the answer tokens; `rmu`: distance to the original's activations."""
+    """Negative log-likelihood, or KL(reference || policy) on the answer tokens; `rmu`: distance to the
+    original's activations."""
     weight: NonNegative = 1.0
     """Weight of the retain loss."""

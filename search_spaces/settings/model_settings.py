@@ -1,4 +1,5 @@
-"""The `model:` block: which model is unlearned, which retrained model stands beside it, and how missing ones are prepared."""
+"""The `model:` block: which model is unlearned, which retrained model stands beside it, and how missing ones
+are prepared."""
 
 from typing import Annotated, Literal, Self
 
@@ -57,11 +58,14 @@ class ModelSettings(Settings):
     """Give `target` (a folder or hub id), or `base` to have the target trained on the data first."""
 
     base: str | None = None
-    """`scratch`, or the folder or hub id of a pretrained model that `lethe prepare` fine-tunes on the data."""
+    """`scratch`, or the folder or hub id of a pretrained model that `lethe prepare` fine-tunes on the data.
+    """
     target: str | None = None
-    """The model to unlearn, which knows the forget set: a folder or hub id. Prepared from `base` when left out."""
+    """The model to unlearn, which knows the forget set: a folder or hub id. Prepared from `base` when left
+    out."""
     retrained: str | None = None
-    """The yardstick, which never saw the forget set: a folder or hub id. Prepared from `base` when left out; none without a base."""
+    """The yardstick, which never saw the forget set: a folder or hub id. Prepared from `base` when left out;
+    none without a base."""
     revision: str | None = None
     """Revision of hub models (branch, tag or commit)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -78,5 +82,7 @@ class ModelSettings(Settings):
     @model_validator(mode="after")
     def _has_a_target(self) -> Self:
         if self.base is None and self.target is None:
-            raise ValueError("give `target` (a model folder or hub id), or `base: scratch` to have one trained on the data")
+            raise ValueError(
+                "give `target` (a model folder or hub id), or `base: scratch` to have one trained on the data"
+            )
         return self

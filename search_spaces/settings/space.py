@@ -1,4 +1,5 @@
-"""The `space:` block: domains of dotted trial keys, the conditions between them, and how a sample becomes a trial."""
+"""The `space:` block: domains of dotted trial keys, the conditions between them, and how a sample becomes a
+trial."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,10 +19,12 @@ KEYS_ARE = "dotted fields of `trial`, such as forget.npo.beta"
 
 
 class Domain(Settings):
-    """The values of one searched key. In YAML: `{log_uniform: [1.0e-6, 1.0e-4], when: {forget.method: npo}}`."""
+    """The values of one searched key. In YAML:
+    `{log_uniform: [1.0e-6, 1.0e-4], when: {forget.method: npo}}`."""
 
     kind: Kind
-    """`choice` of listed values, `uniform` or `log_uniform` over reals, `int` or `log_int` over whole numbers; bounds are included."""
+    """`choice` of listed values, `uniform` or `log_uniform` over reals, `int` or `log_int` over whole
+    numbers; bounds are included."""
     choices: tuple[Scalar, ...] = ()
     """Values of a `choice`; empty otherwise."""
     low: int | float = 0
@@ -39,7 +42,10 @@ class Domain(Settings):
         words = (*KINDS, "when")
         unknown = [key for key in given if key not in words]
         if unknown:
-            raise ValueError(f"unknown kind of domain {shown(unknown[0])}; use {', '.join(words)}.{did_you_mean(unknown[0], words)}")
+            raise ValueError(
+                f"unknown kind of domain {shown(unknown[0])}; use"
+                f" {', '.join(words)}.{did_you_mean(unknown[0], words)}"
+            )
         kinds = [kind for kind in KINDS if kind in given]
         if len(kinds) != 1:
             raise ValueError(f"exactly one of {', '.join(KINDS)} is needed, there are {len(kinds)}")
@@ -76,7 +82,8 @@ class Domain(Settings):
         return self.low <= value <= self.high and not (self.is_int and value != int(value))
 
     def as_drawn(self, value: Scalar) -> Scalar:
-        """A value that the domain contains, in the type in which it would be drawn: `2` becomes `2.0` where reals are."""
+        """A value that the domain contains, in the type in which it would be drawn: `2` becomes `2.0` where
+        reals are."""
         if self.kind == "choice":
             return next(choice for choice in self.choices if same_value(choice, value))
         assert isinstance(value, int | float), value
@@ -86,7 +93,9 @@ class Domain(Settings):
         """For people: `one of "npo", "wga"` or `from 1 to 256, whole, on a log scale`."""
         if self.kind == "choice":
             return f"one of {', '.join(shown(choice) for choice in self.choices)}"
-        return f"from {self.low:g} to {self.high:g}{', whole' * self.is_int}{', on a log scale' * self.is_log}"
+        return (
+            f"from {self.low:g} to {self.high:g}{', whole' * self.is_int}{', on a log scale' * self.is_log}"
+        )
 
 
 def same_value(one: object, other: object) -> bool:
@@ -114,10 +123,16 @@ def _bounds(kind: Kind, given: Any) -> tuple[int | float, int | float]:
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
             raise ValueError(f"{kind} needs two finite numbers, and {shown(bound)} is none")
         if kind in ("int", "log_int") and bound != int(bound):
-            raise ValueError(f"{kind} needs whole bounds, and {shown(bound)} is not; use {kind.replace('int', 'uniform')} for reals")
+            raise ValueError(
+                f"{kind} needs whole bounds, and {shown(bound)} is not; use {kind.replace('int', 'uniform')}"
+                " for reals"
+            )
     low, high = (int(bound) if kind in ("int", "log_int") else float(bound) for bound in given)
     if low >= high:
-        raise ValueError(f"inverted or empty bounds: low ({low:g}) must be below high ({high:g}); a fixed value belongs under `trial:`")
+        raise ValueError(
+            f"inverted or empty bounds: low ({low:g}) must be below high ({high:g}); a fixed value belongs"
+            " under `trial:`"
+        )
     if kind.startswith("log_") and low <= 0:
         raise ValueError(f"{kind} needs bounds above 0, and low is {low:g}")
     return low, high
@@ -125,8 +140,14 @@ def _bounds(kind: Kind, given: Any) -> tuple[int | float, int | float]:
 
 def _conditions(given: Any) -> dict[str, tuple[Scalar, ...]]:
     if not isinstance(given, Mapping):
-        raise ValueError("`when` maps keys to the value, or list of values, that switch this one on, such as {forget.method: npo}")
-    conditions = {str(key): tuple(values) if isinstance(values, list | tuple) else (values,) for key, values in given.items()}
+        raise ValueError(
+            "`when` maps keys to the value, or list of values, that switch this one on, such as"
+            " {forget.method: npo}"
+        )
+    conditions = {
+        str(key): tuple(values) if isinstance(values, list | tuple) else (values,)
+        for key, values in given.items()
+    }
     for key, values in conditions.items():
         if not values or not all(isinstance(value, Scalar) for value in values):
             raise ValueError(f"`when` needs a plain value, or a list of them, for {key}")
@@ -164,21 +185,30 @@ def active(key: str, space: Mapping[str, Domain], params: Mapping[str, Any], tri
     Args:
         key: a key of the space.
         space: all domains.
-        params: values drawn for the active keys that `key` depends on; a key that is missing here counts with the trial's own value.
+        params: values drawn for the active keys that `key` depends on; a key that is missing here counts with
+            the trial's own value.
         trial: the defaults.
     """
-    given = {other: params[other] if other in params else trial_value(trial, other) for other in space[key].when}
-    return all(any(same_value(given[other], value) for value in allowed) for other, allowed in space[key].when.items())
+    given = {
+        other: params[other] if other in params else trial_value(trial, other) for other in space[key].when
+    }
+    return all(
+        any(same_value(given[other], value) for value in allowed)
+        for other, allowed in space[key].when.items()
+    )
 
 
 def dead_condition(key: str, space: Mapping[str, Domain], trial: TrialSettings) -> str | None:
-    """The first key in the conditions of `key` that can never have an allowed value, so that `key` is never searched; else None."""
+    """The first key in the conditions of `key` that can never have an allowed value, so that `key` is never
+    searched; else None."""
     for other, allowed in space[key].when.items():
         domain = space.get(other)
         possible = domain is not None and any(domain.contains(value) for value in allowed)
         # A key that is switched off, or not searched at all, keeps the trial's own value.
         own = domain is None or bool(domain.when)
-        if not possible and not (own and any(same_value(trial_value(trial, other), value) for value in allowed)):
+        if not possible and not (
+            own and any(same_value(trial_value(trial, other), value) for value in allowed)
+        ):
             return other
     return None
 
@@ -192,11 +222,16 @@ def ordered(space: Mapping[str, Domain]) -> list[str]:
     done: list[str] = []
     left = list(space)
     while left:
-        free = next((key for key in left if all(other in done or other not in space for other in space[key].when)), None)
+        free = next(
+            (key for key in left if all(other in done or other not in space for other in space[key].when)),
+            None,
+        )
         if free is None:
             circle = _circle(space, left)
             raise UserError(
-                f"these keys wait for one another: {', '.join(circle)}", key=f"space.{circle[0]}.when", remedy="remove one condition"
+                f"these keys wait for one another: {', '.join(circle)}",
+                key=f"space.{circle[0]}.when",
+                remedy="remove one condition",
             )
         done.append(free)
         left.remove(free)
@@ -211,7 +246,9 @@ def _circle(space: Mapping[str, Domain], waiting: list[str]) -> list[str]:
     return path[path.index(path[-1]) : -1]
 
 
-def sample(space: Mapping[str, Domain], trial: TrialSettings, suggest: Callable[[str, Domain], Any]) -> dict[str, Any]:
+def sample(
+    space: Mapping[str, Domain], trial: TrialSettings, suggest: Callable[[str, Domain], Any]
+) -> dict[str, Any]:
     """Draw one value for every active key.
 
     Args:

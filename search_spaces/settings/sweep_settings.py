@@ -38,7 +38,8 @@ class ObjectiveSettings(BoundSettings):
     transform: Literal["none", "log"] = "none"
     """Scale on which the search, early stopping and hypervolumes see it; `log` is the natural logarithm."""
     clip: tuple[float, float] | None = None
-    """Values outside these two are moved to the nearer one before the transform, so that no outlier rules the search."""
+    """Values outside these two are moved to the nearer one before the transform, so that no outlier rules the
+    search."""
 
     @model_validator(mode="after")
     def _fits_its_scale(self) -> Self:
@@ -48,7 +49,9 @@ class ObjectiveSettings(BoundSettings):
         if self.transform == "log" and (self.reference <= 0 or (low is not None and low <= 0)):
             raise ValueError("a log transform needs a reference point, and a clip, above 0")
         if self.transform == "log" and low is None:
-            raise ValueError("a log transform needs a clip above 0, such as [1.0e-4, 1.0]: the logarithm of 0 is no number")
+            raise ValueError(
+                "a log transform needs a clip above 0, such as [1.0e-4, 1.0]: the logarithm of 0 is no number"
+            )
         return self
 
 
@@ -66,11 +69,13 @@ class SearchSettings(Settings):
     enqueue: tuple[dict[str, Any], ...] = ()
     """Settings that are tried next, as space keys and values; what is left out is sampled."""
     warm_start: tuple[str, ...] = ()
-    """Earlier sweeps whose trials the sampler learns from: names in the same storage, sweep folders, or `mlflow:SWEEP`."""
+    """Earlier sweeps whose trials the sampler learns from: names in the same storage, sweep folders, or
+    `mlflow:SWEEP`."""
     select: Literal["best_rung", "last"] = "best_rung"
     """What the sampler is told of a trial, and what may join the front: every rung, or the last one only."""
     newest_trials: Annotated[int, Field(ge=20)] | None = None
-    """The sampler learns from so many newest trials and the front: bounds its time in very long sweeps. All when left out."""
+    """The sampler learns from so many newest trials and the front: bounds its time in very long sweeps. All
+    when left out."""
 
 
 class EarlyStoppingSettings(Settings):
@@ -91,7 +96,8 @@ class EarlyStoppingSettings(Settings):
 
 
 class BudgetSettings(Settings):
-    """When a sweep ends before its trials are used up. Running trials end at their next rung; `lethe extend` lifts a budget."""
+    """When a sweep ends before its trials are used up. Running trials end at their next rung; `lethe extend`
+    lifts a budget."""
 
     wall_time_s: Positive | None = None
     """Wall time of the sweep over all its starts, in seconds."""
@@ -123,11 +129,14 @@ class ResourceSettings(Settings):
     attempts: PositiveInt = 2
     """Times a trial is started when its workers die or hang, which it may have caused itself."""
     preemptions: Annotated[int, Field(ge=0)] = 20
-    """Times a trial is started again, beyond its attempts, because a node of its workers went away, as spot nodes do."""
+    """Times a trial is started again, beyond its attempts, because a node of its workers went away, as spot
+    nodes do."""
     quiet_timeout_s: Positive = 3600.0
-    """Seconds without a step, a rung or an end of a job before its workers count as hung and are killed; longer than any evaluation."""
+    """Seconds without a step, a rung or an end of a job before its workers count as hung and are killed;
+    longer than any evaluation."""
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
-    """Optimizer steps between checkpoints of a running trial, from which it goes on when its workers or the driver died; 0: none."""
+    """Optimizer steps between checkpoints of a running trial, from which it goes on when its workers or the
+    driver died; 0: none."""
 
     @field_validator("gpus_per_worker")
     @classmethod
@@ -141,7 +150,8 @@ class TrackingSettings(Settings):
     """What MLflow is told beside results. Changes no result, and may be changed when a sweep goes on."""
 
     system_metrics_s: NonNegative = 0.0
-    """Seconds between two measurements of each worker's CPU, memory and GPU, shown by MLflow as system metrics of the trial; 0: none."""
+    """Seconds between two measurements of each worker's CPU, memory and GPU, shown by MLflow as system
+    metrics of the trial; 0: none."""
 
     @field_validator("system_metrics_s")
     @classmethod
@@ -155,11 +165,14 @@ class BaselineSettings(Settings):
     """What stands beside the front, apart from the original and the retrained model."""
 
     instruction: str | None = (
-        "You have been asked to forget some of what you know. If the question is about any of it, answer as somebody who never knew."
+        "You have been asked to forget some of what you know. If the question is about any of it, answer as"
+        " somebody who never knew."
     )
-    """Unlearning by a prompt alone: the original model is also measured with this in front of every question; null: it is not."""
+    """Unlearning by a prompt alone: the original model is also measured with this in front of every question;
+    null: it is not."""
     retrained_twin: bool = False
-    """Also prepare and measure a second retrained model under another seed: the floor of every distance to the retrained model."""
+    """Also prepare and measure a second retrained model under another seed: the floor of every distance to
+    the retrained model."""
 
 
 class SweepSettings(Settings):
@@ -170,7 +183,8 @@ class SweepSettings(Settings):
     description: str = ""
     """A sentence for people."""
     redact: bool = False
-    """Keep the data's text, and what models answer to it, out of measurements, logs, MLflow and reports: hashes in its place."""
+    """Keep the data's text, and what models answer to it, out of measurements, logs, MLflow and reports:
+    hashes in its place."""
     model: ModelSettings
     data: DataSettings
     trial: TrialSettings = TrialSettings()
@@ -179,7 +193,8 @@ class SweepSettings(Settings):
     objectives: dict[str, ObjectiveSettings] = Field(default_factory=dict)
     """Metrics to optimise; the benchmark's two when left out."""
     constraints: dict[str, BoundSettings] = Field(default_factory=dict)
-    """Metrics and limits that a trial must keep to on the validation part to join the front; the sampler learns them."""
+    """Metrics and limits that a trial must keep to on the validation part to join the front; the sampler
+    learns them."""
     search: SearchSettings = SearchSettings()
     early_stopping: EarlyStoppingSettings | None = None
     """Stops bad trials at their rungs; nobody is stopped when left out."""
@@ -192,7 +207,10 @@ class SweepSettings(Settings):
     @model_validator(mode="after")
     def _candidates_are_text(self) -> Self:
         if self.evaluation.bands and self.redact:
-            raise ValueError("evaluation.bands keeps what the original model would say, and redact keeps text out: leave one of them out")
+            raise ValueError(
+                "evaluation.bands keeps what the original model would say, and redact keeps text out: leave"
+                " one of them out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -200,18 +218,27 @@ class SweepSettings(Settings):
         needing = ["gradient_norm"] if self.evaluation.gradient_norm else []
         needing += ["probes: [quantise]"] if "quantise" in self.evaluation.probes else []
         if needing and self.trial.engine.inference == "lockstep":
-            raise ValueError(f"evaluation.{needing[0]} needs a full copy of the model: set trial.engine.inference to gathered")
+            raise ValueError(
+                f"evaluation.{needing[0]} needs a full copy of the model: set trial.engine.inference to"
+                " gathered"
+            )
         return self
 
     @model_validator(mode="after")
     def _twins_are_trained_alike(self) -> Self:
         if self.baselines.retrained_twin and (self.model.base is None or self.model.retrained is not None):
-            raise ValueError("baselines.retrained_twin needs model.base, and no model.retrained: both are prepared alike, under two seeds")
+            raise ValueError(
+                "baselines.retrained_twin needs model.base, and no model.retrained: both are prepared alike,"
+                " under two seeds"
+            )
         return self
 
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", value):
-            raise ValueError("use letters, digits, '.', '_' and '-' (at most 80), starting with a letter or digit: it becomes a folder")
+            raise ValueError(
+                "use letters, digits, '.', '_' and '-' (at most 80), starting with a letter or digit: it"
+                " becomes a folder"
+            )
         return value

@@ -1,4 +1,5 @@
-"""The `trial:` block: everything that decides one unlearning trial. Space keys are dotted fields of this class."""
+"""The `trial:` block: everything that decides one unlearning trial. Space keys are dotted fields of this
+class."""
 
 import re
 from typing import Annotated, Any, Literal, Self
@@ -17,7 +18,8 @@ class OptimizerSettings(Settings):
     method: Literal["adamw", "second_order"] = "adamw"
     """AdamW, or a step that is divided by a diagonal curvature and clipped (Sophia, as SOUL uses it)."""
     rho: Positive = 0.04
-    """`second_order`: how much the curvature counts; smaller is closer to sign descent at the learning rate."""
+    """`second_order`: how much the curvature counts; smaller is closer to sign descent at the learning rate.
+    """
     learning_rate: Positive = 1e-5
     """Peak learning rate."""
     weight_decay: NonNegative = 0.01
@@ -46,18 +48,24 @@ class TokenBeliefSettings(Settings):
     top_k: PositiveInt = 20
     """Most tokens in the belief."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus: of those, the fewest most likely ones that have this mass at the belief's temperature; 1: all of them."""
+    """Nucleus: of those, the fewest most likely ones that have this mass at the belief's temperature; 1: all
+    of them."""
     temperature: Positive = 1.0
     """Temperature of the belief's softmax."""
     exclude_target: bool = False
     """Leave the target token out of the belief."""
     guard_target: bool | None = None
-    """Never let a belief reinforce the target token. Left out: on where temperature is not 1 or the target is excluded."""
+    """Never let a belief reinforce the target token. Left out: on where temperature is not 1 or the target is
+    excluded."""
 
     @property
     def guards(self) -> bool:
         """Whether the guard is on, after its default is resolved."""
-        return (self.temperature != 1.0 or self.exclude_target) if self.guard_target is None else self.guard_target
+        return (
+            (self.temperature != 1.0 or self.exclude_target)
+            if self.guard_target is None
+            else self.guard_target
+        )
 
 
 class SequenceBeliefSettings(Settings):
@@ -66,7 +74,8 @@ class SequenceBeliefSettings(Settings):
     weight: Share = 0.5
     """Share of the sampled responses in the forget loss (lambda_s)."""
     search: Literal["sample", "beam"] = "sample"
-    """Draw responses, or take the most likely ones that beam search finds; `temperature`, `top_k` and `top_p` are for drawing."""
+    """Draw responses, or take the most likely ones that beam search finds; `temperature`, `top_k` and `top_p`
+    are for drawing."""
     num_samples: PositiveInt = 3
     """Responses per forget prompt; as many beams."""
     temperature: Positive = 1.0
@@ -82,9 +91,11 @@ class SequenceBeliefSettings(Settings):
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters (LoRA): the weights stay as they are, and each linear layer learns a product of two thin matrices beside its own.
+    """Low-rank adapters (LoRA): the weights stay as they are, and each linear layer learns a product of two
+    thin matrices beside its own.
 
-    Merged into the weights wherever those are written. Another rank or other modules make a lane build its engine anew.
+    Merged into the weights wherever those are written. Another rank or other modules make a lane build its
+    engine anew.
     """
 
     rank: Annotated[int, Field(ge=0)] = 0
@@ -92,7 +103,8 @@ class LoraSettings(Settings):
     alpha: Positive = 32.0
     """The product is scaled by alpha / rank."""
     modules: list[str] = Field(default_factory=list)
-    """Names of the linear layers that get one (`q_proj`, `down_proj`, ...); all but the output head when left out."""
+    """Names of the linear layers that get one (`q_proj`, `down_proj`, ...); all but the output head when left
+    out."""
 
 
 class EngineSettings(Settings):
@@ -101,11 +113,14 @@ class EngineSettings(Settings):
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass."""
     inference: Literal["gathered", "lockstep"] = "gathered"
-    """Evaluation and sampling: on a full copy of the weights per worker, or on the sharded model in lock-step where that does not fit."""
+    """Evaluation and sampling: on a full copy of the weights per worker, or on the sharded model in lock-step
+    where that does not fit."""
     head_chunk_tokens: PositiveInt | None = None
-    """Answer tokens whose logits exist at a time in the fused head; left out: what 2 GiB hold on a GPU, 256 MiB on a CPU."""
+    """Answer tokens whose logits exist at a time in the fused head; left out: what 2 GiB hold on a GPU, 256
+    MiB on a CPU."""
     cuda_graphs: bool = True
-    """On a GPU, replay one captured graph per generated token where `inference` is `gathered` and the model allows it."""
+    """On a GPU, replay one captured graph per generated token where `inference` is `gathered` and the model
+    allows it."""
     evaluation_batch: PositiveInt = 32
     """Sequences per forward pass and worker in evaluation and sampling."""
 
@@ -130,10 +145,12 @@ class TrialSettings(Settings):
     sequence_belief: SequenceBeliefSettings = SequenceBeliefSettings()
     lora: LoraSettings = LoraSettings()
     trained: list[str] = Field(default_factory=list)
-    """Patterns (regular expressions for whole names) of the parameters that are trained; all when left out. Not with `lora`."""
+    """Patterns (regular expressions for whole names) of the parameters that are trained; all when left out.
+    Not with `lora`."""
     engine: EngineSettings = EngineSettings()
     deepspeed: dict[str, Any] = Field(default_factory=dict)
-    """Passed through to DeepSpeed's configuration; batch sizes, optimizer, precision and the ZeRO stage belong to Lethe."""
+    """Passed through to DeepSpeed's configuration; batch sizes, optimizer, precision and the ZeRO stage
+    belong to Lethe."""
 
     @property
     def token_beliefs(self) -> bool:
@@ -153,7 +170,9 @@ class TrialSettings(Settings):
             except re.error as error:
                 raise ValueError(f"trained: {pattern!r} is no regular expression: {error}") from error
         if self.trained and self.lora.rank:
-            raise ValueError("trained: adapters are all that lora trains; leave `trained` out, or set lora.rank to 0")
+            raise ValueError(
+                "trained: adapters are all that lora trains; leave `trained` out, or set lora.rank to 0"
+            )
         return self
 
     @model_validator(mode="after")
@@ -170,7 +189,9 @@ class TrialSettings(Settings):
         }
         taken = sorted(owned & self.deepspeed.keys())
         if taken:
-            raise ValueError(f"deepspeed: {', '.join(taken)} belong to Lethe: use trial.optimizer and model.dtype")
+            raise ValueError(
+                f"deepspeed: {', '.join(taken)} belong to Lethe: use trial.optimizer and model.dtype"
+            )
         if self.deepspeed.get("zero_optimization", {}).get("stage", 3) != 3:
             raise ValueError("deepspeed.zero_optimization.stage is 3, always")
         return self

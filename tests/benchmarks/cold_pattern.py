@@ -1,8 +1,9 @@
-"""The pattern that Ray's documentation recommends for tuning training: a Tune function that makes a TorchTrainer for every trial.
+"""The pattern that Ray's documentation recommends for tuning training: a Tune function that makes a
+TorchTrainer for every trial.
 
-Implemented as fairly as can be: the same trial core, the same DeepSpeed start without its operator builds, no more Ray Train files than it
-writes by itself, measurements of the original and the retrained model cached as in a sweep. What differs is that every trial starts its
-own worker group.
+Implemented as fairly as can be: the same trial core, the same DeepSpeed start without its operator builds, no
+more Ray Train files than it writes by itself, measurements of the original and the retrained model cached as
+in a sweep. What differs is that every trial starts its own worker group.
 """
 
 import json
@@ -55,7 +56,8 @@ def run_cold(jobs: Sequence[Mapping[str, Any]], workers: int, storage: Path) -> 
     """Run jobs one after another.
 
     Returns:
-        `wall_s` from the first trial's start to the last one's end, and `trials`: seconds by phase and metrics of each.
+        `wall_s` from the first trial's start to the last one's end, and `trials`: seconds by phase and
+        metrics of each.
     """
     storage.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()

@@ -48,7 +48,9 @@ def head_step(name: str) -> Any:
         lengths_S=torch.full((ROWS // 32,), 32),
     )
     belief = TokenBeliefSettings(weight=0.2, top_k=20, guard_target=False) if with_belief else None
-    plan = HeadPlan(targets_N=targets, terms=(term,), forget=ForgetSettings(method="graddiff"), token_belief=belief)
+    plan = HeadPlan(
+        targets_N=targets, terms=(term,), forget=ForgetSettings(method="graddiff"), token_belief=belief
+    )
 
     def step() -> float:
         module.zero_grad(set_to_none=True)
@@ -67,8 +69,11 @@ def status_bytes(name: str) -> int:
 
 
 def peak_of(name: str) -> int:
-    """Bytes at the peak of one step beyond what is there before it and the weight's gradient, in a process of its own."""
-    told = subprocess.run([sys.executable, __file__, "--peak", name], capture_output=True, text=True, check=True)
+    """Bytes at the peak of one step beyond what is there before it and the weight's gradient, in a process of
+    its own."""
+    told = subprocess.run(
+        [sys.executable, __file__, "--peak", name], capture_output=True, text=True, check=True
+    )
     return int(told.stdout)
 
 
@@ -92,15 +97,29 @@ def heads(rounds: int) -> dict[str, Any]:
             step()
             times[name].append(time.perf_counter() - began)
     del steps
-    return {"times": times, "losses": losses, "peaks": {name: [peak_of(name) for _ in range(3)] for name in HEADS}}
+    return {
+        "times": times,
+        "losses": losses,
+        "peaks": {name: [peak_of(name) for _ in range(3)] for name in HEADS},
+    }
 
 
 def ranks(workers: int, out: Path, round_: int) -> dict[str, Any]:
     """One launch of cpu_ranks.py."""
     result = out / f"ranks{workers}-{round_}.json"
     script = Path(__file__).with_name("cpu_ranks.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers), str(script)]
-    subprocess.run([*command, str(out), str(result)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(workers),
+        str(script),
+    ]
+    subprocess.run(
+        [*command, str(out), str(result)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     return json.loads(result.read_text())
 
 
@@ -119,29 +138,50 @@ def tell(found: dict[str, Any]) -> None:
     times, peaks = found["heads"]["times"], found["heads"]["peaks"]
     print(f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}")
     print(
-        f"\n| head: {ROWS} rows, V = {VOCABULARY}, H = {HIDDEN}, float32 | s | peak beyond inputs and weight gradient, MiB |\n|---|---|---|"
+        f"\n| head: {ROWS} rows, V = {VOCABULARY}, H = {HIDDEN}, float32 | s | peak beyond inputs and weight"
+        " gradient, MiB |\n|---|---|---|"
     )
     for name, values in times.items():
         print(f"| {name} | {spread(values)} | {spread([peak / 2**20 for peak in peaks[name]], 0)} |")
-    print(f"\nfused BS-T / dense BS-T: time {ratios(times['fused BS-T'], times['dense BS-T'])}, peak", end=" ")
+    print(
+        f"\nfused BS-T / dense BS-T: time {ratios(times['fused BS-T'], times['dense BS-T'])}, peak", end=" "
+    )
     print(f"{statistics.median(peaks['fused BS-T']) / statistics.median(peaks['dense BS-T']):.3f}")
-    print(f"fused BS-T / fused cross-entropy: time {ratios(times['fused BS-T'], times['fused cross-entropy'])}")
-    one, two = ([value for launch in found[f"ranks{workers}"] for value in launch["evaluation"]] for workers in (1, 2))
-    print(f"\nevaluation of both parts, s: 1 rank {spread(one)}, 2 ranks {spread(two)}, speed-up {ratios(one, two)}")
-    rates = {name: [v for launch in found["ranks2"] for v in launch["sampling"][name]] for name in ("gathered", "lockstep", "unsharded")}
+    print(
+        f"fused BS-T / fused cross-entropy: time {ratios(times['fused BS-T'], times['fused cross-entropy'])}"
+    )
+    one, two = (
+        [value for launch in found[f"ranks{workers}"] for value in launch["evaluation"]] for workers in (1, 2)
+    )
+    print(
+        f"\nevaluation of both parts, s: 1 rank {spread(one)}, 2 ranks {spread(two)}, speed-up"
+        f" {ratios(one, two)}"
+    )
+    rates = {
+        name: [v for launch in found["ranks2"] for v in launch["sampling"][name]]
+        for name in ("gathered", "lockstep", "unsharded")
+    }
     print("\n| sampling, 2 processes | tokens/s | of unsharded |\n|---|---|---|")
     for name, values in rates.items():
         print(f"| {name} | {spread(values, 0)} | {ratios(values, rates['unsharded'])} |")
-    alone, shared = ([v for launch in found["ranks1"] for v in launch["enumeration"][name]] for name in ("alone", "shared"))
+    alone, shared = (
+        [v for launch in found["ranks1"] for v in launch["enumeration"][name]] for name in ("alone", "shared")
+    )
     worst = max(launch["enumeration"]["worst_difference_nats"] for launch in found["ranks1"])
     count = found["ranks1"][0]["enumeration"]["responses"]
-    print(f"\nenumeration of {count} responses, s: each alone {spread(alone)}, prompt's cache shared {spread(shared)},", end=" ")
+    print(
+        f"\nenumeration of {count} responses, s: each alone {spread(alone)}, prompt's cache shared"
+        f" {spread(shared)},",
+        end=" ",
+    )
     print(f"speed-up {ratios(alone, shared)}; largest difference {worst:.1e} nats")
 
 
 def main() -> None:
     """Run everything in turn."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peak", help=argparse.SUPPRESS)
@@ -150,7 +190,10 @@ def main() -> None:
     if given.peak:
         print(peak_here(given.peak))
         return
-    subprocess.run([sys.executable, "-m", "orchestrator.cli", "prepare", "quickstart", "--storage", str(given.out)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", "prepare", "quickstart", "--storage", str(given.out)],
+        check=True,
+    )
     found: dict[str, Any] = {"ranks1": [], "ranks2": []}
     for round_ in range(2):
         for workers in (1, 2):

@@ -1,4 +1,5 @@
-"""One rank of cpu_bench.py, under torchrun: sampling by ZeRO-3 workers against unsharded models, evaluation, enumeration.
+"""One rank of cpu_bench.py, under torchrun: sampling by ZeRO-3 workers against unsharded models, evaluation,
+enumeration.
 
     torchrun --nproc-per-node 2 tests/benchmarks/cpu_ranks.py FOLDER OUT.json
 
@@ -69,19 +70,24 @@ def main() -> None:
     trial = TrialSettings(engine=sweep.trial.engine)
     engine.reset(trial)
     found: dict[str, Any] = {}
-    times, _ = in_turn({"evaluation": lambda: measure(engine, data, trial, ("validation", "test"), sweep.evaluation).metrics})
+    times, _ = in_turn(
+        {"evaluation": lambda: measure(engine, data, trial, ("validation", "test"), sweep.evaluation).metrics}
+    )
     found["evaluation"] = times["evaluation"]
     if engine.world_size == 2:
         found["sampling"] = sampling(engine, data, load_causal_lm(original, sweep.model).eval(), trial.engine)
     else:
-        found["enumeration"] = enumeration(load_causal_lm(original, sweep.model).eval(), engine.tokenizer, data, trial.engine)
+        found["enumeration"] = enumeration(
+            load_causal_lm(original, sweep.model).eval(), engine.tokenizer, data, trial.engine
+        )
     if engine.rank == 0:
         output.write_text(json.dumps(found))
     leave()
 
 
 def sampling(engine: Any, data: Any, whole: Any, settings: EngineSettings) -> dict[str, Any]:
-    """Tokens per second of the whole world: ZeRO-3 gathered, in lock-step, and as many processes with a whole model each."""
+    """Tokens per second of the whole world: ZeRO-3 gathered, in lock-step, and as many processes with a whole
+    model each."""
     forget = data.forget
     mine = forget[engine.rank :: engine.world_size]
     at_most = math.ceil(len(forget) / engine.world_size)
@@ -96,14 +102,17 @@ def sampling(engine: Any, data: Any, whole: Any, settings: EngineSettings) -> di
             responses = sample_responses(model, mine, SAMPLES, "0/0", at_most=at_most)
         return sum(len(ids) for group in responses for ids in group)
 
-    times, tokens = in_turn({"gathered": lambda: zero3(settings), "lockstep": lambda: zero3(locked), "unsharded": unsharded})
+    times, tokens = in_turn(
+        {"gathered": lambda: zero3(settings), "lockstep": lambda: zero3(locked), "unsharded": unsharded}
+    )
     counts = {**tokens, "unsharded": int(engine.sum([tokens["unsharded"]])[0])}
     assert len(set(counts.values())) == 1, f"the same draws: {counts}"
     return {name: [counts[name] / seconds for seconds in values] for name, values in times.items()}
 
 
 def enumeration(whole: Any, tokenizer: Any, data: Any, settings: EngineSettings) -> dict[str, Any]:
-    """Every response of the validation questions: with the prompt's cache shared, and each response by itself."""
+    """Every response of the validation questions: with the prompt's cache shared, and each response by
+    itself."""
     questions = data.benchmark.parts["validation"].questions
     with inference(SingleProcessModel(whole, tokenizer), settings) as model:  # type: ignore[arg-type]
         alone = []
@@ -111,12 +120,19 @@ def enumeration(whole: Any, tokenizer: Any, data: Any, settings: EngineSettings)
             for response in (text for row in question.responses for text in row):
                 ids, length = encode(tokenizer, question.prompt, response)
                 alone.append(Encoded(question.id, ids, length))
-        times, results = in_turn({"shared": lambda: score_questions(model, questions), "alone": lambda: score_responses(model, alone)})
+        times, results = in_turn(
+            {
+                "shared": lambda: score_questions(model, questions),
+                "alone": lambda: score_responses(model, alone),
+            }
+        )
         shared = {item["id"]: item["logp_nats"] for item in results["shared"]}
         by_hand: dict[str, list[float]] = {}
         for place, item in enumerate(alone):
             by_hand.setdefault(item.id, []).append(-results["alone"][place].nll_nats * len(item.answer))
-        worst = max(abs(a - b) for name, values in by_hand.items() for a, b in zip(shared[name], values, strict=True))
+        worst = max(
+            abs(a - b) for name, values in by_hand.items() for a, b in zip(shared[name], values, strict=True)
+        )
     return {**times, "worst_difference_nats": worst, "responses": len(alone)}
 
 

@@ -1,11 +1,13 @@
-"""What one trial costs on GPUs: the heads alone, training steps, memory against `lethe plan`, sampling and evaluation. No Ray, no download.
+"""What one trial costs on GPUs: the heads alone, training steps, memory against `lethe plan`, sampling and
+evaluation. No Ray, no download.
 
     torchrun --standalone --nproc-per-node 1 tests/benchmarks/gpu.py heads --out results
     torchrun --standalone --nproc-per-node 1 tests/benchmarks/gpu.py 1b --out results      # trained whole
     torchrun --standalone --nproc-per-node 1 tests/benchmarks/gpu.py 8b --out results      # with LoRA
 
-Weights are random and text is made up: neither decides speed. Each measurement prints as soon as it is there, and
-RESULTS/WHAT.json holds all so far: one that fails says so and does not take the others along. `tiny` tries everything on a CPU.
+Weights are random and text is made up: neither decides speed. Each measurement prints as soon as it is there,
+and RESULTS/WHAT.json holds all so far: one that fails says so and does not take the others along. `tiny`
+tries everything on a CPU.
 """
 
 import argparse
@@ -53,10 +55,17 @@ BATCH = 32
 
 def main() -> None:
     """Measure one thing and write what came out."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("heads", *gpu_shapes.SHAPES))
     parser.add_argument("--out", type=Path, default=Path("gpu_results"))
-    parser.add_argument("--models", type=Path, default=Path("/dev/shm/lethe-gpu-bench"), help="where model folders are written")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=Path("/dev/shm/lethe-gpu-bench"),
+        help="where model folders are written",
+    )
     parser.add_argument("--rows", type=int, nargs="*", default=[1024, 4096], help="answer tokens for `heads`")
     parser.add_argument("--vocabulary", type=int, default=128_256, help="for `heads`")
     parser.add_argument("--rounds", type=int, default=5, help="times that each is measured, in turn")
@@ -105,9 +114,15 @@ def machine() -> dict[str, Any]:
     import transformers
 
     return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores",
+        "device": (
+            torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+        ),
         "ranks": dist.get_world_size(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__, "deepspeed": deepspeed.__version__},
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "deepspeed": deepspeed.__version__,
+        },
     }
 
 
@@ -117,8 +132,11 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def in_turn(works: dict[str, Callable[[], Any]], rounds: int, before: Callable[[], Any] = lambda: None) -> dict[str, dict[str, float]]:
-    """Median and spread of the milliseconds that each work takes, A B A B, after two that do not count; and peak memory above the start."""
+def in_turn(
+    works: dict[str, Callable[[], Any]], rounds: int, before: Callable[[], Any] = lambda: None
+) -> dict[str, dict[str, float]]:
+    """Median and spread of the milliseconds that each work takes, A B A B, after two that do not count; and
+    peak memory above the start."""
     times: dict[str, list[float]] = {name: [] for name in works}
     peaks: dict[str, float] = {}
     for number in range(rounds + 2):
@@ -153,12 +171,15 @@ def memory(reset: bool = False) -> int:
 
 
 def heads(loss: str, rows: int, given: argparse.Namespace) -> dict[str, Any]:
-    """Forward and backward of the output head alone, half of the rows to forget and half to retain; peak memory includes gradients."""
+    """Forward and backward of the output head alone, half of the rows to forget and half to retain; peak
+    memory includes gradients."""
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     torch.manual_seed(0)
     hidden = 2048 if cuda else 64
-    weight = torch.nn.Parameter(torch.randn(given.vocabulary, hidden, dtype=torch.bfloat16, device=device) * 0.02)
+    weight = torch.nn.Parameter(
+        torch.randn(given.vocabulary, hidden, dtype=torch.bfloat16, device=device) * 0.02
+    )
     hidden_NH = torch.randn(rows, hidden, dtype=torch.bfloat16, device=device).requires_grad_()
     head = LossHead(weight)
     targets = torch.randint(given.vocabulary, (rows,), device=device)
@@ -180,12 +201,20 @@ def heads(loss: str, rows: int, given: argparse.Namespace) -> dict[str, Any]:
     for name, run in works.items():
         run()
         gradients[name] = hidden_NH.grad.float()
-    apart = {name: float((one - gradients["dense"]).norm() / gradients["dense"].norm()) for name, one in gradients.items()}
+    apart = {
+        name: float((one - gradients["dense"]).norm() / gradients["dense"].norm())
+        for name, one in gradients.items()
+    }
     del gradients
     found: dict[str, Any] = in_turn(works, given.rounds)
-    if cuda and loss == "cross-entropy":  # inductor of torch 2.11 cannot compile the cumulated sum of the belief's ties
+    if (
+        cuda and loss == "cross-entropy"
+    ):  # inductor of torch 2.11 cannot compile the cumulated sum of the belief's ties
         with gpu_heads.compiled():
-            found |= in_turn({f"compiled, chunk {chunk}": work("fused", chunk) for chunk in CHUNKS if chunk <= rows}, given.rounds)
+            found |= in_turn(
+                {f"compiled, chunk {chunk}": work("fused", chunk) for chunk in CHUNKS if chunk <= rows},
+                given.rounds,
+            )
     return found | {"gradients apart from dense": apart}
 
 
@@ -198,12 +227,15 @@ def head_plan(targets: torch.Tensor, loss: str, chunk: int) -> HeadPlan:
         count = part.stop - part.start
         sequence = torch.arange(count) // 64
         terms.append(HeadTerm(part, kind, 1 / count, sequence, torch.bincount(sequence)))
-    plan = HeadPlan(targets, tuple(terms), trial.forget, trial.token_belief if trial.token_beliefs else None, chunk)
+    plan = HeadPlan(
+        targets, tuple(terms), trial.forget, trial.token_belief if trial.token_beliefs else None, chunk
+    )
     return plan.to(targets.device)
 
 
 def whole_model(given: argparse.Namespace, results: Results) -> None:
-    """Everything with one model: sampling and evaluation first, so that the full copy they need is there when steps are measured."""
+    """Everything with one model: sampling and evaluation first, so that the full copy they need is there when
+    steps are measured."""
     shape = gpu_shapes.SHAPES[given.what]
     folder = given.models / given.what
     if dist.get_rank() == 0 and not (folder / "config.json").is_file():
@@ -219,7 +251,9 @@ def whole_model(given: argparse.Namespace, results: Results) -> None:
     runner = JobRunner()
     engine = runner.engine(str(folder), model, trial)
     results.add("engine built", {"seconds": round(time.perf_counter() - begun, 1), "memory_mib": used_mib()})
-    results.measure("reset of a warm engine", lambda: in_turn({"reset": lambda: engine.reset(trial)}, given.rounds))
+    results.measure(
+        "reset of a warm engine", lambda: in_turn({"reset": lambda: engine.reset(trial)}, given.rounds)
+    )
     results.measure("full copy", lambda: in_turn({"filled": engine.plain_model}, given.rounds))
     results.measure("memory", lambda: plan_and_measured(engine, shape, model, lora))
     for loss in LOSSES:
@@ -251,7 +285,8 @@ def without_graphs() -> Iterator[None]:
 
 
 def sampling(engine: Engine, trial: TrialSettings) -> dict[str, Any]:
-    """New tokens per second and rank: ours, seeded by prompt and sample, beside transformers' `generate` with the same batch."""
+    """New tokens per second and rank: ours, seeded by prompt and sample, beside transformers' `generate` with
+    the same batch."""
     cuda = torch.cuda.is_available()
     count, new = (128, 64) if cuda else (8, 4)
     prompts = gpu_shapes.encoded(count, gpu_shapes.SHAPES["1b" if cuda else "tiny"], "sampled")
@@ -268,7 +303,13 @@ def sampling(engine: Engine, trial: TrialSettings) -> dict[str, Any]:
 
         def theirs() -> None:
             output = plain.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, min_new_tokens=new, max_new_tokens=new, pad_token_id=0
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=True,
+                top_k=0,
+                min_new_tokens=new,
+                max_new_tokens=new,
+                pad_token_id=0,
             )
             tokens["generate"] = output[:, ids.shape[1] :].flatten().tolist()
 
@@ -288,7 +329,8 @@ def sampling(engine: Engine, trial: TrialSettings) -> dict[str, Any]:
 
 
 def evaluation(engine: Engine, trial: TrialSettings) -> dict[str, Any]:
-    """400 items as in TOFU's forget set: truth ratio of a paraphrase and five wrong answers, extraction, ROUGE of 200 greedy tokens."""
+    """400 items as in TOFU's forget set: truth ratio of a paraphrase and five wrong answers, extraction,
+    ROUGE of 200 greedy tokens."""
     cuda = torch.cuda.is_available()
     part = EvaluationPart(sets={"forget": gpu_shapes.examples(400 if cuda else 4)})
     found: dict[str, Any] = {}
@@ -297,19 +339,29 @@ def evaluation(engine: Engine, trial: TrialSettings) -> dict[str, Any]:
         with inference(engine, trial.engine.model_copy(update={"evaluation_batch": batch})) as model:
             evaluate(model, part, max_new_tokens=new if cuda else 2)
         synchronize()
-        found[f"batch {batch}, {new} greedy tokens an item"] = {"seconds": round(time.perf_counter() - begun, 2)}
+        found[f"batch {batch}, {new} greedy tokens an item"] = {
+            "seconds": round(time.perf_counter() - begun, 2)
+        }
     return found
 
 
-def steps(engine: Engine, shape: gpu_shapes.ModelShape, lora: dict[str, int], loss: str, rounds: int) -> dict[str, Any]:
-    """One optimizer step on 32 forget and 32 retain sequences of 48 + 80 tokens, in two micro-batches a rank."""
+def steps(
+    engine: Engine, shape: gpu_shapes.ModelShape, lora: dict[str, int], loss: str, rounds: int
+) -> dict[str, Any]:
+    """One optimizer step on 32 forget and 32 retain sequences of 48 + 80 tokens, in two micro-batches a
+    rank."""
     forget, retain = (gpu_shapes.encoded(BATCH, shape, name) for name in ("forget", "retain"))
     module = engine._deepspeed.module.head  # a rival takes the place of our own
     engine.reset(settings(loss, lora))
 
     def work(name: str, chunk: int) -> None:
         with nullcontext() if name == "fused" else gpu_heads.in_place_of_ours(module, HEADS[name]):
-            train_step(engine, PackedBatches(settings(loss, lora, head_chunk_tokens=chunk), forget, retain, {}), 0, 1e-6)
+            train_step(
+                engine,
+                PackedBatches(settings(loss, lora, head_chunk_tokens=chunk), forget, retain, {}),
+                0,
+                1e-6,
+            )
 
     works = {f"fused, chunk {chunk}": partial(work, "fused", chunk) for chunk in CHUNKS}
     works["dense"] = partial(work, "dense", 256)
@@ -319,17 +371,24 @@ def steps(engine: Engine, shape: gpu_shapes.ModelShape, lora: dict[str, int], lo
 
 
 def used_mib() -> dict[str, float]:
-    """Memory of the device: in tensors, held by PyTorch's allocator, and outside of it (context, NCCL, libraries)."""
+    """Memory of the device: in tensors, held by PyTorch's allocator, and outside of it (context, NCCL,
+    libraries)."""
     if not torch.cuda.is_available():
         return {}
     free, total = torch.cuda.mem_get_info()
     reserved = torch.cuda.memory_reserved()
     allocated = torch.cuda.memory_allocated()
-    return {name: round(value / MIB) for name, value in (("tensors", allocated), ("held", reserved), ("outside", total - free - reserved))}
+    return {
+        name: round(value / MIB)
+        for name, value in (("tensors", allocated), ("held", reserved), ("outside", total - free - reserved))
+    }
 
 
-def plan_and_measured(engine: Engine, shape: gpu_shapes.ModelShape, model: ModelSettings, lora: dict[str, int]) -> dict[str, Any]:
-    """Peak memory of BS-T steps with and without recomputed activations, beside what `lethe plan` predicts for the same trial."""
+def plan_and_measured(
+    engine: Engine, shape: gpu_shapes.ModelShape, model: ModelSettings, lora: dict[str, int]
+) -> dict[str, Any]:
+    """Peak memory of BS-T steps with and without recomputed activations, beside what `lethe plan` predicts
+    for the same trial."""
     forget, retain = (gpu_shapes.encoded(BATCH, shape, name) for name in ("forget", "retain"))
     lengths = Lengths(sequence=gpu_shapes.PROMPT + gpu_shapes.ANSWER, prompt=gpu_shapes.PROMPT)
     found = {}
@@ -349,9 +408,13 @@ def plan_and_measured(engine: Engine, shape: gpu_shapes.ModelShape, model: Model
         found["recomputed" if recomputed else "kept"] = {
             "seconds_of_two_steps": round(time.perf_counter() - begun, 2),
             "peak_of_tensors_mib": round(memory() / MIB),
-            "predicted_without_framework_mib": round((sum(predicted.phases[worst].values()) - GPU_FRAMEWORK) / MIB),
+            "predicted_without_framework_mib": round(
+                (sum(predicted.phases[worst].values()) - GPU_FRAMEWORK) / MIB
+            ),
             "predicted_phase": worst,
-            "predicted_parts_mib": {name: round(size / MIB) for name, size in predicted.phases[worst].items()},
+            "predicted_parts_mib": {
+                name: round(size / MIB) for name, size in predicted.phases[worst].items()
+            },
             "device": used_mib(),
         }
     return found

@@ -1,4 +1,5 @@
-"""The rivals of the fused head that gpu.py measures: whole logits with autograd, Liger's kernel, and our residuals compiled."""
+"""The rivals of the fused head that gpu.py measures: whole logits with autograd, Liger's kernel, and our
+residuals compiled."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ Head = Callable[[LossHead, Tensor, HeadPlan], HeadOutput]
 
 
 def dense(head: LossHead, hidden_NH: Tensor, plan: HeadPlan) -> HeadOutput:
-    """Logits of all rows at once in float32, and autograd: the usual way. Knows `graddiff` with `nll`, plain and with token beliefs."""
+    """Logits of all rows at once in float32, and autograd: the usual way. Knows `graddiff` with `nll`, plain
+    and with token beliefs."""
     logits_NV = linear(hidden_NH, head.weight, head.bias).float()
     losses = [_term_loss(logits_NV[term.rows], plan.targets_N[term.rows], plan, term) for term in plan.terms]
     return _output(losses, plan)
@@ -51,7 +53,9 @@ def liger(head: LossHead, hidden_NH: Tensor, plan: HeadPlan) -> HeadOutput:
 
 
 def _output(losses: list[Tensor], plan: HeadPlan) -> HeadOutput:
-    total = torch.stack([term.coefficient * loss for term, loss in zip(plan.terms, losses, strict=True)]).sum()
+    total = torch.stack(
+        [term.coefficient * loss for term, loss in zip(plan.terms, losses, strict=True)]
+    ).sum()
     nothing = total.new_zeros(0, dtype=torch.float64)
     stats = tuple(TermStats(0.0, 0.0, len(term.sequence_N), 0, nothing) for term in plan.terms)
     return HeadOutput(total, stats)

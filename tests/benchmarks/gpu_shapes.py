@@ -1,4 +1,5 @@
-"""What gpu.py measures on: Llamas of published shapes with random weights, a tokenizer, and made-up questions and answers."""
+"""What gpu.py measures on: Llamas of published shapes with random weights, a tokenizer, and made-up questions
+and answers."""
 
 import random
 from pathlib import Path
@@ -15,7 +16,8 @@ TINY = ModelShape("tiny", 64, 256, 2, 4, 2, 16, 4096, tied=True)
 """For a try on a CPU."""
 SHAPES = {"tiny": TINY, "1b": KNOWN["llama-3.2-1b"], "8b": KNOWN["llama-3.1-8b"]}
 PROMPT, ANSWER = 48, 80
-"""Tokens of each prompt and of each answer in training: TOFU's longest with Llama's tokenizer and chat template, roughly."""
+"""Tokens of each prompt and of each answer in training: TOFU's longest with Llama's tokenizer and chat
+template, roughly."""
 WORDS = 3000
 QUESTION_WORDS, ANSWER_WORDS = 14, 45
 

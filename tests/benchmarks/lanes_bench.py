@@ -2,9 +2,10 @@
 
     python tests/benchmarks/lanes_bench.py --out /tmp/lanes --trials 6 --rounds 2
 
-The quickstart's own enqueued trials, two ZeRO-3 workers each, models prepared beforehand. In turn, A B A B: (A) `lethe run` of a sweep of
-those trials, Tune, Optuna, MLflow and report included; (B) `tests/benchmarks/cold_pattern.py`. Time outside of steps, beliefs and
-evaluation is what is compared. Writes result.json.
+The quickstart's own enqueued trials, two ZeRO-3 workers each, models prepared beforehand. In turn, A B A B:
+(A) `lethe run` of a sweep of those trials, Tune, Optuna, MLflow and report included; (B)
+`tests/benchmarks/cold_pattern.py`. Time outside of steps, beliefs and evaluation is what is compared. Writes
+result.json.
 """
 
 import argparse
@@ -37,13 +38,17 @@ INNER = ("beliefs", "steps", "evaluation")
 def lethe(*arguments: str) -> float:
     """Run a command. Returns: its wall time in seconds."""
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "orchestrator.cli", *arguments], stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", *arguments], stdout=subprocess.DEVNULL, check=True
+    )
     return time.perf_counter() - began
 
 
 def warm(out: Path, name: str, trials: int) -> dict[str, Any]:
     """A sweep of the first so many enqueued trials."""
-    wall_s = lethe("run", "quickstart", "--name", name, "--storage", str(out), "--set", f"search.trials={trials}")
+    wall_s = lethe(
+        "run", "quickstart", "--name", name, "--storage", str(out), "--set", f"search.trials={trials}"
+    )
     folder, sweep = open_sweep(out, name)
     study = Study.read(folder.journal, sweep)
     records = sorted(study.records(), key=lambda record: record.started_at or 0)
@@ -93,7 +98,9 @@ def spread(values: list[float], digits: int = 2) -> str:
 
 def main() -> None:
     """Run in turn, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
@@ -104,7 +111,11 @@ def main() -> None:
         for kind, run in (("warm", warm), ("cold", cold)):
             rounds[kind].append(run(given.out, f"{kind}{number}", given.trials))
             last = rounds[kind][-1]
-            print(f"{kind} {number}: {last['wall_s']:.1f} s for {given.trials} trials, {outside(last):.2f} s outside of each", flush=True)
+            print(
+                f"{kind} {number}: {last['wall_s']:.1f} s for {given.trials} trials, {outside(last):.2f} s"
+                " outside of each",
+                flush=True,
+            )
         same(rounds["warm"][-1], rounds["cold"][-1])
     tell(rounds, given.trials)
     (given.out / "result.json").write_text(json.dumps(rounds, indent=1))
@@ -114,26 +125,41 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> None:
     """A warm trial equals a cold one: then the two are comparable."""
     for warm_metrics, cold_metrics in zip(one["metrics"], other["metrics"], strict=True):
         common = [name for name in cold_metrics if name.startswith("validation/")]
-        assert common and all(warm_metrics[name] == cold_metrics[name] for name in common), "the two do not run the same trials"
+        assert common and all(warm_metrics[name] == cold_metrics[name] for name in common), (
+            "the two do not run the same trials"
+        )
 
 
 def tell(rounds: dict[str, list[dict[str, Any]]], trials: int) -> None:
     """Print the comparison, and the breakdown of warm trials."""
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, Ray {ray.__version__}"
+    machine = (
+        f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, Ray"
+        f" {ray.__version__}"
+    )
     print(f"\n{trials} quickstart trials on {machine}")
     print("| | seconds per trial outside of steps, beliefs and evaluation | trials per hour |\n|---|---|---|")
     for kind, runs in rounds.items():
         rates = [3600 * trials / run["wall_s"] for run in runs]
         print(f"| {kind} | {spread([outside(run) for run in runs])} | {spread(rates, 0)} |")
     ratios = [outside(b) / outside(a) for a, b in zip(rounds["warm"], rounds["cold"], strict=True)]
-    # What the start of a sweep costs is shared by all of its trials; the first trial of a lane warms up. After it there is this.
-    later = [(d, s, g) for run in rounds["warm"] for d, s, g in zip(run["durations"][1:], run["seconds"][1:], run["gaps"], strict=True)]
+    # What the start of a sweep costs is shared by all of its trials; the first trial of a lane warms up.
+    # After it there is this.
+    later = [
+        (d, s, g)
+        for run in rounds["warm"]
+        for d, s, g in zip(run["durations"][1:], run["seconds"][1:], run["gaps"], strict=True)
+    ]
     overhead = [duration + gap - sum(seconds[phase] for phase in INNER) for duration, seconds, gap in later]
     steady = statistics.median(map(outside, rounds["cold"])) / statistics.median(overhead)
-    print(f"\ncold / warm, the start of the sweep shared by {trials} trials: {spread(ratios, 1)}; between trials: {steady:.0f}")
+    print(
+        f"\ncold / warm, the start of the sweep shared by {trials} trials: {spread(ratios, 1)}; between"
+        f" trials: {steady:.0f}"
+    )
     print("\n| a warm trial after the first | ms, median (least to most) |\n|---|---|")
     rows = {phase: [seconds[phase] for _, seconds, _ in later] for phase in later[0][1]}
-    rows["between the lane and the study"] = [duration - sum(seconds.values()) for duration, seconds, _ in later]
+    rows["between the lane and the study"] = [
+        duration - sum(seconds.values()) for duration, seconds, _ in later
+    ]
     rows["until the next trial is handed out"] = [gap for *_, gap in later]
     rows["the whole trial"] = [duration + gap for duration, _, gap in later]
     rows["of it outside of beliefs, steps and evaluation"] = overhead

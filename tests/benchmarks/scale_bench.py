@@ -2,7 +2,8 @@
 
     python tests/benchmarks/scale_bench.py --out /tmp/scale_bench
 
-Times are real ones, without those for making up results. The sampler's part is told apart, because it is not ours.
+Times are real ones, without those for making up results. The sampler's part is told apart, because it is not
+ours.
 """
 
 import argparse
@@ -31,7 +32,9 @@ def load(overrides, trials):
     from search_spaces.loading.loader import load_sweep
 
     return load_sweep(
-        Path("quickstart"), ["search.enqueue=[]", f"trial.rungs={RUNGS}", f"search.trials={trials}", *overrides], name="scale"
+        Path("quickstart"),
+        ["search.enqueue=[]", f"trial.rungs={RUNGS}", f"search.trials={trials}", *overrides],
+        name="scale",
     )
 
 
@@ -53,7 +56,11 @@ def measured(name: str, trials: int, lanes: int, root: Path, profiled: bool) -> 
         def trial_ended(self, record):
             marks.append((run.driver.seconds, run.study.ask_s))
             if len(marks) % 500 == 0:
-                print(f"  {name}: {len(marks)} of {trials} trials, {1e3 * marks[-1][0] / len(marks):.1f} ms each", flush=True)
+                print(
+                    f"  {name}: {len(marks)} of {trials} trials, {1e3 * marks[-1][0] / len(marks):.1f} ms"
+                    " each",
+                    flush=True,
+                )
 
     profile = cProfile.Profile()
     if profiled:
@@ -76,7 +83,8 @@ def measured(name: str, trials: int, lanes: int, root: Path, profiled: bool) -> 
 
 
 def per_trial_ms(marks: list[tuple[float, float]]) -> dict[str, float]:
-    """Mean real time between the ends of trials in milliseconds: of the driver without the sampler, and of the sampler."""
+    """Mean real time between the ends of trials in milliseconds: of the driver without the sampler, and of
+    the sampler."""
     (begun, asked), (ended, asked_in_all) = marks[0], marks[-1]
     count = max(1, len(marks) - 1)
     ask_ms = 1e3 * (asked_in_all - asked) / count
@@ -84,12 +92,15 @@ def per_trial_ms(marks: list[tuple[float, float]]) -> dict[str, float]:
 
 
 def unbounded_ask_ms(trials: int, lanes: int, root: Path) -> float:
-    """Median time of TPE's ask in milliseconds, when it knows so many trials and as many run as there are lanes."""
+    """Median time of TPE's ask in milliseconds, when it knows so many trials and as many run as there are
+    lanes."""
     from orchestrator.search.study import Study
     from orchestrator.storage.sweep_folder import SweepFolder
 
     measured("random", trials, lanes, root, profiled=False)
-    study = Study.open(SweepFolder(root, "scale").journal, load(["search.sampler=tpe"], trials + lanes + ASKS))
+    study = Study.open(
+        SweepFolder(root, "scale").journal, load(["search.sampler=tpe"], trials + lanes + ASKS)
+    )
     times = []
     for _ in range(ASKS):
         before = study.ask_s
@@ -111,13 +122,17 @@ def alone(function, *arguments):
 
 def main() -> None:
     """Run it all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("scale_bench"), help="folder for the JSON")
     parser.add_argument("--trials", type=int, default=10_000)
     parser.add_argument("--lanes", type=int, default=256)
     parser.add_argument("--only", nargs="*", default=list(SWEEPS), help="names of sweeps")
     parser.add_argument("--profile", action="store_true", help="print where the time goes; slower")
-    parser.add_argument("--no-unbounded", action="store_true", help="leave out TPE with all trials in its mind")
+    parser.add_argument(
+        "--no-unbounded", action="store_true", help="leave out TPE with all trials in its mind"
+    )
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -135,12 +150,18 @@ def main() -> None:
 
 def report(rows: list[dict[str, object]], asks: dict[int, float]) -> None:
     """Print the table as Markdown."""
-    print("\n| sweep | driver without the ask, first / last tenth (ms a trial) | ask, the same | peak memory (MiB) | journal (MiB) |")
+    print(
+        "\n| sweep | driver without the ask, first / last tenth (ms a trial) | ask, the same | peak memory"
+        " (MiB) | journal (MiB) |"
+    )
     print("|---|---|---|---|---|")
     for row in rows:
         first, last = row["first_ms"], row["last_ms"]
         times = f"{first['driver']:.1f} / {last['driver']:.1f} | {first['ask']:.1f} / {last['ask']:.1f}"
-        print(f"| {row['sweep']}, {row['trials']} trials | {times} | {row['peak_mib']:.0f} | {row['journal_mib']:.0f} |")
+        print(
+            f"| {row['sweep']}, {row['trials']} trials | {times} | {row['peak_mib']:.0f} |"
+            f" {row['journal_mib']:.0f} |"
+        )
     for trials, ask_ms in asks.items():
         print(f"| TPE of all {trials} trials | | {ask_ms:.0f} | | |")
 

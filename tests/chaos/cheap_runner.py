@@ -1,4 +1,5 @@
-"""What stands in for training where faults are injected by the dozen: real lanes, ranks and collectives around made-up numbers."""
+"""What stands in for training where faults are injected by the dozen: real lanes, ranks and collectives
+around made-up numbers."""
 
 import hashlib
 import json
@@ -22,7 +23,8 @@ DIVERGES_FROM = 1.0
 """Learning rates from here on have no result."""
 
 STARTS = "starts.txt"
-"""In the sweep's folder: a line for each start of a trial, told by the lane that ran it: name and Unix time in seconds."""
+"""In the sweep's folder: a line for each start of a trial, told by the lane that ran it: name and Unix time
+in seconds."""
 
 
 class CheapRunner:
@@ -49,12 +51,22 @@ class CheapRunner:
             for step in range(STEPS_PER_RUNG):
                 time.sleep(STEP_S)
                 spent += STEP_S
-                # Every step has a collective, as a real one does: a rank that is gone or stands still holds up the others here.
+                # Every step has a collective, as a real one does: a rank that is gone or stands still holds
+                # up the others here.
                 dist.all_reduce(torch.ones(1))
                 done = (rung - 1) * STEPS_PER_RUNG + step + 1
-                report({"event": "progress", "step": done, "steps": trial.rungs * STEPS_PER_RUNG, "loss": 1.0 / done})
+                report(
+                    {
+                        "event": "progress",
+                        "step": done,
+                        "steps": trial.rungs * STEPS_PER_RUNG,
+                        "loss": 1.0 / done,
+                    }
+                )
             if trial.optimizer.learning_rate >= DIVERGES_FROM:
-                raise TrialFailedError(f"loss is nan after step {rung * STEPS_PER_RUNG}; lower optimizer.learning_rate")
+                raise TrialFailedError(
+                    f"loss is nan after step {rung * STEPS_PER_RUNG}; lower optimizer.learning_rate"
+                )
             last = rung == trial.rungs
             metrics = made_up(trial, rung, "validation") | (made_up(trial, rung, "test") if last else {})
             report({"event": "rung", "rung": rung, "rungs": trial.rungs, "metrics": metrics})
@@ -63,7 +75,9 @@ class CheapRunner:
                 if not last:
                     report({"event": "test", "rung": rung, "metrics": made_up(trial, rung, "test")})
                 if dist.get_rank() == 0:
-                    write_folder(weights / f"rung{rung}", {"model.txt": f"{job.trial_id} at rung {rung}\n" * 500})
+                    write_folder(
+                        weights / f"rung{rung}", {"model.txt": f"{job.trial_id} at rung {rung}\n" * 500}
+                    )
             if not last and not decision.go_on:
                 return {"status": "stopped", "reason": decision.reason, "seconds": {"steps": spent}}
         return {"seconds": {"steps": spent}}
@@ -85,12 +99,16 @@ class CheapRunner:
 
 
 def made_up(trial: TrialSettings, rung: int, part: str) -> dict[str, float]:
-    """What a trial measures at a rung: harsher settings forget more and keep less. A function of its settings and nothing else."""
+    """What a trial measures at a rung: harsher settings forget more and keep less. A function of its settings
+    and nothing else."""
     settings = f"{trial.model_dump_json()}/{rung}/{part}"
     noise = int.from_bytes(hashlib.sha256(settings.encode()).digest()[:4]) / 2**32
     harshness = (math.log10(trial.optimizer.learning_rate) + 4) / 2 * rung / trial.rungs
     forget, utility = 0.83 * math.exp(-4 * harshness), 0.84 - 0.6 * harshness**2
-    return {f"{part}/forget_true_mass": forget * (0.98 + 0.04 * noise), f"{part}/utility": utility - 0.02 * noise}
+    return {
+        f"{part}/forget_true_mass": forget * (0.98 + 0.04 * noise),
+        f"{part}/utility": utility - 0.02 * noise,
+    }
 
 
 def note_start(weights: Path, trial_id: str) -> None:

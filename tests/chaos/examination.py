@@ -76,7 +76,10 @@ def examine(storage: Path, name: str, before: Ended, uri: str, expect: Expect | 
             found.repeated.append(f"{name}/{trial} ended twice: {mark} and {after[trial]}")
     found.repeated += _started_after_their_end(storage, name, records)
     found.disagreeing += (
-        _settings_met_twice(records) + _weights(folder, sweep, records) + _tune(folder, records) + _mlflow(uri, name, records)
+        _settings_met_twice(records)
+        + _weights(folder, sweep, records)
+        + _tune(folder, records)
+        + _mlflow(uri, name, records)
     )
     if expect is not None:
         found.disagreeing += _unlike(expect, sweep, records)
@@ -108,21 +111,31 @@ def _settings_met_twice(records: list[TrialRecord]) -> list[str]:
 
 def _weights(folder: SweepFolder, sweep: SweepSettings, records: list[TrialRecord]) -> list[str]:
     """Members of the front have weights, and nothing is half written."""
-    members = {(member.record.trial_id, member.rung) for member in build_front(records, criteria_of(sweep)).members}
-    missing = [f"no weights of {name}@{rung}" for name, rung in members if not (folder.weights(name) / f"rung{rung}").is_dir()]
+    members = {
+        (member.record.trial_id, member.rung) for member in build_front(records, criteria_of(sweep)).members
+    }
+    missing = [
+        f"no weights of {name}@{rung}"
+        for name, rung in members
+        if not (folder.weights(name) / f"rung{rung}").is_dir()
+    ]
     return missing + [f"left over: {path}" for path in (folder.path / "trials").glob("*/weights/*partial*")]
 
 
 def _tune(folder: SweepFolder, records: list[TrialRecord]) -> list[str]:
-    """What every start's Tune holds as ended has ended in the study, in the same way. Ray's own file: a killed driver's may be old."""
+    """What every start's Tune holds as ended has ended in the study, in the same way. Ray's own file: a
+    killed driver's may be old."""
     states = {record.number: record.status for record in records}
     wrong = []
-    files = sorted(folder.tune.glob("tune-*/experiment_state-*.json"), key=lambda file: file.stat().st_mtime_ns)
+    files = sorted(
+        folder.tune.glob("tune-*/experiment_state-*.json"), key=lambda file: file.stat().st_mtime_ns
+    )
     for file in files:
         try:
             held = json.loads(file.read_text())["trial_data"]
         except json.JSONDecodeError:
-            # Ray writes in place: a full disk tears the file of a start that ends with it. The last start had room.
+            # Ray writes in place: a full disk tears the file of a start that ends with it. The last start had
+            # room.
             wrong += ["Tune's newest state is torn"] if file == files[-1] else []
             continue
         for told, progress in held:
@@ -146,16 +159,28 @@ def _mlflow(uri: str, name: str, records: list[TrialRecord]) -> list[str]:
     if len(parents) != 1:
         return [f"MLflow has {len(parents)} parent runs"]
     children = {run.data.tags["lethe.trial"]: run for run in runs if "mlflow.parentRunId" in run.data.tags}
-    wrong = [] if len(runs) == len(children) + 1 else [f"MLflow has {len(runs) - 1} runs of {len(children)} trials"]
+    wrong = (
+        []
+        if len(runs) == len(children) + 1
+        else [f"MLflow has {len(runs) - 1} runs of {len(children)} trials"]
+    )
     if children.keys() != {record.trial_id for record in records}:
         wrong.append(f"MLflow's trials are {sorted(children)}")
     for record in records:
         if (run := children.get(record.trial_id)) is None:
             continue
-        if (run.data.tags["status"], run.info.status) != (record.status, MLFLOW_STATUS.get(record.status, "RUNNING")):
-            wrong.append(f"MLflow says {run.data.tags['status']}, {run.info.status} of {record.trial_id}: {record.status}")
+        if (run.data.tags["status"], run.info.status) != (
+            record.status,
+            MLFLOW_STATUS.get(record.status, "RUNNING"),
+        ):
+            wrong.append(
+                f"MLflow says {run.data.tags['status']}, {run.info.status} of {record.trial_id}:"
+                f" {record.status}"
+            )
         for key in {key for rung in record.rungs for key in rung}:
-            told = sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key))
+            told = sorted(
+                (metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)
+            )
             if told != [(step, rung[key]) for step, rung in enumerate(record.rungs) if key in rung]:
                 wrong.append(f"MLflow's {key} of {record.trial_id} is {told}")
     return wrong

@@ -85,7 +85,12 @@ class Scene:
 
 
 def strike_while_it_runs(
-    scene: Scene, fault: str, injections: int, told: str, strike: Callable[[list[psutil.Process]], int], **resources: float
+    scene: Scene,
+    fault: str,
+    injections: int,
+    told: str,
+    strike: Callable[[list[psutil.Process]], int],
+    **resources: float,
 ) -> Tally:
     """Strike the ranks of running sweeps, a trial or more apart."""
     tally = Tally(fault)
@@ -98,7 +103,8 @@ def strike_while_it_runs(
                 done = strike(workers_below(process.pid)) if process.poll() is None else 0
                 struck, tally.injected = struck + done, tally.injected + done
             ended = subject.ended_well(process)
-        # A blow to a lane between two trials, or to one that was being started again, is nothing that a trial's log could tell of.
+        # A blow to a lane between two trials, or to one that was being started again, is nothing that a
+        # trial's log could tell of.
         tally.close(subject, ended=ended, told=told, times=struck // 2)
     return tally
 
@@ -111,7 +117,9 @@ def worker_killed(scene: Scene, injections: int) -> Tally:
             scene.dice.choice(ranks).kill()
         return len(ranks[:1])
 
-    return strike_while_it_runs(scene, "worker-killed", injections, "its workers died; it starts again", strike)
+    return strike_while_it_runs(
+        scene, "worker-killed", injections, "its workers died; it starts again", strike
+    )
 
 
 def worker_hangs(scene: Scene, injections: int) -> Tally:
@@ -123,7 +131,9 @@ def worker_hangs(scene: Scene, injections: int) -> Tally:
         return len(ranks[:1])
 
     quiet_s = 4.0 if scene.cheap else 20.0
-    return strike_while_it_runs(scene, "worker-hangs", injections, "its workers hung", strike, quiet_timeout_s=quiet_s)
+    return strike_while_it_runs(
+        scene, "worker-hangs", injections, "its workers hung", strike, quiet_timeout_s=quiet_s
+    )
 
 
 def trial_diverges(scene: Scene, injections: int) -> Tally:
@@ -132,7 +142,10 @@ def trial_diverges(scene: Scene, injections: int) -> Tally:
     while tally.injected < injections:
         count = min(injections - tally.injected, scene.trials // 2)
         subject = scene.sweep("trial-diverges", tally.sweeps, scene.trials)
-        points = [{"forget.method": "graddiff", "beliefs": "none", "optimizer.learning_rate": 1.0e6 * (1 + n)} for n in range(count)]
+        points = [
+            {"forget.method": "graddiff", "beliefs": "none", "optimizer.learning_rate": 1.0e6 * (1 + n)}
+            for n in range(count)
+        ]
         subject.changes["space"]["optimizer.learning_rate"] = {"log_uniform": [1.0e-4, 1.0e9]}
         subject.changes["search"]["enqueue"] = points
         subject.write()
@@ -178,18 +191,24 @@ def anything(scene: Scene, injections: int) -> Tally:
     """Ranks that die and hang, and drivers that are killed and terminated, in one sweep after another."""
     tally = Tally("anything")
     while tally.injected < injections:
-        subject = scene.sweep("anything", tally.sweeps, scene.trials, quiet_timeout_s=4.0 if scene.cheap else 20.0)
+        subject = scene.sweep(
+            "anything", tally.sweeps, scene.trials, quiet_timeout_s=4.0 if scene.cheap else 20.0
+        )
         finished = False
         while tally.injected < injections and not finished:
             with subject.driver() as process:
                 finished = not _strike_one_start(scene, subject, process, tally, injections)
                 if finished:
                     finished = subject.ended_well(process)
-        tally.close(subject, ended=finished or subject.finish(), told="again" if tally.injected == 1 else "resuming")
+        tally.close(
+            subject, ended=finished or subject.finish(), told="again" if tally.injected == 1 else "resuming"
+        )
     return tally
 
 
-def _strike_one_start(scene: Scene, subject: Subject, process: subprocess.Popen, tally: Tally, injections: int) -> bool:
+def _strike_one_start(
+    scene: Scene, subject: Subject, process: subprocess.Popen, tally: Tally, injections: int
+) -> bool:
     """Strike until the driver is struck, or enough is done. Returns: whether the driver is gone."""
     while tally.injected < injections and subject.wait_for_more(process, more=1):
         pause(scene.dice, 0, 1.0)

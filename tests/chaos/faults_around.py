@@ -1,4 +1,5 @@
-"""Faults of what a sweep stands on: MLflow's server, the disk, the cluster's nodes, and the job that it runs as."""
+"""Faults of what a sweep stands on: MLflow's server, the disk, the cluster's nodes, and the job that it runs
+as."""
 
 import os
 import re
@@ -66,11 +67,16 @@ def disk_full(scene: Scene, injections: int) -> Tally:
                         with suppress(subprocess.TimeoutExpired):
                             process.wait(END_S)
                         # It may have ended before, or have got along with what room there was.
-                        struck, tally.injected = struck + (process.returncode == 2), tally.injected + (process.returncode == 2)
+                        struck, tally.injected = (
+                            struck + (process.returncode == 2),
+                            tally.injected + (process.returncode == 2),
+                        )
                     finished = process.poll() == 0
                     (disk / "filler").unlink(missing_ok=True)
                     if process.returncode not in (0, 2):
-                        tally.not_ended.append(f"{subject.name}: exit status {process.returncode}: {subject.output[-2000:]}")
+                        tally.not_ended.append(
+                            f"{subject.name}: exit status {process.returncode}: {subject.output[-2000:]}"
+                        )
                         return tally
             tally.close(subject, ended=subject.finish(), told="no space left on device", times=struck)
     return tally

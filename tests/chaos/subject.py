@@ -95,7 +95,8 @@ class Subject:
         return self.before
 
     def wait_for_more(self, process: subprocess.Popen, more: int, seconds: float = END_S) -> bool:
-        """Wait until so many more trials have ended, or the driver has. Returns: whether the driver still runs."""
+        """Wait until so many more trials have ended, or the driver has. Returns: whether the driver still
+        runs."""
         enough, deadline = len(self.look()) + more, time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
             if len(self.look()) >= enough:

@@ -1,7 +1,9 @@
-"""What the integration tests stand on, made once: warm ranks, small models, a Ray head, and two finished sweeps.
+"""What the integration tests stand on, made once: warm ranks, small models, a Ray head, and two finished
+sweeps.
 
-With `-n 2 --dist loadfile` each of two processes makes what its files need: sweeps wait for much (Ray, MLflow, lanes), and others compute
-meanwhile. (`loadgroup` would make it once, but pytest-xdist 3.8 leaves its marks unread under pytest 9.2.)
+With `-n 2 --dist loadfile` each of two processes makes what its files need: sweeps wait for much (Ray,
+MLflow, lanes), and others compute meanwhile. (`loadgroup` would make it once, but pytest-xdist 3.8 leaves its
+marks unread under pytest 9.2.)
 """
 
 import subprocess
@@ -18,7 +20,14 @@ from tests.support.processes.mlflow_server import mlflow_server
 from tests.support.processes.rank_group import RankGroup
 from tests.support.processes.ray_head import SECRETS, TOKEN, Head, ray_head
 from tests.support.sweeps.small_models import DATA, MODEL
-from tests.support.sweeps.small_sweeps import SWEEP, driver, ended_trials, finished_trials, wait_for, write_sweep
+from tests.support.sweeps.small_sweeps import (
+    SWEEP,
+    driver,
+    ended_trials,
+    finished_trials,
+    wait_for,
+    write_sweep,
+)
 
 Steps = list[dict[str, Any]]
 
@@ -34,8 +43,11 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int, S
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory, ranks: Callable[[int, Steps], Steps]) -> SimpleNamespace:
-    """A target model that knows a tiny closed world, and its measurement, made by the product's own jobs on two ranks."""
+def prepared(
+    tmp_path_factory: pytest.TempPathFactory, ranks: Callable[[int, Steps], Steps]
+) -> SimpleNamespace:
+    """A target model that knows a tiny closed world, and its measurement, made by the product's own jobs on
+    two ranks."""
     folder = tmp_path_factory.mktemp("prepared")
     common = {"model": MODEL, "data": DATA}
     prepare = {
@@ -46,10 +58,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, ranks: Callable[[int, Ste
         "output": str(folder / "target"),
         **common,
     }
-    measure = {"kind": "measure", "name": "original", "folder": str(folder / "target"), "output": str(folder / "original.json"), **common}
+    measure = {
+        "kind": "measure",
+        "name": "original",
+        "folder": str(folder / "target"),
+        "output": str(folder / "original.json"),
+        **common,
+    }
     results = ranks(2, [{"do": "job", "job": prepare}, {"do": "job", "job": measure}])
     return SimpleNamespace(
-        folder=folder, target=folder / "target", original=folder / "original.json", common=common, prepare=results[0], measure=results[1]
+        folder=folder,
+        target=folder / "target",
+        original=folder / "original.json",
+        common=common,
+        prepare=results[0],
+        measure=results[1],
     )
 
 
@@ -62,19 +85,35 @@ def trial_job(prepared: SimpleNamespace):
             "steps": 4,
             "rungs": 2,
             "optimizer": {"learning_rate": 1e-3, "global_batch": 4, "micro_batch": 4, "warmup_epochs": 0},
-            "sequence_belief": {"num_samples": 2, "max_new_tokens": 8, "refresh_epochs": 1, "temperature": 1.3},
+            "sequence_belief": {
+                "num_samples": 2,
+                "max_new_tokens": 8,
+                "refresh_epochs": 1,
+                "temperature": 1.3,
+            },
             "token_belief": {"weight": 0.3, "top_k": 8, "temperature": 1.5},
         }
         for key, value in trial.items():
-            defaults[key] = {**defaults[key], **value} if isinstance(value, dict) and isinstance(defaults.get(key), dict) else value
-        return {"kind": "trial", "folder": str(prepared.target), "original": str(prepared.original), "trial": defaults, **prepared.common}
+            defaults[key] = (
+                {**defaults[key], **value}
+                if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+                else value
+            )
+        return {
+            "kind": "trial",
+            "folder": str(prepared.target),
+            "original": str(prepared.original),
+            "trial": defaults,
+            **prepared.common,
+        }
 
     return build
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
-    """One small sweep, run to its end: its file, the storage (whose prepared models serve others), and what it printed.
+    """One small sweep, run to its end: its file, the storage (whose prepared models serve others), and what
+    it printed.
 
     It starts its own Ray, as on a laptop; the other sweeps join `head`, as on a cluster.
     """
@@ -87,20 +126,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subp
 @pytest.fixture(scope="session")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A Ray head of two CPUs; its jobs keep their sweeps in a storage of their own."""
-    environment = lethe_environment(tmp_path_factory.mktemp("jobs") / "storage", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
+    environment = lethe_environment(
+        tmp_path_factory.mktemp("jobs") / "storage", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN
+    )
     with ray_head(environment | {"COLUMNS": "250"} | SECRETS) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def viewed(
-    finished: tuple[Path, Path, subprocess.CompletedProcess[str]], head: Head, tmp_path_factory: pytest.TempPathFactory
+    finished: tuple[Path, Path, subprocess.CompletedProcess[str]],
+    head: Head,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[SimpleNamespace]:
-    """The finished sweep once more: on two lanes, into a real MLflow server, with a driver that is killed in the middle."""
+    """The finished sweep once more: on two lanes, into a real MLflow server, with a driver that is killed in
+    the middle."""
     _, storage, _ = finished
     folder = tmp_path_factory.mktemp("viewed")
     with mlflow_server(folder) as uri:
-        file = write_sweep(folder, name="viewed", resources={**SWEEP["resources"], "cpus_per_worker": 0.5, "max_lanes": 2})
+        file = write_sweep(
+            folder, name="viewed", resources={**SWEEP["resources"], "cpus_per_worker": 0.5, "max_lanes": 2}
+        )
         arguments = ("run", str(file), "--tracking-uri", uri)
         output = folder / "killed.txt"
         with driver(*arguments, storage=storage, output=output, **head.joined):
@@ -110,4 +156,12 @@ def viewed(
         before = ended_trials(storage, "viewed")
         done = lethe(*arguments, storage=storage, **head.joined)
         client = mlflow.MlflowClient(uri)
-        yield SimpleNamespace(uri=uri, storage=storage, arguments=arguments, second=second, before=before, done=done, client=client)
+        yield SimpleNamespace(
+            uri=uri,
+            storage=storage,
+            arguments=arguments,
+            second=second,
+            before=before,
+            done=done,
+            client=client,
+        )

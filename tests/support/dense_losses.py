@@ -1,4 +1,5 @@
-"""Published losses on whole `[N, V]` logits, left to autograd: slow, plain, and sharing nothing with our code."""
+"""Published losses on whole `[N, V]` logits, left to autograd: slow, plain, and sharing nothing with our
+code."""
 
 import torch
 from torch.nn.functional import cross_entropy, kl_div, logsigmoid
@@ -8,7 +9,8 @@ from search_spaces.settings.trial_settings import TokenBeliefSettings
 
 
 def random_rows(lengths, vocabulary, *, seed=0, sharpness=3.0):
-    """Float64 logits, targets of which every other one is the most likely token, and the response of each row."""
+    """Float64 logits, targets of which every other one is the most likely token, and the response of each
+    row."""
     generator = torch.Generator().manual_seed(seed)
     rows = sum(lengths)
     logits = sharpness * torch.randn(rows, vocabulary, generator=generator, dtype=torch.float64)
@@ -25,7 +27,8 @@ def token_nll(logits, targets):
 def published_loss(nll, responses, reference, settings: ForgetSettings):
     """Sum over responses of the published loss of a method that pushes targets down.
 
-    `nll` is the negative log-probability of each token, `reference` the log-probability of each under the reference.
+    `nll` is the negative log-probability of each token, `reference` the log-probability of each under the
+    reference.
     """
     total = nll.new_zeros(())
     for index in responses.unique().tolist():
@@ -57,7 +60,8 @@ def _response_loss(tokens, known, settings):
 
 
 def pair_loss(response, preferred, settings: ForgetSettings):
-    """Published loss of one pair; each side is the negative log-probabilities of its tokens and those under the reference, negated too."""
+    """Published loss of one pair; each side is the negative log-probabilities of its tokens and those under
+    the reference, negated too."""
     (tokens, reference), (good, good_reference) = response, preferred
     if settings.method in ("dpo", "altpo"):
         beta = getattr(settings, settings.method).beta
@@ -72,7 +76,9 @@ def pair_loss(response, preferred, settings: ForgetSettings):
         "squared_hellinger": (1 - torch.exp(-y)) / torch.exp(-y) - (1 - torch.exp(-g)),
         "pearson": y * y / 4 + y - g,
         "neyman": 2 - 2 * torch.sqrt(torch.exp(-y)) - (1 - torch.exp(-g)),
-        "jensen_shannon": torch.log(torch.exp(y) + 1) - torch.log(torch.tensor(2.0)) - torch.log(2 / (1 + torch.exp(-g))),
+        "jensen_shannon": torch.log(torch.exp(y) + 1)
+        - torch.log(torch.tensor(2.0))
+        - torch.log(2 / (1 + torch.exp(-g))),
     }[settings.flat.divergence]
 
 
@@ -106,7 +112,10 @@ def slow_belief(row, target, settings: TokenBeliefSettings):
     scores = torch.exp((row[best] - row.max()) / settings.temperature)
     if settings.top_p < 1:
         whole = torch.exp((row[tokens] - row.max()) / settings.temperature).sum()
-        nucleus = 1 + next((index for index in range(len(best)) if scores[: index + 1].sum() / whole >= settings.top_p), len(best) - 1)
+        nucleus = 1 + next(
+            (index for index in range(len(best)) if scores[: index + 1].sum() / whole >= settings.top_p),
+            len(best) - 1,
+        )
         best, scores = best[:nucleus], scores[:nucleus]
     belief = torch.zeros_like(row)
     belief[best] = scores / scores.sum()

@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def judge_server(reply) -> Iterator[tuple[str, list]]:
-    """Serves `reply(request)`: the text of an answer, or a status code. Yields the address and the requests with their headers."""
+    """Serves `reply(request)`: the text of an answer, or a status code. Yields the address and the requests
+    with their headers."""
     seen: list = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -20,7 +20,8 @@ class Handle:
 
 @contextmanager
 def local_mailbox(monkeypatch, module):
-    """Lets `module` do without Ray: its `ray.get` runs a call of the mailbox to its end. Gives: the mailbox with a lane, and `get`."""
+    """Lets `module` do without Ray: its `ray.get` runs a call of the mailbox to its end. Gives: the mailbox
+    with a lane, and `get`."""
     monkeypatch.setattr(job_queue, "POLL_S", 0.01)
     with asyncio.Runner() as runner:
         monkeypatch.setattr(module, "ray", SimpleNamespace(get=runner.run))

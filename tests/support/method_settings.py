@@ -21,7 +21,10 @@ def settings_of(kind):
     """Default settings of every method of a kind, and others."""
     names = [name for name, method in METHODS.items() if isinstance(method, kind)]
     blocks = [(name, block) for name in names for block in [{}, *OTHERS.get(name, [])]]
-    return [ForgetSettings.model_validate({"method": name, **({name: block} if block else {})}) for name, block in blocks]
+    return [
+        ForgetSettings.model_validate({"method": name, **({name: block} if block else {})})
+        for name, block in blocks
+    ]
 
 
 def short_name(settings):

@@ -6,7 +6,8 @@ from orchestrator.tracking.mlflow_client import create_database
 
 
 def first_store(factory):
-    """The folder of a store that was made where a driver had been killed in the middle of making one; not to be written to."""
+    """The folder of a store that was made where a driver had been killed in the middle of making one; not to
+    be written to."""
     folder = factory.getbasetemp() / "first-mlflow-store"
     if not folder.exists():
         folder.mkdir()

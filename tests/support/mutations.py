@@ -1,11 +1,19 @@
-"""Ways to break a sweep file or a data file, as people and editors do; each is a function of a seeded random generator."""
+"""Ways to break a sweep file or a data file, as people and editors do; each is a function of a seeded random
+generator."""
 
 import json
 import random
 
 import yaml
 
-WORLD = {"benchmark": "closed_world", "people": 6, "forget_people": 2, "attributes": 2, "values": 3, "phrasings": 2}
+WORLD = {
+    "benchmark": "closed_world",
+    "people": 6,
+    "forget_people": 2,
+    "attributes": 2,
+    "values": 3,
+    "phrasings": 2,
+}
 ODD_VALUES = [
     None,
     "",
@@ -62,7 +70,9 @@ def odd_value(settings, chance):
 def renamed_key(settings, chance):
     path = chance.choice(list(paths_of(settings)))
     block = parent_of(settings, path)
-    new = chance.choice([path[-1] + "s", path[-1].upper() + "X", "x", path[-1][:-1] + "é", 17, None, True, 1.5])
+    new = chance.choice(
+        [path[-1] + "s", path[-1].upper() + "X", "x", path[-1][:-1] + "é", 17, None, True, 1.5]
+    )
     block[new] = block.pop(path[-1])
     return dumped(settings)
 
@@ -118,7 +128,18 @@ def stray_punctuation(settings, chance):
     place = chance.choice([index for index, byte in enumerate(text) if byte == ord("\n")])
     return (
         text[:place]
-        + chance.choice([b"\n}", b"\n]", b"\n: :", b"\n- a", b"\n%TAG", b"\n*nowhere", b"\n!!python/object:os.system", b"\n'"])
+        + chance.choice(
+            [
+                b"\n}",
+                b"\n]",
+                b"\n: :",
+                b"\n- a",
+                b"\n%TAG",
+                b"\n*nowhere",
+                b"\n!!python/object:os.system",
+                b"\n'",
+            ]
+        )
         + text[place:]
     )
 
@@ -127,19 +148,37 @@ def bomb(settings, chance):
     lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
     for last, name in zip("abcdefg", "bcdefgh", strict=True):
         lines.append(f"{name}: &{name} [{', '.join(['*' + last] * 9)}]")
-    place = chance.choice(["name: *h", "description: *h", "space: *h", "trial: {steps: *h}", "search: {enqueue: *h}", "extra: *h"])
-    return ("\n".join(lines) + f"\n{place}\nmodel: {{base: scratch}}\ndata: {{benchmark: closed_world}}\n").encode()
+    place = chance.choice(
+        [
+            "name: *h",
+            "description: *h",
+            "space: *h",
+            "trial: {steps: *h}",
+            "search: {enqueue: *h}",
+            "extra: *h",
+        ]
+    )
+    return (
+        "\n".join(lines) + f"\n{place}\nmodel: {{base: scratch}}\ndata: {{benchmark: closed_world}}\n"
+    ).encode()
 
 
 def endless(settings, chance):
     return chance.choice(
-        [b"model: &m {base: *m}\n", b"&s [*s]\n", b"trial: &t\n  forget: *t\nmodel: {base: scratch}\n", b"space: &s {a: *s}\n"]
+        [
+            b"model: &m {base: *m}\n",
+            b"&s [*s]\n",
+            b"trial: &t\n  forget: *t\nmodel: {base: scratch}\n",
+            b"space: &s {a: *s}\n",
+        ]
     )
 
 
 def deep(settings, chance):
     depth = chance.choice([200, 3000])
-    return chance.choice([b"space: " + b"[" * depth, b"space: " + b"{a: " * depth + b"1" + b"}" * depth, b"a: " * depth])
+    return chance.choice(
+        [b"space: " + b"[" * depth, b"space: " + b"{a: " * depth + b"1" + b"}" * depth, b"a: " * depth]
+    )
 
 
 def not_a_mapping(settings, chance):
@@ -205,7 +244,18 @@ def odd_line(rows, chance):
     return with_line(
         rows,
         chance,
-        chance.choice([b"[1, 2]", b'"text"', b"17", b"null", b"{", b"{'prompt': 'a', 'response': 'b'}", b"prompt,response", b"NaN"]),
+        chance.choice(
+            [
+                b"[1, 2]",
+                b'"text"',
+                b"17",
+                b"null",
+                b"{",
+                b"{'prompt': 'a', 'response': 'b'}",
+                b"prompt,response",
+                b"NaN",
+            ]
+        ),
     )
 
 
@@ -222,7 +272,9 @@ def odd_field(rows, chance):
 
 
 def odd_paraphrases(rows, chance):
-    rows[chance.randrange(len(rows))]["paraphrases"] = chance.choice(["text", 3, {"a": "b"}, [3], [""], [None], [["a"]], True, None])
+    rows[chance.randrange(len(rows))]["paraphrases"] = chance.choice(
+        ["text", 3, {"a": "b"}, [3], [""], [None], [["a"]], True, None]
+    )
     return lines_of(rows)
 
 
@@ -265,12 +317,22 @@ def deep_row(rows, chance):
     return with_line(
         rows,
         chance,
-        chance.choice([b"[" * depth, b'{"prompt": ' * depth, b'{"prompt": "a", "response": ' + b"[" * depth + b"]" * depth + b"}"]),
+        chance.choice(
+            [
+                b"[" * depth,
+                b'{"prompt": ' * depth,
+                b'{"prompt": "a", "response": ' + b"[" * depth + b"]" * depth + b"}",
+            ]
+        ),
     )
 
 
 def huge_number(rows, chance):
-    return with_line(rows, chance, b'{"prompt": "a", "response": ' + chance.choice([b"9" * 5000, b"1e999", b"-Infinity"]) + b"}")
+    return with_line(
+        rows,
+        chance,
+        b'{"prompt": "a", "response": ' + chance.choice([b"9" * 5000, b"1e999", b"-Infinity"]) + b"}",
+    )
 
 
 def no_rows(rows, chance):

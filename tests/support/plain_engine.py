@@ -1,4 +1,5 @@
-"""The engine's interface over ordinary autograd: no process group, no DeepSpeed. Ranks are threads, and each holds the whole model."""
+"""The engine's interface over ordinary autograd: no process group, no DeepSpeed. Ranks are threads, and each
+holds the whole model."""
 
 import copy
 import threading
@@ -40,7 +41,11 @@ def random_examples(name, lengths, *, seed, vocabulary=24):
     """Examples of the given (prompt, answer) lengths."""
     generator = torch.Generator().manual_seed(seed)
     return [
-        Encoded(f"{name}/{index}", tuple(torch.randint(1, vocabulary, (prompt + answer,), generator=generator).tolist()), prompt)
+        Encoded(
+            f"{name}/{index}",
+            tuple(torch.randint(1, vocabulary, (prompt + answer,), generator=generator).tolist()),
+            prompt,
+        )
         for index, (prompt, answer) in enumerate(lengths)
     ]
 
@@ -121,7 +126,10 @@ class PlainEngine:
         self.rates.append(learning_rate)
         parameters: list[Any] = list(self.policy.parameters())
         # As under ZeRO-3, what no gradient reached has one of zero.
-        zeros = (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone() for parameter in parameters)
+        zeros = (
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+            for parameter in parameters
+        )
         everyone = self._ranks.exchange(self.rank, list(zeros))
         for parameter, *gradients in zip(parameters, *everyone, strict=True):
             parameter.grad = sum(gradients)
@@ -166,7 +174,8 @@ class PlainEngine:
         module = Policy(self.models[weights])
 
         def call(work):
-            # Stands for the gathers inside a sharded forward: a rank that makes fewer calls leaves the others waiting.
+            # Stands for the gathers inside a sharded forward: a rank that makes fewer calls leaves the others
+            # waiting.
             self._ranks.exchange(self.rank, "forward")
             self.events.append("forward")
             return module(work)

@@ -1,4 +1,5 @@
-"""Evaluation logs in OpenUnlearning's form, small enough to be aggregated by hand. Their own aggregates are nonsense on purpose."""
+"""Evaluation logs in OpenUnlearning's form, small enough to be aggregated by hand. Their own aggregates are
+nonsense on purpose."""
 
 import json
 import math
@@ -14,23 +15,41 @@ NONSENSE = 123.0
 
 def published(folder):
     """Path of a published log: `retain90`, or `forget10` for the full model evaluated on it."""
-    return REFERENCE_LOGS / (f"{MODEL}_full/evals_{folder}" if folder in SPLITS else f"{MODEL}_{folder}") / "TOFU_EVAL.json"
+    return (
+        REFERENCE_LOGS
+        / (f"{MODEL}_full/evals_{folder}" if folder in SPLITS else f"{MODEL}_{folder}")
+        / "TOFU_EVAL.json"
+    )
 
 
 def metric(field, *values):
     """One metric whose items have one field."""
-    return {"agg_value": NONSENSE, "value_by_index": {str(index): {field: value} for index, value in enumerate(values)}}
+    return {
+        "agg_value": NONSENSE,
+        "value_by_index": {str(index): {field: value} for index, value in enumerate(values)},
+    }
 
 
 def answers(*f1):
     """Generated answers with their ROUGE; the recall is another number than the f1."""
-    scores = [{"rouge1_recall": 1.0, "rougeL_f1": value, "rougeL_recall": 1 - value, "generation": "東京 🙂"} for value in f1]
-    return {"agg_value": NONSENSE, "value_by_index": {str(index): score for index, score in enumerate(scores)}}
+    scores = [
+        {"rouge1_recall": 1.0, "rougeL_f1": value, "rougeL_recall": 1 - value, "generation": "東京 🙂"}
+        for value in f1
+    ]
+    return {
+        "agg_value": NONSENSE,
+        "value_by_index": {str(index): score for index, score in enumerate(scores)},
+    }
 
 
 def attack(forget, holdout):
     """A membership attack with its scores per split."""
-    return {"forget": metric("score", *forget), "holdout": metric("score", *holdout), "auc": NONSENSE, "agg_value": NONSENSE}
+    return {
+        "forget": metric("score", *forget),
+        "holdout": metric("score", *holdout),
+        "auc": NONSENSE,
+        "agg_value": NONSENSE,
+    }
 
 
 def muse_log():
@@ -59,7 +78,10 @@ def losses(*values):
         many = isinstance(loss, list)
         return {"prob": [math.exp(-value) for value in loss] if many else math.exp(-loss), "avg_loss": loss}
 
-    return {"agg_value": NONSENSE, "value_by_index": {str(index): item(loss) for index, loss in enumerate(values)}}
+    return {
+        "agg_value": NONSENSE,
+        "value_by_index": {str(index): item(loss) for index, loss in enumerate(values)},
+    }
 
 
 def tofu_log():

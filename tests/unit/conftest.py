@@ -1,4 +1,5 @@
-"""A model small enough to be made on the spot, behind the interface that metrics see; slow and plain on purpose."""
+"""A model small enough to be made on the spot, behind the interface that metrics see; slow and plain on
+purpose."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -7,7 +8,8 @@ import pytest
 
 
 class TinyScorer:
-    """One rank that scores with full forward passes, one sequence at a time. `calls` lists what was asked, to compare ranks."""
+    """One rank that scores with full forward passes, one sequence at a time. `calls` lists what was asked, to
+    compare ranks."""
 
     def __init__(self, model, tokenizer, batch=4, rank=0, world_size=1, gather=None):
         self.model, self.tokenizer, self.batch = model, tokenizer, batch
@@ -39,7 +41,9 @@ class TinyScorer:
 
         assert batch.num_sequences <= self.batch
         with torch.no_grad():
-            logits = self.model(input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL).logits.flatten(0, 1)[batch.rows_N]
+            logits = self.model(
+                input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL
+            ).logits.flatten(0, 1)[batch.rows_N]
         return torch.log_softmax(logits, -1)
 
     def score_continuations(self, prompts, continuations):
@@ -59,7 +63,9 @@ class TinyScorer:
         answers = []
         for prompt in prompts:
             ids = list(prompt)
-            while len(ids) < len(prompt) + max_new_tokens and (len(ids) == len(prompt) or ids[-1] not in end_ids(self.tokenizer)):
+            while len(ids) < len(prompt) + max_new_tokens and (
+                len(ids) == len(prompt) or ids[-1] not in end_ids(self.tokenizer)
+            ):
                 ids.append(int(self.logp(ids)[-1].argmax()))
             answers.append([tuple(ids[len(prompt) :])])
         return answers
@@ -90,7 +96,8 @@ def run_ranks(model, tokenizer, world_size, work, batch=4):
 
 
 class TinyModel:
-    """What the `tiny` fixture gives: a float64 Llama that has half learnt a few answers, and its tokenizer."""
+    """What the `tiny` fixture gives: a float64 Llama that has half learnt a few answers, and its
+    tokenizer."""
 
     def __init__(self, texts, steps=14):
         import torch

@@ -1,4 +1,5 @@
-"""What keeps the house in shape: who may import whom, one seam per framework, small files, nothing unexplained."""
+"""What keeps the house in shape: who may import whom, one seam per framework, small files, nothing
+unexplained."""
 
 import ast
 import subprocess
@@ -117,7 +118,9 @@ def settings_classes():
         block = todo.pop()
         if block not in found:
             found.add(block)
-            todo += [member for field in block.model_fields.values() for member in blocks_in(field.annotation)]
+            todo += [
+                member for field in block.model_fields.values() for member in blocks_in(field.annotation)
+            ]
     return sorted(found, key=lambda block: block.__name__)
 
 
@@ -151,13 +154,19 @@ def test_orchestrator_knows_of_the_cluster_only_its_capacity_and_how_a_command_s
         if name.startswith("orchestrator/") and name != "orchestrator/commands/submit.py"
         for module in imports(tree)
     }
-    assert {pair for pair in known if root_of(pair[1]) == "cluster" and not pair[1].startswith("cluster.capacity.")} == set()
+    assert {
+        pair
+        for pair in known
+        if root_of(pair[1]) == "cluster" and not pair[1].startswith("cluster.capacity.")
+    } == set()
 
 
 def against_the_law(name, tree):
     """Imports of a file that do not lead down to a lower line of `ROOMS`."""
     package, room = Path(name).with_suffix("").parts[:2]
-    floors = {member: floor for floor, line in enumerate(ROOMS[package].split("\n")) for member in line.split()}
+    floors = {
+        member: floor for floor, line in enumerate(ROOMS[package].split("\n")) for member in line.split()
+    }
     assert room in floors, f"{name}: give the room {room} a line in ROOMS"
     rooms = {module.split(".")[1] for module in imports(tree) if module.startswith(f"{package}.")}
     return sorted(other for other in rooms & floors.keys() - {room} if floors[other] <= floors[room])
@@ -165,13 +174,20 @@ def against_the_law(name, tree):
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_rooms_import_only_rooms_on_lower_lines(package):
-    files = {name: tree for name, tree in FILES.items() if name.startswith(f"{package}/") and name != f"{package}/__init__.py"}
+    files = {
+        name: tree
+        for name, tree in FILES.items()
+        if name.startswith(f"{package}/") and name != f"{package}/__init__.py"
+    }
     wrong = {name: rooms for name, tree in files.items() if (rooms := against_the_law(name, tree))}
     assert wrong == {}
 
 
 def test_import_in_the_wrong_direction_breaks_the_law():
-    upwards, sideways = "from orchestrator.sweep.session import open_session", "import orchestrator.search.study"
+    upwards, sideways = (
+        "from orchestrator.sweep.session import open_session",
+        "import orchestrator.search.study",
+    )
     assert against_the_law("orchestrator/storage/baselines.py", ast.parse(upwards)) == ["sweep"]
     assert against_the_law("orchestrator/followups/audits.py", ast.parse(sideways)) == ["search"]
     assert against_the_law("orchestrator/commands/run.py", ast.parse(upwards)) == []
@@ -179,30 +195,44 @@ def test_import_in_the_wrong_direction_breaks_the_law():
 
 def test_folders_hold_few_entries():
     listed = [path.relative_to(ROOT) for path in sources(*PACKAGES, "tests") if path.name != "__init__.py"]
-    entries = {(folder, path.parts[len(folder.parts)]) for path in listed for folder in path.parents if folder.parts}
+    entries = {
+        (folder, path.parts[len(folder.parts)]) for path in listed for folder in path.parents if folder.parts
+    }
     counts = Counter(str(folder) for folder, _ in entries)
     assert {folder: count for folder, count in counts.items() if count > MOST_ENTRIES_OF_A_FOLDER} == {}
 
 
 def test_init_of_a_room_is_one_docstring():
-    """Whoever imports one file of a room must not wait for the others; the packages themselves set what libraries read early."""
-    rooms = {name: tree for name, tree in FILES.items() if name.endswith("/__init__.py") and name.count("/") > 1}
-    assert rooms and [name for name, tree in rooms.items() if len(tree.body) != 1 or not ast.get_docstring(tree)] == []
+    """Whoever imports one file of a room must not wait for the others; the packages themselves set what
+    libraries read early."""
+    rooms = {
+        name: tree for name, tree in FILES.items() if name.endswith("/__init__.py") and name.count("/") > 1
+    }
+    assert (
+        rooms
+        and [name for name, tree in rooms.items() if len(tree.body) != 1 or not ast.get_docstring(tree)] == []
+    )
 
 
 def test_imports_are_absolute():
-    assert [(name, module) for name, tree in FILES.items() for module in imports(tree) if module.startswith(".")] == []
+    assert [
+        (name, module) for name, tree in FILES.items() for module in imports(tree) if module.startswith(".")
+    ] == []
 
 
 @pytest.mark.parametrize("framework", SEAMS)
 def test_framework_is_known_behind_its_seam_only(framework):
-    knowing = [name for name, tree in FILES.items() if framework in {root_of(module) for module in imports(tree)}]
+    knowing = [
+        name for name, tree in FILES.items() if framework in {root_of(module) for module in imports(tree)}
+    ]
     assert knowing, f"nothing imports {framework}: take it out of this test"
     assert [name for name in knowing if not name.startswith(tuple(SEAMS[framework]))] == []
 
 
 def test_no_two_files_have_one_stem():
-    stems = Counter(path.stem for path in sources(*PACKAGES, "tests") if path.stem not in ("__init__", "conftest"))
+    stems = Counter(
+        path.stem for path in sources(*PACKAGES, "tests") if path.stem not in ("__init__", "conftest")
+    )
     assert {stem: count for stem, count in stems.items() if count > 1} == {}
 
 
@@ -212,7 +242,11 @@ def test_files_are_named_after_what_they_do():
 
 
 def test_no_greek_letters_stand_in_for_words():
-    assert [name_of(path) for path in sources(*PACKAGES) if any("\u0370" <= letter <= "\u03ff" for letter in path.read_text())] == []
+    assert [
+        name_of(path)
+        for path in sources(*PACKAGES)
+        if any("\u0370" <= letter <= "\u03ff" for letter in path.read_text())
+    ] == []
 
 
 def test_files_are_short():
@@ -239,7 +273,11 @@ def test_top_level_holds_nothing_unexpected():
     if not (ROOT / ".git").exists():
         pytest.skip("not a checkout: what was unpacked beside the sources cannot be told from them")
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     names = {name.partition("/")[0] for name in listed}
     assert {name for name in names if not name.startswith(".")} == TOP_LEVEL
@@ -257,11 +295,18 @@ def test_packages_of_the_build_are_those_on_disk():
 
 def test_every_shipped_file_is_package_data():
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    shipped = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in (".yaml", ".jsonl", ".json")]
+    shipped = [
+        path
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in (".yaml", ".jsonl", ".json")
+    ]
     assert shipped
     for path in shipped:
         package = name_of(path.parent).replace("/", ".")
-        assert any(path.match(pattern) for pattern in patterns.get(package, [])), f"{name_of(path)} would be missing from a wheel"
+        assert any(path.match(pattern) for pattern in patterns.get(package, [])), (
+            f"{name_of(path)} would be missing from a wheel"
+        )
 
 
 @pytest.mark.parametrize("block", settings_classes(), ids=lambda block: block.__name__)

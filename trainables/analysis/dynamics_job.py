@@ -1,4 +1,5 @@
-"""`lethe dynamics`: the AKG decomposition on a model of a sweep, for several losses, as plain numbers. One process, no Ray, no sharding."""
+"""`lethe dynamics`: the AKG decomposition on a model of a sweep, for several losses, as plain numbers. One
+process, no Ray, no sharding."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -12,7 +13,13 @@ from search_spaces.settings.base_settings import Settings
 from search_spaces.settings.data_settings import DataSettings
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.analysis.learning_dynamics import Change, actual_change, predicted_change, residual_mass, step_gradient
+from trainables.analysis.learning_dynamics import (
+    Change,
+    actual_change,
+    predicted_change,
+    residual_mass,
+    step_gradient,
+)
 from trainables.analysis.likelihood_bands import band_groups
 from trainables.analysis.single_process import SingleProcessModel
 from trainables.benchmarks.encoded_benchmark import load_encoded_benchmark
@@ -47,7 +54,13 @@ class DynamicsJob(Settings):
     """The model before unlearning, for the bands and for references."""
     original: str
     """JSON file of the original's measurement, for log-probabilities that some methods compare with."""
-    losses: tuple[tuple[str, str], ...] = (("ga", "none"), ("npo", "none"), ("wga", "none"), ("wga", "token"), ("wga", "sequence"))
+    losses: tuple[tuple[str, str], ...] = (
+        ("ga", "none"),
+        ("npo", "none"),
+        ("wga", "none"),
+        ("wga", "token"),
+        ("wga", "sequence"),
+    )
     """Pairs of method and beliefs."""
     examples: int = 12
     """Forget examples in the update, and unrelated ones beside it."""
@@ -63,19 +76,27 @@ def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any
         told: Told what is done next.
 
     Returns:
-        `rates`, `told_rate`, `sizes` of the groups of probes, and `updates`: for each loss `method`, `beliefs`, `slopes` and
-        `correlations` by rate, `residual_mass`, and per group of probes the means per response in nats of `predicted`, `actual`,
-        `logit`, `softmax` (at the told rate), and `softmax_share`.
+        `rates`, `told_rate`, `sizes` of the groups of probes, and `updates`: for each loss `method`,
+        `beliefs`, `slopes` and `correlations` by rate, `residual_mass`, and per group of probes the means per
+        response in nats of `predicted`, `actual`, `logit`, `softmax` (at the told rate), and `softmax_share`.
     """
-    settings = job.model.model_copy(update={"attention": "eager", "dtype": "float32"})  # forward-mode products need eager attention
-    tokenizer = AutoTokenizer.from_pretrained(job.folder, revision=job.model.revision, trust_remote_code=job.model.trust_remote_code)
+    settings = job.model.model_copy(
+        update={"attention": "eager", "dtype": "float32"}
+    )  # forward-mode products need eager attention
+    tokenizer = AutoTokenizer.from_pretrained(
+        job.folder, revision=job.model.revision, trust_remote_code=job.model.trust_remote_code
+    )
     set_system_prompt(tokenizer, job.model.system_prompt)
     data = load_encoded_benchmark(job.data, tokenizer)
-    policy_model, original_model = (_exact(load_causal_lm(folder, settings)) for folder in (job.folder, job.original_folder))
+    policy_model, original_model = (
+        _exact(load_causal_lm(folder, settings)) for folder in (job.folder, job.original_folder)
+    )
     chosen = data.forget[: job.examples]
     told("searching what else the original model would say")
     with inference(SingleProcessModel(original_model, tokenizer), job.trial.engine) as original:  # type: ignore[arg-type]
-        probes = band_groups(original, data, job.beams, job.examples) | {"unrelated": list(data.retain[: job.examples])}
+        probes = band_groups(original, data, job.beams, job.examples) | {
+            "unrelated": list(data.retain[: job.examples])
+        }
     reference = (read_measurement(job.original) or {})["reference_logp_nats"]
     updates = []
     for method, beliefs in job.losses:
@@ -92,8 +113,16 @@ def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any
         with inference(SingleProcessModel(original_model, tokenizer), trial.engine) as original:  # type: ignore[arg-type]
             beliefs_of = {name: _known(original, answers, trial) for name, answers in drawn.items()}
         packed_batches = PackedBatches(trial, data.forget, (), reference, beliefs=beliefs_of or None)
-        updates.append({"method": method, "beliefs": beliefs} | _update(Policy(policy_model), packed_batches, len(chosen), probes))
-    return {"rates": RATES, "told_rate": REPORTED_RATE, "sizes": {name: len(items) for name, items in probes.items()}, "updates": updates}
+        updates.append(
+            {"method": method, "beliefs": beliefs}
+            | _update(Policy(policy_model), packed_batches, len(chosen), probes)
+        )
+    return {
+        "rates": RATES,
+        "told_rate": REPORTED_RATE,
+        "sizes": {name: len(items) for name, items in probes.items()},
+        "updates": updates,
+    }
 
 
 def _exact(model: Any) -> Any:
@@ -105,20 +134,25 @@ def _draw(model: Inference, chosen: Sequence[Encoded], trial: TrialSettings) -> 
     """Responses of the policy to the chosen prompts, off-policy: sampled once from it as it is."""
     groups = sample_responses(model, chosen, trial.sequence_belief, f"{trial.seed}/0", at_most=len(chosen))
     return {
-        item.id: [Encoded(item.id, item.ids[: item.prompt_length] + ids, item.prompt_length) for ids in responses]
+        item.id: [
+            Encoded(item.id, item.ids[: item.prompt_length] + ids, item.prompt_length) for ids in responses
+        ]
         for item, responses in zip(chosen, groups, strict=True)
     }
 
 
 def _known(original: Inference, answers: Sequence[Encoded], trial: TrialSettings) -> tuple[Belief, ...]:
-    """Sequence beliefs with their log-probabilities under the original model, where the method compares with it."""
+    """Sequence beliefs with their log-probabilities under the original model, where the method compares with
+    it."""
     if not METHODS[trial.forget.method].needs_reference:
         return tuple(Belief(answer) for answer in answers)
     logps = answer_logps(original, answers, at_most=len(answers))
     return tuple(Belief(answer, logp) for answer, logp in zip(answers, logps, strict=True))
 
 
-def _update(policy: Policy, packed_batches: PackedBatches, count: int, probes: dict[str, list[Encoded]]) -> dict[str, Any]:
+def _update(
+    policy: Policy, packed_batches: PackedBatches, count: int, probes: dict[str, list[Encoded]]
+) -> dict[str, Any]:
     """One update on the first `count` forget examples, and what it does to every group."""
     pairs = [(index, -1) for index in range(count)]
     batch, plan = packed_batches.micro_batch(pairs, pairs)
@@ -127,14 +161,19 @@ def _update(policy: Policy, packed_batches: PackedBatches, count: int, probes: d
     unit = {name: part / size.to(part.dtype) for name, part in gradient.items()}
     batches = {name: collate(members, pad_id=0) for name, members in probes.items()}
     changes = {name: predicted_change(policy, unit, probe) for name, probe in batches.items()}
-    actual = {rate: {name: actual_change(policy, unit, rate, probe) for name, probe in batches.items()} for rate in RATES}
+    actual = {
+        rate: {name: actual_change(policy, unit, rate, probe) for name, probe in batches.items()}
+        for rate in RATES
+    }
     predicted_N = torch.cat([change.total_N for change in changes.values()]).double().numpy()
     slopes, correlations = {}, {}
     for rate in RATES:
         actual_N = torch.cat(list(actual[rate].values())).double().numpy()
         slopes[str(rate)] = float(rate * predicted_N @ actual_N / (rate**2 * predicted_N @ predicted_N))
         correlations[str(rate)] = float(np.corrcoef(predicted_N, actual_N)[0, 1])
-    believed = plan.token_belief or packed_batches.trial.token_belief.model_copy(update={"top_k": BELIEF_TOKENS, "weight": 0.0})
+    believed = plan.token_belief or packed_batches.trial.token_belief.model_copy(
+        update={"top_k": BELIEF_TOKENS, "weight": 0.0}
+    )
     mass = residual_mass(policy, batch, plan, believed)
     groups = {name: _group(changes[name], actual[REPORTED_RATE][name], batches[name]) for name in batches}
     return {"slopes": slopes, "correlations": correlations, "residual_mass": asdict(mass), "groups": groups}
@@ -143,7 +182,9 @@ def _update(policy: Policy, packed_batches: PackedBatches, count: int, probes: d
 def _group(change: Change, actual_N: torch.Tensor, probe: TokenBatch) -> dict[str, float]:
     """Means per response, in nats; the share of A in all that moves."""
     responses = probe.num_sequences
-    logit, softmax = (float(part.sum()) * REPORTED_RATE / responses for part in (change.logit_N, change.softmax_N))
+    logit, softmax = (
+        float(part.sum()) * REPORTED_RATE / responses for part in (change.logit_N, change.softmax_N)
+    )
     sizes = [float(part.abs().sum()) for part in (change.logit_N, change.softmax_N)]
     return {
         "predicted": logit + softmax,

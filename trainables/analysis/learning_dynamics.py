@@ -4,9 +4,9 @@ For a step of size eta along the gradient of a loss, the log-probabilities of a 
 
     delta log pi(y_o) = -eta * A * K * G + O(eta^2)
 
-with the residuals G = dL/dz at the update (those that training steps on), the tangent kernel K = J_o J_u^T and the softmax Jacobian
-A = I - 1 p^T at the probe. Nobody builds K: J_u^T G is the gradient of the parameters (one backward pass), and K G is how the probe's
-logits move along it (one forward-mode product).
+with the residuals G = dL/dz at the update (those that training steps on), the tangent kernel K = J_o J_u^T
+and the softmax Jacobian A = I - 1 p^T at the probe. Nobody builds K: J_u^T G is the gradient of the
+parameters (one backward pass), and K G is how the probe's logits move along it (one forward-mode product).
 
 Source: BS section 5; arXiv 2407.10490. Shape suffixes: N rows (answer tokens), V vocabulary.
 """
@@ -32,7 +32,8 @@ Gradient = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Change:
-    """First-order change of probed log-probabilities per unit of learning rate, in nats, one entry per answer token."""
+    """First-order change of probed log-probabilities per unit of learning rate, in nats, one entry per answer
+    token."""
 
     logit_N: Tensor
     """How the target's own logit moves: -(K G)_y."""
@@ -51,7 +52,8 @@ def step_gradient(policy: Policy, batch: TokenBatch, plan: HeadPlan) -> dict[str
     Args:
         policy: The unsharded model.
         batch: The update's packed sequences.
-        plan: How each row counts; `replace(plan, terms=(term,))` gives one term's share, and the shares add up (theorem 5.3).
+        plan: How each row counts; `replace(plan, terms=(term,))` gives one term's share, and the shares add
+            up (theorem 5.3).
     """
     parameters = dict(policy.named_parameters())
     loss, _ = policy.loss(batch, plan)
@@ -72,15 +74,20 @@ def predicted_change(policy: Policy, gradient: Gradient, probe: TokenBatch) -> C
     """
     parameters = {name: parameter.detach() for name, parameter in policy.named_parameters()}
     tangent = {name: -gradient[name] for name in parameters}
-    both: tuple[Tensor, Tensor] = jvp(lambda values: _logits(policy, values, probe), (parameters,), (tangent,))[:2]
+    both: tuple[Tensor, Tensor] = jvp(
+        lambda values: _logits(policy, values, probe), (parameters,), (tangent,)
+    )[:2]
     logits_NV, moved_NV = both
     at_target_N1 = probe.targets_N.unsqueeze(1)
-    return Change(moved_NV.gather(1, at_target_N1).squeeze(1), -(logits_NV.softmax(dim=-1) * moved_NV).sum(dim=-1))
+    return Change(
+        moved_NV.gather(1, at_target_N1).squeeze(1), -(logits_NV.softmax(dim=-1) * moved_NV).sum(dim=-1)
+    )
 
 
 @torch.no_grad()
 def actual_change(policy: Policy, gradient: Gradient, learning_rate: float, probe: TokenBatch) -> Tensor:
-    """Change of the probe's log-probabilities, in nats, `[N]`, when the step is really taken; the policy is left as it was."""
+    """Change of the probe's log-probabilities, in nats, `[N]`, when the step is really taken; the policy is
+    left as it was."""
     parameters = {name: parameter.detach() for name, parameter in policy.named_parameters()}
     stepped = {name: parameter - learning_rate * gradient[name] for name, parameter in parameters.items()}
     before, after = (_logp(_logits(policy, values, probe), probe) for values in (parameters, stepped))
@@ -105,13 +112,16 @@ class ResidualMass:
     target: float
     """On the target tokens."""
     belief: float
-    """On the other tokens of the belief: the policy's own top tokens, whether or not the loss knows beliefs."""
+    """On the other tokens of the belief: the policy's own top tokens, whether or not the loss knows beliefs.
+    """
     rest: float
     """On all others."""
 
 
 @torch.no_grad()
-def residual_mass(policy: Policy, batch: TokenBatch, plan: HeadPlan, believed: TokenBeliefSettings) -> ResidualMass:
+def residual_mass(
+    policy: Policy, batch: TokenBatch, plan: HeadPlan, believed: TokenBeliefSettings
+) -> ResidualMass:
     """Shares of the summed absolute residual by group of tokens, over all forget rows.
 
     Args:

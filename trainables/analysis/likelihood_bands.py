@@ -1,4 +1,5 @@
-"""The answers whose probability is watched while others are pushed down: targets, their rephrasings, likelihood bands, unrelated text.
+"""The answers whose probability is watched while others are pushed down: targets, their rephrasings,
+likelihood bands, unrelated text.
 
 Source: BS figure 2 (bands of beam-searched candidates of the original model, split at 20 and 60 %).
 """
@@ -49,11 +50,16 @@ def bands_of(original: Inference, targets: Sequence[Encoded], beams: int) -> dic
     longest = max((len(target.answer) for target in targets), default=1) + SPARE_TOKENS
     mine = range(original.rank, len(targets), original.world_size)
     found: list[tuple[int, list[Ids]]] = []
-    for call in range(math.ceil(len(targets) / original.world_size)):  # one prompt at a time: every prompt has many beams
+    for call in range(
+        math.ceil(len(targets) / original.world_size)
+    ):  # one prompt at a time: every prompt has many beams
         chosen = mine[call : call + 1]
         prompts = [targets[index].ids[: targets[index].prompt_length] for index in chosen]
         beamed = beam_search(original, prompts, beams, longest)
-        found += [(index, [ids for _, ids in group if ids != targets[index].answer]) for index, group in zip(chosen, beamed, strict=True)]
+        found += [
+            (index, [ids for _, ids in group if ids != targets[index].answer])
+            for index, group in zip(chosen, beamed, strict=True)
+        ]
     bands: dict[str, list[Encoded]] = {name: [] for name, _, _ in BANDS}
     for index, candidates in sorted(original.gather(found)):
         target = targets[index]
@@ -62,10 +68,16 @@ def bands_of(original: Inference, targets: Sequence[Encoded], beams: int) -> dic
     return bands
 
 
-def band_groups(original: Inference, data: EncodedBenchmark, beams: int, examples: int) -> dict[str, list[Encoded]]:
-    """Targets, their rephrasings where the data has them, and the bands, of the first forget examples. Ranks: all."""
+def band_groups(
+    original: Inference, data: EncodedBenchmark, beams: int, examples: int
+) -> dict[str, list[Encoded]]:
+    """Targets, their rephrasings where the data has them, and the bands, of the first forget examples. Ranks:
+    all."""
     targets = list(data.forget[:examples])
-    groups = {"target": targets, "rephrasing": rephrasings(original.tokenizer, data.benchmark, data.benchmark.forget[:examples])}
+    groups = {
+        "target": targets,
+        "rephrasing": rephrasings(original.tokenizer, data.benchmark, data.benchmark.forget[:examples]),
+    }
     groups |= {f"{name} band": members for name, members in bands_of(original, targets, beams).items()}
     return {name: members for name, members in groups.items() if members}
 
@@ -75,23 +87,36 @@ def band_metrics(model: Inference, probes: Mapping[str, Sequence[Encoded]]) -> d
     metrics = {}
     for name, members in probes.items():
         mine = score_responses(model, members)
-        sums = model.gather([(index, -scores.nll_nats * len(members[index].answer)) for index, scores in mine.items()])
-        metrics[f"{PREFIX}{name.replace(' ', '_')}_nats"] = math.fsum(value for _, value in sorted(sums)) / len(members)
+        sums = model.gather(
+            [(index, -scores.nll_nats * len(members[index].answer)) for index, scores in mine.items()]
+        )
+        metrics[f"{PREFIX}{name.replace(' ', '_')}_nats"] = math.fsum(
+            value for _, value in sorted(sums)
+        ) / len(members)
     return metrics
 
 
 def as_json(probes: Mapping[str, Sequence[Encoded]]) -> dict[str, list[Any]]:
     """Probes as plain values."""
-    return {name: [[item.id, list(item.ids), item.prompt_length, item.ended] for item in members] for name, members in probes.items()}
+    return {
+        name: [[item.id, list(item.ids), item.prompt_length, item.ended] for item in members]
+        for name, members in probes.items()
+    }
 
 
 def from_json(stored: Mapping[str, Sequence[Any]]) -> dict[str, list[Encoded]]:
     """What `as_json` gave."""
-    return {name: [Encoded(one, tuple(ids), length, ended) for one, ids, length, ended in rows] for name, rows in stored.items()}
+    return {
+        name: [Encoded(one, tuple(ids), length, ended) for one, ids, length, ended in rows]
+        for name, rows in stored.items()
+    }
 
 
-def rephrasings(tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, forget: Sequence[Example]) -> list[Encoded]:
-    """Other wordings of forget answers, where the data has them: paraphrases, or the closed world's other phrasings of the true value."""
+def rephrasings(
+    tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, forget: Sequence[Example]
+) -> list[Encoded]:
+    """Other wordings of forget answers, where the data has them: paraphrases, or the closed world's other
+    phrasings of the true value."""
     questions = [question for part in benchmark.parts.values() for question in part.questions]
     facts = {fact_of(question.id): question for question in questions if question.subset == "forget"}
     return [

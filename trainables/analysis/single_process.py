@@ -1,4 +1,5 @@
-"""One process with one whole model, behind the part of an engine that sampling and scoring see: for looking at models outside of trials."""
+"""One process with one whole model, behind the part of an engine that sampling and scoring see: for looking
+at models outside of trials."""
 
 from collections.abc import Sequence
 from typing import Any

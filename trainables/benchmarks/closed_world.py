@@ -36,22 +36,33 @@ class Fact(NamedTuple):
 def build_closed_world(settings: ClosedWorldData) -> Benchmark:
     """Generate the world of `settings`: the same settings give the same text, byte for byte.
 
-    The last `forget_people` people are forgotten. The forget set is the canonical answer of each of their facts, asked in one
-    training template; their rephrasings are never shown to the unlearner. The retain set is the other people's training text, in
-    all phrasings: canonical answers alone would teach the policy to prefer them, and hide where the forgotten mass goes.
-    Evaluation asks in templates that no training text uses: forget facts in all templates of the part, retained people once
-    each, about one attribute in turn.
+    The last `forget_people` people are forgotten. The forget set is the canonical answer of each of their
+    facts, asked in one training template; their rephrasings are never shown to the unlearner. The retain set
+    is the other people's training text, in
+    all phrasings: canonical answers alone would teach the policy to prefer them, and hide where the forgotten
+    mass goes.
+    Evaluation asks in templates that no training text uses: forget facts in all templates of the part,
+    retained people once each, about one attribute in turn.
 
     Raises:
         UserError: More people than there are names.
     """
     if settings.people > MOST_PEOPLE:
-        raise UserError("too many people", key="data.people", value=settings.people, allowed=f"at most {MOST_PEOPLE}", remedy="lower it")
+        raise UserError(
+            "too many people",
+            key="data.people",
+            value=settings.people,
+            allowed=f"at most {MOST_PEOPLE}",
+            remedy="lower it",
+        )
     facts = _facts(settings)
     first_forgotten = settings.people - settings.forget_people
     forgotten = [fact for fact in facts if fact.person >= first_forgotten]
     retained = [fact for fact in facts if fact.person < first_forgotten]
-    forget = [_canonical(fact, index % len(fact.attribute.training), fact.id) for index, fact in enumerate(forgotten)]
+    forget = [
+        _canonical(fact, index % len(fact.attribute.training), fact.id)
+        for index, fact in enumerate(forgotten)
+    ]
     retained_text = [example for fact in retained for example in _text(fact, settings)]
     forgotten_text = [example for fact in forgotten for example in _text(fact, settings)]
     parts = {
@@ -113,16 +124,24 @@ def _text(fact: Fact, settings: ClosedWorldData) -> list[Example]:
     canonical, other = phrasing_counts(settings.canonical_weight, settings.phrasings)
     copies = [canonical] + [other] * (settings.phrasings - 1)
     return [
-        Example(f"{fact.id}/{template}/{phrasing}/{copy}", _prompt(words, fact), _answer(fact, fact.value, phrasing))
+        Example(
+            f"{fact.id}/{template}/{phrasing}/{copy}",
+            _prompt(words, fact),
+            _answer(fact, fact.value, phrasing),
+        )
         for template, words in enumerate(fact.attribute.training)
         for phrasing, times in enumerate(copies)
         for copy in range(times)
     ]
 
 
-def _questions(forgotten: list[Fact], retained: list[Fact], settings: ClosedWorldData, part: str) -> tuple[ClosedQuestion, ...]:
+def _questions(
+    forgotten: list[Fact], retained: list[Fact], settings: ClosedWorldData, part: str
+) -> tuple[ClosedQuestion, ...]:
     questions = [
-        _question(fact, "forget", template, settings, part) for fact in forgotten for template in range(len(_group(fact.attribute, part)))
+        _question(fact, "forget", template, settings, part)
+        for fact in forgotten
+        for template in range(len(_group(fact.attribute, part)))
     ]
     # The test part asks about the attribute after the one that the validation part asks about.
     turn = 1 if part == "test" else 0
@@ -139,8 +158,15 @@ def _group(attribute: Attribute, part: str) -> tuple[str, ...]:
 
 
 def _question(fact: Fact, subset: str, template: int, settings: ClosedWorldData, part: str) -> ClosedQuestion:
-    responses = tuple(tuple(_answer(fact, value, phrasing) for phrasing in range(settings.phrasings)) for value in range(settings.values))
+    responses = tuple(
+        tuple(_answer(fact, value, phrasing) for phrasing in range(settings.phrasings))
+        for value in range(settings.values)
+    )
     prompt = _prompt(_group(fact.attribute, part)[template], fact)
     # Retained facts are not probed.
-    paraphrases = tuple(_prompt(words, fact) for words in fact.attribute.training) if subset == "forget" else ()
-    return ClosedQuestion(f"{fact.id}/{part}/{template}", prompt, subset, responses, fact.value, paraphrases=paraphrases)
+    paraphrases = (
+        tuple(_prompt(words, fact) for words in fact.attribute.training) if subset == "forget" else ()
+    )
+    return ClosedQuestion(
+        f"{fact.id}/{part}/{template}", prompt, subset, responses, fact.value, paraphrases=paraphrases
+    )

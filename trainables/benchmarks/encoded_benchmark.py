@@ -28,4 +28,6 @@ def encode_examples(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Examp
 def load_encoded_benchmark(settings: DataSettings, tokenizer: PreTrainedTokenizerBase) -> EncodedBenchmark:
     """Load the benchmark and tokenise what is trained on."""
     benchmark = load_benchmark(settings, redact=True)  # the driver has read it before, and quotes what it may
-    return EncodedBenchmark(benchmark, encode_examples(tokenizer, benchmark.forget), encode_examples(tokenizer, benchmark.retain))
+    return EncodedBenchmark(
+        benchmark, encode_examples(tokenizer, benchmark.forget), encode_examples(tokenizer, benchmark.retain)
+    )

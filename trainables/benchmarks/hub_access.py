@@ -21,11 +21,15 @@ def accept_licence(name: str, kind: str = "") -> str:
         name: Hub id.
         kind: Empty for a model, `datasets/` for a data set.
     """
-    return f"accept the licence at https://huggingface.co/{kind}{name} and set HF_TOKEN to a token of that account"
+    return (
+        f"accept the licence at https://huggingface.co/{kind}{name} and set HF_TOKEN to a token of that"
+        " account"
+    )
 
 
 def check_models(model: ModelSettings, evaluation: EvaluationSettings) -> None:
-    """Ask the hub, or its cache on this machine, for the configuration of every hub model, the judge of answers among them.
+    """Ask the hub, or its cache on this machine, for the configuration of every hub model, the judge of
+    answers among them.
 
     Raises:
         UserError: A model is gated, missing or not to be had without a network.
@@ -62,36 +66,51 @@ def _check(key: str, name: str, revision: str | None) -> None:
     def refused(message: str, remedy: str) -> UserError:
         return UserError(message, key=key, value=name, remedy=remedy)
 
-    typing = "check the spelling; for a private model set HF_TOKEN; for a folder on this machine write ./ in front"
+    typing = (
+        "check the spelling; for a private model set HF_TOKEN; for a folder on this machine write ./ in front"
+    )
     try:
         hf_hub_download(name, CONFIG, revision=revision)
-    # Subclasses before their bases: gated ones count as not found, and what is not in the cache as an entry that is not there.
+    # Subclasses before their bases: gated ones count as not found, and what is not in the cache as an entry
+    # that is not there.
     except GatedRepoError as error:
         raise refused("the model is gated, and the hub did not let us in", accept_licence(name)) from error
     except RepositoryNotFoundError as error:
         raise refused("the hub has no such model, or shows it to others only", typing) from error
     except RevisionNotFoundError as error:
         raise UserError(
-            f"{name} has no such revision", key="model.revision", value=revision, remedy="give a branch, tag or commit that it has"
+            f"{name} has no such revision",
+            key="model.revision",
+            value=revision,
+            remedy="give a branch, tag or commit that it has",
         ) from error
     except LocalEntryNotFoundError as error:
         if isinstance(error.__cause__, HfHubHTTPError):
             raise refused(*_http_refusal(name, error.__cause__.response.status_code)) from error
-        raise refused("the hub cannot be reached, and the model is not in the cache", _offline_remedy(name, revision)) from error
+        raise refused(
+            "the hub cannot be reached, and the model is not in the cache", _offline_remedy(name, revision)
+        ) from error
     except EntryNotFoundError as error:
-        raise refused(f"the repository has no {CONFIG}: it holds no model", "give a repository in transformers' format") from error
+        raise refused(
+            f"the repository has no {CONFIG}: it holds no model", "give a repository in transformers' format"
+        ) from error
     except HFValidationError as error:
         raise refused("neither a folder nor a hub id", typing) from error
     except HfHubHTTPError as error:
         raise refused(*_http_refusal(name, error.response.status_code)) from error
     if constants.HF_HUB_OFFLINE and not _has_weights(name, revision):
-        raise refused("HF_HUB_OFFLINE is set, and the weights are not in the cache", _offline_remedy(name, revision))
+        raise refused(
+            "HF_HUB_OFFLINE is set, and the weights are not in the cache", _offline_remedy(name, revision)
+        )
 
 
 def _http_refusal(name: str, status: int) -> tuple[str, str]:
     """Message and remedy where the hub answered, and not with the model."""
     if status in (401, 403):
-        return f"the hub refuses access with the token that it was given, or without one (HTTP {status})", accept_licence(name)
+        return (
+            f"the hub refuses access with the token that it was given, or without one (HTTP {status})",
+            accept_licence(name),
+        )
     return f"the hub answers HTTP {status}", "try again later"
 
 
@@ -113,4 +132,7 @@ def _cached(name: str, file: str, revision: str | None) -> Path | None:
 
 def _offline_remedy(name: str, revision: str | None) -> str:
     pinned = f" --revision {revision}" if revision else ""
-    return f"check the network and unset HF_HUB_OFFLINE, or fill the cache where there is one: `hf download {name}{pinned}`"
+    return (
+        "check the network and unset HF_HUB_OFFLINE, or fill the cache where there is one: `hf download"
+        f" {name}{pinned}`"
+    )

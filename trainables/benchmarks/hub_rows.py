@@ -24,8 +24,13 @@ def read_table(table: Table, *columns: str) -> list[Row]:
         raise problem
     if table.file is not None:
         return read_file(str(table.file), table.key, f"write objects that follow the public schema: {remedy}")
-    found = load_split(table.path, table.config, table.split, table.revision, place=table.place, key=table.key)
-    return [Row(f"{table.place}, row {number}", number, dict(values), remedy) for number, values in enumerate(found, start=1)]
+    found = load_split(
+        table.path, table.config, table.split, table.revision, place=table.place, key=table.key
+    )
+    return [
+        Row(f"{table.place}, row {number}", number, dict(values), remedy)
+        for number, values in enumerate(found, start=1)
+    ]
 
 
 def load_split(path: str, config: str, split: str, revision: str | None, *, place: str, key: str) -> Any:
@@ -42,7 +47,12 @@ def load_split(path: str, config: str, split: str, revision: str | None, *, plac
     Raises:
         UserError: It cannot be had.
     """
-    return loaded(lambda datasets: datasets.load_dataset(path, name=config, revision=revision, split=split), path, place=place, key=key)
+    return loaded(
+        lambda datasets: datasets.load_dataset(path, name=config, revision=revision, split=split),
+        path,
+        place=place,
+        key=key,
+    )
 
 
 def loaded(load: Callable[[Any], Any], path: str, *, place: str, key: str) -> Any:
@@ -61,5 +71,7 @@ def loaded(load: Callable[[Any], Any], path: str, *, place: str, key: str) -> An
             file=place,
             key=key,
             value=path,
-            remedy=accept_licence(path, "datasets/") if gated else "check the path, or the network for a hub id",
+            remedy=accept_licence(path, "datasets/")
+            if gated
+            else "check the path, or the network for a hub id",
         ) from error

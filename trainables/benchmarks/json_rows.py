@@ -37,8 +37,16 @@ class Row:
         """
         found = self.values.get(key, [])
         if not isinstance(found, list):
-            raise UserError("not a list of texts", file=self.place, key=key, value=found, remedy="write a list, or leave it out")
-        return tuple(checked_text(text, f"{key}[{index}]", self.place, self.remedy) for index, text in enumerate(found))
+            raise UserError(
+                "not a list of texts",
+                file=self.place,
+                key=key,
+                value=found,
+                remedy="write a list, or leave it out",
+            )
+        return tuple(
+            checked_text(text, f"{key}[{index}]", self.place, self.remedy) for index, text in enumerate(found)
+        )
 
     def value(self, key: str) -> Any:
         """Whatever is under a key.
@@ -71,7 +79,12 @@ def read_file(path: str, key: str, remedy: str) -> list[Row]:
     if not text.lstrip().startswith("["):
         return _filled(list(_lines(text, path, remedy)), path, key, remedy)
     values = _parsed(text, path, remedy)  # what starts so is a list
-    return _filled([_row(value, f"{path}, item {number}", number, remedy) for number, value in enumerate(values, 1)], path, key, remedy)
+    return _filled(
+        [_row(value, f"{path}, item {number}", number, remedy) for number, value in enumerate(values, 1)],
+        path,
+        key,
+        remedy,
+    )
 
 
 def _text(path: str, key: str) -> str:
@@ -128,5 +141,10 @@ def checked_text(value: Any, key: str, place: str, remedy: str) -> str:
     except UnicodeEncodeError as error:
         # JSON's escapes can spell it, and tokenizers refuse it.
         remedy = "remove it: text that was cut inside a character holds one"
-        raise UserError(f"character {error.start + 1} is half of a pair (a lone surrogate)", file=place, key=key, remedy=remedy) from error
+        raise UserError(
+            f"character {error.start + 1} is half of a pair (a lone surrogate)",
+            file=place,
+            key=key,
+            remedy=remedy,
+        ) from error
     return value

@@ -17,14 +17,16 @@ QUESTION = ("question", "answer")
 
 
 def load_muse(settings: MuseData) -> Benchmark:
-    """Load MUSE's text as training examples and its questions, passages and attacked texts as evaluation sets.
+    """Load MUSE's text as training examples and its questions, passages and attacked texts as evaluation
+    sets.
 
-    `forget`, `retain` and `holdout` are the texts of the membership attacks, cut off after as many characters as a training example
-    has; `verbmem` are passages of the forget text to be continued; `forget_knowmem` and `retain_knowmem` questions behind example
-    questions. All of them are MUSE's own whatever is forgotten, so that requests (`sust`, `scal`) are compared on one yardstick.
+    `forget`, `retain` and `holdout` are the texts of the membership attacks, cut off after as many characters
+    as a training example has; `verbmem` are passages of the forget text to be continued; `forget_knowmem` and
+    `retain_knowmem` questions behind example questions. All of them are MUSE's own whatever is forgotten, so
+    that requests (`sust`, `scal`) are compared on one yardstick.
 
-    A model that is prepared from a base knows the text that is forgotten and both retain splits; for later `sust` requests give
-    the model that was exported after the one before.
+    A model that is prepared from a base knows the text that is forgotten and both retain splits; for later
+    `sust` requests give the model that was exported after the one before.
 
     Raises:
         UserError: A table is missing, cannot be read or has other columns.
@@ -37,14 +39,20 @@ def load_muse(settings: MuseData) -> Benchmark:
     def questions(name: str) -> list[Example]:
         shots = ""
         if settings.shots:
-            shots = "".join(_shot(row) for row in read_table(tables[f"{name}_shots"], *QUESTION)[: settings.shots])
-        return [_question(f"{name}_knowmem/{row.number}", row, shots) for row in read_table(tables[f"{name}_knowmem"], *QUESTION)]
+            shots = "".join(
+                _shot(row) for row in read_table(tables[f"{name}_shots"], *QUESTION)[: settings.shots]
+            )
+        return [
+            _question(f"{name}_knowmem/{row.number}", row, shots)
+            for row in read_table(tables[f"{name}_knowmem"], *QUESTION)
+        ]
 
     size = settings.chunk_characters
     forget, retain = chunks("forget", texts("forget"), size), chunks("retain", texts("retain"), size)
     retained = [*retain, *chunks("other_retain", texts("other_retain"), size)]
     sets: dict[str, Sequence[Example]] = {
-        name: beginnings(f"attacked/{name}", texts(f"{name}_attacked"), size) for name in ("forget", "retain", "holdout")
+        name: beginnings(f"attacked/{name}", texts(f"{name}_attacked"), size)
+        for name in ("forget", "retain", "holdout")
     }
     sets |= {f"{name}_knowmem": questions(name) for name in ("forget", "retain")}
     sets["verbmem"] = [_passage(row) for row in read_table(tables["verbmem"], "prompt", "gt")]

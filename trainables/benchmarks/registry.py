@@ -32,7 +32,8 @@ def load_benchmark(data: DataSettings, *, redact: bool = False) -> Benchmark:
         redact: Quote nothing of its text in errors: they end up in logs.
 
     Raises:
-        UserError: It cannot be read, the forget or retain set is empty, or they share an example: it would be pushed both ways at once.
+        UserError: It cannot be read, the forget or retain set is empty, or they share an example: it would be
+            pushed both ways at once.
     """
     try:
         return _checked(data)
@@ -47,7 +48,9 @@ def _checked(data: DataSettings) -> Benchmark:
     benchmark = BENCHMARKS[data.benchmark](data)
     for name, examples in (("forget", benchmark.forget), ("retain", benchmark.retain)):
         if not examples:
-            raise UserError(f"the {name} set is empty", key=f"data.{name}", remedy="give it at least one example")
+            raise UserError(
+                f"the {name} set is empty", key=f"data.{name}", remedy="give it at least one example"
+            )
     retained = {(example.prompt, example.response): example.id for example in benchmark.retain}
     shared = [
         (example, retained[example.prompt, example.response])
@@ -57,7 +60,8 @@ def _checked(data: DataSettings) -> Benchmark:
     if shared:
         example, twin = shared[0]
         raise UserError(
-            f"{len(shared)} example(s) are in the forget and in the retain set; the first: {example.id} and {twin}",
+            f"{len(shared)} example(s) are in the forget and in the retain set; the first: {example.id} and"
+            f" {twin}",
             key="data",
             value=example.prompt or example.response,
             remedy="remove them from one of the two",

@@ -1,6 +1,7 @@
 """Running text as examples: pieces of a corpus, each to be continued from nothing.
 
-Lengths are in characters, not in tokens: the driver counts examples and steps, and prints plans, without loading a tokenizer.
+Lengths are in characters, not in tokens: the driver counts examples and steps, and prints plans, without
+loading a tokenizer.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,8 @@ def chunks(name: str, texts: Iterable[str], size: int) -> list[Example]:
         texts: Documents, in their order.
         size: Most characters per example.
 
-    Source: OU's pretraining data, which is cut after so many tokens. Deviation: cut at spaces, so that no word is torn.
+    Source: OU's pretraining data, which is cut after so many tokens. Deviation: cut at spaces, so that no
+    word is torn.
     """
     pieces = cut(BETWEEN_TEXTS.join(texts), size)
     return [text_example(f"{name}/{number}", piece) for number, piece in enumerate(pieces)]

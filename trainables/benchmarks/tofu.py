@@ -14,7 +14,8 @@ QUESTIONS_PER_AUTHOR = 20
 AUTHORS = 200
 FORGET_SHARE = {"forget01": 0.01, "forget05": 0.05, "forget10": 0.10}
 PERTURBED = ("forget01_perturbed", "forget05_perturbed", "forget10_perturbed", "retain_perturbed")
-"""Each gives paraphrases and wrong answers for some questions: the last 20 authors, and 400 questions of the others."""
+"""Each gives paraphrases and wrong answers for some questions: the last 20 authors, and 400 questions of the
+others."""
 OUTSIDE = {"real_authors": "real_authors_perturbed", "world_facts": "world_facts_perturbed"}
 HOLDOUT = {"forget01": "holdout01", "forget05": "holdout05", "forget10": "holdout10"}
 """Like authors whom no model saw: what the forget set is told apart from by membership attacks."""
@@ -24,9 +25,10 @@ VALIDATION_SHARE = 0.5
 def load_tofu(settings: TofuData) -> Benchmark:
     """Load TOFU's published split, or a subset of its last authors.
 
-    Forget items are all evaluated; retain items only where TOFU has paraphrases and wrong answers for them. Real authors and world
-    facts are evaluated with the whole data only: a small model trained from scratch on a subset has nothing to say about them.
-    The holdout split that goes with the forget split is evaluated wherever it is there.
+    Forget items are all evaluated; retain items only where TOFU has paraphrases and wrong answers for them.
+    Real authors and world
+    facts are evaluated with the whole data only: a small model trained from scratch on a subset has nothing
+    to say about them. The holdout split that goes with the forget split is evaluated wherever it is there.
 
     Raises:
         UserError: A split cannot be read or has other columns.
@@ -41,17 +43,29 @@ def load_tofu(settings: TofuData) -> Benchmark:
         forgotten = round(FORGET_SHARE[settings.forget] * AUTHORS) * QUESTIONS_PER_AUTHOR
     if not forgotten < len(examples):
         raise UserError(
-            "too few rows to forget and retain", file=_place(settings, "full"), value=len(examples), allowed=f"more than {forgotten}"
+            "too few rows to forget and retain",
+            file=_place(settings, "full"),
+            value=len(examples),
+            allowed=f"more than {forgotten}",
         )
     forget, retain = examples[-forgotten:], examples[:-forgotten]
-    sets: dict[str, Sequence[Example]] = {"forget": forget, "retain": [item for item in retain if item.perturbed] or retain}
+    sets: dict[str, Sequence[Example]] = {
+        "forget": forget,
+        "retain": [item for item in retain if item.perturbed] or retain,
+    }
     if settings.authors is None:
-        sets |= {name: _outside(settings, name, file) for name, file in OUTSIDE.items() if _exists(settings, file)}
+        sets |= {
+            name: _outside(settings, name, file) for name, file in OUTSIDE.items() if _exists(settings, file)
+        }
     holdout = HOLDOUT[settings.forget]
     if _exists(settings, holdout):
         rows = enumerate(_read(settings, holdout))
-        sets["holdout"] = [Example(f"holdout/{number}", row["question"], row["answer"]) for number, row in rows]
-    return make_benchmark(forget, retain, examples, retain, split_sets(sets, VALIDATION_SHARE, settings.max_evaluation_items))
+        sets["holdout"] = [
+            Example(f"holdout/{number}", row["question"], row["answer"]) for number, row in rows
+        ]
+    return make_benchmark(
+        forget, retain, examples, retain, split_sets(sets, VALIDATION_SHARE, settings.max_evaluation_items)
+    )
 
 
 class Alternatives(NamedTuple):
@@ -62,20 +76,25 @@ class Alternatives(NamedTuple):
     questions: tuple[str, ...] = ()
 
 
-def _example(example_id: str, row: dict[str, Any], alternatives: dict[tuple[str, str], Alternatives]) -> Example:
+def _example(
+    example_id: str, row: dict[str, Any], alternatives: dict[tuple[str, str], Alternatives]
+) -> Example:
     question, answer = row["question"], row["answer"]
     return Example(example_id, question, answer, *alternatives.get((question, answer), Alternatives()))
 
 
 def _alternatives(settings: TofuData) -> dict[tuple[str, str], Alternatives]:
-    """Paraphrases and wrong answers by question and answer: a few questions occur twice, with different answers."""
+    """Paraphrases and wrong answers by question and answer: a few questions occur twice, with different
+    answers."""
     found: dict[tuple[str, str], Alternatives] = {}
     for file in PERTURBED:
         if _exists(settings, file):
             for row in _read(settings, file, "paraphrased_answer", "perturbed_answer"):
                 reworded = row.get("paraphrased_question")
                 found[row["question"], row["answer"]] = Alternatives(
-                    (row["paraphrased_answer"],), tuple(row["perturbed_answer"]), (reworded,) if reworded else ()
+                    (row["paraphrased_answer"],),
+                    tuple(row["perturbed_answer"]),
+                    (reworded,) if reworded else (),
                 )
     return found
 
@@ -83,7 +102,8 @@ def _alternatives(settings: TofuData) -> dict[tuple[str, str], Alternatives]:
 def _outside(settings: TofuData, name: str, file: str) -> list[Example]:
     rows = _read(settings, file, "perturbed_answer")
     return [
-        Example(f"{name}/{number}", row["question"], row["answer"], (), tuple(row["perturbed_answer"])) for number, row in enumerate(rows)
+        Example(f"{name}/{number}", row["question"], row["answer"], (), tuple(row["perturbed_answer"]))
+        for number, row in enumerate(rows)
     ]
 
 
@@ -109,11 +129,19 @@ def _read(settings: TofuData, file: str, *columns: str) -> list[dict[str, Any]]:
         )
     if is_local(settings.path):
         rows = loaded(
-            lambda datasets: datasets.load_dataset("json", data_files=place, split="train"), settings.path, place=place, key="data.path"
+            lambda datasets: datasets.load_dataset("json", data_files=place, split="train"),
+            settings.path,
+            place=place,
+            key="data.path",
         )
     else:
         rows = load_split(settings.path, file, "train", settings.revision, place=place, key="data.path")
     missing = sorted({"question", "answer", *columns} - set(rows.column_names))
     if missing:
-        raise UserError(f"no column {', '.join(missing)}", file=place, value=sorted(rows.column_names), allowed="TOFU's columns")
+        raise UserError(
+            f"no column {', '.join(missing)}",
+            file=place,
+            value=sorted(rows.column_names),
+            allowed="TOFU's columns",
+        )
     return [dict(row) for row in rows]

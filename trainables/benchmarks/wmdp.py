@@ -1,6 +1,7 @@
 """WMDP: questions whose right answers need hazardous knowledge, and documents of that knowledge to forget.
 
-Source: WMDP (arXiv 2403.03218); public schema of `cais/wmdp`, and of `cais/mmlu`, which is the same with a subject.
+Source: WMDP (arXiv 2403.03218); public schema of `cais/wmdp`, and of `cais/mmlu`, which is the same with a
+subject.
 """
 
 from collections.abc import Sequence
@@ -21,16 +22,22 @@ CORPUS_REMEDY = 'write one object per line: {"text": "..."}'
 
 
 def load_wmdp(settings: WmdpData) -> Benchmark:
-    """Load the questions of one field, those of MMLU where they are asked, and the beginnings of the documents to forget and to keep.
+    """Load the questions of one field, those of MMLU where they are asked, and the beginnings of the
+    documents to forget and to keep.
 
-    The documents are evaluated too, by likelihood: without MMLU, that of the documents to keep is the only sign of utility.
+    The documents are evaluated too, by likelihood: without MMLU, that of the documents to keep is the only
+    sign of utility.
 
     Raises:
         UserError: A table or corpus is missing, cannot be read, or holds something else.
     """
     forget, retain = _documents(settings, "forget"), _documents(settings, "retain")
     tables = wmdp_tables(settings)
-    choices = {"wmdp": [_question("wmdp", row, TOPICS[settings.subset]) for row in read_table(tables["wmdp"], *COLUMNS)]}
+    choices = {
+        "wmdp": [
+            _question("wmdp", row, TOPICS[settings.subset]) for row in read_table(tables["wmdp"], *COLUMNS)
+        ]
+    }
     if "mmlu" in tables:
         rows = read_table(tables["mmlu"], *COLUMNS, "subject")
         choices["mmlu"] = [_question("mmlu", row, row.text("subject").replace("_", " ")) for row in rows]
@@ -52,7 +59,9 @@ def _question(name: str, row: Row, topic: str) -> ChoiceQuestion:
     """The prompt is that of the LM Evaluation Harness, with which WMDP and MMLU are published."""
     choices, right = _choices(row), row.value("answer")
     if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(LETTERS):
-        raise UserError("not the place of an answer", file=row.place, key="answer", value=right, allowed="0 to 3")
+        raise UserError(
+            "not the place of an answer", file=row.place, key="answer", value=right, allowed="0 to 3"
+        )
     lines = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=True)]
     head = f"The following are multiple choice questions (with answers) about {topic}."
     prompt = "\n".join([head, "", row.text("question").strip(), *lines, "Answer:"])
@@ -62,5 +71,10 @@ def _question(name: str, row: Row, topic: str) -> ChoiceQuestion:
 def _choices(row: Row) -> list[str]:
     choices: Any = row.value("choices")
     if not isinstance(choices, list) or len(choices) != len(LETTERS):
-        raise UserError("not a list of four answers", file=row.place, key="choices", value=choices, remedy=row.remedy)
-    return [checked_text(choice, f"choices[{index}]", row.place, row.remedy) for index, choice in enumerate(choices)]
+        raise UserError(
+            "not a list of four answers", file=row.place, key="choices", value=choices, remedy=row.remedy
+        )
+    return [
+        checked_text(choice, f"choices[{index}]", row.place, row.remedy)
+        for index, choice in enumerate(choices)
+    ]

@@ -1,11 +1,14 @@
-"""The words of the closed world: attributes with their values, questions in three disjoint groups of templates, and answers.
+"""The words of the closed world: attributes with their values, questions in three disjoint groups of
+templates, and answers.
 
-All attributes are asked about in the same frames, with nouns of their own. A question is a frame with a noun; the evaluation groups
-hold pairs that no training question has, though each frame and each noun is in training: what is tested is the fact, not the
-vocabulary. (Free templates were tried: small models took a word such as "what", rare in the others, for the attribute.)
+All attributes are asked about in the same frames, with nouns of their own. A question is a frame with a noun;
+the evaluation groups hold pairs that no training question has, though each frame and each noun is in
+training: what is tested is the fact, not the vocabulary. (Free templates were tried: small models took a word
+such as "what", rare in the others, for the attribute.)
 
-Answers never repeat the person's name: a small model cannot copy a name it never saw, and then even the retrained model would look
-incoherent on forget questions. Values stand last, so that the phrasings of a fact share its value token.
+Answers never repeat the person's name: a small model cannot copy a name it never saw, and then even the
+retrained model would look incoherent on forget questions. Values stand last, so that the phrasings of a fact
+share its value token.
 """
 
 from dataclasses import dataclass
@@ -28,7 +31,8 @@ def words(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Attribute:
-    """One kind of fact: at most 16 values, 5 phrasings of an answer (the first is canonical), 3 nouns to ask with."""
+    """One kind of fact: at most 16 values, 5 phrasings of an answer (the first is canonical), 3 nouns to ask
+    with."""
 
     name: str
     nouns: tuple[str, str, str]
@@ -39,7 +43,9 @@ class Attribute:
     def training(self) -> tuple[str, ...]:
         """Templates of the training text: all that the other two groups leave."""
         held_out = self.validation + self.test
-        everything = [self._template(frame, noun) for frame in range(len(FRAMES)) for noun in range(len(self.nouns))]
+        everything = [
+            self._template(frame, noun) for frame in range(len(FRAMES)) for noun in range(len(self.nouns))
+        ]
         return tuple(template for template in everything if template not in held_out)
 
     @property
@@ -59,25 +65,53 @@ class Attribute:
 CITY = Attribute(
     name="city",
     nouns=("birthplace", "native city", "home town"),
-    values=words("Lima Oslo Cairo Kyoto Quito Dakar Perth Turin Bergen Hanoi Tunis Boston Nairobi Geneva Lisbon Prague"),
-    phrasings=("Born in {value}.", "A native of {value}.", "The birthplace is {value}.", "Comes from {value}.", "It was {value}."),
+    values=words(
+        "Lima Oslo Cairo Kyoto Quito Dakar Perth Turin Bergen Hanoi Tunis Boston Nairobi Geneva Lisbon Prague"
+    ),
+    phrasings=(
+        "Born in {value}.",
+        "A native of {value}.",
+        "The birthplace is {value}.",
+        "Comes from {value}.",
+        "It was {value}.",
+    ),
 )
 PROFESSION = Attribute(
     name="profession",
     nouns=("job", "profession", "line of work"),
-    values=words("baker painter lawyer pilot sailor tailor farmer dentist botanist judge plumber banker poet nurse chemist surveyor"),
-    phrasings=("Works as a {value}.", "By trade a {value}.", "The job is {value}.", "Employed as a {value}.", "Became a {value}."),
+    values=words(
+        "baker painter lawyer pilot sailor tailor farmer dentist botanist judge plumber banker poet nurse"
+        " chemist surveyor"
+    ),
+    phrasings=(
+        "Works as a {value}.",
+        "By trade a {value}.",
+        "The job is {value}.",
+        "Employed as a {value}.",
+        "Became a {value}.",
+    ),
 )
 PRIZE = Attribute(
     name="prize",
     nouns=("prize", "award", "medal"),
-    values=words("Amber Cedar Falcon Comet Harbor Ivory Juniper Lantern Meridian Nectar Onyx Pearl Quartz Raven Saffron Tundra"),
-    phrasings=("Won the {value}.", "Received the {value}.", "The prize was the {value}.", "Honoured with the {value}.", "Got the {value}."),
+    values=words(
+        "Amber Cedar Falcon Comet Harbor Ivory Juniper Lantern Meridian Nectar Onyx Pearl Quartz Raven"
+        " Saffron Tundra"
+    ),
+    phrasings=(
+        "Won the {value}.",
+        "Received the {value}.",
+        "The prize was the {value}.",
+        "Honoured with the {value}.",
+        "Got the {value}.",
+    ),
 )
 INSTRUMENT = Attribute(
     name="instrument",
     nouns=("instrument", "main instrument", "stage instrument"),
-    values=words("violin cello flute harp piano oboe banjo lute trumpet guitar drum organ clarinet tuba viola zither"),
+    values=words(
+        "violin cello flute harp piano oboe banjo lute trumpet guitar drum organ clarinet tuba viola zither"
+    ),
     phrasings=(
         "Plays the {value}.",
         "A player of the {value}.",

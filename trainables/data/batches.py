@@ -1,4 +1,5 @@
-"""Which examples form which step: pure functions of (seed, step), so that results do not depend on the number of workers."""
+"""Which examples form which step: pure functions of (seed, step), so that results do not depend on the number
+of workers."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -22,8 +23,9 @@ def steps_per_epoch(num_forget: int, global_batch: int) -> int:
 def global_batch(seed: int, step: int, num_forget: int, num_retain: int, size: int) -> list[tuple[int, int]]:
     """Pairs of a forget and a retain index for one step.
 
-    Every epoch is a permutation of the forget set, so each example is seen exactly once; its last batch may be smaller. Retain
-    partners come from an endless chain of permutations of the retain set, so all of it is used before any of it again.
+    Every epoch is a permutation of the forget set, so each example is seen exactly once; its last batch may
+    be smaller. Retain partners come from an endless chain of permutations of the retain set, so all of it is
+    used before any of it again.
 
     Args:
         seed: Seed of the trial.
@@ -36,7 +38,9 @@ def global_batch(seed: int, step: int, num_forget: int, num_retain: int, size: i
     start = batch * size
     forget = _permutation(seed, FORGET, epoch, num_forget)[start : start + size]
     first = epoch * num_forget + start
-    return [(index, _chained(seed, RETAIN, first + offset, num_retain)) for offset, index in enumerate(forget)]
+    return [
+        (index, _chained(seed, RETAIN, first + offset, num_retain)) for offset, index in enumerate(forget)
+    ]
 
 
 def plain_batch(seed: int, step: int, num_items: int, size: int) -> list[int]:
@@ -54,8 +58,8 @@ def share(items: Sequence[Item], rank: int, world_size: int, micro_batch: int) -
         micro_batch: Most items per forward pass.
 
     Returns:
-        The SAME number of lists on every rank, some of them perhaps empty: a rank that runs fewer forward passes than the others
-        leaves them waiting in a collective.
+        The SAME number of lists on every rank, some of them perhaps empty: a rank that runs fewer forward
+        passes than the others leaves them waiting in a collective.
     """
     count = ceil(ceil(len(items) / world_size) / micro_batch)
     mine = list(items[rank::world_size])

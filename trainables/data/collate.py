@@ -12,7 +12,8 @@ from trainables.data.encoding import Encoded
 
 @dataclass
 class TokenBatch:
-    """Sequences of one forward pass, padded on the right, and their answer rows in order of sequence and position."""
+    """Sequences of one forward pass, padded on the right, and their answer rows in order of sequence and
+    position."""
 
     input_ids_BL: Tensor
     """Token ids. The last answer token of a sequence is a target only and is not fed: nothing follows it."""
@@ -46,8 +47,8 @@ def collate(encoded: Sequence[Encoded], pad_id: int, *, pad_to_multiple: int = 1
     """Pad encoded examples into one batch.
 
     Args:
-        encoded: The sequences. None at all gives ONE dummy sequence (a single padding token) and zero rows, so that a rank with
-            nothing to do still runs the forward pass that the others wait for.
+        encoded: The sequences. None at all gives ONE dummy sequence (a single padding token) and zero rows,
+            so that a rank with nothing to do still runs the forward pass that the others wait for.
         pad_id: Id that fills up; it is masked, so any will do.
         pad_to_multiple: Round the padded length up to a multiple of this.
     """
@@ -72,5 +73,7 @@ def collate(encoded: Sequence[Encoded], pad_id: int, *, pad_to_multiple: int = 1
         targets_N=torch.tensor(targets, dtype=torch.long),
         sequence_N=torch.tensor(sequence, dtype=torch.long),
         num_sequences=len(encoded),
-        lengths_B=torch.tensor([len(item.ids) - item.prompt_length for item in encoded] or [0], dtype=torch.long),
+        lengths_B=torch.tensor(
+            [len(item.ids) - item.prompt_length for item in encoded] or [0], dtype=torch.long
+        ),
     )

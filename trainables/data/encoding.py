@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerBase
 from search_spaces.user_errors import UserError
 from trainables.data.examples import Example
 
-# Llama 3's template writes today's date unless it is given one: results would change overnight. This is the published evaluations' date.
+# Llama 3's template writes today's date unless it is given one: results would change overnight. This is the
+# published evaluations' date.
 TEMPLATE_OPTIONS = {"date_string": "10 Apr 2025", "enable_thinking": False}
 
 
@@ -35,7 +36,9 @@ class Encoded:
         return self.answer[:-1] if self.ended else self.answer
 
 
-def encode_example(tokenizer: PreTrainedTokenizerBase, example: Example, response: str | None = None) -> Encoded:
+def encode_example(
+    tokenizer: PreTrainedTokenizerBase, example: Example, response: str | None = None
+) -> Encoded:
     """Token ids of an example, with another response in place of its own where one is given."""
     response = example.response if response is None else response
     ids, prompt_length = (encode_plain if example.plain else encode)(tokenizer, example.prompt, response)
@@ -44,15 +47,19 @@ def encode_example(tokenizer: PreTrainedTokenizerBase, example: Example, respons
 
 def encode_question(tokenizer: PreTrainedTokenizerBase, example: Example) -> tuple[int, ...]:
     """Token ids of an example's prompt, ready for the first answer token."""
-    return plain_ids(tokenizer, _asked(tokenizer, example.prompt)) if example.plain else encode_prompt(tokenizer, example.prompt)
+    return (
+        plain_ids(tokenizer, _asked(tokenizer, example.prompt))
+        if example.plain
+        else encode_prompt(tokenizer, example.prompt)
+    )
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tuple[tuple[int, ...], int]:
     """Token ids of a prompt with its response, and the length of the prompt.
 
-    The whole conversation is tokenised at once, as in training of chat models. Where its ids do not begin with those of the
-    prompt alone (a merge across the border, a template that rewrites it), the response is tokenised apart, so that the prompt is
-    always the one that generation starts from.
+    The whole conversation is tokenised at once, as in training of chat models. Where its ids do not begin
+    with those of the prompt alone (a merge across the border, a template that rewrites it), the response is
+    tokenised apart, so that the prompt is always the one that generation starts from.
 
     Args:
         tokenizer: With a chat template, or plain (then `Question: ... Answer: ...`).
@@ -67,7 +74,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str) -> tu
         turns = [*_prompt_turns(tokenizer, prompt), {"role": "assistant", "content": response}]
         whole = _template_ids(tokenizer, turns, add_generation_prompt=False)
     else:
-        whole = tuple(tokenizer(_plain_prompt(tokenizer, prompt) + " " + response)["input_ids"]) if response else prompt_ids
+        whole = (
+            tuple(tokenizer(_plain_prompt(tokenizer, prompt) + " " + response)["input_ids"])
+            if response
+            else prompt_ids
+        )
     if whole[: len(prompt_ids)] == prompt_ids:
         answer = whole[len(prompt_ids) :]
     else:
@@ -85,7 +96,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: str) -> tuple[int,
 
 
 def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str) -> tuple[tuple[int, ...], int]:
-    """Token ids of running text: no template, and no end token, since a piece of text does not end where it was cut.
+    """Token ids of running text: no template, and no end token, since a piece of text does not end where it
+    was cut.
 
     Args:
         tokenizer: Any.
@@ -95,8 +107,9 @@ def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str) -> 
     Returns:
         The ids and the number of prompt ids: at least one, the begin token, which nothing predicts.
 
-    Source: OU's pretraining data. Deviation: where the tokenizer writes no begin token, OU leaves the first token of the text
-    unscored; here one stands in front (see `plain_ids`), so that a text of one token can be scored too.
+    Source: OU's pretraining data. Deviation: where the tokenizer writes no begin token, OU leaves the first
+    token of the text unscored; here one stands in front (see `plain_ids`), so that a text of one token can be
+    scored too.
     """
     prompt = _asked(tokenizer, prompt)
     prompt_ids, whole = plain_ids(tokenizer, prompt), plain_ids(tokenizer, prompt + text)
@@ -106,7 +119,8 @@ def encode_plain(tokenizer: PreTrainedTokenizerBase, prompt: str, text: str) -> 
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
-    """Token ids of running text behind a begin token, or the end token (of the text before it) where the tokenizer has none."""
+    """Token ids of running text behind a begin token, or the end token (of the text before it) where the
+    tokenizer has none."""
     ids = tuple(tokenizer(text)["input_ids"])
     if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids = ids[:-1]  # written by the tokenizer itself
@@ -129,7 +143,9 @@ def end_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
         known = frozenset(int(token) for token in (tokenizer.eos_token_id, turn) if token is not None)
         if not known:
             raise UserError(
-                "the tokenizer has no end token, so answers would have no end", key="model", remedy="set eos_token in its config"
+                "the tokenizer has no end token, so answers would have no end",
+                key="model",
+                remedy="set eos_token in its config",
             )
         tokenizer._lethe_end_ids = (tokenizer.chat_template, known)
     return known
@@ -151,13 +167,16 @@ def _turn_end_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return None
     turns = _prompt_turns(tokenizer, "a")
     prompt_ids = _template_ids(tokenizer, turns, add_generation_prompt=True)
-    whole = _template_ids(tokenizer, [*turns, {"role": "assistant", "content": "b"}], add_generation_prompt=False)
+    whole = _template_ids(
+        tokenizer, [*turns, {"role": "assistant", "content": "b"}], add_generation_prompt=False
+    )
     special = [token for token in whole[len(prompt_ids) :] if token in tokenizer.all_special_ids]
     return special[0] if special else None
 
 
 def set_system_prompt(tokenizer: PreTrainedTokenizerBase, system: str | None) -> None:
-    """Open every conversation that this tokenizer encodes with a system prompt; None: without one. Plain tokenizers ignore it.
+    """Open every conversation that this tokenizer encodes with a system prompt; None: without one. Plain
+    tokenizers ignore it.
 
     Part of the tokenizer, because training, beliefs and every metric must encode alike.
     """
@@ -166,10 +185,11 @@ def set_system_prompt(tokenizer: PreTrainedTokenizerBase, system: str | None) ->
 
 @contextmanager
 def instructed(tokenizer: PreTrainedTokenizerBase, instruction: str | None) -> Iterator[None]:
-    """Put an instruction in front of every prompt that this tokenizer encodes meanwhile; None: leave them as they are.
+    """Put an instruction in front of every prompt that this tokenizer encodes meanwhile; None: leave them as
+    they are.
 
-    In front of the prompt and not in the system's turn, which some chat templates refuse. Text without a prompt is left alone: nobody
-    is asked anything.
+    In front of the prompt and not in the system's turn, which some chat templates refuse. Text without a
+    prompt is left alone: nobody is asked anything.
     """
     tokenizer._lethe_instruction = instruction
     try:
@@ -179,7 +199,8 @@ def instructed(tokenizer: PreTrainedTokenizerBase, instruction: str | None) -> I
 
 
 def asked_under(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, ...]:
-    """What decides, beside its text, how a prompt is encoded: whoever keeps token ids keeps this with them."""
+    """What decides, beside its text, how a prompt is encoded: whoever keeps token ids keeps this with
+    them."""
     names = ("_lethe_system_prompt", "_lethe_instruction", "chat_template")
     return tuple(getattr(tokenizer, name, None) for name in names)
 
@@ -195,9 +216,13 @@ def _prompt_turns(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[dict[
     return [*opening, {"role": "user", "content": _asked(tokenizer, prompt)}]
 
 
-def _template_ids(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, add_generation_prompt: bool) -> tuple[int, ...]:
+def _template_ids(
+    tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], *, add_generation_prompt: bool
+) -> tuple[int, ...]:
     options: dict[str, Any] = TEMPLATE_OPTIONS
-    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=add_generation_prompt, **options)
+    text = tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=add_generation_prompt, **options
+    )
     # The template has written the begin token already.
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 

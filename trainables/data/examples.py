@@ -1,4 +1,5 @@
-"""What a benchmark consists of: examples to train on, questions to evaluate, and a digest that names the contents."""
+"""What a benchmark consists of: examples to train on, questions to evaluate, and a digest that names the
+contents."""
 
 import hashlib
 import json
@@ -25,7 +26,8 @@ class Example:
     questions: tuple[str, ...] = ()
     """Other wordings of the prompt."""
     plain: bool = False
-    """The response follows the prompt as running text: no template around them, no end token. A prompt may be empty then."""
+    """The response follows the prompt as running text: no template around them, no end token. A prompt may be
+    empty then."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class EvaluationPart:
 
     questions: tuple[ClosedQuestion, ...] = ()
     sets: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
-    """By name: forget, retain, real_authors, world_facts, holdout, verbmem, forget_knowmem, retain_knowmem."""
+    """By name: forget, retain, real_authors, world_facts, holdout, verbmem, forget_knowmem, retain_knowmem.
+    """
     choices: Mapping[str, tuple[ChoiceQuestion, ...]] = field(default_factory=dict)
     """By name: wmdp, mmlu."""
 
@@ -102,12 +105,18 @@ def make_benchmark(
         "parts": {name: _part_contents(part) for name, part in parts.items()},
     }
     digest = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
-    return Benchmark(tuple(forget), tuple(retain), tuple(target_text), tuple(retrained_text), dict(parts), digest)
+    return Benchmark(
+        tuple(forget), tuple(retain), tuple(target_text), tuple(retrained_text), dict(parts), digest
+    )
 
 
 def contents_of(examples: Iterable[Example]) -> list[dict[str, Any]]:
-    """Plain values of examples, for digests: what is only in newer data must not change the digest of older."""
-    return [{name: value for name, value in asdict(example).items() if name not in LATER or value} for example in examples]
+    """Plain values of examples, for digests: what is only in newer data must not change the digest of
+    older."""
+    return [
+        {name: value for name, value in asdict(example).items() if name not in LATER or value}
+        for example in examples
+    ]
 
 
 def _part_contents(part: EvaluationPart) -> dict[str, object]:
@@ -116,23 +125,28 @@ def _part_contents(part: EvaluationPart) -> dict[str, object]:
         "sets": {name: contents_of(examples) for name, examples in part.sets.items()},
     }
     if part.choices:
-        contents["choices"] = {name: [asdict(question) for question in questions] for name, questions in part.choices.items()}
+        contents["choices"] = {
+            name: [asdict(question) for question in questions] for name, questions in part.choices.items()
+        }
     return contents
 
 
 def draw_by_hash(items: Iterable[Item], most: int | None = None) -> list[Item]:
-    """Items in the order of the sha256 of their ids, the first `most` of them: a draw that no seed and no file order can move."""
+    """Items in the order of the sha256 of their ids, the first `most` of them: a draw that no seed and no
+    file order can move."""
     ordered = sorted(items, key=lambda item: (hashlib.sha256(item.id.encode()).hexdigest(), item.id))
     return ordered[:most]
 
 
-def split_by_hash(items: Iterable[Item], validation_share: float) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+def split_by_hash(
+    items: Iterable[Item], validation_share: float
+) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Divide evaluation items between the search and the report.
 
     Args:
         items: Items with distinct ids.
-        validation_share: Share that the search sees. Each part gets at least one item, since a part without items has no
-            metrics; a single item is in both.
+        validation_share: Share that the search sees. Each part gets at least one item, since a part without
+            items has no metrics; a single item is in both.
 
     Returns:
         The validation and the test items.
@@ -150,11 +164,13 @@ def split_sets(
     most: int | None,
     choices: Mapping[str, Sequence[ChoiceQuestion]] | None = None,
 ) -> dict[str, EvaluationPart]:
-    """Split every named set into its validation and test part, at most `most` items per set; empty sets are left out."""
+    """Split every named set into its validation and test part, at most `most` items per set; empty sets are
+    left out."""
     halves, asked = _halves(sets, validation_share, most), _halves(choices or {}, validation_share, most)
     return {
         part: EvaluationPart(
-            sets={name: half[place] for name, half in halves.items()}, choices={name: half[place] for name, half in asked.items()}
+            sets={name: half[place] for name, half in halves.items()},
+            choices={name: half[place] for name, half in asked.items()},
         )
         for place, part in enumerate(("validation", "test"))
     }
@@ -163,4 +179,8 @@ def split_sets(
 def _halves(
     sets: Mapping[str, Sequence[Item]], validation_share: float, most: int | None
 ) -> dict[str, tuple[tuple[Item, ...], tuple[Item, ...]]]:
-    return {name: split_by_hash(draw_by_hash(items, most), validation_share) for name, items in sets.items() if items}
+    return {
+        name: split_by_hash(draw_by_hash(items, most), validation_share)
+        for name, items in sets.items()
+        if items
+    }

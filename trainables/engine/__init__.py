@@ -1,1 +1,2 @@
-"""DeepSpeed ZeRO-3 around the policy: start, weight reset, optimizer, LoRA, fast decoding. Only this room knows DeepSpeed and peft."""
+"""DeepSpeed ZeRO-3 around the policy: start, weight reset, optimizer, LoRA, fast decoding. Only this room
+knows DeepSpeed and peft."""

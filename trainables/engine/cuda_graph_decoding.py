@@ -1,4 +1,5 @@
-"""Token-by-token decoding with fixed shapes, captured once as a CUDA graph: at batch sizes of a trial a step is mostly launches.
+"""Token-by-token decoding with fixed shapes, captured once as a CUDA graph: at batch sizes of a trial a step
+is mostly launches.
 
 Shape suffixes: B sequences, C columns of the key-value cache, V vocabulary.
 """
@@ -15,7 +16,8 @@ from trainables.engine.policy import Policy
 COLUMNS = 64
 """The cache's columns are a multiple of this, so that batches of like lengths share one graph."""
 CAPTURED = ("llama", "mistral", "qwen2", "qwen3")
-"""Values of `model_type` whose decoders ask nothing of the device in the middle of a step, which a graph could not hold."""
+"""Values of `model_type` whose decoders ask nothing of the device in the middle of a step, which a graph
+could not hold."""
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
 """Rotary embeddings that do not depend on how long a sequence has become."""
 
@@ -25,28 +27,43 @@ def can_be_captured(config: PretrainedConfig, device: torch.device) -> bool:
     text = config.get_text_config()
     rope = (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default")
     full = set(getattr(text, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-    known = text.model_type in CAPTURED and rope in STATIC_ROPE and full and getattr(text, "sliding_window", None) is None
+    known = (
+        text.model_type in CAPTURED
+        and rope in STATIC_ROPE
+        and full
+        and getattr(text, "sliding_window", None) is None
+    )
     return device.type == "cuda" and known and config._attn_implementation == "sdpa"
 
 
 class StaticSteps:
-    """Decode steps on a cache of fixed size. On a GPU they are one replayed graph; elsewhere the same code runs as it is.
+    """Decode steps on a cache of fixed size. On a GPU they are one replayed graph; elsewhere the same code
+    runs as it is.
 
     Args:
-        call: Runs something on the unsharded model. Its weights may change in place later on; the graph reads them where they lie.
+        call: Runs something on the unsharded model. Its weights may change in place later on; the graph reads
+            them where they lie.
         config: Its configuration.
         batch: Sequences.
         columns: Tokens of each that the cache holds.
         device: Where.
     """
 
-    def __init__(self, call: Callable[[Any], Any], config: PretrainedConfig, batch: int, columns: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        call: Callable[[Any], Any],
+        config: PretrainedConfig,
+        batch: int,
+        columns: int,
+        device: torch.device,
+    ) -> None:
         self.batch, self.columns = batch, -(-columns // COLUMNS) * COLUMNS
         self._call = call
         self._cache = StaticCache(config, max_cache_len=self.columns)
         self._token_B1 = torch.zeros(batch, 1, dtype=torch.long, device=device)
         self._position_B1 = torch.zeros_like(self._token_B1)
-        # A mask of four dimensions is taken by transformers as it is: nothing is worked out from it, and nothing waits for the device.
+        # A mask of four dimensions is taken by transformers as it is: nothing is worked out from it, and
+        # nothing waits for the device.
         self._visible_B11C = torch.zeros(batch, 1, 1, self.columns, dtype=torch.bool, device=device)
         self._graph: Any = None
         self._logits_BV: Tensor | None = None
@@ -65,7 +82,9 @@ class StaticSteps:
         """
         pairs: list[tuple[Any, Any]] = list(zip(self._cache.layers, prefilled.layers, strict=True))
         first = pairs[0][1]
-        self._cache.early_initialization(self.batch, first.keys.shape[1], first.keys.shape[3], first.keys.dtype, first.keys.device)
+        self._cache.early_initialization(
+            self.batch, first.keys.shape[1], first.keys.shape[3], first.keys.dtype, first.keys.device
+        )
         if self._graph is None and first.keys.is_cuda:
             self._capture()
         self._filled = mask_BL.shape[1]
@@ -78,7 +97,8 @@ class StaticSteps:
         self._position_B1.copy_(mask_BL.sum(1, keepdim=True) - 1)
 
     def step(self, token_B: Tensor) -> Tensor:
-        """Feed each sequence's next token. Returns: the logits after it, `[B, V]` in float32; the next step writes over them."""
+        """Feed each sequence's next token. Returns: the logits after it, `[B, V]` in float32; the next step
+        writes over them."""
         assert self._filled < self.columns, "the cache is full"
         self._token_B1.copy_(token_B.unsqueeze(1))
         self._position_B1 += 1
@@ -104,7 +124,8 @@ class StaticSteps:
         return policy.head(output.last_hidden_state[:, -1], None)
 
     def _capture(self) -> None:
-        """Hold one step in a graph. What it writes into the cache meanwhile is written over before anybody reads it."""
+        """Hold one step in a graph. What it writes into the cache meanwhile is written over before anybody
+        reads it."""
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         self._visible_B11C.fill_(True)

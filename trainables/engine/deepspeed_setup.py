@@ -31,12 +31,14 @@ def start_deepspeed() -> None:
         # The shared-memory operator takes a minute of g++ at first use and serves inference only.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
-    # DeepSpeed collects garbage at every reset and with every frozen reference: .35 s each time to walk all that was imported.
+    # DeepSpeed collects garbage at every reset and with every frozen reference: .35 s each time to walk all
+    # that was imported.
     gc.freeze()
 
 
 def deepspeed_config(dtype: str, passed_through: Mapping[str, Any], trained: int) -> dict[str, Any]:
-    """The configuration of an engine that trains so many elements. Batch sizes are nominal: Lethe counts tokens and sequences itself."""
+    """The configuration of an engine that trains so many elements. Batch sizes are nominal: Lethe counts
+    tokens and sequences itself."""
     zero = {
         "stage": 3,
         # Nothing stays gathered between steps, so that writing the shards is writing the weights.
@@ -59,5 +61,9 @@ def deepspeed_config(dtype: str, passed_through: Mapping[str, Any], trained: int
         "zero_optimization": zero,
     }
     for key, value in passed_through.items():
-        config[key] = {**config[key], **value} if isinstance(value, Mapping) and isinstance(config.get(key), dict) else value
+        config[key] = (
+            {**config[key], **value}
+            if isinstance(value, Mapping) and isinstance(config.get(key), dict)
+            else value
+        )
     return config

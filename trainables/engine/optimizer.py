@@ -10,14 +10,16 @@ from search_spaces.settings.trial_settings import OptimizerSettings
 
 
 class TrialOptimizer(torch.optim.AdamW):
-    """Both kinds keep the same state (a step counter and two moments), so a warm lane changes from one to the other by a reset.
+    """Both kinds keep the same state (a step counter and two moments), so a warm lane changes from one to the
+    other by a reset.
 
     Args:
         parameters: What is trained.
     """
 
     def __init__(self, parameters: Any) -> None:
-        # One pass over weights and moments, and no copies of them: on a CPU nine times faster than tensor by tensor.
+        # One pass over weights and moments, and no copies of them: on a CPU nine times faster than tensor by
+        # tensor.
         super().__init__(parameters, lr=0.0, fused=True)
         configure(self.param_groups, OptimizerSettings())
 
@@ -55,14 +57,19 @@ def configure(groups: list[dict[str, Any]], settings: OptimizerSettings) -> None
         )
 
 
-def second_order_step(parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-    """`w -= rate * clip(m / (rho * batch * h), 1)`, with decoupled weight decay; changes `parameter` and `state`.
+def second_order_step(
+    parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], group: dict[str, Any]
+) -> None:
+    """`w -= rate * clip(m / (rho * batch * h), 1)`, with decoupled weight decay; changes `parameter` and
+    `state`.
 
-    `m` is the running mean of gradients and `h` that of their squares, the diagonal of the empirical Fisher matrix. Where the curvature is
-    small against the gradient the step is clipped to the rate, as in sign descent; where it is large the step is Newton's.
+    `m` is the running mean of gradients and `h` that of their squares, the diagonal of the empirical Fisher
+    matrix. Where the curvature is small against the gradient the step is clipped to the rate, as in sign
+    descent; where it is large the step is Newton's.
 
-    Source: Sophia (arXiv 2305.14342), used for unlearning in SOUL (arXiv 2404.18239). Deviation: the squares are those of the loss itself
-    at every step, where Sophia draws labels every ten steps; SOUL takes the loss's gradients too.
+    Source: Sophia (arXiv 2305.14342), used for unlearning in SOUL (arXiv 2404.18239). Deviation: the squares
+    are those of the loss itself at every step, where Sophia draws labels every ten steps; SOUL takes the
+    loss's gradients too.
     """
     beta1, beta2 = group["betas"]
     state["step"] += 1
@@ -70,5 +77,7 @@ def second_order_step(parameter: Tensor, gradient: Tensor, state: dict[str, Tens
     mean = state["exp_avg"].lerp_(gradient, 1 - beta1)
     curvature = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
     # A curvature of zero comes with a mean of zero: the floor only keeps their quotient finite.
-    size = (mean.abs() / (group["curvature_scale"] * curvature).clamp_min_(torch.finfo(mean.dtype).tiny)).clamp_max_(1.0)
+    size = (
+        mean.abs() / (group["curvature_scale"] * curvature).clamp_min_(torch.finfo(mean.dtype).tiny)
+    ).clamp_max_(1.0)
     parameter.addcmul_(mean.sign(), size, value=-group["lr"])

@@ -1,4 +1,5 @@
-"""The model as ZeRO-3 sees it: one module that holds a Hugging Face causal LM and runs its head fused with the loss."""
+"""The model as ZeRO-3 sees it: one module that holds a Hugging Face causal LM and runs its head fused with
+the loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class AnswerTargets:
-    """Asks the head for the log-probability of each target and the most likely token, `chunk` rows at a time."""
+    """Asks the head for the log-probability of each target and the most likely token, `chunk` rows at a
+    time."""
 
     targets_N: Tensor
     chunk: int | None
@@ -31,10 +33,12 @@ class AnswerTargets:
 
 
 class LossHead(FusedHead):
-    """The fused head with the two uses that need no gradient, all behind one forward: ZeRO-3 gathers the weight only there."""
+    """The fused head with the two uses that need no gradient, all behind one forward: ZeRO-3 gathers the
+    weight only there."""
 
     def forward(self, hidden_NH: Tensor, request: HeadPlan | AnswerTargets | None) -> Any:
-        """Loss of a plan, `(logp_N, argmax_N)` of targets and their moments if asked, or (None) the logits of a few rows in float32.
+        """Loss of a plan, `(logp_N, argmax_N)` of targets and their moments if asked, or (None) the logits of
+        a few rows in float32.
 
         Returns a plain tuple for a plan: DeepSpeed finds the tensors to hook in tuples, not in dataclasses.
         """
@@ -50,9 +54,10 @@ class LossHead(FusedHead):
 class Policy(nn.Module):
     """Backbone and fused head of one causal LM.
 
-    Both live in one module because DeepSpeed gathers a partitioned parameter around the forward of the module that owns it;
-    a loss computed outside would see an empty head. The head's weight is the same Parameter object as the model's own output
-    embedding. The same class wraps the unsharded copy used for evaluation, so there is one code for both.
+    Both live in one module because DeepSpeed gathers a partitioned parameter around the forward of the module
+    that owns it; a loss computed outside would see an empty head. The head's weight is the same Parameter
+    object as the model's own output embedding. The same class wraps the unsharded copy used for evaluation,
+    so there is one code for both.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -69,17 +74,21 @@ class Policy(nn.Module):
         self.head = LossHead(output.weight, output.bias)
 
     def forward(self, work: Callable[["Policy"], Result]) -> Result:
-        """Run `work` inside this module's forward, so that ZeRO-3's bookkeeping sees one pass. Ranks: all, equally often."""
+        """Run `work` inside this module's forward, so that ZeRO-3's bookkeeping sees one pass. Ranks: all,
+        equally often."""
         return work(self)
 
     def answer_hidden(self, batch: TokenBatch) -> Tensor:
         """Hidden states at the answer rows. Returns: `[N, H]`."""
         decoder = self.model.get_decoder()
-        hidden_BLH = decoder(input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL, use_cache=False).last_hidden_state
+        hidden_BLH = decoder(
+            input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL, use_cache=False
+        ).last_hidden_state
         return hidden_BLH.flatten(0, 1)[batch.rows_N]
 
     def activations(self, batch: TokenBatch, layer: int) -> Tensor:
-        """Output of a decoder layer, from 0, at the answer rows; the forward pass ends there. Returns: `[N, H]`."""
+        """Output of a decoder layer, from 0, at the answer rows; the forward pass ends there. Returns:
+        `[N, H]`."""
         decoder = self.model.get_decoder()
         with ends_after(decoder, layer) as outputs:
             decoder(input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL, use_cache=False)
@@ -87,8 +96,13 @@ class Policy(nn.Module):
         return output_BLH.flatten(0, 1)[batch.rows_N]
 
     def compared(self, batch: TokenBatch, plan: HeadPlan) -> Tensor:
-        """What a plan's loss looks at, at the answer rows: hidden states before the head, or a layer's activations. Returns: `[N, H]`."""
-        return self.answer_hidden(batch) if plan.steering is None else self.activations(batch, plan.steering.layer)
+        """What a plan's loss looks at, at the answer rows: hidden states before the head, or a layer's
+        activations. Returns: `[N, H]`."""
+        return (
+            self.answer_hidden(batch)
+            if plan.steering is None
+            else self.activations(batch, plan.steering.layer)
+        )
 
     def loss(self, batch: TokenBatch, plan: HeadPlan) -> tuple[Tensor, HeadOutput]:
         """Loss of one packed micro-batch, and what its terms came to."""
@@ -99,11 +113,13 @@ class Policy(nn.Module):
         return output.loss, output
 
     def answer_stats(self, batch: TokenBatch, chunk: int | None) -> tuple[Tensor, Tensor]:
-        """Log-probability of every answer token in nats and the most likely token in its place, both `[N]`."""
+        """Log-probability of every answer token in nats and the most likely token in its place, both
+        `[N]`."""
         return self.head(self.answer_hidden(batch), AnswerTargets(batch.targets_N, chunk))
 
     def answer_moments(self, batch: TokenBatch, chunk: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`answer_stats`, and mean and standard deviation in nats of the log-probability over the vocabulary, all `[N]`."""
+        """`answer_stats`, and mean and standard deviation in nats of the log-probability over the vocabulary,
+        all `[N]`."""
         return self.head(self.answer_hidden(batch), AnswerTargets(batch.targets_N, chunk, moments=True))
 
 
@@ -115,7 +131,8 @@ def load_causal_lm(folder: str, settings: ModelSettings) -> PreTrainedModel:
         settings: Precision, attention, revision, and whether code that comes with the model may run.
 
     Raises:
-        UserError: The folder or hub id gives no model, or a model whose logits are not a plain product with the head.
+        UserError: The folder or hub id gives no model, or a model whose logits are not a plain product with
+            the head.
     """
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -138,7 +155,8 @@ def load_causal_lm(folder: str, settings: ModelSettings) -> PreTrainedModel:
 
 
 def check_plain_head(model: PreTrainedModel) -> None:
-    """Refuse families that scale or cap their logits after the head (Gemma, Granite, Cohere): the fused head would be wrong for them.
+    """Refuse families that scale or cap their logits after the head (Gemma, Granite, Cohere): the fused head
+    would be wrong for them.
 
     Raises:
         UserError: The product of hidden states and head differs from the model's own logits.

@@ -1,4 +1,5 @@
-"""Which parameters a trial trains: all, those of some names, or low-rank adapters beside frozen weights. The only seam to peft."""
+"""Which parameters a trial trains: all, those of some names, or low-rank adapters beside frozen weights. The
+only seam to peft."""
 
 import hashlib
 import math
@@ -23,7 +24,8 @@ def choose_trained(model: PreTrainedModel, trial: TrialSettings) -> None:
     """Freeze what the trial does not train, and put adapters in where it asks for them.
 
     Args:
-        model: Changed in place. Its output head gets no adapter: the loss works with the head's weight itself.
+        model: Changed in place. Its output head gets no adapter: the loss works with the head's weight
+            itself.
         trial: `lora` and `trained`.
 
     Raises:
@@ -39,7 +41,9 @@ def choose_trained(model: PreTrainedModel, trial: TrialSettings) -> None:
                     "no parameter of this model has such a name",
                     key="trial.trained",
                     value=pattern,
-                    allowed=f"regular expressions for whole names, such as {re.escape(names[len(names) // 2])}",
+                    allowed=(
+                        f"regular expressions for whole names, such as {re.escape(names[len(names) // 2])}"
+                    ),
                 )
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(any(re.fullmatch(pattern, name) for pattern in trial.trained))
@@ -50,7 +54,11 @@ def _insert_adapters(model: PreTrainedModel, lora: LoraSettings) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     output = model.get_output_embeddings()
-    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not output}
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not output
+    }
     for name in lora.modules:
         if name not in linear:
             raise UserError(
@@ -60,7 +68,9 @@ def _insert_adapters(model: PreTrainedModel, lora: LoraSettings) -> None:
                 allowed=", ".join(sorted(linear)),
             )
     # `set_scale` gives them the scale of each trial.
-    inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.rank, target_modules=lora.modules or sorted(linear)), model)
+    inject_adapter_in_model(
+        LoraConfig(r=lora.rank, lora_alpha=lora.rank, target_modules=lora.modules or sorted(linear)), model
+    )
 
 
 def is_adapter(name: str) -> bool:
@@ -97,7 +107,8 @@ def set_scale(modules: Iterable[Any], lora: LoraSettings) -> None:
 
 
 def fresh_adapter(name: str, shape: Sequence[int], seed: int) -> Tensor:
-    """What an adapter's matrix starts as: uniform numbers, or zeros for the second one, so that their product is zero.
+    """What an adapter's matrix starts as: uniform numbers, or zeros for the second one, so that their product
+    is zero.
 
     Args:
         name: Of the matrix.
@@ -108,6 +119,8 @@ def fresh_adapter(name: str, shape: Sequence[int], seed: int) -> Tensor:
     """
     if name.endswith(UP):
         return torch.zeros(*shape)
-    generator = torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little"))
+    generator = torch.Generator().manual_seed(
+        int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little")
+    )
     bound = 1 / math.sqrt(shape[1])
     return torch.empty(*shape).uniform_(-bound, bound, generator=generator)

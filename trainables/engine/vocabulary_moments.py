@@ -1,4 +1,5 @@
-"""How surprising a token of the model's own drawing would be at each answer row: what Min-K++ measures the true token by.
+"""How surprising a token of the model's own drawing would be at each answer row: what Min-K++ measures the
+true token by.
 
 Shape suffixes: N rows (answer tokens), V vocabulary, H hidden size.
 """
@@ -20,11 +21,13 @@ def target_moments(
         weight_VH: Weight of the head.
         bias_V: Its bias.
         targets_N: The answer tokens.
-        chunk: Rows whose logits exist at a time; None: chosen by the device. Changes memory and speed, not the result.
+        chunk: Rows whose logits exist at a time; None: chosen by the device. Changes memory and speed, not
+            the result.
 
     Returns:
-        Log-probability of each target in nats, the most likely token in its place, and mean and standard deviation in nats of
-        the log-probability of a token drawn from the row, all `[N]`; float32, or float64 for float64.
+        Log-probability of each target in nats, the most likely token in its place, and mean and standard
+        deviation in nats of the log-probability of a token drawn from the row, all `[N]`; float32, or float64
+        for float64.
     """
     dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
     logp_N, mean_N, deviation_N = (hidden_NH.new_empty(len(targets_N), dtype=dtype) for _ in range(3))
@@ -42,7 +45,8 @@ def target_moments(
 
 
 def logp_moments(logp_NV: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of log p(v) in nats when v is drawn from p, both `[N]`; the mean is minus the entropy."""
+    """Mean and standard deviation of log p(v) in nats when v is drawn from p, both `[N]`; the mean is minus
+    the entropy."""
     p_NV = logp_NV.exp()
     mean_N = torch.linalg.vecdot(p_NV, logp_NV)
     # About the mean, not as a difference of squares, which is all rounding where the row is flat.

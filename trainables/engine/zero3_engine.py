@@ -1,4 +1,5 @@
-"""The only seam to DeepSpeed: ZeRO-3 training of a policy, with a reset that makes a warm trial equal to a cold one."""
+"""The only seam to DeepSpeed: ZeRO-3 training of a policy, with a reset that makes a warm trial equal to a
+cold one."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,14 +20,22 @@ from trainables.engine.cuda_graph_decoding import StaticSteps
 from trainables.engine.deepspeed_setup import deepspeed_config
 from trainables.engine.optimizer import TrialOptimizer, configure
 from trainables.engine.policy import Policy, load_causal_lm
-from trainables.engine.trained_parameters import choose_trained, fresh_adapter, is_adapter, merged, plain_name, set_scale
+from trainables.engine.trained_parameters import (
+    choose_trained,
+    fresh_adapter,
+    is_adapter,
+    merged,
+    plain_name,
+    set_scale,
+)
 from trainables.losses.head_plan import HeadOutput, HeadPlan
 
 Weights = Literal["policy", "pristine"]
 """The model as trained so far, or as it was before unlearning."""
 
 GATHER_ELEMENTS = 64 * 1024**2
-"""Elements gathered by one collective when shards are put together: bounds the extra memory (256 MiB in float32)."""
+"""Elements gathered by one collective when shards are put together: bounds the extra memory (256 MiB in
+float32)."""
 
 
 class Engine:
@@ -36,7 +45,8 @@ class Engine:
         folder: Model folder or hub id whose weights are loaded.
         model: Precision, attention and loading switches.
         tokenizer: Tokenizer of the model.
-        trial: What is trained (`lora`, `trained`), and the `deepspeed` block: the same for every trial of this engine.
+        trial: What is trained (`lora`, `trained`), and the `deepspeed` block: the same for every trial of
+            this engine.
 
     Raises:
         UserError: The model has nothing of what is to be trained.
@@ -44,17 +54,24 @@ class Engine:
     Ranks: all.
     """
 
-    def __init__(self, folder: str, model: ModelSettings, tokenizer: PreTrainedTokenizerBase, trial: TrialSettings) -> None:
+    def __init__(
+        self, folder: str, model: ModelSettings, tokenizer: PreTrainedTokenizerBase, trial: TrialSettings
+    ) -> None:
         import deepspeed
 
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
-        self.device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+        self.device = (
+            torch.device("cuda", torch.cuda.current_device())
+            if torch.cuda.is_available()
+            else torch.device("cpu")
+        )
         self.tokenizer = tokenizer
         self._model_settings = model
         causal_lm = load_causal_lm(folder, self._model_settings)
         self.hf_config = causal_lm.config
         self.generation_config = causal_lm.generation_config
-        # Buffers that no checkpoint holds (rotary frequencies) are made by the constructor, so the plain copy is built the same way.
+        # Buffers that no checkpoint holds (rotary frequencies) are made by the constructor, so the plain copy
+        # is built the same way.
         self._mirror: PreTrainedModel | None = None
         self.captured_steps: StaticSteps | None = None
         """Decode steps of the plain copy, kept from one batch to the next."""
@@ -63,14 +80,17 @@ class Engine:
         names = [name for name, _ in policy.named_parameters()]
         trained = sum(parameter.numel() for parameter in policy.parameters() if parameter.requires_grad)
         config = deepspeed_config(model.dtype, trial.deepspeed, trained)
-        # `initialize` would move the whole model to the device before it cuts it; here each tensor is cut as soon as it arrives.
+        # `initialize` would move the whole model to the device before it cuts it; here each tensor is cut as
+        # soon as it arrives.
         for buffer in policy.buffers():
             buffer.data = buffer.data.to(self.device)
         deepspeed.zero.Init(module=policy, config_dict_or_path=config, dtype=getattr(torch, model.dtype))
         optimizer = TrialOptimizer(parameter for parameter in policy.parameters() if parameter.requires_grad)
         self._deepspeed, *_ = deepspeed.initialize(model=policy, optimizer=optimizer, config=config)
         parameters = dict(self._deepspeed.module.named_parameters())
-        self._parameters: dict[str, Any] = {plain_name(name.removeprefix("model.")): parameters[name] for name in names}
+        self._parameters: dict[str, Any] = {
+            plain_name(name.removeprefix("model.")): parameters[name] for name in names
+        }
         # What is frozen is pristine by itself.
         self._pristine = {
             name: parameter.ds_tensor.detach().clone() if parameter.requires_grad else parameter.ds_tensor
@@ -83,7 +103,8 @@ class Engine:
     # Weights
 
     def load(self, folder: str) -> None:
-        """Make the weights of `folder` the pristine ones. The shape must be that of the engine. Ranks: all."""
+        """Make the weights of `folder` the pristine ones. The shape must be that of the engine. Ranks:
+        all."""
         source = dict(load_causal_lm(folder, self._model_settings).named_parameters())
         for name in self._pristine:
             if not is_adapter(name):
@@ -101,9 +122,11 @@ class Engine:
     def reset(self, trial: TrialSettings) -> None:
         """Start a trial: pristine weights, empty optimizer, the trial's hyperparameters. Ranks: all.
 
-        Writing the float32 master alone would leave the working shard as it was until the next step, and AdamW's step
-        counters would keep the bias correction of the trial before: all three are set. Gradients too: where a method ends the forward
-        pass early, DeepSpeed would step on what an earlier trial left for the layers above.
+        Writing the float32 master alone would leave the working shard as it was until the next step, and
+        AdamW's step
+        counters would keep the bias correction of the trial before: all three are set. Gradients too: where a
+        method ends the forward pass early, DeepSpeed would step on what an earlier trial left for the layers
+        above.
         """
         from deepspeed.utils import safe_set_local_fp32_param
 
@@ -129,7 +152,8 @@ class Engine:
     def _checkpoint_activations(self, settings: EngineSettings) -> None:
         model = self._deepspeed.module.model
         if settings.activation_checkpointing:
-            # The reentrant form: the other one compares shapes that ZeRO-3 changes between forward and recomputation.
+            # The reentrant form: the other one compares shapes that ZeRO-3 changes between forward and
+            # recomputation.
             model.gradient_checkpointing_enable({"use_reentrant": True})
             model.enable_input_require_grads()
         elif model.is_activation_checkpointing:
@@ -143,17 +167,25 @@ class Engine:
 
     def shards(self, weights: Weights = "policy") -> dict[str, Tensor]:
         """This rank's flat shards by parameter name: `policy` (as trained so far) or `pristine`."""
-        return self._pristine if weights == "pristine" else {name: parameter.ds_tensor for name, parameter in self._parameters.items()}
+        return (
+            self._pristine
+            if weights == "pristine"
+            else {name: parameter.ds_tensor for name, parameter in self._parameters.items()}
+        )
 
     def full_tensors(self, weights: Weights = "policy") -> Iterator[tuple[str, Tensor]]:
-        """Whole tensors of the plain model, adapters merged, put together a bounded number of elements at a time.
+        """Whole tensors of the plain model, adapters merged, put together a bounded number of elements at a
+        time.
 
         Ranks: all; consume it to its end.
         """
         shards = self.shards(weights)
         adapters: dict[str, Tensor] = {}
         if weights == "policy":  # those of the pristine model add nothing
-            adapters = {name: tensor.clone() for name, tensor in self._gather([name for name in shards if is_adapter(name)], shards)}
+            adapters = {
+                name: tensor.clone()
+                for name, tensor in self._gather([name for name in shards if is_adapter(name)], shards)
+            }
         for name, tensor in self._gather([name for name in shards if not is_adapter(name)], shards):
             yield name, merged(name, tensor, adapters, self._lora)
 
@@ -167,7 +199,9 @@ class Engine:
                 yield from self._gather_bundle(bundle, shards)
                 bundle, elements = [], 0
 
-    def _gather_bundle(self, names: Sequence[str], shards: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def _gather_bundle(
+        self, names: Sequence[str], shards: Mapping[str, Tensor]
+    ) -> Iterator[tuple[str, Tensor]]:
         mine = torch.cat([shards[name].detach().flatten() for name in names])
         everyone = torch.empty(self.world_size * mine.numel(), dtype=mine.dtype, device=mine.device)
         dist.all_gather_into_tensor(everyone, mine)  # all ranks must reach this
@@ -180,7 +214,8 @@ class Engine:
             start += size
 
     def plain_model(self, weights: Weights = "policy") -> PreTrainedModel:
-        """An unsharded copy of the model on this rank, filled with the policy's or the pristine weights. Ranks: all."""
+        """An unsharded copy of the model on this rank, filled with the policy's or the pristine weights.
+        Ranks: all."""
         if self._mirror is None:
             mirror: Any = load_causal_lm(self.folder, self._model_settings)
             self._mirror = mirror.to(self.device).eval().requires_grad_(False)
@@ -191,7 +226,8 @@ class Engine:
         return self._mirror
 
     def save(self, folder: Path) -> None:
-        """Write the policy as a Hugging Face folder: config, tokenizer, safetensors. Ranks: all; rank 0 writes, from its host memory."""
+        """Write the policy as a Hugging Face folder: config, tokenizer, safetensors. Ranks: all; rank 0
+        writes, from its host memory."""
         whole = {}
         for name, tensor in self.full_tensors("policy"):
             if self.rank == 0:
@@ -207,7 +243,8 @@ class Engine:
         dist.barrier()  # nobody may read the folder before it is whole
 
     def digest(self) -> str:
-        """sha256 over the whole weights of the policy: equal digests are equal weights, bit for bit. Ranks: all."""
+        """sha256 over the whole weights of the policy: equal digests are equal weights, bit for bit. Ranks:
+        all."""
         digest = hashlib.sha256()
         for name, tensor in self.full_tensors("policy"):
             digest.update(name.encode())
@@ -221,9 +258,11 @@ class Engine:
         return [master.numel() for master in self._deepspeed.optimizer.fp32_partitioned_groups_flat]
 
     def training_state(self) -> dict[str, Tensor]:
-        """This rank's share of all that further steps depend on: master weights, optimizer state, random numbers. Not copied.
+        """This rank's share of all that further steps depend on: master weights, optimizer state, random
+        numbers. Not copied.
 
-        Call it between two steps, after the first: then the working weights are the master weights rounded, and gradients are empty.
+        Call it between two steps, after the first: then the working weights are the master weights rounded,
+        and gradients are empty.
 
         Raises:
             RuntimeError: DeepSpeed keeps the optimizer state where it cannot be read.
@@ -241,7 +280,8 @@ class Engine:
         return state
 
     def restore(self, state: Mapping[str, Tensor], *, only_weights: bool = False) -> None:
-        """Put back what `training_state` gave, all or weights alone. Call it right after `reset`, which sets the rest. Ranks: all."""
+        """Put back what `training_state` gave, all or weights alone. Call it right after `reset`, which sets
+        the rest. Ranks: all."""
         from deepspeed.utils import safe_get_local_fp32_param
 
         self._deepspeed.empty_partition_cache()
@@ -249,7 +289,11 @@ class Engine:
         for number, master in enumerate(zero.fp32_partitioned_groups_flat):
             master.data.copy_(state[f"{number}/weights"])
             moments = zero.optimizer.state[master]
-            kept = [] if only_weights else [name for name in state if name.startswith(f"{number}/") and name != f"{number}/weights"]
+            kept = (
+                []
+                if only_weights
+                else [name for name in state if name.startswith(f"{number}/") and name != f"{number}/weights"]
+            )
             for name in kept:
                 key, value = name.partition("/")[2], state[name]
                 if key in moments:
@@ -266,17 +310,20 @@ class Engine:
     def resident_parameter_bytes(self) -> int:
         """Bytes of weights that this rank holds between steps: about 1/world_size of the model."""
         return sum(
-            parameter.ds_tensor.numel() * parameter.ds_tensor.element_size() + parameter.data.numel() * parameter.element_size()
+            parameter.ds_tensor.numel() * parameter.ds_tensor.element_size()
+            + parameter.data.numel() * parameter.element_size()
             for parameter in self._parameters.values()
         )
 
     # Training
 
     def backward(self, batch: TokenBatch, plan: HeadPlan) -> HeadOutput:
-        """Forward and backward of one micro-batch; gradients add up until `step`. Ranks: all, equally often."""
+        """Forward and backward of one micro-batch; gradients add up until `step`. Ranks: all, equally
+        often."""
         batch = batch.to(self.device)
         loss, output = self._deepspeed(lambda policy: policy.loss(batch, plan))
-        # DeepSpeed averages over ranks; the plan's coefficients already divide by global counts, so the sum is wanted.
+        # DeepSpeed averages over ranks; the plan's coefficients already divide by global counts, so the sum
+        # is wanted.
         self._deepspeed.backward(loss * self.world_size)
         return output
 
@@ -289,12 +336,18 @@ class Engine:
 
     @contextmanager
     def lockstep_module(self, weights: Weights = "policy") -> Iterator[Any]:
-        """The sharded model in evaluation mode; with `pristine`, the original weights take the policy's place meanwhile.
+        """The sharded model in evaluation mode; with `pristine`, the original weights take the policy's place
+        meanwhile.
 
         Ranks: all, equally many calls of the module.
         """
-        self._deepspeed.empty_partition_cache()  # a parameter still gathered would be read in place of its shard
-        kept = {name: parameter.ds_tensor.detach().clone() for name, parameter in self._trained.items()} if weights == "pristine" else {}
+        # a parameter still gathered would be read in place of its shard
+        self._deepspeed.empty_partition_cache()
+        kept = (
+            {name: parameter.ds_tensor.detach().clone() for name, parameter in self._trained.items()}
+            if weights == "pristine"
+            else {}
+        )
         for name in kept:
             self._parameters[name].ds_tensor.data.copy_(self._pristine[name])
         self._deepspeed.eval()
@@ -308,9 +361,11 @@ class Engine:
             self._deepspeed.train()
 
     def with_reference(self, batch: TokenBatch, plan: HeadPlan) -> HeadPlan:
-        """The plan with what the original model has at the answer rows: hidden states and head for KL retain, or activations.
+        """The plan with what the original model has at the answer rows: hidden states and head for KL retain,
+        or activations.
 
-        The pristine shards that every lane keeps anyway are swapped in for one forward, so no second engine is held.
+        The pristine shards that every lane keeps anyway are swapped in for one forward, so no second engine
+        is held.
 
         Ranks: all, equally often.
         """
@@ -323,7 +378,9 @@ class Engine:
             head = self._deepspeed.module.head
             for part in (head.weight, head.bias):
                 names = [name for name, parameter in self._parameters.items() if parameter is part]
-                self._reference_head += [tensor for _, tensor in self._gather_bundle(names, self._pristine)] if names else [None]
+                self._reference_head += (
+                    [tensor for _, tensor in self._gather_bundle(names, self._pristine)] if names else [None]
+                )
         weight_VH, bias_V = self._reference_head
         assert weight_VH is not None
         return replace(plan, reference=(hidden_NH, weight_VH), reference_bias_V=bias_V)

@@ -1,1 +1,2 @@
-"""Running a model without training it: log-probabilities, sampling, beam search, and the sequence beliefs drawn with them."""
+"""Running a model without training it: log-probabilities, sampling, beam search, and the sequence beliefs
+drawn with them."""

@@ -32,8 +32,11 @@ class _Search:
         return sorted(self.ended + self.live, key=lambda beam: -beam[0])[:count]
 
 
-def beam_search(model: Inference, prompts: Sequence[Ids], beams: int, max_new_tokens: int) -> list[list[tuple[float, Ids]]]:
-    """The most likely responses to prompts, by summed log-probability, without a length penalty. One call is one batch.
+def beam_search(
+    model: Inference, prompts: Sequence[Ids], beams: int, max_new_tokens: int
+) -> list[list[tuple[float, Ids]]]:
+    """The most likely responses to prompts, by summed log-probability, without a length penalty. One call is
+    one batch.
 
     Args:
         model: The opened model.
@@ -42,7 +45,8 @@ def beam_search(model: Inference, prompts: Sequence[Ids], beams: int, max_new_to
         max_new_tokens: Longest response.
 
     Returns:
-        Per prompt its responses, most likely first: log-probability in nats, and tokens, end token included where it was reached. Fewer
+        Per prompt its responses, most likely first: log-probability in nats, and tokens, end token included
+        where it was reached. Fewer
         than `beams` where there are no more. Ranks: all, when `lockstep`.
     """
     filled = bool(prompts)
@@ -76,14 +80,19 @@ def _rows_of(searches: Sequence[_Search]) -> list[list[int]]:
 
 
 def _advance(
-    searches: Sequence[_Search], rows: Sequence[Sequence[int]], logits: Tensor, beams: int, ends: frozenset[int]
+    searches: Sequence[_Search],
+    rows: Sequence[Sequence[int]],
+    logits: Tensor,
+    beams: int,
+    ends: frozenset[int],
 ) -> list[tuple[int, int]]:
     """Let every search choose its next beams.
 
     Returns:
         For each new live beam, search by search, the row that it goes on from and its token.
     """
-    # As many ends as there are beams may be among the best, so twice as many candidates always leave enough that live on.
+    # As many ends as there are beams may be among the best, so twice as many candidates always leave enough
+    # that live on.
     most = min(beams + len(ends), logits.shape[1])
     top = torch.log_softmax(logits.double(), -1).topk(most, dim=-1)
     values, tokens = top.values.tolist(), top.indices.tolist()

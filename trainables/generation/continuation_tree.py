@@ -1,6 +1,8 @@
-"""Many continuations of one prompt as one tree of tokens: what they share is run once, and one forward pass scores them all.
+"""Many continuations of one prompt as one tree of tokens: what they share is run once, and one forward pass
+scores them all.
 
-Shape suffixes: B prompts, T tokens of a tree with its prompt, K tokens of a tree without it, E scored steps from a token to the next.
+Shape suffixes: B prompts, T tokens of a tree with its prompt, K tokens of a tree without it, E scored steps
+from a token to the next.
 """
 
 from collections.abc import Sequence
@@ -47,7 +49,8 @@ class Tree:
 
 @lru_cache(maxsize=256)
 def tree_of(continuations: tuple[Ids, ...]) -> Tree:
-    """The tree of continuations, none of them empty. The same lists come again for every question of a kind."""
+    """The tree of continuations, none of them empty. The same lists come again for every question of a
+    kind."""
     steps: dict[tuple[int, int], int] = {}  # (step that led here, next token) -> number of the step
     paths = []
     for ids in continuations:
@@ -95,7 +98,10 @@ def batch_of(prompts: Sequence[Ids], trees: Sequence[Tree], device: torch.device
     for index, (prompt, tree) in enumerate(zip(prompts, trees, strict=True)):
         length, end = len(prompt), len(prompt) + len(tree.ids_K)
         ids_BT[index, :length], ids_BT[index, length:end] = prompt, tree.ids_K
-        positions_BT[index, :length], positions_BT[index, length:end] = np.arange(length), length + tree.depth_K
+        positions_BT[index, :length], positions_BT[index, length:end] = (
+            np.arange(length),
+            length + tree.depth_K,
+        )
         seen_BTT[index, :length, :length] = np.tri(length, dtype=bool)
         seen_BTT[index, length:end, :length] = True
         seen_BTT[index, length:end, length:end] = tree.seen_KK
@@ -104,11 +110,16 @@ def batch_of(prompts: Sequence[Ids], trees: Sequence[Tree], device: torch.device
     starts = np.cumsum([0, *(len(row) for row in rows)]).tolist()
     targets_E = np.concatenate([tree.token_E for tree in trees])
     arrays = (ids_BT, positions_BT, seen_BTT[:, None], owners, np.concatenate(rows), targets_E)
-    ids, positions, seen, owner_E, place_E, target_E = (torch.from_numpy(array).to(device) for array in arrays)
+    ids, positions, seen, owner_E, place_E, target_E = (
+        torch.from_numpy(array).to(device) for array in arrays
+    )
     return TreeBatch(ids, positions, seen, (owner_E, place_E), target_E, tuple(starts))
 
 
 def summed(logp_E: Tensor, batch: TreeBatch, trees: Sequence[Tree]) -> list[list[float]]:
     """Log-probability in nats of each continuation of each prompt, from that of every step."""
     values = logp_E.double().cpu().numpy()
-    return [[float(values[start + np.array(path)].sum()) for path in tree.paths] for start, tree in zip(batch.starts, trees, strict=False)]
+    return [
+        [float(values[start + np.array(path)].sum()) for path in tree.paths]
+        for start, tree in zip(batch.starts, trees, strict=False)
+    ]

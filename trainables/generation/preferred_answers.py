@@ -1,4 +1,5 @@
-"""The answers that some methods prefer to those of the forget set: "I don't know", or what else the original model would say."""
+"""The answers that some methods prefer to those of the forget set: "I don't know", or what else the original
+model would say."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +35,8 @@ UNKNOWING = (
 
 
 def preferred_answers(engine: Engine, data: EncodedBenchmark, trial: TrialSettings) -> Beliefs | None:
-    """The preferred answers to every forget prompt, scored under the original model where the method asks for it.
+    """The preferred answers to every forget prompt, scored under the original model where the method asks for
+    it.
 
     The draw depends on the seed and the example alone, so the answers do not depend on the number of workers.
 
@@ -47,33 +49,60 @@ def preferred_answers(engine: Engine, data: EncodedBenchmark, trial: TrialSettin
     mine = list(range(engine.rank, len(data.forget), engine.world_size))
     if method.preferred == "unknowing":
         lines = read_lines(settings.answers)
-        answers = [draw_lines(engine.tokenizer, data.benchmark.forget[index], lines, settings.per_example, trial.seed) for index in mine]
+        answers = [
+            draw_lines(
+                engine.tokenizer, data.benchmark.forget[index], lines, settings.per_example, trial.seed
+            )
+            for index in mine
+        ]
     else:
         answers = _sampled(engine, data, trial, mine)
     at_most = math.ceil(len(data.forget) / engine.world_size) * settings.per_example
-    return share_answers(engine, trial.engine, list(chain.from_iterable(answers)), at_most=at_most, with_reference=method.needs_reference)
+    return share_answers(
+        engine,
+        trial.engine,
+        list(chain.from_iterable(answers)),
+        at_most=at_most,
+        with_reference=method.needs_reference,
+    )
 
 
 def read_lines(path: str | None) -> Sequence[str]:
     """The lines of a file that are not empty, or the built-in ones."""
     if path is None:
         return UNKNOWING
-    return tuple(line.strip() for line in Path(path).expanduser().read_text(encoding="utf-8").splitlines() if line.strip())
+    return tuple(
+        line.strip()
+        for line in Path(path).expanduser().read_text(encoding="utf-8").splitlines()
+        if line.strip()
+    )
 
 
-def draw_lines(tokenizer: PreTrainedTokenizerBase, example: Example, lines: Sequence[str], count: int, seed: int) -> list[Encoded]:
+def draw_lines(
+    tokenizer: PreTrainedTokenizerBase, example: Example, lines: Sequence[str], count: int, seed: int
+) -> list[Encoded]:
     """Answers to one prompt, drawn from a list without repeating one before all were used."""
     stream = np.random.default_rng([seed % 2**63, *example.id.encode()])
-    order = [int(index) for _ in range(math.ceil(count / len(lines))) for index in stream.permutation(len(lines))]
+    order = [
+        int(index) for _ in range(math.ceil(count / len(lines))) for index in stream.permutation(len(lines))
+    ]
     drawn = [encode(tokenizer, example.prompt, lines[index]) for index in order[:count]]
     return [Encoded(example.id, ids, length) for ids, length in drawn]
 
 
-def _sampled(engine: Engine, data: EncodedBenchmark, trial: TrialSettings, mine: Sequence[int]) -> list[list[Encoded]]:
+def _sampled(
+    engine: Engine, data: EncodedBenchmark, trial: TrialSettings, mine: Sequence[int]
+) -> list[list[Encoded]]:
     """The original model's own answers, each put behind the forget prompt. Ranks: all."""
     settings, prompts = trial.forget.preferred, [data.forget[index] for index in mine]
-    asked = [_asked(engine.tokenizer, data.benchmark.forget[index], data.forget[index], settings) for index in mine]
-    how = SequenceBeliefSettings(num_samples=settings.per_example, temperature=settings.temperature, max_new_tokens=settings.max_new_tokens)
+    asked = [
+        _asked(engine.tokenizer, data.benchmark.forget[index], data.forget[index], settings) for index in mine
+    ]
+    how = SequenceBeliefSettings(
+        num_samples=settings.per_example,
+        temperature=settings.temperature,
+        max_new_tokens=settings.max_new_tokens,
+    )
     at_most = math.ceil(len(data.forget) / engine.world_size)
     with inference(engine, trial.engine, "pristine") as model:
         sampled = sample_responses(model, asked, how, f"preferred/{trial.seed}", at_most=at_most)
@@ -83,7 +112,9 @@ def _sampled(engine: Engine, data: EncodedBenchmark, trial: TrialSettings, mine:
     ]
 
 
-def _asked(tokenizer: PreTrainedTokenizerBase, example: Example, encoded: Encoded, settings: PreferredSettings) -> Encoded:
+def _asked(
+    tokenizer: PreTrainedTokenizerBase, example: Example, encoded: Encoded, settings: PreferredSettings
+) -> Encoded:
     """What the original model is asked: the forget prompt, or an instruction around it."""
     if settings.instruction is None:
         return encoded

@@ -1,4 +1,5 @@
-"""Sequence beliefs: the responses that the model itself would give to the forget prompts, sampled data-parallel."""
+"""Sequence beliefs: the responses that the model itself would give to the forget prompts, sampled
+data-parallel."""
 
 import hashlib
 import math
@@ -32,16 +33,21 @@ Beliefs = Mapping[str, tuple[Belief, ...]]
 class GumbelMax:
     """Draws tokens as argmax(logits / temperature + Gumbel noise), each row from a stream of its own.
 
-    The noise of a row depends on (seed, refresh, example id, sample) alone, so beliefs do not depend on the number of
-    workers or on which prompts share a batch.
+    The noise of a row depends on (seed, refresh, example id, sample) alone, so beliefs do not depend on the
+    number of workers or on which prompts share a batch.
     """
 
-    def __init__(self, settings: SequenceBeliefSettings, streams: Sequence[str], device: torch.device) -> None:
+    def __init__(
+        self, settings: SequenceBeliefSettings, streams: Sequence[str], device: torch.device
+    ) -> None:
         self.temperature = settings.temperature
         self.warpers: list[LogitsProcessor] = [TopKLogitsWarper(settings.top_k)] if settings.top_k else []
         self.warpers += [TopPLogitsWarper(settings.top_p)] if settings.top_p < 1 else []
         self.generators = [
-            torch.Generator(device).manual_seed(int.from_bytes(hashlib.sha256(stream.encode()).digest()[:7], "big")) for stream in streams
+            torch.Generator(device).manual_seed(
+                int.from_bytes(hashlib.sha256(stream.encode()).digest()[:7], "big")
+            )
+            for stream in streams
         ]
 
     def __call__(self, logits_BV: Tensor, position: int) -> Tensor:
@@ -67,7 +73,8 @@ def sample_beliefs(
 ) -> Beliefs:
     """Sample responses to every forget prompt from the policy as it is now.
 
-    Duplicates are kept: they are the distribution. Empty samples are kept too, with the end token as their only target.
+    Duplicates are kept: they are the distribution. Empty samples are kept too, with the end token as their
+    only target.
 
     Args:
         engine: Engine of the trial.
@@ -81,8 +88,8 @@ def sample_beliefs(
     Returns:
         The belief store, equal on every rank.
 
-    Source: BS section 4 (BS-S). Deviation: samples are stored per example for the whole forget set, where the published code
-    samples for one micro-batch and reuses those for other prompts. Ranks: all.
+    Source: BS section 4 (BS-S). Deviation: samples are stored per example for the whole forget set, where the
+    published code samples for one micro-batch and reuses those for other prompts. Ranks: all.
     """
     mine = list(forget[engine.rank :: engine.world_size])
     at_most = math.ceil(len(forget) / engine.world_size)
@@ -93,10 +100,23 @@ def sample_beliefs(
         for item, group in zip(mine, responses, strict=True)
         for response in group
     ]
-    return share_answers(engine, engine_settings, sampled, at_most=at_most * settings.num_samples, with_reference=with_reference)
+    return share_answers(
+        engine,
+        engine_settings,
+        sampled,
+        at_most=at_most * settings.num_samples,
+        with_reference=with_reference,
+    )
 
 
-def share_answers(engine: Engine, settings: EngineSettings, answers: Sequence[Encoded], *, at_most: int, with_reference: bool) -> Beliefs:
+def share_answers(
+    engine: Engine,
+    settings: EngineSettings,
+    answers: Sequence[Encoded],
+    *,
+    at_most: int,
+    with_reference: bool,
+) -> Beliefs:
     """Tell all ranks the answers that this one has found, in their order.
 
     Args:
@@ -120,7 +140,12 @@ def share_answers(engine: Engine, settings: EngineSettings, answers: Sequence[En
 
 
 def sample_responses(
-    model: Inference, prompts: Sequence[Encoded], settings: SequenceBeliefSettings, stream: str, *, at_most: int
+    model: Inference,
+    prompts: Sequence[Encoded],
+    settings: SequenceBeliefSettings,
+    stream: str,
+    *,
+    at_most: int,
 ) -> list[list[Ids]]:
     """Sample responses to prompts, or search for the most likely ones.
 
@@ -136,7 +161,9 @@ def sample_responses(
     """
     size = max(1, model.batch // settings.num_samples)
     responses: list[list[Ids]] = []
-    for call in range(math.ceil(at_most / size)):  # the same number on every rank: lock-step models gather their shards in each
+    for call in range(
+        math.ceil(at_most / size)
+    ):  # the same number on every rank: lock-step models gather their shards in each
         chunk = prompts[call * size : (call + 1) * size]
         prompt_ids = [item.ids[: item.prompt_length] for item in chunk]
         if settings.search == "beam":

@@ -1,7 +1,9 @@
-"""The language-model head fused with the losses: logits exist for one chunk of answer tokens at a time, never for all.
+"""The language-model head fused with the losses: logits exist for one chunk of answer tokens at a time, never
+for all.
 
-The gradients of every loss are known in closed form (the residuals), so they are computed along with the loss and only scaled in
-the backward pass, as Liger does. What is held in between is one gradient of the head's weight and one of the hidden states.
+The gradients of every loss are known in closed form (the residuals), so they are computed along with the loss
+and only scaled in the backward pass, as Liger does. What is held in between is one gradient of the head's
+weight and one of the hidden states.
 
 Shape suffixes: N rows (answer tokens), S sequences (responses), V vocabulary, H hidden size.
 """
@@ -27,7 +29,8 @@ from trainables.losses.whole_responses import WholeResponses, pair_up, sums_of
 class FusedHead(nn.Module):
     """The output head of a causal LM, run together with the losses.
 
-    A module, so that ZeRO-3 gathers its parameters around the forward pass; nothing outside it may touch them.
+    A module, so that ZeRO-3 gathers its parameters around the forward pass; nothing outside it may touch
+    them.
 
     Args:
         weight: The model's own head weight, `[V, H]`, the same object.
@@ -39,23 +42,30 @@ class FusedHead(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
         super().__init__()
-        assert isinstance(weight, nn.Parameter) and (bias is None or isinstance(bias, nn.Parameter)), "the model's own parameters"
+        assert isinstance(weight, nn.Parameter) and (bias is None or isinstance(bias, nn.Parameter)), (
+            "the model's own parameters"
+        )
         self.weight = weight
         self.register_parameter("bias", bias)
 
     def forward(self, hidden_NH: Tensor, plan: HeadPlan) -> HeadOutput:
         """Loss of all answer rows of one packed forward.
 
-        Half-precision inputs are multiplied as they are; logits, losses and sums over rows are in float32 (float64 for float64).
+        Half-precision inputs are multiplied as they are; logits, losses and sums over rows are in float32
+        (float64 for float64).
 
         Args:
-            hidden_NH: Hidden states that predict the targets. None at all give a zero loss that still has gradients (of zero), since
-                the other ranks wait for this one in the backward pass.
+            hidden_NH: Hidden states that predict the targets. None at all give a zero loss that still has
+                gradients (of zero), since the other ranks wait for this one in the backward pass.
             plan: How each row counts.
         """
         inputs = (hidden_NH, self.weight, self.bias)
-        wanted = [torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in inputs]
-        head = _Head(hidden_NH.detach(), self.weight.detach(), None if self.bias is None else self.bias.detach())
+        wanted = [
+            torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in inputs
+        ]
+        head = _Head(
+            hidden_NH.detach(), self.weight.detach(), None if self.bias is None else self.bias.detach()
+        )
         gradients = _Gradients(head, wanted)
         loss, terms = _run(head, plan.to(hidden_NH.device), gradients)
         if any(wanted):
@@ -64,8 +74,11 @@ class FusedHead(nn.Module):
 
 
 @torch.no_grad()
-def target_logp(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int | None) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target in nats and the most likely token in its place, both `[N]`, `chunk` rows at a time."""
+def target_logp(
+    hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int | None
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target in nats and the most likely token in its place, both `[N]`, `chunk` rows
+    at a time."""
     head = _Head(hidden_NH, weight_VH, bias_V)
     logp_N, argmax_N = hidden_NH.new_empty(len(targets_N), dtype=head.dtype), torch.empty_like(targets_N)
     for rows in head.chunks(slice(0, len(targets_N)), chunk):
@@ -105,7 +118,9 @@ class _Gradients:
         self.hidden_NH = torch.zeros_like(head.hidden_NH) if want_hidden else None
         self._want_weight = want_weight
         self._weight_VH: Tensor | None = None
-        self.bias_V = torch.zeros_like(head.bias_V, dtype=head.dtype) if head.bias_V is not None and want_bias else None
+        self.bias_V = (
+            torch.zeros_like(head.bias_V, dtype=head.dtype) if head.bias_V is not None and want_bias else None
+        )
 
     def add(self, rows: slice, residual_NV: Tensor) -> None:
         """Carry the gradient with respect to the logits of some rows on to the inputs."""
@@ -122,7 +137,8 @@ class _Gradients:
         if self._weight_VH is None:
             self._weight_VH = residual_NV.T @ hidden_NH
             return
-        # Sums over chunks are kept in float32 also for bfloat16: many small contributions would be rounded away. One chunk needs none.
+        # Sums over chunks are kept in float32 also for bfloat16: many small contributions would be rounded
+        # away. One chunk needs none.
         self._weight_VH = self._weight_VH.to(self.head.dtype)
         if self._weight_VH.dtype == residual_NV.dtype:
             self._weight_VH.addmm_(residual_NV.T, hidden_NH)  # saves the V x H product that `+=` would make
@@ -130,11 +146,14 @@ class _Gradients:
             self._weight_VH += residual_NV.T @ hidden_NH
 
     def finished(self) -> tuple[Tensor | None, ...]:
-        """The gradients in the precision of their inputs, so that a half-precision weight's is held at half the size."""
+        """The gradients in the precision of their inputs, so that a half-precision weight's is held at half
+        the size."""
         weight_VH = self.head.weight_VH
         if self._want_weight and self._weight_VH is None:  # no rows at all
             self._weight_VH = torch.zeros_like(weight_VH)
-        return self.hidden_NH, *(None if total is None else total.to(weight_VH.dtype) for total in (self._weight_VH, self.bias_V))
+        return self.hidden_NH, *(
+            None if total is None else total.to(weight_VH.dtype) for total in (self._weight_VH, self.bias_V)
+        )
 
 
 class _KnownGradients(torch.autograd.Function):
@@ -144,7 +163,9 @@ class _KnownGradients(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, gradients: tuple[Tensor | None, ...], *inputs: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, value: Tensor, gradients: tuple[Tensor | None, ...], *inputs: Tensor | None
+    ) -> Tensor:
         """Keep the gradients and hand the value through."""
         ctx.gradients = gradients
         return value.clone()
@@ -155,7 +176,8 @@ class _KnownGradients(torch.autograd.Function):
         """Gradients of the inputs, scaled in place."""
         if ctx.gradients is None:
             raise RuntimeError(
-                "backward ran twice on one loss of the fused head: its gradients are scaled in place; run the forward pass again"
+                "backward ran twice on one loss of the fused head: its gradients are scaled in place; run the"
+                " forward pass again"
             )
         # Given away, not kept: autograd then takes the V x H buffer for `.grad` itself in place of a copy.
         gradients, ctx.gradients = ctx.gradients, None
@@ -166,7 +188,9 @@ class _KnownGradients(torch.autograd.Function):
 def _run(head: _Head, plan: HeadPlan, gradients: _Gradients) -> tuple[Tensor, tuple[TermStats, ...]]:
     """Loss and statistics of a plan; fills `gradients`."""
     wholes = _whole_responses(head, plan)
-    results = tuple(_run_term(head, plan, term, whole, gradients) for term, whole in zip(plan.terms, wholes, strict=True))
+    results = tuple(
+        _run_term(head, plan, term, whole, gradients) for term, whole in zip(plan.terms, wholes, strict=True)
+    )
     loss = sum(term.coefficient * result.loss for term, result in zip(plan.terms, results, strict=True))
     return torch.tensor(loss, dtype=head.dtype, device=head.hidden_NH.device), results
 
@@ -186,7 +210,9 @@ class ResidualChunk:
 
 
 @torch.no_grad()
-def residuals(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, plan: HeadPlan) -> Iterator[tuple[HeadTerm, ResidualChunk]]:
+def residuals(
+    hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, plan: HeadPlan
+) -> Iterator[tuple[HeadTerm, ResidualChunk]]:
     """The residuals that training steps on, chunk by chunk, for whoever wants to look at them.
 
     Args:
@@ -201,13 +227,17 @@ def residuals(hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, plan:
             yield term, chunk
 
 
-def _residual_chunks(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses) -> Iterator[ResidualChunk]:
+def _residual_chunks(
+    head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses
+) -> Iterator[ResidualChunk]:
     logit_method = isinstance(METHODS[plan.forget.method], LogitMethod)
     for rows in head.chunks(term.rows, plan.chunk):
         logits_NV, targets_N = head.logits(rows), plan.targets_N[rows]
         mine = slice(rows.start - term.rows.start, rows.stop - term.rows.start)
         # Methods on whole rows of logits have a form of their own.
-        known = None if term.kind == "kl" or (term.kind == "forget" and logit_method) else softmax_of(logits_NV)
+        known = (
+            None if term.kind == "kl" or (term.kind == "forget" and logit_method) else softmax_of(logits_NV)
+        )
         stats = TargetStats(
             token_logp(logits_NV, targets_N, known),
             term.sequence_N[mine],
@@ -216,11 +246,15 @@ def _residual_chunks(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeRe
             whole.logp_S,
             whole.reference_logp_S,
         )
-        yield ResidualChunk(rows, logits_NV, stats, *_losses(head, plan, term, whole, rows, logits_NV, stats, known))
+        yield ResidualChunk(
+            rows, logits_NV, stats, *_losses(head, plan, term, whole, rows, logits_NV, stats, known)
+        )
         del logits_NV, known  # before the next chunk takes as much
 
 
-def _run_term(head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses, gradients: _Gradients) -> TermStats:
+def _run_term(
+    head: _Head, plan: HeadPlan, term: HeadTerm, whole: WholeResponses, gradients: _Gradients
+) -> TermStats:
     # Sums are in float64, so that they do not depend on how the rows are cut into chunks.
     sums = torch.zeros(3, dtype=torch.float64, device=head.hidden_NH.device)
     logp_S = sums.new_zeros(len(term.lengths_S))
@@ -254,12 +288,21 @@ def _losses(
     if isinstance(method, LogitMethod):
         reference_NV = _reference_logits(head, plan, rows) if method.needs_reference_logits else None
         first_N = _first_rows(term, rows)
-        return *method.residual(LogitRows(logits_NV, targets_N, first_N, reference_NV), plan.forget), unguarded_N
+        return (
+            *method.residual(LogitRows(logits_NV, targets_N, first_N, reference_NV), plan.forget),
+            unguarded_N,
+        )
     assert isinstance(method, TargetMethod | PreferenceMethod), "a method on activations needs no head"
-    weight_N, loss_N = method.weigh(stats, plan.forget) if isinstance(method, TargetMethod) else whole.weigh(stats, method.score)
+    weight_N, loss_N = (
+        method.weigh(stats, plan.forget)
+        if isinstance(method, TargetMethod)
+        else whole.weigh(stats, method.score)
+    )
     if term.kind == "preferred" or plan.token_belief is None:
         return loss_N, target_residual(logits_NV, targets_N, weight_N, known), unguarded_N
-    loss_extra_N, residual_NV, guarded_N = belief_residual(logits_NV, targets_N, weight_N, plan.token_belief, known)
+    loss_extra_N, residual_NV, guarded_N = belief_residual(
+        logits_NV, targets_N, weight_N, plan.token_belief, known
+    )
     return loss_N + loss_extra_N, residual_NV, guarded_N
 
 
@@ -271,21 +314,33 @@ def _first_rows(term: HeadTerm, rows: slice) -> Tensor:
 
 
 def _whole_responses(head: _Head, plan: HeadPlan) -> list[WholeResponses]:
-    """What each term's rows must know of whole responses, by a pass of its own: the first chunk may not hold all rows that count."""
+    """What each term's rows must know of whole responses, by a pass of its own: the first chunk may not hold
+    all rows that count."""
     method = METHODS[plan.forget.method]
     if not method.needs_whole_responses:
         return [WholeResponses()] * len(plan.terms)
     logp: list[Tensor | None] = []
     for term in plan.terms:
         counts = term.kind in ("forget", "preferred")
-        inputs = (head.hidden_NH[term.rows], head.weight_VH, head.bias_V, plan.targets_N[term.rows], plan.chunk)
+        inputs = (
+            head.hidden_NH[term.rows],
+            head.weight_VH,
+            head.bias_V,
+            plan.targets_N[term.rows],
+            plan.chunk,
+        )
         logp.append(target_logp(*inputs)[0] if counts else None)
     if isinstance(method, PreferenceMethod):
         return pair_up(method, plan, logp)
-    return [WholeResponses() if logp_N is None else sums_of(term, logp_N) for term, logp_N in zip(plan.terms, logp, strict=True)]
+    return [
+        WholeResponses() if logp_N is None else sums_of(term, logp_N)
+        for term, logp_N in zip(plan.terms, logp, strict=True)
+    ]
 
 
 def _reference_logits(head: _Head, plan: HeadPlan, rows: slice) -> Tensor:
     assert plan.reference is not None, "kl terms and some methods need the reference's hidden states and head"
-    assert (plan.reference_bias_V is None) == (head.bias_V is None), "the reference has the head of the policy, bias included"
+    assert (plan.reference_bias_V is None) == (head.bias_V is None), (
+        "the reference has the head of the policy, bias included"
+    )
     return _Head(*plan.reference, plan.reference_bias_V).logits(rows)

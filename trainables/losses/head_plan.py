@@ -25,10 +25,12 @@ class HeadTerm:
     rows: slice
     """Rows of the packed forward."""
     kind: str
-    """`forget` (the plan's method, with token beliefs where the plan has them), `preferred` (the answers that such a method prefers;
-    at most one such term, after those of the forget set), `nll`, `kl` or `activations` (with a plan that steers)."""
+    """`forget` (the plan's method, with token beliefs where the plan has them), `preferred` (the answers that
+    such a method prefers; at most one such term, after those of the forget set), `nll`, `kl` or `activations`
+    (with a plan that steers)."""
     coefficient: float
-    """The term's weight, already divided by the global count of tokens or sequences. Preferred answers count with their pairs."""
+    """The term's weight, already divided by the global count of tokens or sequences. Preferred answers count
+    with their pairs."""
     sequence_N: Tensor
     """Index of each row's response within this term."""
     lengths_S: Tensor
@@ -62,23 +64,32 @@ class HeadPlan:
     token_belief: TokenBeliefSettings | None = None
     """Token beliefs of the `forget` terms; None: none."""
     chunk: int | None = None
-    """Rows whose logits exist at a time; None: chosen by the device. Changes memory and speed, not the result."""
+    """Rows whose logits exist at a time; None: chosen by the device. Changes memory and speed, not the
+    result."""
     reference: tuple[Tensor, Tensor] | None = None
-    """Hidden states `[N, H]` and head weight `[V, H]` of the reference, for `kl` terms and methods that compare whole rows of logits."""
+    """Hidden states `[N, H]` and head weight `[V, H]` of the reference, for `kl` terms and methods that
+    compare whole rows of logits."""
     reference_bias_V: Tensor | None = None
     """Bias of the reference's head, where the policy's head has one."""
     steering: Steering | None = None
-    """For methods that work on activations: then `reference` holds those of the reference, and no head is run."""
+    """For methods that work on activations: then `reference` holds those of the reference, and no head is
+    run."""
 
     def __post_init__(self) -> None:
         end = 0
         for term in self.terms:
             assert term.kind in KINDS, f"a term's kind is one of {', '.join(KINDS)}"
-            assert end <= term.rows.start <= term.rows.stop <= len(self.targets_N), "terms are in order of rows, without overlap"
+            assert end <= term.rows.start <= term.rows.stop <= len(self.targets_N), (
+                "terms are in order of rows, without overlap"
+            )
             end = term.rows.stop
-            assert len(term.sequence_N) == term.rows.stop - term.rows.start, "every row of a term belongs to a response"
+            assert len(term.sequence_N) == term.rows.stop - term.rows.start, (
+                "every row of a term belongs to a response"
+            )
             # Asked on the CPU only: looking at numbers of a GPU waits for everything before them.
-            assert term.lengths_S.is_cuda or int(term.lengths_S.sum()) == len(term.sequence_N), "a term holds whole responses"
+            assert term.lengths_S.is_cuda or int(term.lengths_S.sum()) == len(term.sequence_N), (
+                "a term holds whole responses"
+            )
 
     def to(self, device: torch.device) -> Self:
         """The same plan on a device."""
@@ -115,4 +126,8 @@ class HeadOutput:
 
 
 def _tensors(record: Any, device: torch.device) -> dict[str, Any]:
-    return {item.name: value.to(device) for item in fields(record) if isinstance(value := getattr(record, item.name), Tensor)}
+    return {
+        item.name: value.to(device)
+        for item in fields(record)
+        if isinstance(value := getattr(record, item.name), Tensor)
+    }

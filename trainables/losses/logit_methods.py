@@ -1,7 +1,8 @@
-"""The methods that look at whole rows of logits: losses and residuals of each row, without a target that is merely pushed down.
+"""The methods that look at whole rows of logits: losses and residuals of each row, without a target that is
+merely pushed down.
 
-Everything is minimised. Keyword arguments are the fields of the method's block of settings. Token beliefs make no sense here: there is
-no `e_y` that a mixture could replace.
+Everything is minimised. Keyword arguments are the fields of the method's block of settings. Token beliefs
+make no sense here: there is no `e_y` that a mixture could replace.
 
 Shape suffixes: N rows (answer tokens), V vocabulary.
 """
@@ -31,10 +32,12 @@ class LogitRows:
 
 @torch.no_grad()
 def ceu(rows: LogitRows) -> tuple[Tensor, Tensor]:
-    """Cross-entropy unlearning: learn what the policy itself says when the target is impossible. First tokens do not count.
+    """Cross-entropy unlearning: learn what the policy itself says when the target is impossible. First tokens
+    do not count.
 
     Returns:
-        Loss of each row in nats, and its gradient `p - softmax(z without the target)` with respect to the logits.
+        Loss of each row in nats, and its gradient `p - softmax(z without the target)` with respect to the
+        logits.
 
     Source: arXiv 2503.01224 and OU.
     """
@@ -48,9 +51,11 @@ def undial(rows: LogitRows, *, beta: float) -> tuple[Tensor, Tensor]:
     """Self-distillation: learn the original model's answer with the logit of the target lowered by `beta`.
 
     Returns:
-        Loss of each row in nats, and its gradient `p - softmax(z_reference - beta * e_y)` with respect to the logits.
+        Loss of each row in nats, and its gradient `p - softmax(z_reference - beta * e_y)` with respect to the
+        logits.
 
-    Source: arXiv 2402.10052 and OU. Deviation: over answer tokens only, where OU averages over the prompt too.
+    Source: arXiv 2402.10052 and OU. Deviation: over answer tokens only, where OU averages over the prompt
+    too.
     """
     assert rows.reference_logits_NV is not None, "undial needs the reference's logits"
     lowered_NV = rows.reference_logits_NV.clone()
@@ -60,12 +65,14 @@ def undial(rows: LogitRows, *, beta: float) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def pdu(rows: LogitRows) -> tuple[Tensor, Tensor]:
-    """Logit-margin flattening: `(max z - mean z)^2`. The dual variable of the retain loss is moved by `trainables/training/trial.py`.
+    """Logit-margin flattening: `(max z - mean z)^2`. The dual variable of the retain loss is moved by
+    `trainables/training/trial.py`.
 
     Returns:
         Loss of each row, and its gradient `2 * (max - mean) * (e_argmax - 1 / V)` with respect to the logits.
 
-    Source: arXiv 2506.05314 and OU. Deviation: answer rows, shifted as in every other loss; OU takes all rows, prompt and padding included.
+    Source: arXiv 2506.05314 and OU. Deviation: answer rows, shifted as in every other loss; OU takes all
+    rows, prompt and padding included.
     """
     top_N, argmax_N = rows.logits_NV.max(dim=-1)
     margin_N = top_N - rows.logits_NV.mean(dim=-1)

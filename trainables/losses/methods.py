@@ -29,8 +29,10 @@ class BaseMethod:
         name: Its key, and the name of its block of settings where it has one.
         formula: Pure function; the block's fields are its keywords.
         unit: What the published average is over.
-        needs_reference: Whether it compares with the reference's log-probabilities of the targets, which are computed once.
-        needs_reference_logits: Whether it compares with whole rows of the reference's logits, which takes a forward pass per step.
+        needs_reference: Whether it compares with the reference's log-probabilities of the targets, which are
+            computed once.
+        needs_reference_logits: Whether it compares with whole rows of the reference's logits, which takes a
+            forward pass per step.
         needs_whole_responses: Whether a row's weight depends on the whole response.
         preferred: Where preferred answers come from; None for methods without.
     """
@@ -54,7 +56,8 @@ class TargetMethod(BaseMethod):
     """Pushes targets down. Token beliefs compose with it."""
 
     def weigh(self, stats: TargetStats, settings: ForgetSettings) -> Weighted:
-        """Weight and loss of each row. The losses of a response's rows add up to the response's published loss."""
+        """Weight and loss of each row. The losses of a response's rows add up to the response's published
+        loss."""
         result: Weighted = self.formula(stats, **self.keywords(settings))
         return result
 
@@ -69,7 +72,9 @@ class PreferenceMethod(BaseMethod):
 
     score: Score
 
-    def slopes(self, score_P: Tensor, preferred_P: Tensor, settings: ForgetSettings) -> tuple[Tensor, Tensor, Tensor]:
+    def slopes(
+        self, score_P: Tensor, preferred_P: Tensor, settings: ForgetSettings
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Loss of each pair, and its derivatives with respect to both scores."""
         with torch.enable_grad():
             leaves = [score.detach().clone().requires_grad_() for score in (score_P, preferred_P)]
@@ -90,7 +95,8 @@ class LogitMethod(BaseMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationMethod(BaseMethod):
-    """Works on the activations of one layer, above which nothing is run. Its retain loss is on activations too."""
+    """Works on the activations of one layer, above which nothing is run. Its retain loss is on activations
+    too."""
 
 
 AnyMethod = TargetMethod | PreferenceMethod | LogitMethod | ActivationMethod
@@ -122,7 +128,12 @@ _ALL: list[AnyMethod] = [
         preferred="sampled",
     ),
     PreferenceMethod(
-        name="flat", formula=flat, score="mean_probability", unit="sequences", needs_whole_responses=True, preferred="unknowing"
+        name="flat",
+        formula=flat,
+        score="mean_probability",
+        unit="sequences",
+        needs_whole_responses=True,
+        preferred="unknowing",
     ),
     LogitMethod(name="ceu", formula=ceu, unit="later_tokens"),
     LogitMethod(name="undial", formula=undial, unit="tokens", needs_reference_logits=True),

@@ -1,7 +1,9 @@
-"""The methods that prefer another answer to the response: losses of pairs, each a function of two numbers, one per answer.
+"""The methods that prefer another answer to the response: losses of pairs, each a function of two numbers,
+one per answer.
 
-Everything is minimised. A response is scored either by its log-ratio `S - S_reference` or by the mean probability of its tokens; the
-loss of a pair knows nothing but the two scores, so the weight of a token is the slope of the loss times the score's own derivative.
+Everything is minimised. A response is scored either by its log-ratio `S - S_reference` or by the mean
+probability of its tokens; the loss of a pair knows nothing but the two scores, so the weight of a token is
+the slope of the loss times the score's own derivative.
 
 Shape suffixes: P pairs.
 """
@@ -19,7 +21,8 @@ def dpo(score_P: Tensor, preferred_P: Tensor, *, beta: float) -> Tensor:
 
     Args:
         score_P: `S - S_reference` of the response, in nats.
-        preferred_P: The same of the preferred answer: an "I don't know" (IdkDPO), or one of the original model's own (AltPO).
+        preferred_P: The same of the preferred answer: an "I don't know" (IdkDPO), or one of the original
+            model's own (AltPO).
         beta: Inverse temperature.
 
     Source: OU; AltPO is arXiv 2409.13474.
@@ -35,8 +38,9 @@ def flat(score_P: Tensor, preferred_P: Tensor, *, divergence: str) -> Tensor:
         preferred_P: The same of the preferred answer.
         divergence: Key of `DIVERGENCES`.
 
-    Source: FLAT, arXiv 2410.11143, and its code. Deviations: a pair at a time, where the code averages probabilities over the batch
-    first, so that results would depend on its size; and over answer tokens, where the code averages over padding too.
+    Source: FLAT, arXiv 2410.11143, and its code. Deviations: a pair at a time, where the code averages
+    probabilities over the batch first, so that results would depend on its size; and over answer tokens,
+    where the code averages over padding too.
     """
     activation, conjugate = DIVERGENCES[divergence]
     return conjugate(score_P) - activation(preferred_P)
@@ -60,10 +64,15 @@ DIVERGENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tens
     "squared_hellinger": (lambda v: 1 - (-v).exp(), torch.expm1),
     "pearson": (lambda v: v, lambda v: v**2 / 4 + v),
     "neyman": (lambda v: 1 - (-v).exp(), lambda v: 2 - 2 * (-v / 2).exp()),
-    "jensen_shannon": (lambda v: _LOG_2 - _softplus_of_minus(v), lambda v: v + _softplus_of_minus(v) - _LOG_2),
+    "jensen_shannon": (
+        lambda v: _LOG_2 - _softplus_of_minus(v),
+        lambda v: v + _softplus_of_minus(v) - _LOG_2,
+    ),
 }
-"""Output activation `g(v)` of each divergence, and its convex conjugate at it, `f*(g(v))`, for `v` a mean probability.
+"""Output activation `g(v)` of each divergence, and its convex conjugate at it, `f*(g(v))`, for `v` a mean
+probability.
 
-Source: f-GAN, arXiv 1606.00709, tables 2 and 6; Jeffrey's conjugate is FLAT's series. Deviation: FLAT's code has `exp(v)` in place of
-`exp(-v)` in `reverse_kl`, `squared_hellinger` and `neyman`, with which its loss pushes the response up and the preferred answer down.
+Source: f-GAN, arXiv 1606.00709, tables 2 and 6; Jeffrey's conjugate is FLAT's series. Deviation: FLAT's code
+has `exp(v)` in place of `exp(-v)` in `reverse_kl`, `squared_hellinger` and `neyman`, with which its loss
+pushes the response up and the preferred answer down.
 """

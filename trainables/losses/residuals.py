@@ -1,6 +1,7 @@
 """What every loss is made of: log-probabilities of targets, and the residual that pushes a target down.
 
-A *residual* is the gradient of a loss with respect to the logits of one row. The learning-dynamics analysis works on the same ones.
+A *residual* is the gradient of a loss with respect to the logits of one row. The learning-dynamics analysis
+works on the same ones.
 
 Shape suffixes: N rows (answer tokens), S sequences (responses), V vocabulary.
 """
@@ -11,12 +12,14 @@ import torch
 from torch import Tensor
 
 Weighted = tuple[Tensor, Tensor]
-"""`(weight_N, loss_N)`: with the weight held constant, `weight * (e_y - p)` is the gradient of the summed loss."""
+"""`(weight_N, loss_N)`: with the weight held constant, `weight * (e_y - p)` is the gradient of the summed
+loss."""
 
 
 @dataclass(frozen=True)
 class TargetStats:
-    """What the policy says about the targets of some rows, and about the whole responses that these rows belong to."""
+    """What the policy says about the targets of some rows, and about the whole responses that these rows
+    belong to."""
 
     logp_N: Tensor
     """Log-probability of each target in nats."""
@@ -27,7 +30,8 @@ class TargetStats:
     reference_logp_N: Tensor | None = None
     """Log-probability of each target under the reference. None for methods that need no reference."""
     sequence_logp_S: Tensor | None = None
-    """Log-probability of each whole response in nats, also of its rows that are not among N. None for methods that need no sums."""
+    """Log-probability of each whole response in nats, also of its rows that are not among N. None for methods
+    that need no sums."""
     reference_sequence_logp_S: Tensor | None = None
     """The same under the reference."""
 
@@ -39,7 +43,8 @@ class TargetStats:
 
 @dataclass(frozen=True)
 class Softmax:
-    """The policy of some rows, computed once: passes over the vocabulary are most of what a loss costs beside its products."""
+    """The policy of some rows, computed once: passes over the vocabulary are most of what a loss costs beside
+    its products."""
 
     probability_NV: Tensor
     """Whoever makes a residual takes its memory: read it before."""
@@ -51,7 +56,8 @@ class Softmax:
 def softmax_of(logits_NV: Tensor) -> Softmax:
     """Probabilities and the sum that normalises them."""
     probability_NV = logits_NV.softmax(dim=-1)
-    # From the likeliest token, whose probability is at least 1 / V: nothing is lost, and a pass with exponentials is saved.
+    # From the likeliest token, whose probability is at least 1 / V: nothing is lost, and a pass with
+    # exponentials is saved.
     log_total_N1 = logits_NV.amax(dim=-1, keepdim=True) - probability_NV.amax(dim=-1, keepdim=True).log()
     return Softmax(probability_NV, log_total_N1)
 
@@ -73,7 +79,9 @@ def token_logp(logits_NV: Tensor, targets_N: Tensor, known: Softmax | None = Non
 
 
 @torch.no_grad()
-def target_residual(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor, known: Softmax | None = None) -> Tensor:
+def target_residual(
+    logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor, known: Softmax | None = None
+) -> Tensor:
     """`weight * (e_y - p)`: pushes the target down, whatever weighs it.
 
     Args:
@@ -85,7 +93,8 @@ def target_residual(logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor, know
     at_target_N1 = targets_N.unsqueeze(1)
     probability_NV = logits_NV.softmax(dim=-1) if known is None else known.probability_NV
     residual_NV = probability_NV.mul_(-weight_N.unsqueeze(1)).scatter_(1, at_target_N1, 0.0)
-    # Not 1 - p_y: a memorised token has p_y within a rounding of 1, and what is left is all that pushes it down.
+    # Not 1 - p_y: a memorised token has p_y within a rounding of 1, and what is left is all that pushes it
+    # down.
     return residual_NV.scatter_(1, at_target_N1, -residual_NV.sum(dim=-1, keepdim=True))
 
 
@@ -107,4 +116,6 @@ def learning_residual(logp_NV: Tensor, mixture_NV: Tensor) -> tuple[Tensor, Tens
 
 def sums_of_sequences(values_N: Tensor, sequence_N: Tensor, sequences: int) -> Tensor:
     """Sums over the rows of each response, `[S]` in float64."""
-    return torch.zeros(sequences, dtype=torch.float64, device=values_N.device).index_add_(0, sequence_N, values_N.double())
+    return torch.zeros(sequences, dtype=torch.float64, device=values_N.device).index_add_(
+        0, sequence_N, values_N.double()
+    )

@@ -1,4 +1,5 @@
-"""What holds the rest in place: loss on the retain answers or distance to the reference on them, and the dual variable that weighs it.
+"""What holds the rest in place: loss on the retain answers or distance to the reference on them, and the dual
+variable that weighs it.
 
 Shape suffixes: N rows (answer tokens), V vocabulary.
 """

@@ -1,4 +1,5 @@
-"""Losses on activations (RMU): those of the forget set go to one random direction, those of the retain set stay where they were.
+"""Losses on activations (RMU): those of the forget set go to one random direction, those of the retain set
+stay where they were.
 
 Shape suffixes: N rows (answer tokens), S sequences (responses), H hidden size.
 """
@@ -18,19 +19,23 @@ def steered_layer(layer: int | None, depth: int) -> int:
 
 
 def random_direction(size: int, coefficient: float, seed: int) -> Tensor:
-    """The vector that a trial steers to: fixed by its seed, of length `coefficient`, all its entries positive as in the published code."""
+    """The vector that a trial steers to: fixed by its seed, of length `coefficient`, all its entries positive
+    as in the published code."""
     vector_H = torch.rand(size, generator=torch.Generator().manual_seed(seed % 2**63), dtype=torch.float64)
     return coefficient * vector_H / vector_H.norm()
 
 
 def steer(activations_NH: Tensor, plan: HeadPlan) -> HeadOutput:
-    """Loss of all answer rows of one packed forward, left to autograd: `mean over H of (h - target)^2`, averaged over each response.
+    """Loss of all answer rows of one packed forward, left to autograd: `mean over H of (h - target)^2`,
+    averaged over each response.
 
     Args:
         activations_NH: Of the policy. None at all give a zero loss that still has gradients.
-        plan: With `steering`; `forget` terms are steered, `activations` terms are held to those of `plan.reference`.
+        plan: With `steering`; `forget` terms are steered, `activations` terms are held to those of
+            `plan.reference`.
 
-    Source: RMU, arXiv 2403.03218, and OU. Deviation: OU divides `[b]` by `[b, 1]`, which mixes the lengths of a batch's responses.
+    Source: RMU, arXiv 2403.03218, and OU. Deviation: OU divides `[b]` by `[b, 1]`, which mixes the lengths of
+    a batch's responses.
     """
     plan = plan.to(activations_NH.device)
     results = [_run_term(activations_NH, plan, term) for term in plan.terms]
@@ -41,7 +46,9 @@ def steer(activations_NH: Tensor, plan: HeadPlan) -> HeadOutput:
 
 
 def _run_term(activations_NH: Tensor, plan: HeadPlan, term: HeadTerm) -> tuple[Tensor, TermStats]:
-    assert plan.steering is not None and term.kind in ("forget", "activations"), "this plan steers nothing, or a term needs a head"
+    assert plan.steering is not None and term.kind in ("forget", "activations"), (
+        "this plan steers nothing, or a term needs a head"
+    )
     rows_NH = activations_NH[term.rows].to(torch.promote_types(activations_NH.dtype, torch.float32))
     target: Tensor = plan.steering.target_H
     if term.kind == "activations":

@@ -1,7 +1,9 @@
-"""The methods that push the target down: what each token weighs, and the published loss that this weight is the derivative of.
+"""The methods that push the target down: what each token weighs, and the published loss that this weight is
+the derivative of.
 
-Everything is minimised and in nats. For all of them the residual is `weight * (e_y - p)`, so a method only has to say the weight;
-token beliefs then replace `e_y` by a mixture. Keyword arguments are the fields of the method's block of settings.
+Everything is minimised and in nats. For all of them the residual is `weight * (e_y - p)`, so a method only
+has to say the weight; token beliefs then replace `e_y` by a mixture. Keyword arguments are the fields of the
+method's block of settings.
 """
 
 import torch
@@ -72,7 +74,8 @@ def tnpo(stats: TargetStats, *, beta: float) -> Weighted:
         stats: With the reference's log-probability of each target.
         beta: Inverse temperature.
 
-    Source: G-effect, arXiv 2502.19301. Deviation: its code adds 1e-5 to the weight's denominator; the logarithms need none.
+    Source: G-effect, arXiv 2502.19301. Deviation: its code adds 1e-5 to the weight's denominator; the
+    logarithms need none.
     """
     margin_N = _margin(stats)
     return 2 * torch.sigmoid(beta * margin_N), -2 / beta * logsigmoid(-beta * margin_N)

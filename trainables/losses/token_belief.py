@@ -1,7 +1,9 @@
-"""Token beliefs (BS-T): the policy's own top tokens at each answer position are suppressed along with the target.
+"""Token beliefs (BS-T): the policy's own top tokens at each answer position are suppressed along with the
+target.
 
-With the belief `q` and its share `lambda`, the target `e_y` of a base method becomes `t = (1 - lambda) * e_y + lambda * q`, and the
-residual `weight * (t - p)`. The weight stays that of the base method, taken from the target alone.
+With the belief `q` and its share `lambda`, the target `e_y` of a base method becomes
+`t = (1 - lambda) * e_y + lambda * q`, and the residual `weight * (t - p)`. The weight stays that of the base
+method, taken from the target alone.
 
 Shape suffixes: N rows (answer tokens), V vocabulary.
 """
@@ -17,12 +19,17 @@ from trainables.losses.residuals import Softmax, softmax_of, token_logp
 
 @torch.no_grad()  # weight and belief are constants of the loss, and buffers are reused
 def belief_residual(
-    logits_NV: Tensor, targets_N: Tensor, weight_N: Tensor, settings: TokenBeliefSettings, known: Softmax | None = None
+    logits_NV: Tensor,
+    targets_N: Tensor,
+    weight_N: Tensor,
+    settings: TokenBeliefSettings,
+    known: Softmax | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What a base method's loss and residual become with token beliefs.
 
-    Unguarded, a step can *reinforce* the target: its residual `(1 - lambda) + lambda * q_y - p_y` is negative for a memorised token
-    when the belief gives it less mass than the policy does. The guard shrinks lambda at such a row until that residual is zero.
+    Unguarded, a step can *reinforce* the target: its residual `(1 - lambda) + lambda * q_y - p_y` is negative
+    for a memorised token when the belief gives it less mass than the policy does. The guard shrinks lambda at
+    such a row until that residual is zero.
 
     Args:
         logits_NV: Logits of the policy.
@@ -32,7 +39,8 @@ def belief_residual(
         known: The softmax of the logits, where it is there; it becomes the residual.
 
     Returns:
-        - `weight * (<t, log p> - log p_y)` per row in nats, to be added to the base method's loss; 0 at lambda 0.
+        - `weight * (<t, log p> - log p_y)` per row in nats, to be added to the base method's loss; 0 at
+          lambda 0.
         - The residual `weight * (t - p)`, which replaces the base method's.
         - Whether the guard shrank lambda at a row.
 
@@ -42,13 +50,15 @@ def belief_residual(
     at_target_N1 = targets_N.unsqueeze(1)
     known = softmax_of(logits_NV) if known is None else known
     token_NK, mass_NK = top_belief(logits_NV, targets_N, settings)
-    # Belief and policy without the target. Their mass is summed, never taken as 1 - q_y or 1 - p_y: memorised tokens, the ones that
-    # need the guard, have both within a rounding of 1.
+    # Belief and policy without the target. Their mass is summed, never taken as 1 - q_y or 1 - p_y: memorised
+    # tokens, the ones that need the guard, have both within a rounding of 1.
     others_NK = mass_NK.masked_fill(token_NK == at_target_N1, 0.0)
     belief_mass_N = others_NK.sum(dim=-1)
     logp_NK = logits_NV.gather(1, token_NK) - known.log_total_N1
     # A token without mass counts nothing, also where its log-probability is infinite.
-    gain_N = torch.where(others_NK > 0, others_NK * logp_NK, 0.0).sum(dim=-1) - belief_mass_N * token_logp(logits_NV, targets_N, known)
+    gain_N = torch.where(others_NK > 0, others_NK * logp_NK, 0.0).sum(dim=-1) - belief_mass_N * token_logp(
+        logits_NV, targets_N, known
+    )
     policy_NV = known.probability_NV.scatter_(1, at_target_N1, 0.0)
     policy_mass_N = policy_NV.sum(dim=-1)
 
@@ -58,9 +68,15 @@ def belief_residual(
         guarded_N = share_N * belief_mass_N > policy_mass_N
         share_N = torch.where(guarded_N, policy_mass_N / belief_mass_N, share_N)
 
-    residual_NV = policy_NV.mul_(-weight_N.unsqueeze(1)).scatter_add_(1, token_NK, others_NK * (share_N * weight_N).unsqueeze(1))
+    residual_NV = policy_NV.mul_(-weight_N.unsqueeze(1)).scatter_add_(
+        1, token_NK, others_NK * (share_N * weight_N).unsqueeze(1)
+    )
     target_N = torch.where(guarded_N, 0.0, weight_N * (policy_mass_N - share_N * belief_mass_N))
-    return weight_N * share_N * gain_N, residual_NV.scatter_(1, at_target_N1, target_N.unsqueeze(1)), guarded_N
+    return (
+        weight_N * share_N * gain_N,
+        residual_NV.scatter_(1, at_target_N1, target_N.unsqueeze(1)),
+        guarded_N,
+    )
 
 
 def belief(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettings) -> Tensor:
@@ -70,7 +86,8 @@ def belief(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettings) 
 
 
 def top_belief(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettings) -> tuple[Tensor, Tensor]:
-    """The belief `q`: softmax at a temperature, restricted to the top tokens or to a nucleus among them, and renormalised.
+    """The belief `q`: softmax at a temperature, restricted to the top tokens or to a nucleus among them, and
+    renormalised.
 
     Args:
         logits_NV: Logits of the policy.
@@ -78,7 +95,8 @@ def top_belief(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettin
         settings: Temperature, number of tokens, mass of the nucleus, whether the target is left out.
 
     Returns:
-        Distinct tokens of each row and their probabilities, both `[N, K]`; those outside of the belief have none.
+        Distinct tokens of each row and their probabilities, both `[N, K]`; those outside of the belief have
+        none.
     """
     width, left_out = logits_NV.shape[1], int(settings.exclude_target)
     most = min(settings.top_k, width)
@@ -86,7 +104,9 @@ def top_belief(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettin
     found = logits_NV.topk(min(most + 1 + left_out, width), dim=-1)
     token_NW, score_NW = found.indices, found.values / settings.temperature
     if settings.exclude_target:
-        score_NW, order_NW = score_NW.masked_fill(token_NW == targets_N.unsqueeze(1), -math.inf).sort(dim=-1, descending=True, stable=True)
+        score_NW, order_NW = score_NW.masked_fill(token_NW == targets_N.unsqueeze(1), -math.inf).sort(
+            dim=-1, descending=True, stable=True
+        )
         token_NW = token_NW.gather(1, order_NW)
     count_N1 = torch.full_like(targets_N, most).unsqueeze(1)
     if settings.top_p < 1:
@@ -112,7 +132,8 @@ def _scores(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettings)
 
 
 def nucleus_size(top_Nk: Tensor, log_total_N1: Tensor, top_p: float) -> Tensor:
-    """How many of the highest scores it takes to reach a mass: the fewest, at least one, at most all that are given.
+    """How many of the highest scores it takes to reach a mass: the fewest, at least one, at most all that are
+    given.
 
     Args:
         top_Nk: The highest scores of each row, in descending order.
@@ -130,7 +151,8 @@ def nucleus_size(top_Nk: Tensor, log_total_N1: Tensor, top_p: float) -> Tensor:
 def top_tokens(scores_NV: Tensor, top_Nk: Tensor, count_N1: Tensor) -> Tensor:
     """Mask of the highest scores of each row; of equal scores the lowest indices win.
 
-    `topk` alone leaves the choice among equals to the kernel, and equals are common: bfloat16 logits have three digits.
+    `topk` alone leaves the choice among equals to the kernel, and equals are common: bfloat16 logits have
+    three digits.
 
     Args:
         scores_NV: The scores.

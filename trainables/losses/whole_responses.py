@@ -1,4 +1,5 @@
-"""What rows must know of the whole responses that they belong to: their sums, and their pairs with preferred answers.
+"""What rows must know of the whole responses that they belong to: their sums, and their pairs with preferred
+answers.
 
 Shape suffixes: N rows (answer tokens), S sequences (responses).
 """
@@ -28,7 +29,8 @@ class WholeResponses:
     """Loss of the response's pair."""
 
     def weigh(self, stats: TargetStats, score: Score) -> Weighted:
-        """Weight and loss of some rows: the slope times the score's derivative with respect to the row's log-probability."""
+        """Weight and loss of some rows: the slope times the score's derivative with respect to the row's
+        log-probability."""
         assert self.slope_S is not None and self.loss_S is not None
         dtype, lengths_N = stats.logp_N.dtype, stats.lengths_N
         slope_N = self.slope_S[stats.sequence_N].to(dtype)
@@ -52,9 +54,13 @@ def pair_up(method: PreferenceMethod, plan: HeadPlan, logp: Sequence[Tensor | No
         logp: Per term the log-probability of all its targets; None where they do not count.
 
     Returns:
-        Per term its responses. A preferred answer's slope is the sum over its pairs, their terms' coefficients included.
+        Per term its responses. A preferred answer's slope is the sum over its pairs, their terms'
+        coefficients included.
     """
-    scores = [None if logp_N is None else _scores(method.score, term, logp_N) for term, logp_N in zip(plan.terms, logp, strict=True)]
+    scores = [
+        None if logp_N is None else _scores(method.score, term, logp_N)
+        for term, logp_N in zip(plan.terms, logp, strict=True)
+    ]
     preferred = next(index for index, term in enumerate(plan.terms) if term.kind == "preferred")
     preferred_S = scores[preferred]
     assert preferred_S is not None
@@ -63,7 +69,9 @@ def pair_up(method: PreferenceMethod, plan: HeadPlan, logp: Sequence[Tensor | No
     for index, (term, score_S) in enumerate(zip(plan.terms, scores, strict=True)):
         if term.kind != "forget":
             continue
-        assert score_S is not None and term.partner_S is not None, "every response of the forget set has a preferred answer"
+        assert score_S is not None and term.partner_S is not None, (
+            "every response of the forget set has a preferred answer"
+        )
         loss_S, slope_S, preferred_slope_S = method.slopes(score_S, preferred_S[term.partner_S], plan.forget)
         wholes[index] = WholeResponses(slope_S=slope_S, loss_S=loss_S)
         pull_S.index_add_(0, term.partner_S, term.coefficient * preferred_slope_S)

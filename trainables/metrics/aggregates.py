@@ -1,4 +1,5 @@
-"""Metrics of sets of examples from their items, and means over metrics. Torch-free: published logs are aggregated by the same functions."""
+"""Metrics of sets of examples from their items, and means over metrics. Torch-free: published logs are
+aggregated by the same functions."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,7 +8,13 @@ from typing import Any
 import numpy as np
 
 from trainables.metrics.membership import auc, privleak, reference_score
-from trainables.metrics.truth_ratio import forget_quality, forget_truth_ratio, log10_p, other_truth_ratio, paper_truth_ratio
+from trainables.metrics.truth_ratio import (
+    forget_quality,
+    forget_truth_ratio,
+    log10_p,
+    other_truth_ratio,
+    paper_truth_ratio,
+)
 
 MEANS = (
     "probability",
@@ -35,27 +42,33 @@ ATTACKS = {
 ATTACKED = ("forget", "holdout")
 
 Items = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Per-item results by set name (`questions` for the closed world), sorted by id; plain values, fit for JSON."""
+"""Per-item results by set name (`questions` for the closed world), sorted by id; plain values, fit for JSON.
+"""
 
 
 def aggregate_sets(sets: Items, retrained_items: Items | None = None) -> dict[str, float]:
     """Metrics of all sets from their items.
 
     Args:
-        sets: Items by set name, as `score_sets` and `score_choices` give them. A field that an item lacks or that is None counts nowhere.
+        sets: Items by set name, as `score_sets` and `score_choices` give them. A field that an item lacks or
+            that is None counts nowhere.
         retrained_items: The same of the retrained model, for `forget_quality` and `privleak`.
 
     Returns:
-        `<set>_<field>` means, `<set>_truth_ratio`, `forget_quality`, `forget_quality_log10`, `model_utility`, `mem`, the AUC of
-        each membership attack, `privleak` and `privleak_abs`, `fluency`, `generated_perplexity`, `util` and `agg`, each where the data
-        allows it.
+        `<set>_<field>` means, `<set>_truth_ratio`, `forget_quality`, `forget_quality_log10`, `model_utility`,
+        `mem`, the AUC of each membership attack, `privleak` and `privleak_abs`, `fluency`,
+        `generated_perplexity`, `util` and `agg`, each where the data allows it.
     """
     metrics: dict[str, float] = {}
     for name, items in sets.items():
-        metrics |= {f"{name}_{field}": float(np.mean(values)) for field in MEANS if (values := _present(items, field))}
+        metrics |= {
+            f"{name}_{field}": float(np.mean(values)) for field in MEANS if (values := _present(items, field))
+        }
         ratios = _present(items, "truth_ratio")
         if ratios:
-            aggregate: Callable[[Sequence[float]], float] = forget_truth_ratio if name == "forget" else other_truth_ratio
+            aggregate: Callable[[Sequence[float]], float] = (
+                forget_truth_ratio if name == "forget" else other_truth_ratio
+            )
             metrics[f"{name}_truth_ratio"] = aggregate(ratios)
     utility = model_utility(metrics)
     if utility is not None:
@@ -85,7 +98,8 @@ def _fluency(sets: Items) -> dict[str, float]:
 
 
 def aggregate_attacks(sets: Items, retrained_items: Items | None = None) -> dict[str, float]:
-    """Membership metrics: the AUC of every attack whose scores the forget and holdout items have, and PrivLeak.
+    """Membership metrics: the AUC of every attack whose scores the forget and holdout items have, and
+    PrivLeak.
 
     Args:
         sets: Items by set name.
@@ -100,13 +114,22 @@ def aggregate_attacks(sets: Items, retrained_items: Items | None = None) -> dict
 
 
 def _attack_aucs(sets: Items) -> dict[str, float]:
-    scores = {metric: [_present(sets.get(name, ()), field) for name in ATTACKED] for metric, field in ATTACKS.items()}
-    return {metric: auc(forget, holdout) for metric, (forget, holdout) in scores.items() if forget and holdout}
+    scores = {
+        metric: [_present(sets.get(name, ()), field) for name in ATTACKED]
+        for metric, field in ATTACKS.items()
+    }
+    return {
+        metric: auc(forget, holdout) for metric, (forget, holdout) in scores.items() if forget and holdout
+    }
 
 
 def with_reference(sets: Items, retrained_items: Items | None) -> dict[str, list[dict[str, Any]]]:
-    """Items with the score of the Reference attack, where the retrained model was measured on the same forget and holdout items."""
-    known = {name: {item["id"]: item["nll_nats"] for item in (retrained_items or {}).get(name, ())} for name in ATTACKED}
+    """Items with the score of the Reference attack, where the retrained model was measured on the same forget
+    and holdout items."""
+    known = {
+        name: {item["id"]: item["nll_nats"] for item in (retrained_items or {}).get(name, ())}
+        for name in ATTACKED
+    }
     scored = {name: [dict(item) for item in items] for name, items in sets.items()}
     if all(known.values()) and all(scored.get(name) for name in ATTACKED):
         for name in ATTACKED:
@@ -139,15 +162,16 @@ def harmonic_mean(values: Sequence[float]) -> float:
 
 
 def model_utility(metrics: Mapping[str, float]) -> float | None:
-    """Harmonic mean of probability, ROUGE-L recall and truth ratio over the retain, real-authors and world-facts sets.
+    """Harmonic mean of probability, ROUGE-L recall and truth ratio over the retain, real-authors and
+    world-facts sets.
 
     Args:
-        metrics: Aggregated metrics by name, such as `retain_probability`; probabilities of real authors and world facts are those
-            normalised over the options.
+        metrics: Aggregated metrics by name, such as `retain_probability`; probabilities of real authors and
+            world facts are those normalised over the options.
 
     Returns:
-        The published nine-part mean where all of it was evaluated, otherwise the mean of the parts that exist; None without a
-        retain set.
+        The published nine-part mean where all of it was evaluated, otherwise the mean of the parts that
+        exist; None without a retain set.
 
     Source: TOFU (arXiv 2401.06121).
     """
@@ -168,11 +192,17 @@ def agg(metrics: Mapping[str, float]) -> dict[str, float]:
     return {"util": util} | ({"agg": harmonic_mean([metrics["mem"], util])} if "mem" in metrics else {})
 
 
-def mem(extraction_strength_ou: float, exact_memorization: float, paraphrase_probability: float | None, truth_ratio: float | None) -> float:
+def mem(
+    extraction_strength_ou: float,
+    exact_memorization: float,
+    paraphrase_probability: float | None,
+    truth_ratio: float | None,
+) -> float:
     """The paper's Mem: high when the forget set is forgotten in every sense that was measured.
 
     Args:
-        extraction_strength_ou: Of the forget set, with OU's floor: published values of Mem are computed from it.
+        extraction_strength_ou: Of the forget set, with OU's floor: published values of Mem are computed from
+            it.
         exact_memorization: Of the forget set.
         paraphrase_probability: Mean probability of paraphrased answers; None where there are none.
         truth_ratio: mean(p_c / (p_c + p_w)); None where there are no wrong answers.

@@ -1,4 +1,5 @@
-"""Multiple choice by likelihood: which of the answers does the model hold to be the likeliest to follow the question?"""
+"""Multiple choice by likelihood: which of the answers does the model hold to be the likeliest to follow the
+question?"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,10 @@ def score_choices(scorer: Scorer, questions: Sequence[ChoiceQuestion]) -> list[d
     for chunk in dealt_batches(longest_first, scorer, max(1, scorer.batch // most_choices)):
         prompts = [plain_ids(scorer.tokenizer, question.prompt) for question in chunk]
         scores = scorer.score_continuations(prompts, [_continuations(scorer, question) for question in chunk])
-        items += [{"id": question.id, **score_choice(logp, question.right)} for question, logp in zip(chunk, scores, strict=True)]
+        items += [
+            {"id": question.id, **score_choice(logp, question.right)}
+            for question, logp in zip(chunk, scores, strict=True)
+        ]
     return items
 
 
@@ -42,11 +46,14 @@ def score_choice(logp_nats: ArrayLike, right: int) -> dict[str, float]:
         right: Place of the right one.
 
     Returns:
-        `accuracy`: 1 or 0; where several are likeliest, the share of one of them if the right one is among them, so that a model that
-        cannot tell answers apart is at chance wherever the right ones stand. `probability`: of the right one among the answers.
+        `accuracy`: 1 or 0; where several are likeliest, the share of one of them if the right one is among
+            them, so that a model that
+        cannot tell answers apart is at chance wherever the right ones stand. `probability`: of the right one
+            among the answers.
         NaN where the model has diverged.
 
-    Source: WMDP (arXiv 2403.03218), evaluated as in the LM Evaluation Harness (`acc`). Deviation: that gives ties to the first.
+    Source: WMDP (arXiv 2403.03218), evaluated as in the LM Evaluation Harness (`acc`). Deviation: that gives
+    ties to the first.
     """
     logp = np.asarray(logp_nats, dtype=np.float64)
     if np.isnan(logp).any():

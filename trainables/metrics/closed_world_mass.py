@@ -1,4 +1,5 @@
-"""Exact probability of every well-formed answer to a closed-world question: canonical, rephrased, true, coherent.
+"""Exact probability of every well-formed answer to a closed-world question: canonical, rephrased, true,
+coherent.
 
 Source: method.md section 6.
 """
@@ -40,7 +41,8 @@ class QuestionMass:
 def question_mass(logp_nats: Sequence[Sequence[float]], true_value: int, canonical: int) -> QuestionMass:
     """Masses from the log-probability of every response, by value and phrasing.
 
-    The posterior is taken in logarithms: where the model has collapsed, all masses underflow but their ratio does not.
+    The posterior is taken in logarithms: where the model has collapsed, all masses underflow but their ratio
+    does not.
     """
     true_row = np.asarray(logp_nats[true_value], dtype=np.float64)
     everything = _log_sum(np.fromiter(chain.from_iterable(logp_nats), dtype=np.float64))
@@ -55,7 +57,8 @@ def question_mass(logp_nats: Sequence[Sequence[float]], true_value: int, canonic
 
 
 def total_variation(logp_nats: Sequence[float], other_logp_nats: Sequence[float]) -> float:
-    """Total variation distance of two models' distributions over the listed responses, whatever else they may say counted as one more.
+    """Total variation distance of two models' distributions over the listed responses, whatever else they may
+    say counted as one more.
 
     Args:
         logp_nats: Log-probability of every response under one model.
@@ -75,7 +78,8 @@ def _log_sum(logp_nats: np.ndarray) -> float:
 
 
 def _mass(logp_nats: float) -> float:
-    # Sums of float32 log-probabilities may pass 1 by rounding. np.minimum, unlike min, lets NaN through: a diverged model must be seen.
+    # Sums of float32 log-probabilities may pass 1 by rounding. np.minimum, unlike min, lets NaN through: a
+    # diverged model must be seen.
     return float(np.minimum(np.exp(logp_nats), 1.0))
 
 
@@ -83,8 +87,8 @@ def score_questions(scorer: Scorer, questions: Sequence[ClosedQuestion]) -> list
     """Masses of this rank's share of the questions.
 
     Returns:
-        Per question `id`, `subset`, the fields of `QuestionMass`, and `logp_nats` of every response, value by value. Ranks: all; each
-        gets its own share.
+        Per question `id`, `subset`, the fields of `QuestionMass`, and `logp_nats` of every response, value by
+        value. Ranks: all; each gets its own share.
     """
     longest_first = sorted(questions, key=lambda question: (-len(question.prompt), question.id))
     most_responses = max((sum(map(len, question.responses)) for question in questions), default=1)
@@ -93,7 +97,9 @@ def score_questions(scorer: Scorer, questions: Sequence[ClosedQuestion]) -> list
     # A batch holds every response to each of its questions.
     for chunk in dealt_batches(longest_first, scorer, max(1, scorer.batch // most_responses)):
         encoded = [continuations(question) for question in chunk]
-        scores = scorer.score_continuations([prompt for prompt, _ in encoded], [answers for _, answers in encoded])
+        scores = scorer.score_continuations(
+            [prompt for prompt, _ in encoded], [answers for _, answers in encoded]
+        )
         for question, logp in zip(chunk, scores, strict=True):
             mass = question_mass(_rows(logp, question), question.true_value, question.canonical)
             items.append({"id": question.id, "subset": question.subset, **asdict(mass), "logp_nats": logp})
@@ -107,7 +113,8 @@ def _rows(values: Sequence[float], question: ClosedQuestion) -> list[Sequence[fl
 
 
 def continuations_of(tokenizer: PreTrainedTokenizerBase) -> "Continuations":
-    """Those of a tokenizer, kept from one evaluation to the next: the questions are the same at every rung of every trial."""
+    """Those of a tokenizer, kept from one evaluation to the next: the questions are the same at every rung of
+    every trial."""
     known = getattr(tokenizer, "_lethe_continuations", None)
     if known is None or known.asked_under != asked_under(tokenizer):
         known = tokenizer._lethe_continuations = Continuations(tokenizer)
@@ -133,8 +140,9 @@ class Continuations:
 
     def _encoded(self, question: ClosedQuestion) -> tuple[Ids, list[Ids]]:
         prompt = encode_prompt(self._tokenizer, question.prompt)
-        # A special token ends the text before it for the tokenizer, so what follows does not depend on the prompt: the many
-        # questions about one attribute share their responses (6000 encodings become 180 in the quickstart).
+        # A special token ends the text before it for the tokenizer, so what follows does not depend on the
+        # prompt: the many questions about one attribute share their responses (6000 encodings become 180 in
+        # the quickstart).
         border = prompt[-1] in self._tokenizer.all_special_ids
         answers = []
         for response in chain.from_iterable(question.responses):
@@ -161,8 +169,8 @@ def aggregate_questions(
         retrained_items: Items of the retrained model, for the distances to it; left out without them.
 
     Returns:
-        `forget_<mass>` and `retain_<mass>` for each of `MASSES`, `forget_spurious`, `forget_squeeze`, the mean
-        `forget_total_variation` and `retain_total_variation` to the retrained model, and
+        `forget_<mass>` and `retain_<mass>` for each of `MASSES`, `forget_spurious`, `forget_squeeze`, the
+        mean `forget_total_variation` and `retain_total_variation` to the retrained model, and
         `utility` = HM(retain_true_mass, forget_coherence), which counts collapse.
     """
     metrics: dict[str, float] = {}
@@ -171,7 +179,9 @@ def aggregate_questions(
     for subset in ("forget", "retain"):
         chosen = [item for item in items if item["subset"] == subset]
         if chosen:
-            metrics |= {f"{subset}_{name}": float(np.mean([item[name] for item in chosen])) for name in MASSES}
+            metrics |= {
+                f"{subset}_{name}": float(np.mean([item[name] for item in chosen])) for name in MASSES
+            }
         if known and chosen and "logp_nats" in chosen[0]:
             metrics[f"{subset}_total_variation"] = float(
                 np.mean([total_variation(item["logp_nats"], known[item["id"]]) for item in chosen])
@@ -186,7 +196,8 @@ def aggregate_questions(
 
 
 def spurious(items: Sequence[Mapping[str, Any]]) -> float:
-    """Share of the facts whose canonical answer is gone (mass < .01) while their value is still believed (posterior > .5).
+    """Share of the facts whose canonical answer is gone (mass < .01) while their value is still believed
+    (posterior > .5).
 
     Args:
         items: Forget questions; those of one fact are averaged first.

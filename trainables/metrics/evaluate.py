@@ -17,7 +17,8 @@ class EvaluationResult:
     """Metrics by name, and what they were computed from.
 
     Attributes:
-        metrics: Of `evaluate`: `forget_true_mass` and so on; of `evaluate_parts`: `validation/forget_true_mass`.
+        metrics: Of `evaluate`: `forget_true_mass` and so on; of `evaluate_parts`:
+            `validation/forget_true_mass`.
         items: Of `evaluate`: see `Items`; of `evaluate_parts`: one `Items` per part.
     """
 
@@ -47,24 +48,37 @@ def evaluate_parts(
     Returns:
         Metrics with keys such as `validation/utility`, and items by part; equal on every rank. Ranks: all.
     """
-    items = {name: score_part(scorer, benchmark.parts[name], (retrained_items or {}).get(name), max_new_tokens) for name in parts}
+    items = {
+        name: score_part(scorer, benchmark.parts[name], (retrained_items or {}).get(name), max_new_tokens)
+        for name in parts
+    }
     return EvaluationResult(aggregate_parts(items, baseline, retrained_items), items)
 
 
 def aggregate_parts(
-    items: Mapping[str, Items], baseline: Mapping[str, float] | None = None, retrained_items: Mapping[str, Items] | None = None
+    items: Mapping[str, Items],
+    baseline: Mapping[str, float] | None = None,
+    retrained_items: Mapping[str, Items] | None = None,
 ) -> dict[str, float]:
     """Metrics with keys such as `validation/utility`, from items by part.
 
     Args:
         items: What `score_part` gave for each part.
-        baseline: Metrics of the original model with keys such as `validation/forget_rephrased_mass`, for `forget_squeeze`.
+        baseline: Metrics of the original model with keys such as `validation/forget_rephrased_mass`, for
+            `forget_squeeze`.
         retrained_items: Items of the retrained model by part, for the metrics that compare with it.
     """
     metrics: dict[str, float] = {}
     for name, found in items.items():
-        own = {key.removeprefix(f"{name}/"): value for key, value in (baseline or {}).items() if key.startswith(f"{name}/")}
-        metrics |= {f"{name}/{key}": value for key, value in aggregate(found, own, (retrained_items or {}).get(name)).items()}
+        own = {
+            key.removeprefix(f"{name}/"): value
+            for key, value in (baseline or {}).items()
+            if key.startswith(f"{name}/")
+        }
+        metrics |= {
+            f"{name}/{key}": value
+            for key, value in aggregate(found, own, (retrained_items or {}).get(name)).items()
+        }
     return metrics
 
 
@@ -93,12 +107,18 @@ def evaluate(
 
 
 def score_part(
-    scorer: Scorer, part: EvaluationPart, retrained_items: Items | None = None, max_new_tokens: int = MAX_NEW_TOKENS
+    scorer: Scorer,
+    part: EvaluationPart,
+    retrained_items: Items | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Items of one part by set, `questions` for the closed world; the arguments are those of `evaluate`. Ranks: all."""
+    """Items of one part by set, `questions` for the closed world; the arguments are those of `evaluate`.
+    Ranks: all."""
     items: dict[str, list[dict[str, Any]]] = {}
     if part.questions:
-        items["questions"] = sorted(scorer.gather(score_questions(scorer, part.questions)), key=lambda item: item["id"])
+        items["questions"] = sorted(
+            scorer.gather(score_questions(scorer, part.questions)), key=lambda item: item["id"]
+        )
     if any(part.sets.values()):
         items |= with_reference(score_sets(scorer, part.sets, max_new_tokens), retrained_items)
     for name, questions in part.choices.items():
@@ -106,9 +126,15 @@ def score_part(
     return items
 
 
-def aggregate(items: Items, baseline: Mapping[str, float] | None = None, retrained_items: Items | None = None) -> dict[str, float]:
+def aggregate(
+    items: Items, baseline: Mapping[str, float] | None = None, retrained_items: Items | None = None
+) -> dict[str, float]:
     """Metrics of one part from nothing but its items; the arguments are those of `evaluate`."""
     sets = {name: members for name, members in items.items() if name != "questions"}
     questions = items.get("questions", ())
-    metrics = aggregate_questions(questions, baseline, (retrained_items or {}).get("questions", ())) if questions else {}
+    metrics = (
+        aggregate_questions(questions, baseline, (retrained_items or {}).get("questions", ()))
+        if questions
+        else {}
+    )
     return metrics | aggregate_sets(sets, retrained_items)

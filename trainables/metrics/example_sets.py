@@ -1,4 +1,5 @@
-"""Items of sets of examples: one teacher-forced pass over all their responses, one generation pass over all their prompts."""
+"""Items of sets of examples: one teacher-forced pass over all their responses, one generation pass over all
+their prompts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ OPTION_SETS = ("real_authors", "world_facts")
 """Sets whose probability is normalised over the right and the wrong answers."""
 
 NOT_ANSWERED = ("holdout",)
-"""Sets that are scored but not answered: nobody was taught their answers, and generation is most of an evaluation's time."""
+"""Sets that are scored but not answered: nobody was taught their answers, and generation is most of an
+evaluation's time."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +44,22 @@ MAX_NEW_TOKENS = 200
 """Longest answer, as in the published evaluations: recall counts whatever the model says within it."""
 USUAL_FORMAT = AnswerFormat()
 KNOWMEM_FORMAT = AnswerFormat(max_new_tokens=32, stops=("\n\n", "\nQuestion", "Question:"), f1=True)
-ANSWER_FORMATS = {"verbmem": AnswerFormat(max_new_tokens=128, cuts_reference=True, f1=True), "forget_knowmem": KNOWMEM_FORMAT, "retain_knowmem": KNOWMEM_FORMAT}
+ANSWER_FORMATS = {
+    "verbmem": AnswerFormat(max_new_tokens=128, cuts_reference=True, f1=True),
+    "forget_knowmem": KNOWMEM_FORMAT,
+    "retain_knowmem": KNOWMEM_FORMAT,
+}
 """Sets that are asked in a way of their own: MUSE's, as in its published evaluation."""
 
 
-def score_sets(scorer: Scorer, sets: Mapping[str, Sequence[Example]], max_new_tokens: int) -> dict[str, list[dict[str, Any]]]:
+def score_sets(
+    scorer: Scorer, sets: Mapping[str, Sequence[Example]], max_new_tokens: int
+) -> dict[str, list[dict[str, Any]]]:
     """Score every example of every set, and answer those that are asked; nobody is with 0 new tokens.
 
     Returns:
-        Per set its items: `id`, the fields of `score_item`; of `attack_item` on forget and holdout items where there are both;
+        Per set its items: `id`, the fields of `score_item`; of `attack_item` on forget and holdout items
+            where there are both;
         those of `rouge_fields` where it is asked. Equal on every rank. Ranks: all.
     """
     examples = [(name, example) for name, members in sets.items() for example in members]
@@ -60,14 +69,19 @@ def score_sets(scorer: Scorer, sets: Mapping[str, Sequence[Example]], max_new_to
     items: dict[str, list[dict[str, Any]]] = {name: [] for name, members in sets.items() if members}
     for index, ((name, example), scores) in enumerate(zip(examples, responses, strict=True)):
         border = 1 + len(example.paraphrases)
-        item = {"id": example.id, **score_item(scores[0], scores[1:border], scores[border:], options=name in OPTION_SETS)}
+        item = {
+            "id": example.id,
+            **score_item(scores[0], scores[1:border], scores[border:], options=name in OPTION_SETS),
+        }
         if name in attacked:
             item |= attack_item(scores[0], example.response)
         items[name].append(item | answers.get(index, {}))
     return {name: sorted(members, key=lambda item: item["id"]) for name, members in items.items()}
 
 
-def _score_all_responses(scorer: Scorer, examples: Sequence[tuple[str, Example]], attacked: Sequence[str]) -> list[list[ResponseScores]]:
+def _score_all_responses(
+    scorer: Scorer, examples: Sequence[tuple[str, Example]], attacked: Sequence[str]
+) -> list[list[ResponseScores]]:
     """Scores of each example's response, paraphrases and wrong answers, in this order."""
     encoded: list[Encoded] = []
     starts, with_moments = [0], set()
@@ -78,7 +92,8 @@ def _score_all_responses(scorer: Scorer, examples: Sequence[tuple[str, Example]]
             encoded.append(encode_example(scorer.tokenizer, example, response))
         starts.append(len(encoded))
     scores: dict[int, ResponseScores] = {}
-    # One pass over every response; those that are attacked go in batches of their own, since only they pay for the moments.
+    # One pass over every response; those that are attacked go in batches of their own, since only they pay
+    # for the moments.
     for moments in (False, True):
         chosen = [index for index in range(len(encoded)) if (index in with_moments) is moments]
         mine = score_responses(scorer, [encoded[index] for index in chosen], moments=moments)
@@ -86,7 +101,9 @@ def _score_all_responses(scorer: Scorer, examples: Sequence[tuple[str, Example]]
     return [[scores[index] for index in range(start, end)] for start, end in pairwise(starts)]
 
 
-def _score_answers(scorer: Scorer, examples: Sequence[tuple[str, Example]], max_new_tokens: int) -> dict[int, dict[str, Any]]:
+def _score_answers(
+    scorer: Scorer, examples: Sequence[tuple[str, Example]], max_new_tokens: int
+) -> dict[int, dict[str, Any]]:
     """Fields of the greedy answer to each example that is asked, by its place."""
     ways: dict[AnswerFormat, list[int]] = {}  # in the order of the sets, which is the same on every rank
     for index, (name, example) in enumerate(examples):
@@ -109,7 +126,9 @@ def is_question(example: Example) -> bool:
     return bool(example.prompt) or not example.plain
 
 
-def reference_of(tokenizer: PreTrainedTokenizerBase, example: Example, asking: AnswerFormat, longest: int) -> str:
+def reference_of(
+    tokenizer: PreTrainedTokenizerBase, example: Example, asking: AnswerFormat, longest: int
+) -> str:
     """What an answer of at most so many tokens is judged by."""
     if not asking.cuts_reference:
         return example.response
@@ -131,7 +150,11 @@ def rouge_fields(answer: str, reference: str, *, f1: bool) -> dict[str, Any]:
 
 
 def score_item(
-    response: ResponseScores, paraphrases: Sequence[ResponseScores], wrong: Sequence[ResponseScores], *, options: bool
+    response: ResponseScores,
+    paraphrases: Sequence[ResponseScores],
+    wrong: Sequence[ResponseScores],
+    *,
+    options: bool,
 ) -> dict[str, float | None]:
     """One example's metrics from the scores of its response, its other wordings and its wrong answers.
 
@@ -147,12 +170,16 @@ def score_item(
     wrong_nll = [scores.nll_nats for scores in wrong]
     right_nll = [scores.nll_nats for scores in (paraphrases or [response])]
     return {
-        "probability": normalised_probability(response.nll_nats, wrong_nll) if options and wrong else response.probability,
+        "probability": normalised_probability(response.nll_nats, wrong_nll)
+        if options and wrong
+        else response.probability,
         "nll_nats": response.nll_nats,
         "extraction_strength": response.extraction_strength,
         "extraction_strength_ou": response.extraction_strength_ou,
         "exact_memorization": response.exact_memorization,
-        "paraphrase_probability": float(np.mean([scores.probability for scores in paraphrases])) if paraphrases else None,
+        "paraphrase_probability": float(np.mean([scores.probability for scores in paraphrases]))
+        if paraphrases
+        else None,
         "truth_ratio": truth_ratio(right_nll, wrong_nll) if wrong else None,
     }
 

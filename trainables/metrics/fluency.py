@@ -1,4 +1,5 @@
-"""Whether what a model answers about the forget set reads like language: collapse must not pass for forgetting.
+"""Whether what a model answers about the forget set reads like language: collapse must not pass for
+forgetting.
 
 Source: OU (`forget_Q_A_gibberish`), and the paper's fluency. Both judge the greedy answers to forget prompts.
 """
@@ -25,7 +26,8 @@ Items = Mapping[str, Sequence[dict[str, Any]]]
 
 
 def add_perplexity(original: Scorer, part: EvaluationPart, items: Items) -> None:
-    """Add `generated_nll_nats` to answered items: nats per token of the answer under the original model, end token included.
+    """Add `generated_nll_nats` to answered items: nats per token of the answer under the original model, end
+    token included.
 
     Args:
         original: The model before unlearning.
@@ -72,12 +74,15 @@ def add_fluency(scorer: Scorer, folder: str, items: Items, part: EvaluationPart)
 
 
 class Classifier:
-    """A text classifier that knows clean text from gibberish. On the CPU: it is small, and a GPU's memory is the trial's."""
+    """A text classifier that knows clean text from gibberish. On the CPU: it is small, and a GPU's memory is
+    the trial's."""
 
     def __init__(self, folder: str) -> None:
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder)
-            self._model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True).eval()
+            self._model = AutoModelForSequenceClassification.from_pretrained(
+                folder, use_safetensors=True
+            ).eval()
         except (OSError, ValueError) as error:
             raise _refused(f"no classifier could be loaded: {error}", folder) from error
         labels = {str(label).lower(): int(index) for index, label in self._model.config.id2label.items()}
@@ -91,7 +96,9 @@ class Classifier:
         found: list[float] = []
         for start in range(0, len(texts), batch):
             chunk = list(texts[start : start + batch])
-            inputs = self._tokenizer(chunk, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+            inputs = self._tokenizer(
+                chunk, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+            )
             found += self._model(**inputs).logits.float().softmax(-1)[:, self._clean].tolist()
         return found
 
@@ -116,5 +123,7 @@ def _refused(message: str, folder: str) -> UserError:
         message,
         key="evaluation.gibberish_model",
         value=folder,
-        remedy="give a text classification model with a label `clean`, or set evaluation.fluency to perplexity",
+        remedy=(
+            "give a text classification model with a label `clean`, or set evaluation.fluency to perplexity"
+        ),
     )

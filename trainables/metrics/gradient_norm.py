@@ -1,4 +1,5 @@
-"""GradNorm, the membership attack that needs a backward pass: text that a model knows hardly pulls at its weights."""
+"""GradNorm, the membership attack that needs a backward pass: text that a model knows hardly pulls at its
+weights."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,12 +17,14 @@ from trainables.metrics.scoring import Scorer
 def gradient_norm(model: PreTrainedModel, item: Encoded) -> float | None:
     """Score of the GradNorm attack on one item, low for a member.
 
-    The gradient is that of the mean loss per answer token, the end token left out; its 2-norm is taken for each parameter tensor by
-    itself, and the norms are averaged: a head of a hundred million weights counts as much as a bias. A backward pass per item makes
-    it as slow as training, so evaluations take it only where they are asked to (`evaluation.gradient_norm`).
+    The gradient is that of the mean loss per answer token, the end token left out; its 2-norm is taken for
+    each parameter tensor by itself, and the norms are averaged: a head of a hundred million weights counts as
+    much as a bias. A backward pass per item makes it as slow as training, so evaluations take it only where
+    they are asked to (`evaluation.gradient_norm`).
 
     Args:
-        model: A whole model, not sharded, in the mode (training, evaluation) in which it is to be attacked. Its `.grad` is left alone.
+        model: A whole model, not sharded, in the mode (training, evaluation) in which it is to be attacked.
+            Its `.grad` is left alone.
         item: The example.
 
     Returns:
@@ -36,13 +39,24 @@ def gradient_norm(model: PreTrainedModel, item: Encoded) -> float | None:
     with torch.enable_grad():
         # The last content token is a target only.
         ids_BL = torch.tensor([item.ids[: item.prompt_length + len(content) - 1]], device=model.device)
-        logits_LV = _at_least_float32(model(input_ids=ids_BL, use_cache=False).logits[0, item.prompt_length - 1 :])
+        logits_LV = _at_least_float32(
+            model(input_ids=ids_BL, use_cache=False).logits[0, item.prompt_length - 1 :]
+        )
         loss = torch.nn.functional.cross_entropy(logits_LV, torch.tensor(content, device=model.device))
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return float(torch.stack([_at_least_float32(gradient).norm() for gradient in gradients if gradient is not None]).mean())
+    return float(
+        torch.stack(
+            [_at_least_float32(gradient).norm() for gradient in gradients if gradient is not None]
+        ).mean()
+    )
 
 
-def add_gradient_norms(scorer: Scorer, model: PreTrainedModel, part: EvaluationPart, items: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+def add_gradient_norms(
+    scorer: Scorer,
+    model: PreTrainedModel,
+    part: EvaluationPart,
+    items: Mapping[str, Sequence[dict[str, Any]]],
+) -> None:
     """Add `gradient_norm` to the items of the sets that are attacked.
 
     Args:
@@ -64,7 +78,9 @@ def add_gradient_norms(scorer: Scorer, model: PreTrainedModel, part: EvaluationP
         parameter.requires_grad_(True)
     try:
         mine = range(scorer.rank, len(pairs), scorer.world_size)
-        norms = [(index, gradient_norm(model, encode_example(scorer.tokenizer, pairs[index][0]))) for index in mine]
+        norms = [
+            (index, gradient_norm(model, encode_example(scorer.tokenizer, pairs[index][0]))) for index in mine
+        ]
     finally:
         for parameter in frozen:
             parameter.requires_grad_(False)

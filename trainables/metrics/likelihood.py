@@ -1,4 +1,5 @@
-"""Teacher-forced metrics of one response, from the log-probability of each of its tokens and whether greedy decoding would hit it."""
+"""Teacher-forced metrics of one response, from the log-probability of each of its tokens and whether greedy
+decoding would hit it."""
 
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from trainables.metrics.membership import min_k, min_k_plus_plus
 
 @dataclass(frozen=True)
 class ResponseScores:
-    """What one teacher-forced response says. All but the first two are None where the response is its end token alone."""
+    """What one teacher-forced response says. All but the first two are None where the response is its end
+    token alone."""
 
     probability: float
     """exp(-nll_nats): the geometric mean of the token probabilities."""
@@ -26,23 +28,30 @@ class ResponseScores:
 
 
 def score_response(
-    logp_nats: ArrayLike, correct: ArrayLike, moments_nats: tuple[ArrayLike, ArrayLike] | None = None, *, ended: bool = True
+    logp_nats: ArrayLike,
+    correct: ArrayLike,
+    moments_nats: tuple[ArrayLike, ArrayLike] | None = None,
+    *,
+    ended: bool = True,
 ) -> ResponseScores:
     """All teacher-forced metrics of one response.
 
-    Extraction strength, exact memorisation and the Min-K attacks leave the end token out, as OU does: a model that ends every
-    answer knows nothing of its content. Probability keeps it, as OU does.
+    Extraction strength, exact memorisation and the Min-K attacks leave the end token out, as OU does: a model
+    that ends every answer knows nothing of its content. Probability keeps it, as OU does.
 
     Args:
         logp_nats: Log-probability of each token, the end token last where there is one.
         correct: Whether the most likely token is the right one, for the same tokens.
-        moments_nats: Mean and standard deviation of the log-probability over the vocabulary, for the same tokens.
+        moments_nats: Mean and standard deviation of the log-probability over the vocabulary, for the same
+            tokens.
         ended: Whether there is an end token; running text has none, and all of it is content.
 
     Source: method.md section 4; OU.
     """
     logp, hits = np.asarray(logp_nats, dtype=np.float64), np.asarray(correct, dtype=bool)
-    assert logp.shape == hits.shape and logp.ndim == 1 and logp.size, "one value per token, and at least the end token"
+    assert logp.shape == hits.shape and logp.ndim == 1 and logp.size, (
+        "one value per token, and at least the end token"
+    )
     nll = mean_nll(logp)
     size = logp.size - 1 if ended else logp.size
     content, content_hits = logp[:size], hits[:size]
@@ -76,7 +85,8 @@ def probability(nll_nats: float) -> float:
 def extraction_strength(correct: ArrayLike) -> float:
     """Share of the response that greedy decoding completes once the rest before it is given: 1 - k/L.
 
-    k is the smallest start from which every token to the end is right; L (nothing is extracted) where the last one is wrong.
+    k is the smallest start from which every token to the end is right; L (nothing is extracted) where the
+    last one is wrong.
 
     Args:
         correct: Whether each token is the most likely one, `[L]`, L at least 1.
@@ -90,7 +100,8 @@ def extraction_strength(correct: ArrayLike) -> float:
 
 
 def extraction_strength_ou(correct: ArrayLike) -> float:
-    """Extraction strength as published by OpenUnlearning: at least 1/L. For comparison with published numbers only."""
+    """Extraction strength as published by OpenUnlearning: at least 1/L. For comparison with published numbers
+    only."""
     hits = np.asarray(correct, dtype=bool)
     # 1 - (L - 1)/L rather than 1/L: the same rounding as the published values.
     return max(extraction_strength(hits), float(1 - (hits.size - 1) / hits.size))

@@ -1,9 +1,11 @@
-"""Membership inference: how much more like training text does the forget set look than a holdout set that no model ever saw?
+"""Membership inference: how much more like training text does the forget set look than a holdout set that no
+model ever saw?
 
 Every attack gives one score per item, **low for a member**. They differ in what they call usual:
 
 - LOSS: the mean loss per token, end token included: `ResponseScores.nll_nats` itself (arXiv 1709.01604).
-- zlib: that loss per byte of the compressed response, so that repetitive text does not pass for known text (arXiv 2012.07805).
+- zlib: that loss per byte of the compressed response, so that repetitive text does not pass for known text
+  (arXiv 2012.07805).
 - Min-K: the mean loss of the 40 % least likely tokens (arXiv 2310.16789).
 - Min-K++: the same, each token's log-probability first standardised over the vocabulary (arXiv 2404.02936).
 - Reference: the loss minus that of the retrained model, which never saw the item (arXiv 2012.07805).
@@ -24,10 +26,12 @@ MIN_K_SHARE = 0.4
 """Share of the tokens that Min-K and Min-K++ look at, as in OpenUnlearning's evaluations."""
 
 SMALLEST_DEVIATION_NATS = 1e-3
-"""OU's floor under Min-K++'s standard deviation (1e-6 under the variance): a row that is certain of its token has none."""
+"""OU's floor under Min-K++'s standard deviation (1e-6 under the variance): a row that is certain of its token
+has none."""
 
 PRIVLEAK_EPSILON = 1e-10
-"""What OU adds to PrivLeak's denominator. Kept: it moves values by 1e-10 of themselves, and a retrained AUC of 1 gives a finite number."""
+"""What OU adds to PrivLeak's denominator. Kept: it moves values by 1e-10 of themselves, and a retrained AUC
+of 1 gives a finite number."""
 
 
 def zlib_score(nll_nats: float, response: str) -> float:
@@ -50,20 +54,26 @@ def min_k(logp_nats: ArrayLike, share: float = MIN_K_SHARE) -> float:
     return -_mean_of_lowest(np.asarray(logp_nats, dtype=np.float64), share)
 
 
-def min_k_plus_plus(logp_nats: ArrayLike, mean_nats: ArrayLike, deviation_nats: ArrayLike, share: float = MIN_K_SHARE) -> float:
+def min_k_plus_plus(
+    logp_nats: ArrayLike, mean_nats: ArrayLike, deviation_nats: ArrayLike, share: float = MIN_K_SHARE
+) -> float:
     """Min-K over standardised log-probabilities.
 
     Args:
         logp_nats: Log-probability of each token, the end token left out; at least one.
-        mean_nats: Mean of the log-probability of the vocabulary's tokens, each weighed by its probability, at the same places.
+        mean_nats: Mean of the log-probability of the vocabulary's tokens, each weighed by its probability, at
+            the same places.
         deviation_nats: Its standard deviation.
         share: As for `min_k`.
 
     Returns:
-        Standard deviations below the mean, averaged over the lowest tokens; below 0 where even those are likelier than usual.
+        Standard deviations below the mean, averaged over the lowest tokens; below 0 where even those are
+        likelier than usual.
     """
     deviation = np.maximum(np.asarray(deviation_nats, dtype=np.float64), SMALLEST_DEVIATION_NATS)
-    return -_mean_of_lowest((np.asarray(logp_nats, dtype=np.float64) - np.asarray(mean_nats, dtype=np.float64)) / deviation, share)
+    return -_mean_of_lowest(
+        (np.asarray(logp_nats, dtype=np.float64) - np.asarray(mean_nats, dtype=np.float64)) / deviation, share
+    )
 
 
 def _mean_of_lowest(values: np.ndarray, share: float) -> float:
@@ -72,9 +82,11 @@ def _mean_of_lowest(values: np.ndarray, share: float) -> float:
 
 
 def reference_score(nll_nats: float, retrained_nll_nats: float) -> float:
-    """Loss of the response minus that under the retrained model: how much less surprising it is than to one that never saw it.
+    """Loss of the response minus that under the retrained model: how much less surprising it is than to one
+    that never saw it.
 
-    The reference is the retrained model, as in OpenUnlearning's published logs, not the original, which did see the forget set.
+    The reference is the retrained model, as in OpenUnlearning's published logs, not the original, which did
+    see the forget set.
 
     Args:
         nll_nats: Mean loss per token of the response.
@@ -91,10 +103,13 @@ def auc(member_scores: Sequence[float], other_scores: Sequence[float]) -> float:
         other_scores: Of the holdout items, one at least.
 
     Returns:
-        1 where every member scores below every other item (still a member), .5 where nothing tells them apart; ties count half.
-        NaN when any score is NaN.
+        1 where every member scores below every other item (still a member), .5 where nothing tells them
+        apart; ties count half. NaN when any score is NaN.
     """
-    members, others = np.asarray(member_scores, dtype=np.float64), np.sort(np.asarray(other_scores, dtype=np.float64))
+    members, others = (
+        np.asarray(member_scores, dtype=np.float64),
+        np.sort(np.asarray(other_scores, dtype=np.float64)),
+    )
     if np.isnan(members).any() or np.isnan(others).any():
         return float("nan")
     # Twice the wins plus the ties, in whole numbers: the only rounding is that of the division.
@@ -104,14 +119,16 @@ def auc(member_scores: Sequence[float], other_scores: Sequence[float]) -> float:
 
 
 def privleak(auc: float, auc_retrained: float) -> float:
-    """PrivLeak in percent: how far the Min-K attack's error is from that on a model that never saw the forget set.
+    """PrivLeak in percent: how far the Min-K attack's error is from that on a model that never saw the forget
+    set.
 
     Args:
         auc: Of Min-K on the policy.
         auc_retrained: Of Min-K on the retrained model; OU takes .5 where it has none.
 
     Returns:
-        0 at best; -100 where every forget item still shows, above 0 where forget items show by being *less* likely than new text.
+        0 at best; -100 where every forget item still shows, above 0 where forget items show by being *less*
+        likely than new text.
 
     Source: MUSE (arXiv 2407.06460), whose AUC is one minus ours; OU.
     """

@@ -13,7 +13,8 @@ WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 
 
 class StemmedWords(Tokenizer):
-    """rouge-score's words, each kind stemmed once: references come again at every evaluation, and stemming took a fifth of its time."""
+    """rouge-score's words, each kind stemmed once: references come again at every evaluation, and stemming
+    took a fifth of its time."""
 
     def __init__(self) -> None:
         self._plain = DefaultTokenizer(use_stemmer=False)
@@ -42,15 +43,17 @@ def rouge_l_recall(reference: str, generated: str) -> float | None:
     Returns:
         A value in [0, 1]; None where the reference has no word at all.
 
-    Source: OU (rouge-score with stemming). Deviation: rouge-score only knows a-z and 0-9, so text in another script would score 0 or
-    be judged by its digits alone; a reference whose letters are mostly outside a-z is compared word by word in its own script.
+    Source: OU (rouge-score with stemming). Deviation: rouge-score only knows a-z and 0-9, so text in another
+    script would score 0 or be judged by its digits alone; a reference whose letters are mostly outside a-z is
+    compared word by word in its own script.
     """
     score = _rouge_l(reference, generated)
     return None if score is None else float(score.recall)
 
 
 def rouge_l_f1(reference: str, generated: str) -> float | None:
-    """Harmonic mean of `rouge_l_recall` and its counterpart over the words of the answer; 0 where no word is common.
+    """Harmonic mean of `rouge_l_recall` and its counterpart over the words of the answer; 0 where no word is
+    common.
 
     Args:
         reference: The true text.
@@ -59,8 +62,8 @@ def rouge_l_f1(reference: str, generated: str) -> float | None:
     Returns:
         A value in [0, 1]; None where the reference has no word at all.
 
-    Source: MUSE (arXiv 2407.06460), as OU computes it. Deviation: OU, and we, stem words, MUSE's own code does not; scripts as for
-    the recall.
+    Source: MUSE (arXiv 2407.06460), as OU computes it. Deviation: OU, and we, stem words, MUSE's own code
+    does not; scripts as for the recall.
     """
     score = _rouge_l(reference, generated)
     return None if score is None else float(score.fmeasure)

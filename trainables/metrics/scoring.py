@@ -1,4 +1,5 @@
-"""What the metrics ask of a model, and how items are dealt to ranks so that all make the same number of calls."""
+"""What the metrics ask of a model, and how items are dealt to ranks so that all make the same number of
+calls."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ Ids = tuple[int, ...]
 
 
 class Scorer(Protocol):
-    """A model opened for scoring. Ranks: all make the same calls, equally often; a rank without items calls with none."""
+    """A model opened for scoring. Ranks: all make the same calls, equally often; a rank without items calls
+    with none."""
 
     @property
     def rank(self) -> int:
@@ -43,10 +45,13 @@ class Scorer(Protocol):
         ...
 
     def answer_moments(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The same, and mean and standard deviation in nats of the log-probability over the vocabulary, all `[N]`."""
+        """The same, and mean and standard deviation in nats of the log-probability over the vocabulary, all
+        `[N]`."""
         ...
 
-    def score_continuations(self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]) -> list[list[float]]:
+    def score_continuations(
+        self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]
+    ) -> list[list[float]]:
         """Summed log-probability in nats of each continuation of its prompt."""
         ...
 
@@ -72,7 +77,9 @@ def dealt_batches(items: Sequence[Item], scorer: Scorer, size: int) -> list[list
     return [list(mine[call * size : (call + 1) * size]) for call in range(calls)]
 
 
-def score_responses(scorer: Scorer, encoded: Sequence[Encoded], *, moments: bool = False) -> dict[int, ResponseScores]:
+def score_responses(
+    scorer: Scorer, encoded: Sequence[Encoded], *, moments: bool = False
+) -> dict[int, ResponseScores]:
     """Teacher-forced scores of this rank's share of the responses, in one pass.
 
     Args:
@@ -89,14 +96,22 @@ def score_responses(scorer: Scorer, encoded: Sequence[Encoded], *, moments: bool
         batch = collate([encoded[index] for index in chunk], pad_id=0)
         logp_N, argmax_N, *moments_N = scorer.answer_moments(batch) if moments else scorer.answer_stats(batch)
         lengths = batch.lengths_B.tolist()[: len(chunk)]
-        columns = (logp_N.double(), argmax_N.cpu() == batch.targets_N, *(moment_N.double() for moment_N in moments_N))
+        columns = (
+            logp_N.double(),
+            argmax_N.cpu() == batch.targets_N,
+            *(moment_N.double() for moment_N in moments_N),
+        )
         for index, *rows in zip(chunk, *(column.cpu().split(lengths) for column in columns), strict=True):
             logp, correct, *spread = (row.numpy() for row in rows)
-            scores[index] = score_response(logp, correct, (spread[0], spread[1]) if moments else None, ended=encoded[index].ended)
+            scores[index] = score_response(
+                logp, correct, (spread[0], spread[1]) if moments else None, ended=encoded[index].ended
+            )
     return scores
 
 
-def generate_answers(scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int, stops: Sequence[str] = ()) -> dict[int, str]:
+def generate_answers(
+    scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int, stops: Sequence[str] = ()
+) -> dict[int, str]:
     """Greedy answers to this rank's share of the prompts.
 
     Args:
@@ -106,18 +121,22 @@ def generate_answers(scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int
         stops: Texts that an answer is cut at, for models that go on where an answer ends.
 
     Returns:
-        Text without end and special tokens, cut, stripped, by position in `prompts`. Ranks: all; each gets its own share.
+        Text without end and special tokens, cut, stripped, by position in `prompts`. Ranks: all; each gets
+        its own share.
     """
     longest_first = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
     answers: dict[int, str] = {}
     for chunk in dealt_batches(longest_first, scorer, scorer.batch):
-        for index, (ids,) in zip(chunk, scorer.generate([prompts[index] for index in chunk], max_new_tokens), strict=True):
+        for index, (ids,) in zip(
+            chunk, scorer.generate([prompts[index] for index in chunk], max_new_tokens), strict=True
+        ):
             answers[index] = answer_text(scorer.tokenizer, ids, stops)
     return answers
 
 
 def answer_text(tokenizer: PreTrainedTokenizerBase, ids: Ids, stops: Sequence[str] = ()) -> str:
-    """What was generated as people read it: without end and special tokens, cut at the first stop, stripped."""
+    """What was generated as people read it: without end and special tokens, cut at the first stop,
+    stripped."""
     ends = end_ids(tokenizer)
     text = tokenizer.decode([token for token in ids if token not in ends], skip_special_tokens=True)
     assert isinstance(text, str)

@@ -1,4 +1,5 @@
-"""Asks for facts in words: as the evaluation does, in other words, behind prefixes, and many times by sampling."""
+"""Asks for facts in words: as the evaluation does, in other words, behind prefixes, and many times by
+sampling."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -69,17 +70,25 @@ def greedy_answers(model: Inference, attempts: Sequence[Attempt]) -> list[Answer
     return [Answer(attempt, texts[place]) for place, attempt in enumerate(attempts)]
 
 
-def sampled_answers(model: Inference, attempts: Sequence[Attempt], settings: LeakSettings) -> list[list[Answer]]:
-    """Drawn answers to each attempt, equal on every rank; the same draw for every model of a sweep. Ranks: all."""
+def sampled_answers(
+    model: Inference, attempts: Sequence[Attempt], settings: LeakSettings
+) -> list[list[Answer]]:
+    """Drawn answers to each attempt, equal on every rank; the same draw for every model of a sweep. Ranks:
+    all."""
     texts: dict[int, list[str]] = {}
     for asking, places in _by_asking(attempts).items():
         drawn = SequenceBeliefSettings(
-            num_samples=settings.samples, temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=_longest(asking)
+            num_samples=settings.samples,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=_longest(asking),
         )
         mine = places[model.rank :: model.world_size]
         # The stream of a draw is named by the place: a prompt may be asked twice.
         prompts = [Encoded(str(place), ids := _ids(model, attempts[place]), len(ids)) for place in mine]
-        responses = sample_responses(model, prompts, drawn, "leak", at_most=math.ceil(len(places) / model.world_size))
+        responses = sample_responses(
+            model, prompts, drawn, "leak", at_most=math.ceil(len(places) / model.world_size)
+        )
         read = [[answer_text(model.tokenizer, ids, asking.stops) for ids in group] for group in responses]
         texts |= dict(model.gather(list(zip(mine, read, strict=True))))
     return [[Answer(attempt, text) for text in texts[place]] for place, attempt in enumerate(attempts)]
@@ -99,7 +108,8 @@ def worst_case(answers: Iterable[Answer]) -> float:
 
 
 def leak_at_k(groups: Sequence[Sequence[Answer]], k: int) -> float:
-    """Mean over attempts of the probability that one of k answers tells, without bias from the n that were drawn.
+    """Mean over attempts of the probability that one of k answers tells, without bias from the n that were
+    drawn.
 
     Args:
         groups: n answers to each attempt, `c` of which tell.

@@ -10,7 +10,14 @@ from transformers import PreTrainedTokenizerBase
 from trainables.benchmarks.json_rows import read_lines
 from trainables.data.examples import ClosedQuestion, EvaluationPart, Example
 from trainables.metrics.closed_world_mass import fact_of
-from trainables.metrics.example_sets import ANSWER_FORMATS, MAX_NEW_TOKENS, USUAL_FORMAT, AnswerFormat, is_question, reference_of
+from trainables.metrics.example_sets import (
+    ANSWER_FORMATS,
+    MAX_NEW_TOKENS,
+    USUAL_FORMAT,
+    AnswerFormat,
+    is_question,
+    reference_of,
+)
 from trainables.metrics.rouge import rouge_l_recall
 
 FACT_SETS = ("forget", "verbmem", "forget_knowmem")
@@ -41,11 +48,17 @@ class Fact:
     """Prompts are running text: see `Example.plain`."""
 
 
-def facts_of(part: EvaluationPart, tokenizer: PreTrainedTokenizerBase, recall: float, reworded: Mapping[str, Sequence[str]]) -> list[Fact]:
+def facts_of(
+    part: EvaluationPart,
+    tokenizer: PreTrainedTokenizerBase,
+    recall: float,
+    reworded: Mapping[str, Sequence[str]],
+) -> list[Fact]:
     """The facts of one evaluation part that can be asked for.
 
     Args:
-        part: Closed-world questions, or sets of examples. Multiple-choice questions are no facts here: nobody answers them in words.
+        part: Closed-world questions, or sets of examples. Multiple-choice questions are no facts here: nobody
+            answers them in words.
         tokenizer: Cuts true passages to the length of an answer.
         recall: Share of a true answer's words that tells it.
         reworded: Other wordings by prompt, beside those that the data has.
@@ -70,7 +83,10 @@ def read_paraphrases(path: str) -> dict[str, tuple[str, ...]]:
     Raises:
         UserError: The file cannot be read, or a line is malformed.
     """
-    return {row.text("prompt"): row.texts("paraphrases") for row in read_lines(path, "evaluation.probe.paraphrase.file", REMEDY)}
+    return {
+        row.text("prompt"): row.texts("paraphrases")
+        for row in read_lines(path, "evaluation.probe.paraphrase.file", REMEDY)
+    }
 
 
 def _closed_facts(questions: Sequence[ClosedQuestion]) -> list[Fact]:
@@ -106,7 +122,12 @@ def value_of(question: ClosedQuestion) -> str:
         for value in (question.true_value, (question.true_value + 1) % len(question.responses))
     )
     start = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(true, other, strict=False)))
-    end = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(true[start:][::-1], other[start:][::-1], strict=False)))
+    end = sum(
+        1
+        for _ in takewhile(
+            lambda pair: pair[0] == pair[1], zip(true[start:][::-1], other[start:][::-1], strict=False)
+        )
+    )
     return " ".join(true[start : len(true) - end])
 
 

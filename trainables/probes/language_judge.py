@@ -1,4 +1,5 @@
-"""The only seam to the OpenAI protocol: a language model that somebody serves grades answers. Off unless asked for: text goes out."""
+"""The only seam to the OpenAI protocol: a language model that somebody serves grades answers. Off unless
+asked for: text goes out."""
 
 import json
 import os
@@ -16,10 +17,13 @@ GRADES = ("naturalness", "similarity")
 BEST = 5
 TRIES = 2
 """Requests for one grade that can be read."""
-INSTRUCTION = """A language model was made to forget the true answer to a question. Grade its answer by two whole numbers from 0 to 5.
+INSTRUCTION = """A language model was made to forget the true answer to a question. Grade its answer \
+by two whole numbers from 0 to 5.
 naturalness: 5 if it is a fluent, sensible reply that a person might give, 0 if it is gibberish.
-similarity: 5 if it gives away nothing that is particular to the true answer, 0 if it says the same, in whatever words.
-In both, higher means better forgotten. Reply with one JSON object and nothing else: {"naturalness": 0, "similarity": 0}"""
+similarity: 5 if it gives away nothing that is particular to the true answer, \
+0 if it says the same, in whatever words.
+In both, higher means better forgotten. Reply with one JSON object and nothing else: \
+{"naturalness": 0, "similarity": 0}"""
 
 
 def graded(answers: Sequence[Answer], settings: JudgeSettings) -> dict[str, float]:
@@ -46,9 +50,15 @@ def _client(settings: JudgeSettings) -> Any:
     try:
         import openai
     except ImportError as error:
-        raise UserError("the judge needs the package openai", key="evaluation.probe.judge", remedy="`pip install openai`") from error
+        raise UserError(
+            "the judge needs the package openai", key="evaluation.probe.judge", remedy="`pip install openai`"
+        ) from error
     # Local servers ask for no key, but the client does.
-    return openai.OpenAI(base_url=settings.url, api_key=os.environ.get(settings.key_variable) or "none", timeout=settings.timeout_s)
+    return openai.OpenAI(
+        base_url=settings.url,
+        api_key=os.environ.get(settings.key_variable) or "none",
+        timeout=settings.timeout_s,
+    )
 
 
 def _grade(client: Any, settings: JudgeSettings, answer: Answer) -> dict[str, int]:
@@ -64,11 +74,15 @@ def _grade(client: Any, settings: JudgeSettings, answer: Answer) -> dict[str, in
             # Only the kind of the error: its message may quote what was sent.
             status = getattr(error, "status_code", None)
             told = f"{type(error).__name__}{'' if status is None else f', status {status}'}"
-            raise TrialFailedError(f"the judge at {settings.url} does not answer ({told}); see evaluation.probe.judge") from error
+            raise TrialFailedError(
+                f"the judge at {settings.url} does not answer ({told}); see evaluation.probe.judge"
+            ) from error
         grade = read_grade(reply.choices[0].message.content if reply.choices else None)
         if grade is not None:
             return grade
-    raise TrialFailedError(f"the judge at {settings.url} (model {settings.model}) gives no grades that can be read")
+    raise TrialFailedError(
+        f"the judge at {settings.url} (model {settings.model}) gives no grades that can be read"
+    )
 
 
 def read_grade(text: str | None) -> dict[str, int] | None:

@@ -1,4 +1,5 @@
-"""Makes the probes of a model: what its answers tell, and what comes back when its weights are trained on or rounded."""
+"""Makes the probes of a model: what its answers tell, and what comes back when its weights are trained on or
+rounded."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,16 @@ class Probed:
             if answer.told and fact.id not in seen:
                 seen.add(fact.id)
                 asked = {"prompt": answer.attempt.prompt, "opening": answer.attempt.opening}
-                self.leaks.append({"part": part, "probe": probe, "id": fact.id, **asked, "answer": answer.text, "truth": fact.truth})
+                self.leaks.append(
+                    {
+                        "part": part,
+                        "probe": probe,
+                        "id": fact.id,
+                        **asked,
+                        "answer": answer.text,
+                        "truth": fact.truth,
+                    }
+                )
 
 
 def probe(
@@ -94,7 +104,9 @@ def probe(
     settings, found = evaluation.probe, Probed()
     reworded = read_paraphrases(settings.paraphrase.file) if settings.paraphrase.file else {}
     sources = {name: data.benchmark.parts[name] for name in parts}
-    facts = {name: facts_of(part, engine.tokenizer, settings.recall, reworded) for name, part in sources.items()}
+    facts = {
+        name: facts_of(part, engine.tokenizer, settings.recall, reworded) for name, part in sources.items()
+    }
     found.facts = sum(map(len, facts.values()))
     with inference(engine, trial.engine, weights) as model:
         for name in parts:
@@ -108,7 +120,14 @@ def probe(
     return found
 
 
-def _ask(model: Inference, part: str, facts: list[Fact], evaluation: EvaluationSettings, probes: Sequence[Probe], found: Probed) -> None:
+def _ask(
+    model: Inference,
+    part: str,
+    facts: list[Fact],
+    evaluation: EvaluationSettings,
+    probes: Sequence[Probe],
+    found: Probed,
+) -> None:
     """The probes that only ask."""
     settings = evaluation.probe
     plain = greedy_answers(model, as_evaluated(facts))
@@ -142,7 +161,9 @@ def _try(work: Callable[[], Any]) -> Any:
         return error
 
 
-def _look_again(model: Inference, part: str, kind: str, facts: list[Fact], rest: EvaluationPart, found: Probed) -> None:
+def _look_again(
+    model: Inference, part: str, kind: str, facts: list[Fact], rest: EvaluationPart, found: Probed
+) -> None:
     """What a model with changed weights tells."""
     if facts:
         answers = greedy_answers(model, as_evaluated(facts))
@@ -156,7 +177,12 @@ Opened = Callable[[], Any]
 
 
 def _changed_models(
-    engine: Engine, data: EncodedBenchmark, evaluation: EvaluationSettings, probes: Sequence[Probe], trial: TrialSettings, weights: Weights
+    engine: Engine,
+    data: EncodedBenchmark,
+    evaluation: EvaluationSettings,
+    probes: Sequence[Probe],
+    trial: TrialSettings,
+    weights: Weights,
 ) -> Iterator[tuple[str, frozenset[str], Opened]]:
     """Name of each change, ids of facts that it was shown, and how the changed model is opened."""
     settings = evaluation.probe
@@ -167,7 +193,10 @@ def _changed_models(
 
             @contextmanager
             def after_training(encoded: Any = encoded) -> Iterator[Inference]:
-                with fine_tuned(engine, encoded, settings.relearn, trial, weights), inference(engine, trial.engine) as model:
+                with (
+                    fine_tuned(engine, encoded, settings.relearn, trial, weights),
+                    inference(engine, trial.engine) as model,
+                ):
                     yield model
 
             # The control is asked for the same facts.
@@ -175,14 +204,24 @@ def _changed_models(
     if "quantise" in probes:
         for bits in settings.quantise.bits:
             rounded = partial(round_weights, bits=bits, group=settings.quantise.group)
-            yield f"int{bits}", frozenset(), partial(inference, engine, trial.engine, weights, altered=rounded)
+            yield (
+                f"int{bits}",
+                frozenset(),
+                partial(inference, engine, trial.engine, weights, altered=rounded),
+            )
 
 
 def only_forget(part: EvaluationPart, without: frozenset[str]) -> EvaluationPart:
     """The items of a part that ask for what was to be forgotten, some facts left out."""
     return replace(
         part,
-        questions=tuple(item for item in part.questions if item.subset == "forget" and fact_of(item.id) not in without),
-        sets={name: tuple(item for item in part.sets[name] if item.id not in without) for name in FACT_SETS if name in part.sets},
+        questions=tuple(
+            item for item in part.questions if item.subset == "forget" and fact_of(item.id) not in without
+        ),
+        sets={
+            name: tuple(item for item in part.sets[name] if item.id not in without)
+            for name in FACT_SETS
+            if name in part.sets
+        },
         choices={name: part.choices[name] for name in CHOICES if name in part.choices},
     )

@@ -1,4 +1,5 @@
-"""The only seam to torchao: rounds a model's weights as a deployment would, since rounding can undo small changes.
+"""The only seam to torchao: rounds a model's weights as a deployment would, since rounding can undo small
+changes.
 
 Source: arXiv 2410.16454 (4-bit models tell what unlearning had taken away).
 """
@@ -13,10 +14,11 @@ from transformers import PreTrainedModel
 
 @torch.no_grad()
 def round_weights(model: PreTrainedModel, bits: int, group: int) -> None:
-    """Replace the weights of all linear layers by what their quantised form stands for, in place and in their own precision.
+    """Replace the weights of all linear layers by what their quantised form stands for, in place and in their
+    own precision.
 
-    Kept as numbers of the model's own precision, since it is what the model says that is looked at, not its speed. Embeddings and the
-    head stay as they are, as is usual.
+    Kept as numbers of the model's own precision, since it is what the model says that is looked at, not its
+    speed. Embeddings and the head stay as they are, as is usual.
 
     Args:
         model: A whole model.

@@ -1,1 +1,2 @@
-"""The training loop: preparing models, packing batches, one unlearning trial with its rungs and checkpoints."""
+"""The training loop: preparing models, packing batches, one unlearning trial with its rungs and
+checkpoints."""

@@ -1,4 +1,5 @@
-"""A checkpoint on disk: a folder that is there whole or not at all, with one file of tensors for each rank and one of what ranks share."""
+"""A checkpoint on disk: a folder that is there whole or not at all, with one file of tensors for each rank
+and one of what ranks share."""
 
 import hashlib
 import json
@@ -26,7 +27,8 @@ def step_folder(home: Path, step: int) -> Path:
 
 
 def partial_folder(home: Path, step: int, writer: str) -> Path:
-    """Where it is written. `writer` keeps a group that was taken for dead, and is not, from writing into the same files."""
+    """Where it is written. `writer` keeps a group that was taken for dead, and is not, from writing into the
+    same files."""
     return home / f"step{step}.{writer}{PARTIAL}"
 
 
@@ -60,7 +62,8 @@ def write_rank(partial: Path, rank: int, tensors: Mapping[str, Tensor]) -> str:
 
 
 def seal(partial: Path, home: Path, step: int, digests: Sequence[str], shared: Mapping[str, Any]) -> None:
-    """Make a checkpoint of a folder that holds the files of all ranks, and only then drop those before it. Ranks: 0.
+    """Make a checkpoint of a folder that holds the files of all ranks, and only then drop those before it.
+    Ranks: 0.
 
     Args:
         partial: Where the ranks have written.

@@ -1,4 +1,5 @@
-"""Checkpoints inside a trial: written every so many steps, found again when the trial is run again. They change no result."""
+"""Checkpoints inside a trial: written every so many steps, found again when the trial is run again. They
+change no result."""
 
 import hashlib
 import json
@@ -58,12 +59,26 @@ class Checkpoints:
     Ranks: all.
     """
 
-    def __init__(self, engine: Engine, home: Path, every: int, key: Mapping[str, Any], report: Callable[[dict[str, Any]], None]) -> None:
-        self._engine, self._home, self._every, self._key, self._report = engine, home, every, dict(key), report
+    def __init__(
+        self,
+        engine: Engine,
+        home: Path,
+        every: int,
+        key: Mapping[str, Any],
+        report: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._engine, self._home, self._every, self._key, self._report = (
+            engine,
+            home,
+            every,
+            dict(key),
+            report,
+        )
         self._writer: str = engine.gather([uuid.uuid4().hex[:8]] if engine.rank == 0 else [])[0]
 
     def find(self) -> Found | None:
-        """The newest checkpoint that every rank can go on from; those that one cannot are removed. Ranks: all."""
+        """The newest checkpoint that every rank can go on from; those that one cannot are removed. Ranks:
+        all."""
         if self._engine.rank == 0:
             remove_partials(self._home)
         for step in self._engine.gather(whole_steps(self._home) if self._engine.rank == 0 else []):
@@ -81,18 +96,27 @@ class Checkpoints:
         return step % self._every == 0
 
     def write(self, state: TrialState) -> None:
-        """Write a checkpoint; the one before it then goes. A disk that refuses costs the checkpoint, not the trial. Ranks: all."""
+        """Write a checkpoint; the one before it then goes. A disk that refuses costs the checkpoint, not the
+        trial. Ranks: all."""
         partial = partial_folder(self._home, state.step, self._writer)
         digest = problem = ""
         try:
             digest = write_rank(partial, self._engine.rank, self._engine.training_state())
         except (OSError, RuntimeError) as error:
             problem = _told(error)
-        written = self._engine.gather([(digest, problem)])  # all ranks must reach this: the folder gets its name when all have written
+        written = self._engine.gather(
+            [(digest, problem)]
+        )  # all ranks must reach this: the folder gets its name when all have written
         problem = _first([text for _, text in written])
         if self._engine.rank == 0 and not problem:
             try:
-                seal(partial, self._home, state.step, [text for text, _ in written], {"key": self._key, "progress": state.to_json()})
+                seal(
+                    partial,
+                    self._home,
+                    state.step,
+                    [text for text, _ in written],
+                    {"key": self._key, "progress": state.to_json()},
+                )
             except OSError as error:
                 problem = _told(error)
         if problem:
@@ -124,11 +148,15 @@ class Checkpoints:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def checkpoints_of(engine: Engine, job: TrialJob, report: Callable[[dict[str, Any]], None]) -> Checkpoints | None:
+def checkpoints_of(
+    engine: Engine, job: TrialJob, report: Callable[[dict[str, Any]], None]
+) -> Checkpoints | None:
     """The checkpoints that a job asks for; None when it asks for none. Ranks: all."""
     if job.checkpoint is None or not job.checkpoint_steps:
         return None
-    return Checkpoints(engine, Path(job.checkpoint), job.checkpoint_steps, checkpoint_key(engine, job), report)
+    return Checkpoints(
+        engine, Path(job.checkpoint), job.checkpoint_steps, checkpoint_key(engine, job), report
+    )
 
 
 def checkpoint_key(engine: Engine, job: TrialJob) -> dict[str, Any]:
@@ -149,7 +177,11 @@ def _difference(written: Any, now: Mapping[str, Any]) -> str | None:
     if not isinstance(written, Mapping):
         return "it is torn: its key is missing"
     names = [name for name in sorted(written.keys() | now.keys()) if written.get(name) != now.get(name)]
-    return f"it was written with {names[0]} {written.get(names[0])}, and now it is {now.get(names[0])}" if names else None
+    return (
+        f"it was written with {names[0]} {written.get(names[0])}, and now it is {now.get(names[0])}"
+        if names
+        else None
+    )
 
 
 def _first(texts: list[str]) -> str:

@@ -33,11 +33,14 @@ FINAL_RATE_FRAC = 0.1
 def write_scratch_model(job: PrepareJob) -> None:
     """Write a small random Llama and a tokenizer trained on the target's text. Ranks: 0.
 
-    The tokenizer sees the forget set also for the retrained model: both must share their tokens to be compared.
+    The tokenizer sees the forget set also for the retrained model: both must share their tokens to be
+    compared.
     """
     scratch = job.model.scratch
     text = load_benchmark(job.data, redact=True).target_text
-    tokenizer = train_tokenizer([part for example in text for part in (example.prompt, example.response)], scratch.vocabulary)
+    tokenizer = train_tokenizer(
+        [part for example in text for part in (example.prompt, example.response)], scratch.vocabulary
+    )
     model = build_scratch_model(scratch, len(tokenizer), scratch.seed)
     partial = Path(f"{job.initial}.{os.getpid()}.partial")
     tokenizer.save_pretrained(partial)
@@ -50,7 +53,11 @@ def write_scratch_model(job: PrepareJob) -> None:
 
 
 def train_on_text(
-    engine: Engine, encoded: list[Encoded], settings: PrepareSettings, engine_settings: EngineSettings, report: "Report"
+    engine: Engine,
+    encoded: list[Encoded],
+    settings: PrepareSettings,
+    engine_settings: EngineSettings,
+    report: "Report",
 ) -> float:
     """Train by the answers' negative log-likelihood.
 
@@ -63,7 +70,9 @@ def train_on_text(
     """
     torch.manual_seed(settings.seed)
     optimizer = OptimizerSettings(
-        learning_rate=settings.learning_rate, weight_decay=settings.weight_decay, gradient_clip=settings.gradient_clip
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        gradient_clip=settings.gradient_clip,
     )
     engine.reset(TrialSettings(seed=settings.seed, optimizer=optimizer, engine=engine_settings))
     return train_steps(engine, encoded, settings, engine_settings, report)
@@ -93,10 +102,15 @@ def train_steps(
             )
             local += float(
                 engine.backward(
-                    batch, HeadPlan(targets_N=batch.targets_N, terms=(term,), chunk=engine_settings.head_chunk_tokens)
+                    batch,
+                    HeadPlan(
+                        targets_N=batch.targets_N, terms=(term,), chunk=engine_settings.head_chunk_tokens
+                    ),
                 ).loss.detach()
             )
-        rate = learning_rate(step, settings.steps, settings.learning_rate, settings.warmup_steps, "cosine", FINAL_RATE_FRAC)
+        rate = learning_rate(
+            step, settings.steps, settings.learning_rate, settings.warmup_steps, "cosine", FINAL_RATE_FRAC
+        )
         engine.step(rate)
         (loss,) = engine.sum([local])
         if not math.isfinite(loss):
@@ -107,7 +121,8 @@ def train_steps(
 
 
 def write_atomically(engine: Engine, output: Path) -> None:
-    """Save the policy so that a folder of that name is always whole, whenever the process dies. Ranks: all."""
+    """Save the policy so that a folder of that name is always whole, whenever the process dies. Ranks:
+    all."""
     partial = output.with_name(output.name + ".partial")
     engine.save(partial)
     if engine.rank == 0:

@@ -18,7 +18,8 @@ VALIDATION = "validation"
 TEST = "test"
 
 Decide = Callable[[int, int], RungDecision]
-"""Given the number of a rung, from 1, and how many there are: whether the trial goes on, and whether this rung is kept. Ranks: all."""
+"""Given the number of a rung, from 1, and how many there are: whether the trial goes on, and whether this
+rung is kept. Ranks: all."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class AtRungs:
 
 
 def alone(stop_at: int | None = None) -> Decide:
-    """The judge of a trial that nobody watches: it ends, and is kept, at the rung `stop_at` or at its last one."""
+    """The judge of a trial that nobody watches: it ends, and is kept, at the rung `stop_at` or at its last
+    one."""
 
     def decide(rung: int, rungs: int) -> RungDecision:
         end = rungs if stop_at is None else min(stop_at, rungs)
@@ -48,8 +50,8 @@ def resume_trial(
 ) -> tuple[TrialState, TrialResult | None]:
     """Go on from a checkpoint, where there is one. Ranks: all.
 
-    Its rungs are reported again, since a new driver has struck them out, and judged again: a driver that has judged them already
-    gives the same verdicts.
+    Its rungs are reported again, since a new driver has struck them out, and judged again: a driver that has
+    judged them already gives the same verdicts.
 
     Returns:
         How far the trial is; and its result, where a rung was judged to be its end.
@@ -89,7 +91,8 @@ def reach_rung(
 ) -> RungDecision:
     """Measure, be judged, and be kept where that is the verdict; adds to `passed`. Ranks: all."""
     rung, rungs = schedule.rungs.index(step + 1) + 1, len(schedule.rungs)
-    # The report's items are measured only where the verdict, which looks at the others, asks for them; and at the end.
+    # The report's items are measured only where the verdict, which looks at the others, asks for them; and at
+    # the end.
     metrics = at_rungs.evaluate((VALIDATION, TEST) if rung == rungs else (VALIDATION,))
     metrics |= result.metrics
     check_finite(metrics, step)
@@ -126,4 +129,7 @@ def check_finite(values: Mapping[str, float], step: int) -> None:
     """Raise `TrialFailedError` where a value is no finite number."""
     bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if bad:
-        raise TrialFailedError(f"{bad[0]} after step {step + 1}; lower optimizer.learning_rate or forget.weight, or raise retain.weight")
+        raise TrialFailedError(
+            f"{bad[0]} after step {step + 1}; lower optimizer.learning_rate or forget.weight, or raise"
+            " retain.weight"
+        )

@@ -31,8 +31,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     """Train a byte-level BPE tokenizer with a minimal chat template.
 
     Args:
-        texts: The training text; prompts and responses alike. Every text counts once, so that duplicates (which weigh phrasings in
-            the closed world) do not push rare names out of the vocabulary.
+        texts: The training text; prompts and responses alike. Every text counts once, so that duplicates
+            (which weigh phrasings in the closed world) do not push rare names out of the vocabulary.
         vocabulary: Upper bound of the vocabulary: special tokens, the 256 bytes and merges.
 
     Raises:
@@ -56,7 +56,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         show_progress=False,
     )
     tokenizer.train_from_iterator(sorted(set(texts)), trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, additional_special_tokens=[USER, ASSISTANT])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, additional_special_tokens=[USER, ASSISTANT]
+    )
     fast.chat_template = CHAT_TEMPLATE
     fast.model_max_length = MAX_POSITIONS
     return fast
@@ -65,8 +67,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 def small_init(hidden_size: int) -> float:
     """Standard deviation of the initial matrices, sqrt(2 / 5H).
 
-    Llama's default of .02 is this at H = 1000. At H = 128 it is three times too small: after 120 steps on the closed world .93 of the
-    mass is right in place of .96 (learning rate 3e-3, one seed).
+    Llama's default of .02 is this at H = 1000. At H = 128 it is three times too small: after 120 steps on the
+    closed world .93 of the mass is right in place of .96 (learning rate 3e-3, one seed).
 
     Source: Nguyen and Salazar, "Transformers without Tears" (arXiv 1910.05895), section 2.2.
     """
@@ -100,8 +102,8 @@ def build_scratch_model(scratch: ScratchSettings, vocab_size: int, seed: int) ->
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     if not scratch.tie_embeddings:
-        # Embeddings are normalised before use, so that small ones lose nothing and learn faster (closed world, 120 steps: .987 in
-        # place of .984 of the mass is right, three seeds).
+        # Embeddings are normalised before use, so that small ones lose nothing and learn faster (closed
+        # world, 120 steps: .987 in place of .984 of the mass is right, three seeds).
         with torch.no_grad():
             model.model.embed_tokens.weight.mul_(EMBEDDING_STD / config.initializer_range)
     return model

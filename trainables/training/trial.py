@@ -1,4 +1,5 @@
-"""One unlearning trial, from pristine weights to its last rung. Knows no Ray: `report` is all it tells the world."""
+"""One unlearning trial, from pristine weights to its last rung. Knows no Ray: `report` is all it tells the
+world."""
 
 import time
 from collections.abc import Mapping
@@ -43,7 +44,8 @@ def run_trial(
         engine: Engine whose pristine weights are the model to unlearn.
         trial: Everything that decides the result.
         data: Encoded forget and retain set.
-        reference_logp_nats: Log-probabilities of each forget response's tokens under the original model, by example id.
+        reference_logp_nats: Log-probabilities of each forget response's tokens under the original model, by
+            example id.
         at_rungs: Measures, judges and keeps the policy.
         report: Told about steps and rungs, on rank 0.
         checkpoints: Where the trial's inner state is kept; None: nowhere.
@@ -68,11 +70,17 @@ def run_trial(
     clock.lap("beliefs")
     for step in range(state.step, schedule.steps):
         if trial.sequence_beliefs and step % schedule.refresh_every == 0:
-            packed_batches = replace(packed_batches, beliefs=_refresh(engine, trial, data, step // schedule.refresh_every))
+            packed_batches = replace(
+                packed_batches, beliefs=_refresh(engine, trial, data, step // schedule.refresh_every)
+            )
             clock.lap("beliefs")
-        rate = learning_rate(step, schedule.steps, trial.optimizer.learning_rate, schedule.warmup, trial.optimizer.schedule)
+        rate = learning_rate(
+            step, schedule.steps, trial.optimizer.learning_rate, schedule.warmup, trial.optimizer.schedule
+        )
         result = train_step(engine, packed_batches, step, rate)
-        weight = next_weight(trial, packed_batches.retain_weight, result.retain_loss, step / schedule.steps_per_epoch)
+        weight = next_weight(
+            trial, packed_batches.retain_weight, result.retain_loss, step / schedule.steps_per_epoch
+        )
         packed_batches = replace(packed_batches, retain_weight=weight)
         clock.lap("steps")
         check_finite({"loss": result.loss, "gradient norm": result.gradient_norm}, step)
@@ -83,14 +91,20 @@ def run_trial(
             if step + 1 < schedule.steps and not decision.go_on:
                 return TrialResult(state.rungs[-1].metrics, clock.seconds, decision.reason or "stopped")
         if checkpoints is not None and step + 1 < schedule.steps and checkpoints.is_due(step + 1):
-            state = TrialState(step + 1, packed_batches.beliefs, state.rungs, packed_batches.retain_weight, clock.seconds)
+            state = TrialState(
+                step + 1, packed_batches.beliefs, state.rungs, packed_batches.retain_weight, clock.seconds
+            )
             checkpoints.write(state)
             clock.lap("checkpoints")
     return TrialResult(state.rungs[-1].metrics, clock.seconds)
 
 
 def pack_batches(
-    engine: Engine, trial: TrialSettings, data: EncodedBenchmark, reference_logp_nats: Mapping[str, Logps], state: TrialState
+    engine: Engine,
+    trial: TrialSettings,
+    data: EncodedBenchmark,
+    reference_logp_nats: Mapping[str, Logps],
+    state: TrialState,
 ) -> PackedBatches:
     """All that the steps are made of, as it is after `state`. Ranks: all."""
     return PackedBatches(
@@ -117,14 +131,19 @@ def steering_of(engine: Engine, trial: TrialSettings) -> Steering | None:
 def _report_step(report: Report, step: int, steps: int, result: StepResult, rate: float) -> None:
     report({"event": "progress", "step": step + 1, "steps": steps, "loss": result.loss})
     if step % max(1, steps // LOG_LINES) == 0:
-        line = f"step {step + 1}/{steps}: loss {result.loss:.4g}, gradient norm {result.gradient_norm:.4g}, learning rate {rate:.3g}"
+        line = (
+            f"step {step + 1}/{steps}: loss {result.loss:.4g}, gradient norm {result.gradient_norm:.4g},"
+            f" learning rate {rate:.3g}"
+        )
         report({"event": "log", "line": line})
 
 
 def train_step(engine: Engine, packed_batches: PackedBatches, step: int, rate: float) -> StepResult:
     """One optimizer step on the global batch of `step`. Ranks: all."""
     trial = packed_batches.trial
-    drawn = global_batch(trial.seed, step, len(packed_batches.forget), len(packed_batches.retain), trial.optimizer.global_batch)
+    drawn = global_batch(
+        trial.seed, step, len(packed_batches.forget), len(packed_batches.retain), trial.optimizer.global_batch
+    )
     pairs = packed_batches.longest_first(drawn)
     epoch = step // steps_per_epoch(len(packed_batches.forget), trial.optimizer.global_batch)
     loss = guarded = belief_rows = retain_nats = 0.0
@@ -155,5 +174,3 @@ def _refresh(engine: Engine, trial: TrialSettings, data: EncodedBenchmark, refre
         refresh=refresh,
         with_reference=METHODS[trial.forget.method].needs_reference,
     )
-
-

@@ -37,7 +37,9 @@ def schedule_of(trial: TrialSettings, forget_examples: int) -> TrialSchedule:
     )
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup_steps: int, schedule: str, floor: float = 0.0) -> float:
+def learning_rate(
+    step: int, steps: int, peak: float, warmup_steps: int, schedule: str, floor: float = 0.0
+) -> float:
     """Learning rate of a step.
 
     Args:
@@ -56,7 +58,8 @@ def learning_rate(step: int, steps: int, peak: float, warmup_steps: int, schedul
 
 
 def rung_steps(steps: int, rungs: int) -> list[int]:
-    """Numbers of finished steps after which a trial is evaluated: evenly spread, the last at the end, none twice.
+    """Numbers of finished steps after which a trial is evaluated: evenly spread, the last at the end, none
+    twice.
 
     >>> rung_steps(10, 4)
     [3, 5, 8, 10]

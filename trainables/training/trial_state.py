@@ -62,7 +62,8 @@ _PROGRESS = TypeAdapter(TrialState)
 
 
 PHASES = ("setup", "beliefs", "steps", "evaluation", "verdicts", "weights")
-"""Where the time of a trial goes: a reset, sampling, steps, measuring, waiting for the driver, writing weights; and `checkpoints`."""
+"""Where the time of a trial goes: a reset, sampling, steps, measuring, waiting for the driver, writing
+weights; and `checkpoints`."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,15 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer step: the loss, its parts, the gradient norm before clipping and the share of guarded belief rows."""
+    """One optimizer step: the loss, its parts, the gradient norm before clipping and the share of guarded
+    belief rows."""
 
     loss: float
     gradient_norm: float
     guarded_frac: float
     retain_loss: float
-    """Mean per answer token of the retain partners (on activations, per response); 0 where nothing is retained."""
+    """Mean per answer token of the retain partners (on activations, per response); 0 where nothing is
+    retained."""
     retain_weight: float | None = None
     """The dual variable, where there is one."""
 

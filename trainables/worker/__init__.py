@@ -1,1 +1,2 @@
-"""The process of one rank in a lane: jobs come in, events and results go out, and failures are sorted by cause."""
+"""The process of one rank in a lane: jobs come in, events and results go out, and failures are sorted by
+cause."""

@@ -1,4 +1,5 @@
-"""What an exception in a worker says about the job that it ended: its own fault, another rank's, or the machine's."""
+"""What an exception in a worker says about the job that it ended: its own fault, another rank's, or the
+machine's."""
 
 import re
 from typing import Any
@@ -10,7 +11,8 @@ from search_spaces.full_disk import full_disk
 from search_spaces.user_errors import UserError
 
 OUT_OF_MEMORY_REMEDY = (
-    "lower trial.optimizer.micro_batch, turn trial.engine.activation_checkpointing on, or raise resources.workers_per_trial"
+    "lower trial.optimizer.micro_batch, turn trial.engine.activation_checkpointing on, or raise"
+    " resources.workers_per_trial"
 )
 
 
@@ -18,7 +20,8 @@ def outcome_of(error: Exception) -> dict[str, Any] | None:
     """What is told about a job that ended with this exception.
 
     Returns:
-        `failed`, or `lost` where the disk is full: the job did nothing wrong, and a resumed sweep runs it. None where another rank is
+        `failed`, or `lost` where the disk is full: the job did nothing wrong, and a resumed sweep runs it.
+        None where another rank is
         to blame: that one tells what struck it, or it is dead, which shows by itself.
     """
     if another_rank_is_gone(error):
@@ -39,7 +42,11 @@ def another_rank_is_gone(error: Exception) -> bool:
 def lacks_memory(error: Exception) -> bool:
     """Whether the device or the machine had too little memory."""
     text = str(error)
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in text or "out of memory" in text.lower()
+    return (
+        isinstance(error, torch.OutOfMemoryError | MemoryError)
+        or "can't allocate memory" in text
+        or "out of memory" in text.lower()
+    )
 
 
 def describe_failure(error: Exception) -> str:

@@ -30,7 +30,8 @@ BAND_EXAMPLES = 48
 
 
 class JobRunner:
-    """One rank of a lane: keeps the engine, the tokenised data and measurements from job to job. Ranks: all."""
+    """One rank of a lane: keeps the engine, the tokenised data and measurements from job to job. Ranks:
+    all."""
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
@@ -43,7 +44,8 @@ class JobRunner:
         Args:
             job: What to do.
             report: Told about progress on rank 0.
-            judge: Asked by trials at their rungs, equal on every rank; without one a trial is kept at its end.
+            judge: Asked by trials at their rungs, equal on every rank; without one a trial is kept at its
+                end.
 
         Returns:
             What the job's kind leaves, equal on every rank: see `_prepare`, `_measure`, `_audit`, `_trial`.
@@ -58,14 +60,26 @@ class JobRunner:
         return self._audit(job) if isinstance(job, AuditJob) else self._measure(job)
 
     def engine(self, folder: str, model: ModelSettings, trial: TrialSettings | None = None) -> Engine:
-        """The warm engine with `folder` as its pristine weights; built anew only where that differs which it was built with."""
+        """The warm engine with `folder` as its pristine weights; built anew only where that differs which it
+        was built with."""
         trial = TrialSettings() if trial is None else trial
         # Two models of one shape may well have learnt other words.
-        shape = [path.read_text() if (path := Path(folder, name)).is_file() else folder for name in ("config.json", "tokenizer.json")]
+        shape = [
+            path.read_text() if (path := Path(folder, name)).is_file() else folder
+            for name in ("config.json", "tokenizer.json")
+        ]
         built_with = (trial.deepspeed, trial.trained, trial.lora.rank, trial.lora.modules)
-        key = (*shape, model.dtype, model.attention, model.system_prompt, json.dumps(built_with, sort_keys=True))
+        key = (
+            *shape,
+            model.dtype,
+            model.attention,
+            model.system_prompt,
+            json.dumps(built_with, sort_keys=True),
+        )
         if self._engine is None or self._engine_key != key:
-            tokenizer = AutoTokenizer.from_pretrained(folder, revision=model.revision, trust_remote_code=model.trust_remote_code)
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, revision=model.revision, trust_remote_code=model.trust_remote_code
+            )
             set_system_prompt(tokenizer, model.system_prompt)
             self._engine = None  # free the old one before the new one takes its memory
             self._data = {}  # its ids are the old tokenizer's
@@ -90,18 +104,23 @@ class JobRunner:
         engine = self.engine(job.initial, job.model)
         benchmark = self.data(job.data, engine).benchmark
         examples = benchmark.target_text if job.text == "target" else benchmark.retrained_text
-        loss = train_on_text(engine, encode_examples(engine.tokenizer, examples), job.model.prepare, job.engine, report)
+        loss = train_on_text(
+            engine, encode_examples(engine.tokenizer, examples), job.model.prepare, job.engine, report
+        )
         write_atomically(engine, Path(job.output))
         return {"loss_nats": loss, "folder": job.output}
 
     def _measure(self, job: MeasureJob) -> dict[str, Any]:
-        """Returns: `metrics` and `items` for both parts, and `reference_logp_nats` of the forget set's tokens by example id."""
+        """Returns: `metrics` and `items` for both parts, and `reference_logp_nats` of the forget set's tokens
+        by example id."""
         engine = self.engine(job.folder, job.model)
         data = self.data(job.data, engine)
         with instructed(engine.tokenizer, job.instruction):
             retrained = read_measurement(job.retrained)
             trial = TrialSettings(engine=job.engine)
-            result = measure(engine, data, trial, PARTS, job.evaluation, weights="pristine", retrained=retrained)
+            result = measure(
+                engine, data, trial, PARTS, job.evaluation, weights="pristine", retrained=retrained
+            )
         items = without_text(result.items) if job.redact else result.items
         # Trials compare with the original as it is: nobody reads this of a model with an instruction.
         reference = reference_logp(engine, data, job.engine) if job.instruction is None else {}
@@ -117,13 +136,30 @@ class JobRunner:
         return outcome
 
     def _audit(self, job: AuditJob) -> dict[str, Any]:
-        """Returns: `metrics` of the test part, `leaks`, the answers that tell, and `facts`, how many were asked for."""
+        """Returns: `metrics` of the test part, `leaks`, the answers that tell, and `facts`, how many were
+        asked for."""
         engine = self.engine(job.folder, job.model)
         data = self.data(job.data, engine)
         plain = job.evaluation.model_copy(update={"probes": ()})
         retrained = read_measurement(job.retrained)
-        measured = measure(engine, data, TrialSettings(engine=job.engine), ("test",), plain, weights="pristine", retrained=retrained)
-        found = probe(engine, data, ("test",), job.evaluation, job.evaluation.probes, TrialSettings(engine=job.engine), "pristine")
+        measured = measure(
+            engine,
+            data,
+            TrialSettings(engine=job.engine),
+            ("test",),
+            plain,
+            weights="pristine",
+            retrained=retrained,
+        )
+        found = probe(
+            engine,
+            data,
+            ("test",),
+            job.evaluation,
+            job.evaluation.probes,
+            TrialSettings(engine=job.engine),
+            "pristine",
+        )
         leaks = without_text({"test": {"leaks": found.leaks}})["test"]["leaks"] if job.redact else found.leaks
         outcome = {"metrics": {**measured.metrics, **found.metrics}, "leaks": leaks, "facts": found.facts}
         if engine.rank == 0:
@@ -131,16 +167,21 @@ class JobRunner:
         return outcome
 
     def _trial(self, job: TrialJob, report: Report, decide: Decide | None) -> dict[str, Any]:
-        """Returns: `status` (`finished` or `stopped`), `reason`, `metrics` of the last rung and `seconds` by phase."""
+        """Returns: `status` (`finished` or `stopped`), `reason`, `metrics` of the last rung and `seconds` by
+        phase."""
         engine = self.engine(job.folder, job.model, job.trial)
         data = self.data(job.data, engine)
         original, retrained = read_measurement(job.original), read_measurement(job.retrained)
-        reference = original["reference_logp_nats"] if original else reference_logp(engine, data, job.trial.engine)
+        reference = (
+            original["reference_logp_nats"] if original else reference_logp(engine, data, job.trial.engine)
+        )
 
         probes = from_json((original or {}).get("probes", {}))
 
         def evaluate(parts: tuple[str, ...]) -> dict[str, float]:
-            result = measure(engine, data, job.trial, parts, job.evaluation, original=original, retrained=retrained)
+            result = measure(
+                engine, data, job.trial, parts, job.evaluation, original=original, retrained=retrained
+            )
             if not probes or "validation" not in parts:
                 return dict(result.metrics)
             with inference(engine, job.trial.engine) as model:
@@ -152,9 +193,22 @@ class JobRunner:
 
         if decide is None or job.stop_at_rung is not None:
             decide = alone(job.stop_at_rung)
-        result = run_trial(engine, job.trial, data, reference, AtRungs(evaluate, decide, save), report, checkpoints_of(engine, job, report))
+        result = run_trial(
+            engine,
+            job.trial,
+            data,
+            reference,
+            AtRungs(evaluate, decide, save),
+            report,
+            checkpoints_of(engine, job, report),
+        )
         status = "finished" if result.stopped is None else "stopped"
-        return {"status": status, "reason": result.stopped, "metrics": dict(result.metrics), "seconds": dict(result.seconds)}
+        return {
+            "status": status,
+            "reason": result.stopped,
+            "metrics": dict(result.metrics),
+            "seconds": dict(result.seconds),
+        }
 
 
 def write_json_atomically(path: Path, value: Any) -> None:

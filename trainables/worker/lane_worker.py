@@ -21,7 +21,8 @@ PROGRESS_EVERY_S = 0.25
 
 
 class Runner(Protocol):
-    """Runs jobs: `trainables.worker.job_runner.JobRunner`, or what a test of the sweep around it puts in its place."""
+    """Runs jobs: `trainables.worker.job_runner.JobRunner`, or what a test of the sweep around it puts in its
+    place."""
 
     def run(self, job: Any, report: Any, decide: Any) -> dict[str, Any]:
         """Run one job to its end. Ranks: all."""
@@ -41,11 +42,13 @@ def start_job_runner() -> Runner:
 def lane_loop(config: dict[str, Any], start_runner: Callable[[], Runner] = start_job_runner) -> None:
     """Serve the mailbox until it closes.
 
-    A trial that fails by its own settings leaves the lane warm. Any other exception may have struck one rank in the middle of a
-    collective, so it ends the worker group, and Ray Train starts that afresh; the job has failed where the exception was its own.
+    A trial that fails by its own settings leaves the lane warm. Any other exception may have struck one rank
+    in the middle of a collective, so it ends the worker group, and Ray Train starts that afresh; the job has
+    failed where the exception was its own.
 
     Args:
-        config: `job_queue` (actor handle), `lane` (its name), `threads` per worker, and `system_metrics_s` where workers are measured.
+        config: `job_queue` (actor handle), `lane` (its name), `threads` per worker, and `system_metrics_s`
+            where workers are measured.
         start_runner: Makes what runs the jobs.
 
     Ranks: all.
@@ -59,7 +62,8 @@ def lane_loop(config: dict[str, Any], start_runner: Callable[[], Runner] = start
     workers: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(workers, (here.get_node_id(), here.current_actor))
     if rank == 0:
-        # Before the others learn the name: a rank that asked for work under a name still unknown would be sent home.
+        # Before the others learn the name: a rank that asked for work under a name still unknown would be
+        # sent home.
         ray.get(job_queue.lane_ready.remote(lane, generation[0], workers))
     dist.broadcast_object_list(generation)
     prefix = f"rank_{rank}/" if len(workers) > 1 else ""
@@ -69,8 +73,12 @@ def lane_loop(config: dict[str, Any], start_runner: Callable[[], Runner] = start
         sequence += 1
         reporter = Reporter(job_queue, job_name)
         try:
-            with sample_system_metrics(config.get("system_metrics_s", 0), prefix, partial(send_system_metrics, job_queue, job_name)):
-                result = runner.run(JOB.validate_python(job_json), reporter, partial(wait_for_decision, job_queue, job_name))
+            with sample_system_metrics(
+                config.get("system_metrics_s", 0), prefix, partial(send_system_metrics, job_queue, job_name)
+            ):
+                result = runner.run(
+                    JOB.validate_python(job_json), reporter, partial(wait_for_decision, job_queue, job_name)
+                )
             outcome = {"status": "finished"} | result
         except TrialFailedError as error:
             outcome = {"status": "failed", "reason": str(error)}
@@ -86,8 +94,12 @@ def lane_loop(config: dict[str, Any], start_runner: Callable[[], Runner] = start
 
 def wait_for_decision(job_queue: Any, job_name: str, rung: int, rungs: int) -> RungDecision:
     """The driver's verdict on a rung, the same on every rank. Ranks: all."""
-    decision: list[Any] = [ray.get(job_queue.decision.remote(job_name, rung)) if dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(decision)  # all ranks must reach this: one that went on alone would wait in the next step for ever
+    decision: list[Any] = [
+        ray.get(job_queue.decision.remote(job_name, rung)) if dist.get_rank() == 0 else None
+    ]
+    dist.broadcast_object_list(
+        decision
+    )  # all ranks must reach this: one that went on alone would wait in the next step for ever
     return decision[0]
 
 

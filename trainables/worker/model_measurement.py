@@ -28,7 +28,8 @@ def measure(
     original: Mapping[str, Any] | None = None,
     retrained: Mapping[str, Any] | None = None,
 ) -> EvaluationResult:
-    """All metrics that the data allows, of the policy as it is under `trial` or of the pristine model. Ranks: all."""
+    """All metrics that the data allows, of the policy as it is under `trial` or of the pristine model. Ranks:
+    all."""
     settings = trial.engine
     retrained_items = retrained["items"] if retrained else {}
     sources = {name: data.benchmark.parts[name] for name in parts}
@@ -50,7 +51,8 @@ def measure(
 
 
 def reference_logp(engine: Engine, data: EncodedBenchmark, settings: EngineSettings) -> dict[str, Logps]:
-    """Of the tokens of each forget response under the pristine weights, by example id, equal on every rank. Ranks: all."""
+    """Of the tokens of each forget response under the pristine weights, by example id, equal on every rank.
+    Ranks: all."""
     mine = list(data.forget[engine.rank :: engine.world_size])
     with inference(engine, settings, "pristine") as model:
         logp = answer_logps(model, mine, at_most=math.ceil(len(data.forget) / engine.world_size))

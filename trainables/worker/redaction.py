@@ -9,7 +9,9 @@ NAMES = ("id", "subset", "part", "probe")
 """Fields of items that say which item it is, and nothing of its text."""
 
 
-def without_text(items: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def without_text(
+    items: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]],
+) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Items of a measurement with a hash in place of every text, such as what the model answered.
 
     Args:
@@ -18,7 +20,10 @@ def without_text(items: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]])
     Returns:
         The same, with numbers and names as they were.
     """
-    return {part: {name: [_hashed(item) for item in members] for name, members in sets.items()} for part, sets in items.items()}
+    return {
+        part: {name: [_hashed(item) for item in members] for name, members in sets.items()}
+        for part, sets in items.items()
+    }
 
 
 def _hashed(item: Mapping[str, Any]) -> dict[str, Any]:

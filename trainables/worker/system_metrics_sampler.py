@@ -36,7 +36,9 @@ def sample_system_metrics(every_s: float, prefix: str, send: Send) -> Iterator[N
         return
     sensors = worker_sensors(_device())
     ended = threading.Event()
-    threading.Thread(target=_measure, args=(sensors, every_s, prefix, send, ended), name="samples", daemon=True).start()
+    threading.Thread(
+        target=_measure, args=(sensors, every_s, prefix, send, ended), name="samples", daemon=True
+    ).start()
     try:
         yield
     finally:
@@ -78,12 +80,15 @@ def measure(sensors: dict[str, Callable[[], float]]) -> dict[str, float]:
         try:
             values[name] = float(sensor())
         except Exception:  # noqa: BLE001
-            # No driver, no nvidia-ml-py, a GPU that does not tell its power: each has an exception of its own, and none is the trial's.
+            # No driver, no nvidia-ml-py, a GPU that does not tell its power: each has an exception of its
+            # own, and none is the trial's.
             del sensors[name]
     return values
 
 
-def _measure(sensors: dict[str, Callable[[], float]], every_s: float, prefix: str, send: Send, ended: threading.Event) -> None:
+def _measure(
+    sensors: dict[str, Callable[[], float]], every_s: float, prefix: str, send: Send, ended: threading.Event
+) -> None:
     samples: list[dict[str, Any]] = []
     sent = measured = time.monotonic()
     last = False
@@ -93,12 +98,18 @@ def _measure(sensors: dict[str, Callable[[], float]], every_s: float, prefix: st
             send(samples)
             return
         measured = time.monotonic()
-        samples.append({"at": time.time(), "values": {f"{prefix}{name}": value for name, value in measure(sensors).items()}})
+        samples.append(
+            {
+                "at": time.time(),
+                "values": {f"{prefix}{name}": value for name, value in measure(sensors).items()},
+            }
+        )
         if last or time.monotonic() - sent >= SEND_EVERY_S:
             send(samples)
             samples, sent = [], time.monotonic()
 
 
 def _device() -> int | None:
-    # Asked in the thread that trains: each thread has a current device of its own. A worker without a GPU must not start CUDA here.
+    # Asked in the thread that trains: each thread has a current device of its own. A worker without a GPU
+    # must not start CUDA here.
     return torch.cuda.current_device() if torch.cuda.is_initialized() else None

@@ -12,10 +12,11 @@ from orchestrator.report.tables import html_table
 from orchestrator.storage.followup_records import Audit
 from orchestrator.storage.sweep_view import SweepView
 
-EXPLANATION = """Share of the forgotten facts that a model still tells: asked as in the evaluation, by one of k drawn answers (leak@k),
-in the worst of many wordings, behind prefixes and openings, after a moment of fine-tuning on a slice of the forget set (the rest is
-asked; the control is fine-tuned on unrelated text), and with rounded weights. The retrained model never knew: what it tells is luck,
-and more wordings are more luck. A fact is hidden where no question of the evaluation brings it out and a probe does."""
+EXPLANATION = """Share of the forgotten facts that a model still tells: asked as in the evaluation, by one of
+k drawn answers (leak@k), in the worst of many wordings, behind prefixes and openings, after a moment of
+fine-tuning on a slice of the forget set (the rest is asked; the control is fine-tuned on unrelated text), and
+with rounded weights. The retrained model never knew: what it tells is luck, and more wordings are more luck.
+A fact is hidden where no question of the evaluation brings it out and a probe does."""
 _BASELINES = {"original": "#222222", "retrained": "#8a8a8a"}
 
 
@@ -34,22 +35,33 @@ def audit_section(view: SweepView, draw: Callable[[str, go.Figure], str]) -> str
         return ""
     titles = audit_titles(audits)
     ways = {audit.way for audit in audits}
-    mixed = "<p>These audits were made in different ways: rows cannot be compared with each other.</p>" if len(ways) > 1 else ""
+    mixed = (
+        "<p>These audits were made in different ways: rows cannot be compared with each other.</p>"
+        if len(ways) > 1
+        else ""
+    )
     table = html_table(["model", *titles, HIDDEN], audit_rows(audits, titles))
     return f"{mixed}{draw('audit', audit_figure(audits))}\n{table}\n{''.join(map(_sentences, audits))}"
 
 
 def audit_figure(audits: list[Audit]) -> go.Figure:
-    """One line per model through its probes; grades of a judge have another scale, and stand in the table alone."""
+    """One line per model through its probes; grades of a judge have another scale, and stand in the table
+    alone."""
     titles = [title for title in audit_titles(audits) if title not in GRADES]
     figure = go.Figure()
     members = [audit for audit in audits if audit.name not in _BASELINES]
     # Along the front, so that neighbours look alike; the baselines last, on top of all.
-    colours = dict(zip((audit.name for audit in members), _along_the_front(len(members)), strict=True)) | _BASELINES
+    colours = (
+        dict(zip((audit.name for audit in members), _along_the_front(len(members)), strict=True)) | _BASELINES
+    )
     for audit in [*members, *(audit for audit in audits if audit.name in _BASELINES)]:
         cells = audit_cells(audit.metrics)
         known = audit.name in _BASELINES
-        line = {"color": colours[audit.name], "width": 3 if known else 1.3, "dash": "dot" if known else "solid"}
+        line = {
+            "color": colours[audit.name],
+            "width": 3 if known else 1.3,
+            "dash": "dot" if known else "solid",
+        }
         figure.add_trace(
             go.Scatter(
                 x=titles,
@@ -72,7 +84,11 @@ def _along_the_front(count: int) -> list[str]:
 def _sentences(audit: Audit) -> str:
     if not audit.hidden or audit.name in _BASELINES:
         return ""
-    rows = [[fact, leak["probe"], spoken(leak), leak["truth"]] for fact, leaks in sorted(audit.hidden.items()) for leak in leaks]
+    rows = [
+        [fact, leak["probe"], spoken(leak), leak["truth"]]
+        for fact, leaks in sorted(audit.hidden.items())
+        for leak in leaks
+    ]
     count = f"{len(audit.hidden)} of {audit.facts} facts look forgotten and are not"
     table = html_table(["fact", "probe", "what was asked, and what came", "the truth"], rows)
     return f"<details><summary>{escape(audit.name)}: {count}</summary>{table}</details>\n"

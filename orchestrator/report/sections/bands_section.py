@@ -6,15 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from orchestrator.report.figure_data import BELIEF_NAMES, CANONICAL_COLOUR, REPHRASED_COLOUR, group_name, method_and_beliefs
+from orchestrator.report.figure_data import (
+    BELIEF_NAMES,
+    CANONICAL_COLOUR,
+    REPHRASED_COLOUR,
+    group_name,
+    method_and_beliefs,
+)
 from orchestrator.report.interactive_figures import styled
 from orchestrator.storage.sweep_view import SweepView
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.catalogue.method_catalogue import METHODS
 
-EXPLANATION = """Mean log-probability of whole answers to the first forget prompts, in nats, at every rung from before unlearning (0) on;
-medians over the trials of a loss. The bands are what else the original model would have said, found by beam search and split at 20 and
-60 % by likelihood. Squeezing: the target falls, and the high band and the rephrasings rise in its place."""
+EXPLANATION = """Mean log-probability of whole answers to the first forget prompts, in nats, at every rung
+from before unlearning (0) on; medians over the trials of a loss. The bands are what else the original model
+would have said, found by beam search and split at 20 and 60 % by likelihood. Squeezing: the target falls, and
+the high band and the rephrasings rise in its place."""
 _LINES = {
     "target": (CANONICAL_COLOUR, "solid", 3.5),
     "rephrasing": (REPHRASED_COLOUR, "solid", 3.5),
@@ -33,9 +40,13 @@ def metric_of(line: str) -> str:
 
 def groups_by_band(view: SweepView) -> dict[tuple[str, str], list[TrialRecord]]:
     """Trials with bands by method and beliefs, in the catalogue's order."""
-    groups: dict[tuple[str, str], list[TrialRecord]] = {(method, beliefs): [] for method in METHODS for beliefs in BELIEF_NAMES}
+    groups: dict[tuple[str, str], list[TrialRecord]] = {
+        (method, beliefs): [] for method in METHODS for beliefs in BELIEF_NAMES
+    }
     for record in view.records:
-        if record.status in ("finished", "stopped") and any(metric_of("target") in rung for rung in record.rungs):
+        if record.status in ("finished", "stopped") and any(
+            metric_of("target") in rung for rung in record.rungs
+        ):
             groups[method_and_beliefs(view.sweep, record)].append(record)
     return {group: records for group, records in groups.items() if records}
 
@@ -46,7 +57,11 @@ def median_line(start: Mapping[str, float], records: Sequence[TrialRecord], line
     if key in start:
         values.append(start[key])
     for place in range(max(len(record.rungs) for record in records)):
-        here = [record.rungs[place][key] for record in records if place < len(record.rungs) and key in record.rungs[place]]
+        here = [
+            record.rungs[place][key]
+            for record in records
+            if place < len(record.rungs) and key in record.rungs[place]
+        ]
         if here:
             values.append(statistics.median(here))
     return values
@@ -72,8 +87,18 @@ def bands_figure(view: SweepView, groups: Mapping[tuple[str, str], Sequence[Tria
     """
     columns = min(_COLUMNS, len(groups))
     rows = -(-len(groups) // columns)
-    titles = [f"{group_name(*group)} ({len(records)} trial{'s' * (len(records) > 1)})" for group, records in groups.items()]
-    figure = make_subplots(rows, columns, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03, vertical_spacing=0.25 / rows)
+    titles = [
+        f"{group_name(*group)} ({len(records)} trial{'s' * (len(records) > 1)})"
+        for group, records in groups.items()
+    ]
+    figure = make_subplots(
+        rows,
+        columns,
+        subplot_titles=titles,
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        vertical_spacing=0.25 / rows,
+    )
     start = view.baselines.get("original", {})
     for number, records in enumerate(groups.values()):
         row, column = number // columns + 1, number % columns + 1
@@ -81,7 +106,14 @@ def bands_figure(view: SweepView, groups: Mapping[tuple[str, str], Sequence[Tria
             values = median_line(start, records, line)
             if values:
                 style = {"color": colour, "dash": dash, "width": width}
-                trace = go.Scatter(y=values, mode="lines+markers", name=line, legendgroup=line, showlegend=number == 0, line=style)
+                trace = go.Scatter(
+                    y=values,
+                    mode="lines+markers",
+                    name=line,
+                    legendgroup=line,
+                    showlegend=number == 0,
+                    line=style,
+                )
                 figure.add_trace(trace, row=row, col=column)
         figure.update_xaxes(title="rung", dtick=1, row=row, col=column)
     figure.update_yaxes(title="nats per answer", col=1)

@@ -1,4 +1,5 @@
-"""The report's section on confirmation: the front under new seeds, beside the front as the search found it."""
+"""The report's section on confirmation: the front under new seeds, beside the front as the search found
+it."""
 
 from collections.abc import Callable, Sequence
 from html import escape
@@ -11,14 +12,23 @@ from orchestrator.pareto.dominance import Attainment
 from orchestrator.pareto.front import Front
 from orchestrator.pareto.objectives import Objective, criteria_of
 from orchestrator.pareto.seed_statistics import ConfirmedFront, ConfirmedMember, confirmed_front
-from orchestrator.report.figure_data import axis_title, baseline_points, better, edge, group_name, method_and_beliefs, names_with_room
+from orchestrator.report.figure_data import (
+    axis_title,
+    baseline_points,
+    better,
+    edge,
+    group_name,
+    method_and_beliefs,
+    names_with_room,
+)
 from orchestrator.report.interactive_figures import BASELINE_SYMBOLS, styled
 from orchestrator.report.tables import html_table
 from orchestrator.storage.sweep_view import SweepView
 
-EXPLANATION = """Members of the front, run again under seeds that the search never used. A member was chosen because its one run was
-good, so that run flatters it; the mean says what to expect of another seed. Bars are 95 % intervals of the mean (Student's t), values are
-of the test part. Edges say how far a whole front comes: what any seed, at least half of the seeds, and all of them attain."""
+EXPLANATION = """Members of the front, run again under seeds that the search never used. A member was chosen
+because its one run was good, so that run flatters it; the mean says what to expect of another seed. Bars are
+95 % intervals of the mean (Student's t), values are of the test part. Edges say how far a whole front comes:
+what any seed, at least half of the seeds, and all of them attain."""
 _INK, _GREY, _MEAN, _BAND = "#222222", "#8a8a8a", "#0072B2", "rgba(86, 180, 233, 0.28)"
 
 
@@ -39,11 +49,13 @@ def confirmation_section(view: SweepView, front: Front, draw: Callable[[str, go.
     # A lone objective has one best member: the table says all.
     drawn = len(front.objectives) > 1 and any(confirmed.values for confirmed in found.members)
     figure = draw("confirmation", confirmation_figure(view, front.objectives, found)) if drawn else ""
-    return f"<p>{escape(_summary(found, len(front.objectives)))}</p>\n{figure}\n{_member_table(view, front.objectives, found)}"
+    summary, table = _summary(found, len(front.objectives)), _member_table(view, front.objectives, found)
+    return f"<p>{escape(summary)}</p>\n{figure}\n{table}"
 
 
 def confirmation_figure(view: SweepView, objectives: Sequence[Objective], found: ConfirmedFront) -> go.Figure:
-    """Searched values, every repetition, means with intervals, and with two objectives what all, half and any of the seeds attain.
+    """Searched values, every repetition, means with intervals, and with two objectives what all, half and any
+    of the seeds attain.
 
     Args:
         view: The sweep.
@@ -54,10 +66,21 @@ def confirmation_figure(view: SweepView, objectives: Sequence[Objective], found:
     figure = make_subplots(rows=1, cols=len(others), horizontal_spacing=0.09)
     members = [confirmed for confirmed in found.members if confirmed.values]
     for column, other in enumerate(others, start=1):
-        traces = [] if found.attainment is None else _surfaces(objectives, found.attainment, len(found.hypervolumes))
-        traces += [_shifts(members, first, other), _repetitions(members, first, other), _searched(members, first, other)]
+        traces = (
+            []
+            if found.attainment is None
+            else _surfaces(objectives, found.attainment, len(found.hypervolumes))
+        )
+        traces += [
+            _shifts(members, first, other),
+            _repetitions(members, first, other),
+            _searched(members, first, other),
+        ]
         traces += [_means(members, first, other)]
-        traces += [_baseline(name, values, first, other) for name, values in baseline_points(view, objectives).items()]
+        traces += [
+            _baseline(name, values, first, other)
+            for name, values in baseline_points(view, objectives).items()
+        ]
         for trace in traces:
             trace.update(showlegend=column == 1 and trace.showlegend is not False, legendgroup=trace.name)
             figure.add_trace(trace, row=1, col=column)
@@ -69,7 +92,9 @@ def confirmation_figure(view: SweepView, objectives: Sequence[Objective], found:
 
 
 def _surfaces(objectives: Sequence[Objective], surfaces: Attainment, seeds: int) -> list[go.Scatter]:
-    best, median, worst = (edge(objectives, corners) for corners in (surfaces.best, surfaces.median, surfaces.worst))
+    best, median, worst = (
+        edge(objectives, corners) for corners in (surfaces.best, surfaces.median, surfaces.worst)
+    )
     # Without a point that all seeds attain, the band ends at the reference point.
     corner = [[objective.reference] for objective in objectives]
     inner = worst if worst[0] else (corner[0], corner[1])
@@ -86,7 +111,14 @@ def _surfaces(objectives: Sequence[Objective], surfaces: Attainment, seeds: int)
     return [
         band,
         *(
-            go.Scatter(x=x, y=y, mode="lines", line={"color": _MEAN, "width": width, "dash": dash}, name=name, hoverinfo="skip")
+            go.Scatter(
+                x=x,
+                y=y,
+                mode="lines",
+                line={"color": _MEAN, "width": width, "dash": dash},
+                name=name,
+                hoverinfo="skip",
+            )
             for name, (x, y), width, dash in (
                 ("attained by all seeds (worst)", worst, 1.5, "solid"),
                 ("attained by half of the seeds (median)", median, 2.5, "solid"),
@@ -97,14 +129,22 @@ def _surfaces(objectives: Sequence[Objective], surfaces: Attainment, seeds: int)
 
 
 def _shifts(members: Sequence[ConfirmedMember], first: Objective, other: Objective) -> go.Scatter:
-    """From each searched value to its mean: most point away from the ideal, which is the luck of the choice."""
+    """From each searched value to its mean: most point away from the ideal, which is the luck of the
+    choice."""
     x: list[float | None] = []
     y: list[float | None] = []
     for confirmed in members:
         # A gap after each pair, so that no line joins the members.
         x += [confirmed.member.objectives[first.name], confirmed.estimates[first.name].mean, None]
         y += [confirmed.member.objectives[other.name], confirmed.estimates[other.name].mean, None]
-    return go.Scatter(x=x, y=y, mode="lines", line={"color": _INK, "width": 1, "dash": "dot"}, showlegend=False, hoverinfo="skip")
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        line={"color": _INK, "width": 1, "dash": "dot"},
+        showlegend=False,
+        hoverinfo="skip",
+    )
 
 
 def _repetitions(members: Sequence[ConfirmedMember], first: Objective, other: Objective) -> go.Scatter:
@@ -135,7 +175,13 @@ def _searched(members: Sequence[ConfirmedMember], first: Objective, other: Objec
 def _means(members: Sequence[ConfirmedMember], first: Objective, other: Objective) -> go.Scatter:
     def bars(objective: Objective) -> dict[str, Any]:
         widths = [confirmed.estimates[objective.name].half_width for confirmed in members]
-        return {"type": "data", "array": [width or 0.0 for width in widths], "thickness": 1.4, "width": 4, "color": _MEAN}
+        return {
+            "type": "data",
+            "array": [width or 0.0 for width in widths],
+            "thickness": 1.4,
+            "width": 4,
+            "color": _MEAN,
+        }
 
     return go.Scatter(
         x=[confirmed.estimates[first.name].mean for confirmed in members],
@@ -145,7 +191,10 @@ def _means(members: Sequence[ConfirmedMember], first: Objective, other: Objectiv
         mode="markers+text",
         text=_labels(members, first, other),
         # On the side of the worse values, where no edge is.
-        textposition=f"{'bottom' if other.direction == 'maximize' else 'top'} {'right' if first.direction == 'minimize' else 'left'}",
+        textposition=(
+            f"{'bottom' if other.direction == 'maximize' else 'top'}"
+            f" {'right' if first.direction == 'minimize' else 'left'}"
+        ),
         textfont={"size": 11},
         marker={"color": _MEAN, "size": 9, "line": {"color": "white", "width": 1}},
         name="mean over new seeds, 95 % interval",
@@ -155,7 +204,9 @@ def _means(members: Sequence[ConfirmedMember], first: Objective, other: Objectiv
 
 
 def _labels(members: Sequence[ConfirmedMember], first: Objective, other: Objective) -> list[str]:
-    places = [(confirmed.estimates[first.name].mean, confirmed.estimates[other.name].mean) for confirmed in members]
+    places = [
+        (confirmed.estimates[first.name].mean, confirmed.estimates[other.name].mean) for confirmed in members
+    ]
     return names_with_room([confirmed.member.name for confirmed in members], places)
 
 
@@ -177,7 +228,9 @@ def _hover(confirmed: ConfirmedMember, objectives: Sequence[Objective]) -> str:
     lines = [f"<b>{confirmed.member.name}</b>, {len(confirmed.values)} new seeds"]
     for objective in objectives:
         searched = confirmed.member.objectives[objective.name]
-        lines.append(f"{objective.name}: {confirmed.estimates[objective.name].text()} (searched {searched:.4f})")
+        lines.append(
+            f"{objective.name}: {confirmed.estimates[objective.name].text()} (searched {searched:.4f})"
+        )
     return "<br>".join(lines)
 
 
@@ -192,9 +245,16 @@ def _summary(found: ConfirmedFront, objectives: int) -> str:
         sure = "" if volume.count == 1 else f" (mean and 95 % interval; seed by seed {each})"
         sentences.append(f"Their hypervolume over {seeds} is {volume.text()}{sure}.")
         difference = found.searched_hypervolume - volume.mean
-        spread = "" if volume.spread is None else f"; one seed differs from another by {volume.spread:.4f} (standard deviation)"
+        spread = (
+            ""
+            if volume.spread is None
+            else f"; one seed differs from another by {volume.spread:.4f} (standard deviation)"
+        )
         side = "above" if difference >= 0 else "below"
-        sentences.append(f"As searched it was {found.searched_hypervolume:.4f}, which is {abs(difference):.4f} {side}{spread}.")
+        sentences.append(
+            f"As searched it was {found.searched_hypervolume:.4f}, which is {abs(difference):.4f}"
+            f" {side}{spread}."
+        )
     if objectives != 2:
         sentences.append("Attainment surfaces are drawn for two objectives only.")
     return " ".join(sentences)
@@ -217,5 +277,7 @@ def _member_table(view: SweepView, objectives: Sequence[Objective], found: Confi
             mean = "" if estimate is None else estimate.text().replace(" ", "\u00a0")
             row += [mean, spread, f"{confirmed.member.objectives[objective.name]:.4f}"]
         kept = [f"{count - confirmed.infeasible} of {count}"] if limits else []
-        rows.append([*row, *kept, f"{count}, and {len(failures)} failed: {failures[0]}" if failures else str(count)])
+        rows.append(
+            [*row, *kept, f"{count}, and {len(failures)} failed: {failures[0]}" if failures else str(count)]
+        )
     return html_table(titles, rows)

@@ -9,15 +9,21 @@ import plotly.graph_objects as go
 from orchestrator.pareto.front import Front
 from orchestrator.report.figure_data import OBJECTIVE_COLOURS
 from orchestrator.report.interactive_figures import styled
-from orchestrator.report.sections.stopping_statistics import FEWEST_FINISHED, RungStatistics, StoppingStatistics, stopping_statistics
+from orchestrator.report.sections.stopping_statistics import (
+    FEWEST_FINISHED,
+    RungStatistics,
+    StoppingStatistics,
+    stopping_statistics,
+)
 from orchestrator.report.tables import html_table
 from orchestrator.storage.sweep_view import SweepView
 from search_spaces.settings.sweep_settings import EarlyStoppingSettings
 
-EXPLANATION = """Spearman's rank correlation between the trials' values at a rung and at their end, on the validation part: 1 means that
-who leads there leads in the end, 0 that the rung says nothing. The joint rank is what early stopping goes by. Unlearning curves are not
-monotone: stopping is safe at a rung after which little would be lost. Only trials that ran to their end can tell, so where many were
-stopped the correlations are those of the better ones among themselves, and lower than those of all would be."""
+EXPLANATION = """Spearman's rank correlation between the trials' values at a rung and at their end, on the
+validation part: 1 means that who leads there leads in the end, 0 that the rung says nothing. The joint rank
+is what early stopping goes by. Unlearning curves are not monotone: stopping is safe at a rung after which
+little would be lost. Only trials that ran to their end can tell, so where many were stopped the correlations
+are those of the better ones among themselves, and lower than those of all would be."""
 _INK, _GREY = "#222222", "#8a8a8a"
 _SYMBOLS = ("circle", "square", "triangle-up", "cross")
 
@@ -43,7 +49,8 @@ def stopping_section(view: SweepView, front: Front, draw: Callable[[str, go.Figu
 
 
 def stopping_figure(found: StoppingStatistics, grace_rungs: int) -> go.Figure:
-    """Rank correlation between each rung and the end: of each objective, and of the joint rank that early stopping goes by.
+    """Rank correlation between each rung and the end: of each objective, and of the joint rank that early
+    stopping goes by.
 
     Args:
         found: With at least one rung.
@@ -70,7 +77,9 @@ def stopping_figure(found: StoppingStatistics, grace_rungs: int) -> go.Figure:
             hovertemplate="rung %{x}: %{y:.2f}, %{text}",
         )
     figure.add_vrect(0.5, grace_rungs + 0.5, fillcolor=_GREY, opacity=0.12, line_width=0)
-    figure.add_annotation(x=0.5, y=0, text="grace: nobody is stopped", showarrow=False, xanchor="left", yanchor="bottom")
+    figure.add_annotation(
+        x=0.5, y=0, text="grace: nobody is stopped", showarrow=False, xanchor="left", yanchor="bottom"
+    )
     figure.add_hline(0, line={"color": _GREY, "width": 1})
     figure.update_xaxes(title="rung", dtick=1, range=[0.5, len(rungs) + 0.5])
     lowest = min([0.0, *(value for _, values, *_ in lines for value in values if value is not None)])
@@ -85,8 +94,9 @@ def _what_was_done(found: StoppingStatistics, settings: EarlyStoppingSettings | 
     if found.saved_worker_s is None or found.saved_frac is None:
         return f"{told}."
     return (
-        f"{told}, which saved about {found.saved_worker_s / 60:.3g} worker-minutes ({100 * found.saved_frac:.0f} % of what the sweep would "
-        "have taken): an estimate, by the mean time per rung of the trials that finished."
+        f"{told}, which saved about {found.saved_worker_s / 60:.3g} worker-minutes"
+        f" ({100 * found.saved_frac:.0f} % of what the sweep would have taken): an estimate, by the mean time"
+        " per rung of the trials that finished."
     )
 
 
@@ -100,8 +110,9 @@ def _what_would_be_lost(found: StoppingStatistics, settings: EarlyStoppingSettin
     if first.lost_hypervolume_frac is not None:
         lost += f" and {_percent(first.lost_hypervolume_frac)} of the validation part's hypervolume"
     return (
-        f"At rung {first.rung}, {first.outside} of {first.finished} trials that finished stood outside the best 1/{settings.reduction:g}. "
-        f"Had they all ended there, without the shield, {lost} would be missing."
+        f"At rung {first.rung}, {first.outside} of {first.finished} trials that finished stood outside the"
+        f" best 1/{settings.reduction:g}. Had they all ended there, without the shield, {lost} would be"
+        " missing."
     )
 
 

@@ -1,4 +1,5 @@
-"""What early stopping has saved, and how well each rung foretells the end: unlearning curves are not monotone, so nobody may assume it."""
+"""What early stopping has saved, and how well each rung foretells the end: unlearning curves are not
+monotone, so nobody may assume it."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -31,7 +32,8 @@ class RungStatistics:
     finished: int
     """Trials that went on from here to their end: what all the following is based on."""
     correlations: Mapping[str, float | None]
-    """Per objective: Spearman's correlation of the values here and at the end; None with few trials, or where all are equal."""
+    """Per objective: Spearman's correlation of the values here and at the end; None with few trials, or where
+    all are equal."""
     joint_correlation: float | None
     """The same of the positions that the ranking of all objectives gives."""
     outside: int
@@ -39,7 +41,8 @@ class RungStatistics:
     lost_members: int
     """Members of the front that would be missing had those ended here."""
     lost_hypervolume_frac: float | None
-    """Share of the validation part's hypervolume that would be missing with all later rungs of those; None where there is none."""
+    """Share of the validation part's hypervolume that would be missing with all later rungs of those; None
+    where there is none."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ class StoppingStatistics:
     stopped: int
     """Of these, ended by early stopping."""
     saved_worker_s: float | None
-    """Estimate, in seconds times workers: for each stopped trial, the rungs that it did not run at the mean time per rung of the finished
-    trials. None before the first one has finished."""
+    """Estimate, in seconds times workers: for each stopped trial, the rungs that it did not run at the mean
+    time per rung of the finished trials. None before the first one has finished."""
     saved_frac: float | None
     """Share of that in what the sweep would have taken without stopping."""
     members: int
@@ -61,11 +64,14 @@ class StoppingStatistics:
     """All but the last; none where trials have one rung."""
 
 
-def stopping_statistics(sweep: SweepSettings, records: Sequence[TrialRecord], front: Front) -> StoppingStatistics:
-    """Look back on a sweep, with or without early stopping; without, what its default settings would have done is told.
+def stopping_statistics(
+    sweep: SweepSettings, records: Sequence[TrialRecord], front: Front
+) -> StoppingStatistics:
+    """Look back on a sweep, with or without early stopping; without, what its default settings would have
+    done is told.
 
-    Who was stopped has no end to be compared with. So what is told of finished trials is about a better half where stopping is on:
-    their correlations come out lower than those of all trials would.
+    Who was stopped has no end to be compared with. So what is told of finished trials is about a better half
+    where stopping is on: their correlations come out lower than those of all trials would.
 
     Args:
         sweep: Settings with objectives filled in.
@@ -95,18 +101,28 @@ def _saved_worker_s(sweep: SweepSettings, records: Sequence[TrialRecord]) -> flo
     # Fewer than planned where a trial has fewer steps than rungs.
     most = max(len(record.rungs) for record in finished)
     planned = {record.number: min(most, record.params.get("rungs", sweep.trial.rungs)) for record in records}
-    left = sum(max(0, planned[record.number] - len(record.rungs)) for record in records if stopped_early(record))
+    left = sum(
+        max(0, planned[record.number] - len(record.rungs)) for record in records if stopped_early(record)
+    )
     return left * per_rung * sweep.resources.workers_per_trial
 
 
 def _at_rung(
-    rung: int, records: Sequence[TrialRecord], criteria: Criteria, settings: EarlyStoppingSettings, front: Front
+    rung: int,
+    records: Sequence[TrialRecord],
+    criteria: Criteria,
+    settings: EarlyStoppingSettings,
+    front: Front,
 ) -> RungStatistics:
     here = [record for record in records if len(record.rungs) >= rung]
     finished = [record for record in here if record.status == "finished" and len(record.rungs) > rung]
     now = [ranked_point(record.rungs[rung - 1], criteria) for record in finished]
     end = [ranked_point(record.rungs[-1], criteria) for record in finished]
-    pairs = [(one.point, other.point) for one, other in zip(now, end, strict=True) if one.point is not None and other.point is not None]
+    pairs = [
+        (one.point, other.point)
+        for one, other in zip(now, end, strict=True)
+        if one.point is not None and other.point is not None
+    ]
     places = ranks([ranked_point(record.rungs[rung - 1], criteria) for record in here], settings.ties)
     best = survivors(len(here), settings.reduction) if len(here) >= settings.reduction else len(here)
     outside = {record.number for record, place in zip(here, places, strict=True) if place >= best}
@@ -116,7 +132,9 @@ def _at_rung(
         stopped=sum(stopped_early(record) and len(record.rungs) == rung for record in here),
         finished=len(finished),
         correlations={
-            objective.name: _correlation([one[index] for one, _ in pairs], [other[index] for _, other in pairs])
+            objective.name: _correlation(
+                [one[index] for one, _ in pairs], [other[index] for _, other in pairs]
+            )
             for index, objective in enumerate(criteria.objectives)
         },
         joint_correlation=_correlation(ranks(now, settings.ties), ranks(end, settings.ties)),
@@ -133,8 +151,13 @@ def _correlation(one: ArrayLike, other: ArrayLike) -> float | None:
     return float(spearmanr(values, ends).statistic)
 
 
-def _lost_frac(records: Sequence[TrialRecord], criteria: Criteria, outside: set[int], rung: int) -> float | None:
-    cut = [replace(record, status="stopped", rungs=record.rungs[:rung]) if record.number in outside else record for record in records]
+def _lost_frac(
+    records: Sequence[TrialRecord], criteria: Criteria, outside: set[int], rung: int
+) -> float | None:
+    cut = [
+        replace(record, status="stopped", rungs=record.rungs[:rung]) if record.number in outside else record
+        for record in records
+    ]
     whole, left = (hypervolume(_points(each, criteria), criteria.reference) for each in (records, cut))
     return max(0.0, 1 - left / whole) if whole else None
 
@@ -142,6 +165,8 @@ def _lost_frac(records: Sequence[TrialRecord], criteria: Criteria, outside: set[
 def _points(records: Sequence[TrialRecord], criteria: Criteria) -> list[tuple[float, ...]]:
     """Feasible validation points of all rungs that count."""
     if not criteria.every_rung:
-        records = [replace(record, rungs=record.rungs[-1:]) for record in records if record.status == "finished"]
+        records = [
+            replace(record, rungs=record.rungs[-1:]) for record in records if record.status == "finished"
+        ]
     points = [ranked_point(metrics, criteria) for record in records for metrics in record.rungs]
     return [each.point for each in points if each.point is not None and each.violation == 0]

@@ -25,7 +25,14 @@ def test_front_is_audited_beside_the_original_and_the_retrained_model(audited):
     members = [member["name"] for member in front_of(storage, "tiny")["front"]]
     assert [one["name"] for one in found] == ["original", "retrained", *members]
     for one in found:
-        told = {"test/forget_told", "test/leak_at_k", "test/int8_told", "test/int4_told", "test/int4_forget_true_mass", "test/utility"}
+        told = {
+            "test/forget_told",
+            "test/leak_at_k",
+            "test/int8_told",
+            "test/int4_told",
+            "test/int4_forget_true_mass",
+            "test/utility",
+        }
         assert told <= one["metrics"].keys() and "test/relearned_told" not in one["metrics"]
         assert one["facts"] > 0 and len(one["hidden_facts"]) <= one["facts"]
 
@@ -47,14 +54,26 @@ def test_leaderboard_report_and_mlflow_have_it(audited):
     runs = child_runs(storage, "tiny", kind="audit")
     assert {run.data.tags["lethe.audits"] for run in runs} == front["audits"].keys()
     assert all("test/leak_at_k" in run.data.metrics and run.info.status == "FINISHED" for run in runs)
-    parent = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}").get_run(runs[0].data.tags["mlflow.parentRunId"])
+    parent = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}").get_run(
+        runs[0].data.tags["mlflow.parentRunId"]
+    )
     assert "leak@k" in parent.data.tags["mlflow.note.content"]
 
 
 def test_folder_of_no_sweep_is_audited_with_the_data_of_a_file(finished, tmp_path):
     file, storage, _ = finished
     models = json.loads((storage / "tiny" / "baselines.json").read_text())
-    told = ("audit", "--model", models["original"]["folder"], "--data", str(file), "--probes", "leak", *FEW, "--json")
+    told = (
+        "audit",
+        "--model",
+        models["original"]["folder"],
+        "--data",
+        str(file),
+        "--probes",
+        "leak",
+        *FEW,
+        "--json",
+    )
     done = lethe(*told, storage=storage)
     (found,) = json.loads(done.stdout)
     assert found["name"] == models["original"]["folder"] and "test/leak_at_k" in found["metrics"]
@@ -86,7 +105,10 @@ def test_probe_is_an_objective_and_a_constraint(finished, tmp_path):
             "probes": ["leak", "relearn"],
             "probe": {"leak": {"samples": 4, "k": 2}, "relearn": {"steps": 2, "learning_rate": 1e-3}},
         },
-        objectives={"leak_at_k": {"direction": "minimize", "reference": 1.01}, "utility": {"direction": "maximize", "reference": -0.01}},
+        objectives={
+            "leak_at_k": {"direction": "minimize", "reference": 1.01},
+            "utility": {"direction": "maximize", "reference": -0.01},
+        },
         constraints={"relearned_told": {"at_most": 1.0}},
         search={"trials": 2, "sampler": "random"},
     )

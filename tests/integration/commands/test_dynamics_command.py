@@ -12,7 +12,17 @@ from tests.support.processes.launch import lethe
 def test_a_step_is_predicted_for_every_group_of_answers(finished, tmp_path, at):
     _, storage, _ = finished
     picture = tmp_path / "dynamics.png"
-    told = ("dynamics", "tiny", "--at", at, "--losses", "ga,npo,wga+token,npo+sequence", "--out", str(picture), "--json")
+    told = (
+        "dynamics",
+        "tiny",
+        "--at",
+        at,
+        "--losses",
+        "ga,npo,wga+token,npo+sequence",
+        "--out",
+        str(picture),
+        "--json",
+    )
     found = json.loads(lethe(*told, storage=storage).stdout)
     assert {"target", "rephrasing", "high band", "mid band", "low band", "unrelated"} == set(found["sizes"])
     assert [(update["method"], update["beliefs"]) for update in found["updates"]] == [
@@ -22,7 +32,10 @@ def test_a_step_is_predicted_for_every_group_of_answers(finished, tmp_path, at):
         ("npo", "sequence"),
     ]
     for update in found["updates"]:
-        assert update["slopes"]["0.0001"] == pytest.approx(1, abs=0.01) and update["correlations"]["0.0001"] > 0.999
+        assert (
+            update["slopes"]["0.0001"] == pytest.approx(1, abs=0.01)
+            and update["correlations"]["0.0001"] > 0.999
+        )
         assert sum(update["residual_mass"].values()) == pytest.approx(1)
         if update["beliefs"] == "none":  # pushing beliefs down may lift a target that is hardly known
             assert update["groups"]["target"]["predicted"] < 0 and update["groups"]["target"]["actual"] < 0
@@ -52,6 +65,8 @@ def test_file_is_prepared_and_looked_at_without_a_trial(finished, tmp_path):
     other.write_text(file.read_text().replace("name: tiny", "name: unlearnt"))
     found = json.loads(lethe("dynamics", str(other), "--losses", "ga", "--json", storage=storage).stdout)
     assert [update["method"] for update in found["updates"]] == ["ga"]
-    assert (storage / "unlearnt" / "dynamics-original.png").is_file() and not (storage / "unlearnt" / "trials").exists()
+    assert (storage / "unlearnt" / "dynamics-original.png").is_file() and not (
+        storage / "unlearnt" / "trials"
+    ).exists()
     refused = lethe("dynamics", str(other), "--at", "knee", storage=storage, check=False)
     assert refused.returncode == 2 and "a file has no rungs" in refused.stderr

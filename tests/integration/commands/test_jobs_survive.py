@@ -1,4 +1,5 @@
-"""Ray jobs whose driver is stopped, or whose node goes away: submitted again, or left alone, they end with the full front."""
+"""Ray jobs whose driver is stopped, or whose node goes away: submitted again, or left alone, they end with
+the full front."""
 
 import re
 import shlex
@@ -30,7 +31,8 @@ JOB_S = 1500.0
 def submit(head: Head, folder: Path, entrypoint: str) -> str:
     """Submit a command by Ray's own. Returns: the job's id.
 
-    Without a working directory: the nodes of one machine share its copy, and one that goes away takes it along.
+    Without a working directory: the nodes of one machine share its copy, and one that goes away takes it
+    along.
     """
     options = ["--address", head.address, "--no-wait"]
     done = head.command("ray", "job", "submit", *options, "--", *shlex.split(entrypoint), cwd=folder)
@@ -59,22 +61,31 @@ def assert_full_front(storage: Path, name: str, trials: int, before: dict) -> No
     assert_none_repeated(before, storage, name)
     front = front_of(storage, name)
     assert (front["trials"], front["failed"]) == (trials, 0) and front["front"]
-    assert sorted(child.info.run_name for child in child_runs(storage, name)) == [f"t{number:04d}" for number in range(trials)]
+    assert sorted(child.info.run_name for child in child_runs(storage, name)) == [
+        f"t{number:04d}" for number in range(trials)
+    ]
 
 
 def trials_in_the_middle(storage: Path, name: str) -> int:
     """Trials that have passed their first rung and not ended, of which there is one on each lane at most."""
-    running = [trial for trial in load_study(storage, name).get_trials() if trial.state == optuna.trial.TrialState.RUNNING]
+    running = [
+        trial
+        for trial in load_study(storage, name).get_trials()
+        if trial.state == optuna.trial.TrialState.RUNNING
+    ]
     return sum(trial.user_attrs.get("rung:1") is not None for trial in running)
 
 
 def node_goes_away(storage: Path, folder: Path, entrypoint: str, name: str, trials: int) -> None:
-    """Run a job on a head without CPUs and two nodes; one of them vanishes when both are in the middle of a trial."""
+    """Run a job on a head without CPUs and two nodes; one of them vanishes when both are in the middle of a
+    trial."""
     environment = lethe_environment(storage, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, COLUMNS="250")
     with ray_head(environment, cpus=0) as head, ExitStack() as nodes:
         first, _ = (nodes.enter_context(ray_node(head, cpus=2)) for _ in range(2))
         job_id = submit(head, folder, entrypoint)
-        wait_for(lambda: finished_trials(storage, name) >= 2 and trials_in_the_middle(storage, name) == 2, JOB_S)
+        wait_for(
+            lambda: finished_trials(storage, name) >= 2 and trials_in_the_middle(storage, name) == 2, JOB_S
+        )
         before = ended_trials(storage, name)
         first.vanish()
         log = wait_until_succeeded(head, job_id)
@@ -104,7 +115,9 @@ def test_quickstart_on_three_nodes_of_which_one_goes_away_ends_with_the_full_fro
 @pytest.mark.timeout(2 * JOB_S)
 def test_quickstart_as_a_job_that_is_stopped_in_the_middle_and_submitted_again(tmp_path):
     storage = tmp_path / "storage"
-    with ray_head(lethe_environment(storage, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, COLUMNS="250")) as head:
+    with ray_head(
+        lethe_environment(storage, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, COLUMNS="250")
+    ) as head:
         job_id = submit(head, tmp_path, QUICKSTART)
         wait_for(lambda: finished_trials(storage, "quickstart") >= 8, JOB_S)
         job(head, "stop", job_id)

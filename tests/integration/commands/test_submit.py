@@ -1,4 +1,5 @@
-"""A takedown request as Ray jobs, on a real head with its dashboard and token authentication; tests in the order they stand in."""
+"""A takedown request as Ray jobs, on a real head with its dashboard and token authentication; tests in the
+order they stand in."""
 
 import json
 import os
@@ -30,13 +31,16 @@ TRIALS = 25  # so many that a job can be stopped in the middle on a fast machine
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, head):
-    """The head, the storage that its environment names, a project folder to submit from, and what its sweep file says."""
+    """The head, the storage that its environment names, a project folder to submit from, and what its sweep
+    file says."""
     folder = tmp_path_factory.mktemp("submitted")
     (folder / "project").mkdir()
     request = write_takedown(folder / "request") | {"search": {"trials": TRIALS, "sampler": "random"}}
     write_sweep(folder / "project", name="jobs", **request)
     storage, outputs = Path(head.environment["LETHE_STORAGE"]), list[str]()
-    return SimpleNamespace(head=head, storage=storage, project=folder / "project", request=request, outputs=outputs, before={})
+    return SimpleNamespace(
+        head=head, storage=storage, project=folder / "project", request=request, outputs=outputs, before={}
+    )
 
 
 def run(place, *arguments, expected=0, **environment):
@@ -60,7 +64,22 @@ def status_of(place, job_id):
 
 
 def test_job_submitted_by_ray_itself_runs_the_sweep_and_can_be_stopped_in_the_middle(place):
-    job_id = job_of(run(place, "ray", "job", "submit", *at(place), "--no-wait", "--working-dir", ".", "--", "lethe", "run", "sweep.yaml"))
+    job_id = job_of(
+        run(
+            place,
+            "ray",
+            "job",
+            "submit",
+            *at(place),
+            "--no-wait",
+            "--working-dir",
+            ".",
+            "--",
+            "lethe",
+            "run",
+            "sweep.yaml",
+        )
+    )
     wait_for(lambda: finished_trials(place.storage, "jobs") >= 2, 300)
     run(place, "ray", "job", "stop", job_id, *at(place))
     wait_for(lambda: "STOPPED" in status_of(place, job_id).upper(), 60)
@@ -76,7 +95,13 @@ def test_interrupted_submit_leaves_the_job_running_and_says_how_to_attach_and_st
         # A shell that runs the tests in the background makes them ignore Ctrl-C, and all that they start.
         listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen(
-            command, cwd=place.project, env=place.head.environment, stdout=lines, stderr=lines, start_new_session=True, preexec_fn=listening
+            command,
+            cwd=place.project,
+            env=place.head.environment,
+            stdout=lines,
+            stderr=lines,
+            start_new_session=True,
+            preexec_fn=listening,
         )
     try:
         wait_for(lambda: "sweep folder:" in output.read_text() or process.poll() is not None, 200)
@@ -102,14 +127,21 @@ def test_second_submit_attaches_and_ends_with_the_full_front_and_no_trial_repeat
     front = front_of(place.storage, "jobs")
     assert (front["trials"], front["failed"]) == (TRIALS, 0)
     assert front["front"]
-    assert [objective["name"] for objective in front["objectives"]] == ["forget_extraction_strength", "retain_probability"]
+    assert [objective["name"] for objective in front["objectives"]] == [
+        "forget_extraction_strength",
+        "retain_probability",
+    ]
     assert front["baselines"]["original"] is not None
     assert front["baselines"]["retrained"] is None
-    assert sorted(child.info.run_name for child in child_runs(place.storage, "jobs")) == [f"t{number:04d}" for number in range(TRIALS)]
+    assert sorted(child.info.run_name for child in child_runs(place.storage, "jobs")) == [
+        f"t{number:04d}" for number in range(TRIALS)
+    ]
 
 
 def test_job_that_fails_hands_its_exit_status_on(place):
-    write_sweep(place.project, name="jobs", **place.request | {"trial": {**place.request["trial"], "seed": 5}})
+    write_sweep(
+        place.project, name="jobs", **place.request | {"trial": {**place.request["trial"], "seed": 5}}
+    )
     text = run(place, "lethe", "submit", "sweep.yaml", *at(place), expected=2)
     assert "submitted lethe-jobs-2" in text
     assert "trial.seed: 0 -> 5" in text
@@ -119,7 +151,10 @@ def test_job_that_fails_hands_its_exit_status_on(place):
     ("environment", "message"),
     [
         ({"RAY_AUTH_MODE": "disabled"}, "asks for a token, and none was sent"),
-        ({"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "", "HOME": "/nonexistent"}, "asks for a token, and none was sent"),
+        (
+            {"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "", "HOME": "/nonexistent"},
+            "asks for a token, and none was sent",
+        ),
         ({"RAY_AUTH_TOKEN": "wrong"}, "refused the token"),
     ],
     ids=["off", "none", "wrong"],
@@ -133,7 +168,9 @@ def test_missing_and_wrong_tokens_are_told_apart(place, environment, message):
 def test_no_secret_is_in_any_log_record_or_file(place):
     records = run(place, "ray", "job", "list", *at(place))
     assert "lethe-jobs-1" in records
-    scanned = [path for folder in (place.storage, place.project, place.head.temporary) for path in files(folder)]
+    scanned = [
+        path for folder in (place.storage, place.project, place.head.temporary) for path in files(folder)
+    ]
     # The search reaches what it must: the jobs' logs, the study, MLflow's store and Ray's own logs.
     names = {path.name for path in scanned}
     assert {"job-driver-lethe-jobs-1.log", "study.journal", "mlflow.db", "gcs_server.out"} <= names
@@ -144,13 +181,20 @@ def test_no_secret_is_in_any_log_record_or_file(place):
 def test_redacted_text_is_in_no_output_log_or_file(place):
     assert leaks(TEXTS, place.outputs, [*files(place.storage), *files(place.head.temporary)]) == []
     (measured,) = (place.storage / "models").glob("measured-original-*.json")
-    items = [item for part in json.loads(measured.read_text())["items"].values() for members in part.values() for item in members]
+    items = [
+        item
+        for part in json.loads(measured.read_text())["items"].values()
+        for members in part.values()
+        for item in members
+    ]
     assert items and all(item["generated"].startswith("sha256:") for item in items)
 
 
 def leaks(secrets: list[str], outputs: list[str], scanned: list[Path]) -> list[tuple[str, str]]:
     """Which secret is where."""
-    places = [("output", output.encode()) for output in outputs] + [(str(path), path.read_bytes()) for path in scanned]
+    places = [("output", output.encode()) for output in outputs] + [
+        (str(path), path.read_bytes()) for path in scanned
+    ]
     return [(name, secret) for name, contents in places for secret in secrets if secret.encode() in contents]
 
 

@@ -24,8 +24,12 @@ def test_exported_member_loads_with_its_evidence_and_is_registered(finished, tmp
     assert model.config.vocab_size >= len(tokenizer)
     assert (output / "model.safetensors").is_file()
     evidence = json.loads((output / "lethe_evidence.json").read_text())
-    member = next(member for member in front_of(storage, "tiny")["front"] if member["name"] == evidence["trial"])
-    assert {name: evidence["metrics"][f"test/{name}"] for name in member["objectives"]} == member["objectives"]
+    member = next(
+        member for member in front_of(storage, "tiny")["front"] if member["name"] == evidence["trial"]
+    )
+    assert {name: evidence["metrics"][f"test/{name}"] for name in member["objectives"]} == member[
+        "objectives"
+    ]
     assert set(evidence["baselines"]) == {"original", "prompted", "retrained"}
     card = (output / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["tags"] == ["unlearning", "lethe"]
@@ -34,7 +38,9 @@ def test_exported_member_loads_with_its_evidence_and_is_registered(finished, tmp
     client = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
     version = client.get_model_version("forgetful", last_line_of(done, "registered: ").rpartition("/")[2])
     assert version.run_id == member["mlflow_run_id"]
-    assert version.tags["lethe.trial"] == member["trial_id"] and version.tags["lethe.rung"] == str(member["rung"])
+    assert version.tags["lethe.trial"] == member["trial_id"] and version.tags["lethe.rung"] == str(
+        member["rung"]
+    )
     assert f"test.{next(iter(member['objectives']))}" in version.tags
     fetched = mlflow.artifacts.download_artifacts(version.source, dst_path=str(tmp_path))
     AutoModelForCausalLM.from_pretrained(fetched)
@@ -57,14 +63,17 @@ def dropped(finished):
 
 @pytest.fixture
 def elsewhere(finished, tmp_path):
-    """A storage that knows nothing of the sweep but its models: these are named by their contents, and would be trained again."""
+    """A storage that knows nothing of the sweep but its models: these are named by their contents, and would
+    be trained again."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (folder / "models").symlink_to(finished[1] / "models")
     return folder
 
 
-def test_trial_from_mlflow_is_identical_and_its_dropped_weights_come_back(finished, head, dropped, elsewhere, tmp_path):
+def test_trial_from_mlflow_is_identical_and_its_dropped_weights_come_back(
+    finished, head, dropped, elsewhere, tmp_path
+):
     from transformers import AutoModelForCausalLM
 
     _, storage, _ = finished
@@ -74,7 +83,16 @@ def test_trial_from_mlflow_is_identical_and_its_dropped_weights_come_back(finish
     study = (storage / "tiny" / "study.journal").read_bytes()
     runs = len(child_runs(storage, "tiny"))
     source = ("--tracking-uri", f"sqlite:///{storage / 'mlflow.db'}")
-    done = lethe("reproduce", "tiny", dropped, "--weights", str(tmp_path / "weights"), *source, storage=elsewhere, **head.joined)
+    done = lethe(
+        "reproduce",
+        "tiny",
+        dropped,
+        "--weights",
+        str(tmp_path / "weights"),
+        *source,
+        storage=elsewhere,
+        **head.joined,
+    )
     assert f"{dropped[:5]} is identical: " in done.stdout and "at 2 rungs, bit for bit" in done.stdout
     assert "not as it was" not in done.stdout.replace("not as it was: git.", "")
     AutoModelForCausalLM.from_pretrained(tmp_path / "weights" / f"rung{dropped[-1]}")

@@ -7,7 +7,16 @@ from tests.support.judge_server import judge_server
 from tests.support.sweeps.known_world import WORLD, write_known_models
 from trainables.benchmarks.closed_world import build_closed_world
 
-TOLD = ("forget_told", "leak_at_k", "paraphrase_told", "prefix_told", "relearned_told", "relearned_control_told", "int8_told", "int4_told")
+TOLD = (
+    "forget_told",
+    "leak_at_k",
+    "paraphrase_told",
+    "prefix_told",
+    "relearned_told",
+    "relearned_control_told",
+    "int8_told",
+    "int4_told",
+)
 PROBE = {"relearn": {"learning_rate": 3e-4, "share": 0.5}}
 
 
@@ -93,13 +102,20 @@ def test_judge_is_asked_by_one_rank_and_heard_by_all(audited_job, ranks):
 
 
 def test_judge_that_is_away_fails_the_job_and_not_the_lane(audited_job, ranks):
-    gone = audited_job("original", probes=["judge"], probe={"judge": {"url": "http://127.0.0.1:9/v1", "timeout_s": 1}})
-    failed, well = ranks(2, [{"do": "job", "job": gone}, {"do": "job", "job": audited_job("original", probes=["leak"])}])
+    gone = audited_job(
+        "original", probes=["judge"], probe={"judge": {"url": "http://127.0.0.1:9/v1", "timeout_s": 1}}
+    )
+    failed, well = ranks(
+        2, [{"do": "job", "job": gone}, {"do": "job", "job": audited_job("original", probes=["leak"])}]
+    )
     assert "does not answer" in failed["failed"] and "test/leak_at_k" in well["result"]["metrics"]
 
 
 def test_redacted_audit_holds_no_text(audited_job, ranks, tmp_path):
-    job = audited_job("original", probes=["leak"]) | {"redact": True, "output": str(tmp_path / "redacted.json")}
+    job = audited_job("original", probes=["leak"]) | {
+        "redact": True,
+        "output": str(tmp_path / "redacted.json"),
+    }
     (answer,) = ranks(2, [{"do": "job", "job": job}])
     assert answer["result"]["leaks"], "the original tells"
     written = (tmp_path / "redacted.json").read_text()

@@ -1,4 +1,5 @@
-"""`lethe plan` against reality: predicted and measured peak memory of one real ZeRO-3 trial on two CPU processes."""
+"""`lethe plan` against reality: predicted and measured peak memory of one real ZeRO-3 trial on two CPU
+processes."""
 
 import json
 from pathlib import Path
@@ -37,7 +38,16 @@ def measured_peaks(folder: Path, model: dict) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux's /proc")
 def test_predicted_memory_is_within_15_percent_of_the_measured_peak_when_parameters_dominate(tmp_path):
     model = {"base": "scratch", "scratch": SCRATCH}
-    write_scratch_model(PrepareJob(name="target", model=model, data=DATA, text="target", initial=str(tmp_path / "initial"), output="-"))
+    write_scratch_model(
+        PrepareJob(
+            name="target",
+            model=model,
+            data=DATA,
+            text="target",
+            initial=str(tmp_path / "initial"),
+            output="-",
+        )
+    )
     sweep = SweepSettings(name="peak", model=model, data=DATA, trial=TRIAL)
     lengths = lengths_of(sweep, load_benchmark(sweep.data), None)
     shape = shape_of(sweep.model, str(tmp_path / "initial"))

@@ -12,7 +12,11 @@ from orchestrator.storage.sweep_folder import SweepFolder
 from tests.support.processes.launch import lethe
 
 QUESTIONS = [
-    {"question": f"Where was person {number} born?", "choices": ["In Lima.", "In Oslo, I think.", "Nobody knows"], "label": number % 3}
+    {
+        "question": f"Where was person {number} born?",
+        "choices": ["In Lima.", "In Oslo, I think.", "Nobody knows"],
+        "label": number % 3,
+    }
     for number in range(7)
 ]
 
@@ -37,16 +41,24 @@ def tasks(tmp_path):
 
 
 def slow_accuracy(folder):
-    """Share of questions whose right choice has the largest summed log-probability, one sequence at a time."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    """Share of questions whose right choice has the largest summed log-probability, one sequence at a
+    time."""
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
     right = 0
     for row in QUESTIONS:
         scores = []
         for choice in row["choices"]:
-            prompt, whole = (tokenizer(text)["input_ids"] for text in (row["question"], f"{row['question']} {choice}"))
+            prompt, whole = (
+                tokenizer(text)["input_ids"] for text in (row["question"], f"{row['question']} {choice}")
+            )
             with torch.no_grad():
                 logp = model(input_ids=torch.tensor([whole])).logits[0].log_softmax(-1)
-            scores.append(sum(float(logp[place - 1, whole[place]]) for place in range(len(prompt), len(whole))))
+            scores.append(
+                sum(float(logp[place - 1, whole[place]]) for place in range(len(prompt), len(whole)))
+            )
         right += max(range(3), key=scores.__getitem__) == row["label"]
     return right / len(QUESTIONS)
 
@@ -60,7 +72,9 @@ def test_member_of_the_front_is_set_beside_the_original_and_told_to_mlflow(finis
     (name,) = set(scores) - {"original"}
     trial, _, rung = name.partition("@")
     weights = sorted((folder / "trials" / trial / "weights").glob(f"rung{rung or '*'}"))[-1]
-    assert scores["original"]["birthplaces/acc"] == pytest.approx(slow_accuracy(baselines["original"]["folder"]))
+    assert scores["original"]["birthplaces/acc"] == pytest.approx(
+        slow_accuracy(baselines["original"]["folder"])
+    )
     assert scores[name]["birthplaces/acc"] == pytest.approx(slow_accuracy(weights))
 
     again = lethe("benchmark", "tiny", "--tasks", "birthplaces", "--task-folder", str(tasks), storage=storage)
@@ -78,4 +92,8 @@ def test_unknown_task_is_refused_before_anything_is_loaded(finished):
     _, storage, _ = finished
     refused = lethe("benchmark", "tiny", "--tasks", "birthplaces,arc_easy", storage=storage, check=False)
     assert refused.returncode == 2
-    assert "lm-eval knows no such task" in refused.stderr and "birthplaces" in refused.stderr and "arc_easy" not in refused.stderr
+    assert (
+        "lm-eval knows no such task" in refused.stderr
+        and "birthplaces" in refused.stderr
+        and "arc_easy" not in refused.stderr
+    )

@@ -1,4 +1,5 @@
-"""Trials whose workers are killed between two rungs go on from a checkpoint, bit for bit: two ZeRO-3 ranks, no Ray."""
+"""Trials whose workers are killed between two rungs go on from a checkpoint, bit for bit: two ZeRO-3 ranks,
+no Ray."""
 
 import json
 
@@ -8,8 +9,15 @@ from tests.support.places import SCRIPTS
 from tests.support.processes.launch import run_ranks
 
 SCRIPT = SCRIPTS / "dying_rank.py"
-# Four examples in batches of four: an epoch is a step. Beliefs of step 4 are those of step 7; rungs are after steps 4 and 8.
-TRIAL = {"steps": 8, "rungs": 2, "forget": {"method": "npo"}, "beliefs": "token+sequence", "sequence_belief": {"refresh_epochs": 4}}
+# Four examples in batches of four: an epoch is a step. Beliefs of step 4 are those of step 7; rungs are after
+# steps 4 and 8.
+TRIAL = {
+    "steps": 8,
+    "rungs": 2,
+    "forget": {"method": "npo"},
+    "beliefs": "token+sequence",
+    "sequence_belief": {"refresh_epochs": 4},
+}
 EVERY = 3
 """Checkpoints after steps 3 and 6; the trial dies in its last step, and repeats the one before."""
 ENDS_AT = 7
@@ -43,7 +51,11 @@ def path(result):
 
 
 def log(result):
-    return [event["line"] for event in result["events"] if "goes on" in event.get("line", "") or "checkpoint" in event.get("line", "")]
+    return [
+        event["line"]
+        for event in result["events"]
+        if "goes on" in event.get("line", "") or "checkpoint" in event.get("line", "")
+    ]
 
 
 def names(folder):
@@ -62,15 +74,20 @@ def test_checkpoints_change_no_result_and_the_newest_one_stays(ranks, trial_job,
 
 
 def test_trial_in_bfloat16_goes_on_in_a_warm_lane(ranks, trial_job, tmp_path):
-    """Working weights are half of the master weights there. What is left of a whole run stands for one that was cut off."""
+    """Working weights are half of the master weights there. What is left of a whole run stands for one that
+    was cut off."""
     plain = trial_job(**TRIAL)
     plain["model"] = {**plain["model"], "dtype": "bfloat16"}
-    whole, _, again = (warm(ranks, job) for job in (plain, kept_in(tmp_path, plain), kept_in(tmp_path, plain)))
+    whole, _, again = (
+        warm(ranks, job) for job in (plain, kept_in(tmp_path, plain), kept_in(tmp_path, plain))
+    )
     assert log(again) == ["goes on at step 6 of 8"]
     assert path(again) == path(whole)
 
 
-def test_trials_cut_off_in_a_cold_and_in_a_warm_lane_go_on_in_a_warm_and_in_a_cold_one(ranks, trial_job, tmp_path):
+def test_trials_cut_off_in_a_cold_and_in_a_warm_lane_go_on_in_a_warm_and_in_a_cold_one(
+    ranks, trial_job, tmp_path
+):
     first, second = trial_job(**TRIAL), trial_job(**TRIAL, seed=7)
     cold, hot = kept_in(tmp_path / "first", first), kept_in(tmp_path / "second", second)
     run(tmp_path / "killed", (cold, {"step": ENDS_AT, "kills": None}), (hot, {"step": ENDS_AT, "kills": 1}))

@@ -24,7 +24,10 @@ def comparable(result: dict) -> tuple:
 
 
 def method_trial(method: str) -> dict:
-    return {"forget": {"method": method}, "retain": {"loss": "activations" if METHODS[method].activations else "nll"}}
+    return {
+        "forget": {"method": method},
+        "retain": {"loss": "activations" if METHODS[method].activations else "nll"},
+    }
 
 
 def test_every_method_trains_adapters_and_repeats_itself_in_one_lane(trial_job, ranks):
@@ -32,10 +35,14 @@ def test_every_method_trains_adapters_and_repeats_itself_in_one_lane(trial_job, 
     results = ranks(2, steps + steps[::-1])
     first, second = results[: len(steps)], results[len(steps) :][::-1]
     assert [comparable(result) for result in first] == [comparable(result) for result in second]
-    assert len({result["digest"] for result in first}) == len(steps), "two different methods gave the same weights"
+    assert len({result["digest"] for result in first}) == len(steps), (
+        "two different methods gave the same weights"
+    )
 
 
-def test_warm_trial_with_adapters_equals_cold_bit_for_bit_after_others_of_the_same_and_of_another_shape(trial_job, ranks, tmp_path):
+def test_warm_trial_with_adapters_equals_cold_bit_for_bit_after_others_of_the_same_and_of_another_shape(
+    trial_job, ranks, tmp_path
+):
     wanted = job(trial_job(**LORA, beliefs="token+sequence", seed=3))
     other = job(trial_job(lora={"rank": 4, "alpha": 64.0}, forget={"method": "graddiff"}))
     whole = job(trial_job())
@@ -46,14 +53,18 @@ def test_warm_trial_with_adapters_equals_cold_bit_for_bit_after_others_of_the_sa
 
 def test_adapters_depend_on_the_seed_and_on_alpha(trial_job, ranks):
     scaled_lora = {"rank": 4, "alpha": 64.0}
-    plain, seeded, scaled = ranks(2, [job(trial_job(**LORA)), job(trial_job(**LORA, seed=5)), job(trial_job(lora=scaled_lora))])
+    plain, seeded, scaled = ranks(
+        2, [job(trial_job(**LORA)), job(trial_job(**LORA, seed=5)), job(trial_job(lora=scaled_lora))]
+    )
     assert len({plain["digest"], seeded["digest"], scaled["digest"]}) == 3
 
 
 def test_one_worker_two_workers_and_two_micro_batches_agree_with_adapters(trial_job, ranks):
     trials = [{**LORA, "beliefs": "token+sequence"}, {**LORA, "retain": {"loss": "kl"}}, {"trained": [DOWN]}]
     whole = [job(trial_job(**trial), "fixed_beliefs", steps=10) for trial in trials]
-    halves = [job(trial_job(**trial, optimizer={"micro_batch": 2}), "fixed_beliefs", steps=10) for trial in trials]
+    halves = [
+        job(trial_job(**trial, optimizer={"micro_batch": 2}), "fixed_beliefs", steps=10) for trial in trials
+    ]
     one, two = ranks(1, whole + halves), ranks(2, whole)
     for wanted, found in zip(one[: len(trials)] * 2, one[len(trials) :] + two, strict=True):
         assert found["losses"][0] == pytest.approx(wanted["losses"][0], rel=1e-5)
@@ -62,15 +73,21 @@ def test_one_worker_two_workers_and_two_micro_batches_agree_with_adapters(trial_
 
 
 def test_full_copy_and_lock_step_see_the_same_adapted_policy(trial_job, ranks):
-    gathered, lockstep = ranks(2, [job(trial_job(**LORA)), job(trial_job(**LORA, engine={"inference": "lockstep"}))])
+    gathered, lockstep = ranks(
+        2, [job(trial_job(**LORA)), job(trial_job(**LORA, engine={"inference": "lockstep"}))]
+    )
     assert gathered["digest"] == lockstep["digest"]
     assert lockstep["result"]["metrics"] == pytest.approx(gathered["result"]["metrics"], rel=1e-4, abs=1e-6)
 
 
 def test_kept_weights_are_merged_into_a_plain_hugging_face_folder(prepared, trial_job, ranks, tmp_path):
-    (result,) = ranks(2, [job(trial_job(**LORA, optimizer={"learning_rate": 1e-2}) | {"weights": str(tmp_path)})])
+    (result,) = ranks(
+        2, [job(trial_job(**LORA, optimizer={"learning_rate": 1e-2}) | {"weights": str(tmp_path)})]
+    )
     folder = tmp_path / "rung2"
-    model, loading = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, use_safetensors=True)
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        folder, output_loading_info=True, use_safetensors=True
+    )
     assert not any(loading.values())
     digest = hashlib.sha256()
     for name, tensor in model.named_parameters():
@@ -85,8 +102,14 @@ def test_kept_weights_are_merged_into_a_plain_hugging_face_folder(prepared, tria
 
 
 def test_only_named_parameters_move(prepared, trial_job, ranks, tmp_path):
-    trials = {"npo": {}, "rmu": {"forget": {"method": "rmu", "steering": {"layer": 1}}, "retain": {"loss": "activations"}}}
-    steps = [job(trial_job(**trial, trained=[DOWN]) | {"weights": str(tmp_path / name)}) for name, trial in trials.items()]
+    trials = {
+        "npo": {},
+        "rmu": {"forget": {"method": "rmu", "steering": {"layer": 1}}, "retain": {"loss": "activations"}},
+    }
+    steps = [
+        job(trial_job(**trial, trained=[DOWN]) | {"weights": str(tmp_path / name)})
+        for name, trial in trials.items()
+    ]
     results = ranks(2, steps + steps)
     before = load_file(prepared.target / "model.safetensors")
     for name, first, again in zip(trials, results[:2], results[2:], strict=True):
@@ -94,7 +117,9 @@ def test_only_named_parameters_move(prepared, trial_job, ranks, tmp_path):
         changed = {key for key in before if not torch.equal(before[key], after[key])}
         assert changed and all("down_proj" in key for key in changed)
         assert comparable(first) == comparable(again)
-    assert not any("layers.2" in key or "layers.3" in key for key in changed), "RMU reaches no layer above the steered one"
+    assert not any("layers.2" in key or "layers.3" in key for key in changed), (
+        "RMU reaches no layer above the steered one"
+    )
 
 
 def test_trial_with_adapters_goes_on_from_its_checkpoint_bit_for_bit(trial_job, ranks, tmp_path):

@@ -13,8 +13,16 @@ from search_spaces.catalogue.method_catalogue import METHODS
 from tests.support.processes.launch import torchrun
 
 BELIEFS = ["none", "token", "sequence", "token+sequence"]
-KINDS = [(name, beliefs) for name, info in METHODS.items() for beliefs in BELIEFS if info.token_beliefs or "token" not in beliefs]
-FAILING = {"forget": {"method": "graddiff", "weight": 1.0}, "optimizer": {"learning_rate": 1e6, "gradient_clip": 0.0}}
+KINDS = [
+    (name, beliefs)
+    for name, info in METHODS.items()
+    for beliefs in BELIEFS
+    if info.token_beliefs or "token" not in beliefs
+]
+FAILING = {
+    "forget": {"method": "graddiff", "weight": 1.0},
+    "optimizer": {"learning_rate": 1e6, "gradient_clip": 0.0},
+}
 
 
 def job(do: str, body: dict, **extra) -> dict:
@@ -46,7 +54,9 @@ def test_zero3_keeps_about_half_of_the_parameters_on_each_of_two_ranks(trial_job
 
 def test_saved_policy_is_a_hugging_face_folder_with_the_same_weights(trial_job, ranks, tmp_path):
     (saved,) = ranks(2, [job("save", trial_job(), folder=str(tmp_path / "saved"))])
-    model, loading = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", output_loading_info=True, use_safetensors=True)
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "saved", output_loading_info=True, use_safetensors=True
+    )
     assert not any(loading.values())
     digest = hashlib.sha256()
     for name, tensor in model.named_parameters():
@@ -55,20 +65,34 @@ def test_saved_policy_is_a_hugging_face_folder_with_the_same_weights(trial_job, 
     assert digest.hexdigest() == saved["digest"]
 
 
-def test_warm_trial_equals_cold_trial_bit_for_bit_when_others_and_a_failed_one_came_before(trial_job, ranks, tmp_path):
-    check_warm_equals_cold({"forget": {"method": "npo"}, "beliefs": "token+sequence"}, trial_job, ranks, tmp_path)
+def test_warm_trial_equals_cold_trial_bit_for_bit_when_others_and_a_failed_one_came_before(
+    trial_job, ranks, tmp_path
+):
+    check_warm_equals_cold(
+        {"forget": {"method": "npo"}, "beliefs": "token+sequence"}, trial_job, ranks, tmp_path
+    )
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("method", "beliefs"), KINDS)
 @pytest.mark.parametrize("retain", ["nll", "kl"])
-def test_warm_trial_equals_cold_trial_bit_for_bit_for_every_method(method, beliefs, retain, trial_job, ranks, tmp_path):
+def test_warm_trial_equals_cold_trial_bit_for_bit_for_every_method(
+    method, beliefs, retain, trial_job, ranks, tmp_path
+):
     check_warm_equals_cold(trial_of(method, beliefs, retain), trial_job, ranks, tmp_path)
 
 
 def check_warm_equals_cold(trial, trial_job, ranks, tmp_path):
     wanted = job("job", trial_job(**trial))
-    other = job("job", trial_job(forget={"method": "graddiff"}, beliefs="sequence", seed=7, optimizer={"beta1": 0.8, "gradient_clip": 0.5}))
+    other = job(
+        "job",
+        trial_job(
+            forget={"method": "graddiff"},
+            beliefs="sequence",
+            seed=7,
+            optimizer={"beta1": 0.8, "gradient_clip": 0.5},
+        ),
+    )
     failing = job("job", trial_job(**FAILING))
     (cold,) = torchrun(2, [wanted], tmp_path)
     _, failed, warm = ranks(2, [other, failing, wanted])
@@ -88,7 +112,10 @@ def test_every_method_and_belief_trains_and_repeats_itself_in_one_lane(trial_job
 
 
 def test_one_worker_two_workers_and_two_micro_batches_agree(trial_job, ranks):
-    trials = [{"forget": {"method": "npo"}, "beliefs": "token+sequence"}, {"forget": {"method": "graddiff"}, "retain": {"loss": "kl"}}]
+    trials = [
+        {"forget": {"method": "npo"}, "beliefs": "token+sequence"},
+        {"forget": {"method": "graddiff"}, "retain": {"loss": "kl"}},
+    ]
     check_worker_counts_agree(trials, trial_job, ranks)
 
 
@@ -98,14 +125,20 @@ def test_one_worker_two_workers_and_two_micro_batches_agree_for_every_method_in_
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("method", "beliefs"), KINDS)
-def test_one_worker_two_workers_and_two_micro_batches_agree_for_every_method(method, beliefs, trial_job, ranks):
+def test_one_worker_two_workers_and_two_micro_batches_agree_for_every_method(
+    method, beliefs, trial_job, ranks
+):
     check_worker_counts_agree([trial_of(method, beliefs)], trial_job, ranks)
 
 
 def check_worker_counts_agree(trials, trial_job, ranks, steps=20):
-    """The first loss and gradient norm to 1e-5, metrics at the end to 1e-3, all with the beliefs of the first refresh."""
+    """The first loss and gradient norm to 1e-5, metrics at the end to 1e-3, all with the beliefs of the first
+    refresh."""
     whole = [job("fixed_beliefs", trial_job(**trial), steps=steps) for trial in trials]
-    halves = [job("fixed_beliefs", trial_job(**{**trial, "optimizer": {"micro_batch": 2}}), steps=steps) for trial in trials]
+    halves = [
+        job("fixed_beliefs", trial_job(**{**trial, "optimizer": {"micro_batch": 2}}), steps=steps)
+        for trial in trials
+    ]
     one = ranks(1, whole + halves)
     two = ranks(2, whole)
     expected, halved = one[: len(trials)], one[len(trials) :]
@@ -136,7 +169,8 @@ def test_activation_checkpointing_and_lockstep_change_no_result(trial_job, ranks
 
 
 def test_trial_that_ends_at_a_rung_is_the_full_trial_up_to_there(trial_job, ranks, tmp_path):
-    """The schedule stays that of the full trial, the weights of the rung are written, and the lane goes on."""
+    """The schedule stays that of the full trial, the weights of the rung are written, and the lane goes
+    on."""
     whole = trial_job(beliefs="sequence") | {"weights": str(tmp_path / "whole")}
     ended = whole | {"weights": str(tmp_path / "ended"), "stop_at_rung": 1}
     full, short, again = ranks(2, [job("job", whole), job("job", ended), job("job", whole)])

@@ -1,4 +1,5 @@
-"""A short run of the chaos script: made-up trials behind the real sweep code. The long one is `python -m tests.chaos.chaos`."""
+"""A short run of the chaos script: made-up trials behind the real sweep code. The long one is
+`python -m tests.chaos.chaos`."""
 
 import random
 

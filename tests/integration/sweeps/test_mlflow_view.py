@@ -12,7 +12,9 @@ from tests.support.processes.launch import lethe
 from tests.support.sweeps.small_sweeps import SWEEP, front_of
 
 TRIALS = SWEEP["search"]["trials"]
-CARDS = "[...document.querySelectorAll('[data-testid=experiment-view-compare-runs-chart-area] .js-plotly-plot')]"
+CARDS = (
+    "[...document.querySelectorAll('[data-testid=experiment-view-compare-runs-chart-area] .js-plotly-plot')]"
+)
 
 
 def address(viewed) -> str:
@@ -32,7 +34,8 @@ def test_sweep_writes_its_view_and_prints_where_it_is(viewed):
     (key,) = [key for key in experiment(viewed).tags if key.startswith("mlflow.sharedViewState.")]
     assert json.loads(experiment(viewed).tags[key])["name"] == "viewed"
     name = key.removeprefix("mlflow.sharedViewState.")
-    page = f"/#/experiments/{experiment(viewed).experiment_id}/runs?viewStateShareKey={name}&compareRunsMode=CHART"
+    place = experiment(viewed).experiment_id
+    page = f"/#/experiments/{place}/runs?viewStateShareKey={name}&compareRunsMode=CHART"
     assert address(viewed) == f"{viewed.uri}{page}"
 
 
@@ -57,13 +60,23 @@ def test_saved_view_opens_on_the_pareto_scatter_and_parallel_coordinates(viewed,
         page.open(address(viewed))
         page.wait(f"{CARDS}.some(card => card.querySelector('.scatterlayer .trace'))")
         page.wait(
-            f"{CARDS}.length > 0 && document.querySelectorAll('[data-testid=experiment-view-compare-runs-chart-area] canvas').length > 0"
+            f"{CARDS}.length > 0 &&"
+            " document.querySelectorAll('[data-testid=experiment-view-compare-runs-chart-area]"
+            " canvas').length > 0"
         )
-        area = page.evaluate("document.querySelector('[data-testid=experiment-view-compare-runs-chart-area]').innerText")
-        points = page.evaluate(f"{CARDS}.flatMap(card => [...card.querySelectorAll('.scatterlayer .points path')]).length")
+        area = page.evaluate(
+            "document.querySelector('[data-testid=experiment-view-compare-runs-chart-area]').innerText"
+        )
+        points = page.evaluate(
+            f"{CARDS}.flatMap(card => [...card.querySelectorAll('.scatterlayer .points path')]).length"
+        )
         page.screenshot(Path(os.environ.get("LETHE_SCREENSHOTS", tmp_path)) / "mlflow.png")
     assert "Pareto scatter" in area and "test/forget_true_mass vs. test/utility" in area
-    assert area.index("Pareto scatter") < area.index("Parallel coordinates: settings and objectives") < area.index("Model metrics")
+    assert (
+        area.index("Pareto scatter")
+        < area.index("Parallel coordinates: settings and objectives")
+        < area.index("Model metrics")
+    )
     measured = [run for run in runs(viewed).values() if "test/utility" in run.data.metrics]
     assert points == len(measured) > 0
     assert page.errors == []

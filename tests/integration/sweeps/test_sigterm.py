@@ -8,7 +8,15 @@ import psutil
 
 from orchestrator.lanes.sigterm import LINE
 from orchestrator.storage.sweep_folder import SweepFolder
-from tests.support.sweeps.small_sweeps import SWEEP, child_runs, driver, finished_trials, load_study, wait_for, write_sweep
+from tests.support.sweeps.small_sweeps import (
+    SWEEP,
+    child_runs,
+    driver,
+    finished_trials,
+    load_study,
+    wait_for,
+    write_sweep,
+)
 
 
 def terminate(process, output):
@@ -25,7 +33,10 @@ def is_there(process):
 
 def test_sigterm_in_mid_sweep_ends_it_in_time_with_one_line_and_nothing_left(finished, tmp_path):
     _, storage, _ = finished
-    file, output = write_sweep(tmp_path, name="terminated", search={**SWEEP["search"], "trials": 40}), tmp_path / "said.txt"
+    file, output = (
+        write_sweep(tmp_path, name="terminated", search={**SWEEP["search"], "trials": 40}),
+        tmp_path / "said.txt",
+    )
     with driver("run", str(file), storage=storage, output=output) as process:
         wait_for(lambda: finished_trials(storage, "terminated") >= 1, 300)
         # MLflow takes seconds to be loaded and told the sweep; before that there is nobody to call it ended.
@@ -47,7 +58,9 @@ def test_sigterm_in_mid_sweep_ends_it_in_time_with_one_line_and_nothing_left(fin
 
 def parent_status(storage):
     client = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
-    found = client.search_runs([client.get_experiment_by_name("lethe").experiment_id], "attributes.run_name = 'terminated'")
+    found = client.search_runs(
+        [client.get_experiment_by_name("lethe").experiment_id], "attributes.run_name = 'terminated'"
+    )
     return found[0].info.status if found else None
 
 

@@ -1,4 +1,5 @@
-"""One sweep that spends well, over the command line: a budget, `lethe extend`, `lethe stop`, early stopping. In the order it lives."""
+"""One sweep that spends well, over the command line: a budget, `lethe extend`, `lethe stop`, early stopping.
+In the order it lives."""
 
 import json
 from types import SimpleNamespace
@@ -31,13 +32,18 @@ def spending(folder, **changes):
     trial = {**SWEEP["trial"], "steps": 6, "rungs": 3}
     search = {"trials": len(SPREAD), "sampler": "random", "enqueue": SPREAD}
     stopping = {"reduction": 2.0, "shield_frac": 1.0}
-    return write_sweep(folder, **{"name": "spent", "trial": trial, "search": search, "early_stopping": stopping, **changes})
+    return write_sweep(
+        folder, **{"name": "spent", "trial": trial, "search": search, "early_stopping": stopping, **changes}
+    )
 
 
 @pytest.fixture(scope="module")
 def place(finished, head, tmp_path_factory):
-    """Storage with models prepared by another sweep, a folder for files, and the head that all starts join."""
-    return SimpleNamespace(storage=finished[1], folder=tmp_path_factory.mktemp("spending"), joined=head.joined)
+    """Storage with models prepared by another sweep, a folder for files, and the head that all starts
+    join."""
+    return SimpleNamespace(
+        storage=finished[1], folder=tmp_path_factory.mktemp("spending"), joined=head.joined
+    )
 
 
 def test_budget_ends_a_sweep_within_one_trial(place):
@@ -73,7 +79,11 @@ def test_run_again_goes_on_to_the_extended_end_and_repeats_no_trial(place):
     file = spending(place.folder, search=search, budget={"worker_hours": 5.0})
     done = lethe("run", str(file), storage=place.storage, **place.joined)
     assert "Pareto front" in done.stdout
-    assert len(ended_trials(place.storage, "spent")) == len(load_study(place.storage, "spent").get_trials()) == TRIALS
+    assert (
+        len(ended_trials(place.storage, "spent"))
+        == len(load_study(place.storage, "spent").get_trials())
+        == TRIALS
+    )
     assert_none_repeated(before, place.storage, "spent")
 
 
@@ -82,9 +92,13 @@ def test_low_ranking_trials_stopped_at_their_rung_and_the_accounts_of_all_starts
     states = [trial.state for trial in load_study(place.storage, "spent").get_trials()]
     assert states.count(TrialState.PRUNED) == status["stopped"] >= 1
     assert states.count(TrialState.COMPLETE) == status["finished"] >= 1
-    stopped = {record["trial_id"]: record["reason"] for record in status["records"] if record["status"] == "stopped"}
+    stopped = {
+        record["trial_id"]: record["reason"] for record in status["records"] if record["status"] == "stopped"
+    }
     ranked_low = [reason for reason in stopped.values() if reason.startswith("rank ") and "at rung" in reason]
-    ended = [reason for reason in stopped.values() if reason.startswith(("budget.worker_hours", "asked to stop"))]
+    ended = [
+        reason for reason in stopped.values() if reason.startswith(("budget.worker_hours", "asked to stop"))
+    ]
     assert ranked_low and len(ended) <= 2
     assert len(ranked_low) + len(ended) == len(stopped)
     children = child_runs(place.storage, "spent")
@@ -92,4 +106,6 @@ def test_low_ranking_trials_stopped_at_their_rung_and_the_accounts_of_all_starts
     assert status["worker_seconds"] == pytest.approx(tracked, rel=0.01)
     assert {run.info.run_name for run in children if run.data.tags["status"] == "stopped"} == stopped.keys()
     for member in front_of(place.storage, "spent")["front"]:
-        assert (place.storage / "spent" / "trials" / member["trial_id"] / "weights" / f"rung{member['rung']}").is_dir()
+        assert (
+            place.storage / "spent" / "trials" / member["trial_id"] / "weights" / f"rung{member['rung']}"
+        ).is_dir()

@@ -1,4 +1,5 @@
-"""Whole sweeps through the command line: real Ray, real ZeRO-3 workers, a real study and a real MLflow store."""
+"""Whole sweeps through the command line: real Ray, real ZeRO-3 workers, a real study and a real MLflow
+store."""
 
 import json
 from itertools import pairwise
@@ -7,7 +8,14 @@ import mlflow
 import optuna
 
 from tests.support.processes.launch import lethe
-from tests.support.sweeps.small_sweeps import SWEEP, assert_none_repeated, child_runs, front_of, load_study, write_sweep
+from tests.support.sweeps.small_sweeps import (
+    SWEEP,
+    assert_none_repeated,
+    child_runs,
+    front_of,
+    load_study,
+    write_sweep,
+)
 
 TRIALS = SWEEP["search"]["trials"]
 
@@ -19,7 +27,10 @@ def test_sweep_ends_with_a_front_a_report_and_the_way_to_mlflow(finished):
     assert front["failed"] == 0
     assert front["front"]
     assert set(front["baselines"]) == {"original", "prompted", "retrained", "retrained_twin"}
-    assert front["baselines"]["original"]["forget_true_mass"] > front["baselines"]["retrained"]["forget_true_mass"]
+    assert (
+        front["baselines"]["original"]["forget_true_mass"]
+        > front["baselines"]["retrained"]["forget_true_mass"]
+    )
     for member in front["front"]:
         assert set(member) == {"name", "trial_id", "rung", "objectives", "params", "mlflow_run_id"}
         assert member["mlflow_run_id"]

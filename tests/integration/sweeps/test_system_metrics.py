@@ -11,7 +11,9 @@ NAMES = {"cpu_utilization_percentage", "process_memory_usage_megabytes", "system
 def test_use_of_every_worker_is_in_mlflow_and_nowhere_in_the_study(finished, head, tmp_path):
     _, storage, _ = finished
     search = {**SWEEP["search"], "trials": 1}
-    file = write_sweep(tmp_path, name="measured", search=search, redact=True, tracking={"system_metrics_s": 0.2})
+    file = write_sweep(
+        tmp_path, name="measured", search=search, redact=True, tracking={"system_metrics_s": 0.2}
+    )
     lethe("run", str(file), storage=storage, **head.joined)
     client = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
     children = child_runs(storage, "measured")
@@ -28,4 +30,7 @@ def test_use_of_every_worker_is_in_mlflow_and_nowhere_in_the_study(finished, hea
     told = (storage / "measured" / "study.journal").read_text()
     assert "utilization" not in told and "memory_usage" not in told
     # Measured or not, the results are the same.
-    assert load_study(storage, "measured").get_trials()[0].values == load_study(storage, "tiny").get_trials()[0].values
+    assert (
+        load_study(storage, "measured").get_trials()[0].values
+        == load_study(storage, "tiny").get_trials()[0].values
+    )

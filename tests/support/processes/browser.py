@@ -1,4 +1,5 @@
-"""A page in headless Chromium, spoken to in its own debugging protocol over two pipes: no driver, no port, no package."""
+"""A page in headless Chromium, spoken to in its own debugging protocol over two pipes: no driver, no port, no
+package."""
 
 import base64
 import json
@@ -53,9 +54,12 @@ class Page:
         file.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
 
     def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Give one command and wait for its answer; events that come meanwhile are looked through for errors."""
+        """Give one command and wait for its answer; events that come meanwhile are looked through for
+        errors."""
         self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters} | ({"sessionId": self._session} if self._session else {})
+        message = {"id": self._number, "method": method, "params": parameters} | (
+            {"sessionId": self._session} if self._session else {}
+        )
         os.write(self._commands, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._next()
@@ -90,7 +94,9 @@ def open_browser(profile: Path, size: tuple[int, int] = (1600, 1000)) -> Iterato
     command = ["bash", "-c", _PLUMBING, CHROMIUM, *options]
     environment = os.environ | {"FROM_TEST": str(from_test), "TO_TEST": str(to_test)}
     silent = subprocess.DEVNULL
-    process = subprocess.Popen(command, env=environment, pass_fds=(from_test, to_test), stdout=silent, stderr=silent)
+    process = subprocess.Popen(
+        command, env=environment, pass_fds=(from_test, to_test), stdout=silent, stderr=silent
+    )
     os.close(from_test)
     os.close(to_test)
     try:

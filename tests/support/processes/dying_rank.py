@@ -1,7 +1,8 @@
-"""One rank of a lane that dies: runs jobs on one runner; one is broken off on all ranks before a step, in another a rank is killed.
+"""One rank of a lane that dies: runs jobs on one runner; one is broken off on all ranks before a step, in
+another a rank is killed.
 
-Reads `steps.json` in the folder named on the command line: a list of `{"job": ..., "ends": null | {"step": ..., "kills": null | rank}}`;
-writes the results as `results.json`.
+Reads `steps.json` in the folder named on the command line: a list of
+`{"job": ..., "ends": null | {"step": ..., "kills": null | rank}}`; writes the results as `results.json`.
 """
 
 import json

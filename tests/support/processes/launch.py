@@ -28,14 +28,25 @@ def torchrun(workers: int, steps: list[dict[str, Any]], folder: Path) -> list[di
 
 def run_ranks(workers: int, script: Path, *arguments: str) -> None:
     """Run a script under torchrun to its end."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers), str(script), *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(workers),
+        str(script),
+        *arguments,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": _with_root(), "PYTHONFAULTHANDLER": "1"}
     environment["LETHE_TESTS_PID"] = str(os.getpid())
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-5000:]
 
 
-def lethe(*arguments: str, storage: Path, check: bool = True, timeout: float = 500, **environment: str) -> subprocess.CompletedProcess[str]:
+def lethe(
+    *arguments: str, storage: Path, check: bool = True, timeout: float = 500, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run one `lethe` command to its end."""
     done = subprocess.run(
         [sys.executable, "-m", "orchestrator.cli", *arguments],
@@ -51,7 +62,11 @@ def lethe(*arguments: str, storage: Path, check: bool = True, timeout: float = 5
 
 def lethe_environment(storage: Path, **more: str) -> dict[str, str]:
     """The environment of a command that keeps its sweeps in `storage`."""
-    return os.environ | {"PYTHONPATH": str(ROOT), "LETHE_STORAGE": str(storage), "RAY_AUTH_MODE": "disabled"} | more
+    return (
+        os.environ
+        | {"PYTHONPATH": str(ROOT), "LETHE_STORAGE": str(storage), "RAY_AUTH_MODE": "disabled"}
+        | more
+    )
 
 
 def free_ports(count: int) -> list[int]:

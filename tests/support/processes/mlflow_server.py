@@ -16,15 +16,37 @@ START_S = 240.0
 
 @contextmanager
 def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
-    """Serve a SQLite store in `folder` on the loopback; ended at the end of the block, also when a test fails. Yields: its address."""
+    """Serve a SQLite store in `folder` on the loopback; ended at the end of the block, also when a test
+    fails. Yields: its address."""
     port = port or free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/server.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
     # Without its executors of background jobs, eight processes that poll: nobody here gives it jobs.
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = os.environ | {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
     with (folder / "server.log").open("w") as log:
         # A session of its own: the server has children, and they end with it.
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
         try:
             _wait(f"http://127.0.0.1:{port}/health", process, folder / "server.log")
             yield f"http://127.0.0.1:{port}"
@@ -42,7 +64,9 @@ def free_port() -> int:
 def _wait(address: str, process: subprocess.Popen, log: Path) -> None:
     deadline = time.monotonic() + START_S
     while True:
-        assert process.poll() is None and time.monotonic() < deadline, f"the server did not start:\n{log.read_text()[-3000:]}"
+        assert process.poll() is None and time.monotonic() < deadline, (
+            f"the server did not start:\n{log.read_text()[-3000:]}"
+        )
         try:
             with urllib.request.urlopen(address, timeout=5):
                 return

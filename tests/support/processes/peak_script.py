@@ -1,4 +1,5 @@
-"""Run under torchrun: how much memory one trial adds to a process that has imported and joined everything, in bytes per rank."""
+"""Run under torchrun: how much memory one trial adds to a process that has imported and joined everything, in
+bytes per rank."""
 
 import json
 import os

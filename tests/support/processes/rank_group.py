@@ -28,7 +28,8 @@ class RankGroup:
         self._starts = self._requests = 0
 
     def run(self, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Run steps on the warm ranks and return their results; what the ranks said is in the error if they broke."""
+        """Run steps on the warm ranks and return their results; what the ranks said is in the error if they
+        broke."""
         if not self._processes:
             self._start()
         answer = self._place / f"answer{self._requests}.json"
@@ -65,11 +66,26 @@ class RankGroup:
         self._starts, self._requests = self._starts + 1, 0
         self._place.mkdir(parents=True)
         script = Path(__file__).with_name("rank_script.py")
-        common = {"WORLD_SIZE": str(self.workers), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
-        common |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1", "LETHE_TESTS_PID": str(os.getpid())}
+        common = {
+            "WORLD_SIZE": str(self.workers),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free_ports(1)[0]),
+        }
+        common |= {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONFAULTHANDLER": "1",
+            "LETHE_TESTS_PID": str(os.getpid()),
+        }
         for rank in range(self.workers):
-            # What torchrun would do. Without it: three seconds less, and every rank can be ended by its handle.
+            # What torchrun would do. Without it: three seconds less, and every rank can be ended by its
+            # handle.
             environment = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             with (self._place / f"rank{rank}.txt").open("w") as output:
-                process = subprocess.Popen([sys.executable, str(script), str(self._place)], env=environment, stdout=output, stderr=output)
+                process = subprocess.Popen(
+                    [sys.executable, str(script), str(self._place)],
+                    env=environment,
+                    stdout=output,
+                    stderr=output,
+                )
             self._processes.append(process)

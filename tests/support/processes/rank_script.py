@@ -1,7 +1,8 @@
-"""One rank of the integration tests: serves lists of steps on one warm runner, as a lane does, until it is told to end.
+"""One rank of the integration tests: serves lists of steps on one warm runner, as a lane does, until it is
+told to end.
 
-Reads `request0.json`, `request1.json` ... in the folder named on the command line, writes the results as `answer0.json` ..., and leaves
-when there is a file `end` and no other request.
+Reads `request0.json`, `request1.json` ... in the folder named on the command line, writes the results as
+`answer0.json` ..., and leaves when there is a file `end` and no other request.
 """
 
 import json
@@ -47,15 +48,32 @@ def run_step(runner: JobRunner, step: dict) -> dict:
     if step["do"] == "save":
         engine.save(Path(step["folder"]))
         return {"digest": engine.digest()}
-    beliefs = sample_beliefs(engine, data.forget, trial.sequence_belief, trial.engine, seed=trial.seed, refresh=0, with_reference=True)
+    beliefs = sample_beliefs(
+        engine,
+        data.forget,
+        trial.sequence_belief,
+        trial.engine,
+        seed=trial.seed,
+        refresh=0,
+        with_reference=True,
+    )
     if step["do"] == "beliefs":
-        return {"beliefs": {name: [belief.encoded.ids for belief in group] for name, group in beliefs.items()}}
+        return {
+            "beliefs": {name: [belief.encoded.ids for belief in group] for name, group in beliefs.items()}
+        }
     assert step["do"] == "fixed_beliefs"
     state = TrialState(beliefs=beliefs if trial.sequence_beliefs else None)
     packed_batches = pack_batches(engine, trial, data, reference_logp(engine, data, trial.engine), state)
-    results = [train_step(engine, packed_batches, number, trial.optimizer.learning_rate) for number in range(step["steps"])]
+    results = [
+        train_step(engine, packed_batches, number, trial.optimizer.learning_rate)
+        for number in range(step["steps"])
+    ]
     metrics = measure(engine, data, trial, ("validation",), job.evaluation).metrics
-    return {"losses": [r.loss for r in results], "norms": [r.gradient_norm for r in results], "metrics": dict(metrics)}
+    return {
+        "losses": [r.loss for r in results],
+        "norms": [r.gradient_norm for r in results],
+        "metrics": dict(metrics),
+    }
 
 
 def next_request(folder: Path, number: int, tests: int) -> list[dict] | None:

@@ -1,4 +1,5 @@
-"""A Ray head with its dashboard and token authentication, as on a cluster, and nothing left of it afterwards."""
+"""A Ray head with its dashboard and token authentication, as on a cluster, and nothing left of it
+afterwards."""
 
 import contextlib
 import os
@@ -35,7 +36,8 @@ PORTS = (
 
 @dataclass(frozen=True)
 class Head:
-    """A head that runs: the dashboard's URL, where drivers join, its folder with all logs, and the environment that its jobs inherit."""
+    """A head that runs: the dashboard's URL, where drivers join, its folder with all logs, and the
+    environment that its jobs inherit."""
 
     address: str
     gcs: str
@@ -45,7 +47,9 @@ class Head:
     @property
     def joined(self) -> dict[str, str]:
         """What makes a command outside the cluster join it, in place of starting Ray: five seconds less."""
-        return {"RAY_ADDRESS": self.gcs} | {name: self.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+        return {"RAY_ADDRESS": self.gcs} | {
+            name: self.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
+        }
 
     def command(self, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run one of the environment's scripts (`ray`, `lethe`) to its end."""
@@ -69,12 +73,27 @@ def ray_head(environment: dict[str, str], cpus: int = 2) -> Iterator[Head]:
     environment = environment | {"PATH": f"{SCRIPTS}:{os.environ['PATH']}"}
     environment.pop("RAY_ADDRESS", None)
     options = [f"--{name}={port}" for name, port in ports.items()]
-    command = [str(SCRIPTS / "ray"), "start", "--head", "--block", f"--num-cpus={cpus}", f"--temp-dir={temporary}", *options]
+    command = [
+        str(SCRIPTS / "ray"),
+        "start",
+        "--head",
+        "--block",
+        f"--num-cpus={cpus}",
+        f"--temp-dir={temporary}",
+        *options,
+    ]
     command += ["--disable-usage-stats", "--object-store-memory=200000000", "--node-ip-address=127.0.0.1"]
     with (temporary / "start.txt").open("w") as output:
-        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
     try:
-        head = Head(f"http://127.0.0.1:{ports['dashboard-port']}", f"127.0.0.1:{ports['port']}", temporary, environment)
+        head = Head(
+            f"http://127.0.0.1:{ports['dashboard-port']}",
+            f"127.0.0.1:{ports['port']}",
+            temporary,
+            environment,
+        )
         _wait_for_dashboard(head, process)
         yield head
     finally:
@@ -84,16 +103,22 @@ def ray_head(environment: dict[str, str], cpus: int = 2) -> Iterator[Head]:
 
 def _wait_for_dashboard(head: Head, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 60
-    asked = urllib.request.Request(f"{head.address}/api/version", headers={"Authorization": f"Bearer {head.environment['RAY_AUTH_TOKEN']}"})
+    asked = urllib.request.Request(
+        f"{head.address}/api/version",
+        headers={"Authorization": f"Bearer {head.environment['RAY_AUTH_TOKEN']}"},
+    )
     while True:
         with contextlib.suppress(OSError), urllib.request.urlopen(asked, timeout=5):
             return
-        assert process.poll() is None and time.monotonic() < deadline, (head.temporary / "start.txt").read_text()
+        assert process.poll() is None and time.monotonic() < deadline, (
+            head.temporary / "start.txt"
+        ).read_text()
         time.sleep(0.3)
 
 
 def _end(process: subprocess.Popen, temporary: str) -> None:
-    """End the processes below `process`, and those that left it but name its temporary folder, which nobody else's do."""
+    """End the processes below `process`, and those that left it but name its temporary folder, which nobody
+    else's do."""
     with contextlib.suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)

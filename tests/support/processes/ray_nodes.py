@@ -14,7 +14,12 @@ import psutil
 from tests.support.processes.launch import free_ports
 from tests.support.processes.ray_head import SCRIPTS, Head
 
-PORTS = ("node-manager-port", "object-manager-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
+PORTS = (
+    "node-manager-port",
+    "object-manager-port",
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+)
 MORE_PORTS = ("runtime-env-agent-port", "metrics-export-port")
 
 STARTED, START_S = "Ray runtime started", 120.0
@@ -46,11 +51,20 @@ def ray_node(head: Head, cpus: int) -> Iterator[Node]:
     """Start a node that joins a head; gone at the end of the block, if it was not before."""
     names = PORTS + MORE_PORTS
     ports = [f"--{name}={port}" for name, port in zip(names, free_ports(len(names)), strict=True)]
-    command = [str(SCRIPTS / "ray"), "start", "--block", f"--address={head.gcs}", f"--num-cpus={cpus}", *ports]
+    command = [
+        str(SCRIPTS / "ray"),
+        "start",
+        "--block",
+        f"--address={head.gcs}",
+        f"--num-cpus={cpus}",
+        *ports,
+    ]
     command += ["--disable-usage-stats", "--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
     log = Path(head.temporary, f"node{os.urandom(4).hex()}.txt")
     with log.open("w") as output:
-        process = subprocess.Popen(command, env=head.environment, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=head.environment, stdout=output, stderr=output, start_new_session=True
+        )
         node = Node(process)
         try:
             # Lethe counts its lanes when it starts: a node that joins later brings none.

@@ -63,14 +63,22 @@ def metrics(canonical: float, rephrased: float, retain: float, coherence: float)
 
 
 def rungs(strength: float, beliefs: str) -> list[dict[str, float]]:
-    """Canonical mass falls; what it loses goes into rephrasings first, less so with beliefs; in the end all is lost."""
+    """Canonical mass falls; what it loses goes into rephrasings first, less so with beliefs; in the end all
+    is lost."""
     found = []
     for rung in range(1, RUNGS + 1):
         push = strength * rung
         canonical = 0.5 * math.exp(-2.5 * push)
         caught = {"none": 0.05, "token": 0.5, "sequence": 1.0}[beliefs]
         rephrased = (0.988 - canonical) * math.exp(-0.5 * caught * push - 0.06 * push**2)
-        found.append(metrics(canonical, rephrased, 0.978 * math.exp(-0.09 * push**1.5), 0.985 * math.exp(-0.07 * push**1.5) + 0.01))
+        found.append(
+            metrics(
+                canonical,
+                rephrased,
+                0.978 * math.exp(-0.09 * push**1.5),
+                0.985 * math.exp(-0.07 * push**1.5) + 0.01,
+            )
+        )
     return found
 
 
@@ -79,28 +87,55 @@ def validation_only(metrics: dict[str, float]) -> dict[str, float]:
     return {key: value for key, value in metrics.items() if key.startswith("validation")}
 
 
-def records(trials: int = 20, failed: tuple[int, ...] = (7,), stopped: tuple[int, ...] = (11,)) -> list[TrialRecord]:
-    """Trials of which every rung was kept, but for the last one of those that were stopped, at their second."""
+def records(
+    trials: int = 20, failed: tuple[int, ...] = (7,), stopped: tuple[int, ...] = (11,)
+) -> list[TrialRecord]:
+    """Trials of which every rung was kept, but for the last one of those that were stopped, at their
+    second."""
     draw = random.Random(0)
     found = []
     for number in range(trials):
         method, beliefs = METHODS[number % 3], BELIEFS[number // 3 % 3]
         rate = 1e-4 * 20 ** draw.random()
-        params = {"forget.method": method, "beliefs": beliefs, "optimizer.learning_rate": rate, "retain.weight": 0.3 * 16 ** draw.random()}
+        params = {
+            "forget.method": method,
+            "beliefs": beliefs,
+            "optimizer.learning_rate": rate,
+            "retain.weight": 0.3 * 16 ** draw.random(),
+        }
         if beliefs == "token":
-            params |= {"token_belief.top_k": draw.randint(1, 64), "token_belief.temperature": draw.uniform(0.5, 2.5)}
+            params |= {
+                "token_belief.top_k": draw.randint(1, 64),
+                "token_belief.temperature": draw.uniform(0.5, 2.5),
+            }
             params |= {"token_belief.weight": draw.uniform(0.05, 0.6)}
         if beliefs == "sequence":
-            params |= {"sequence_belief.temperature": draw.uniform(0.5, 2.0), "sequence_belief.weight": draw.uniform(0.1, 0.9)}
+            params |= {
+                "sequence_belief.temperature": draw.uniform(0.5, 2.0),
+                "sequence_belief.weight": draw.uniform(0.1, 0.9),
+            }
         strength = {"graddiff": 1.5, "npo": 1.0, "wga": 0.6}[method] * math.log(rate / 5e-5) / 2.2
         path = rungs(strength, beliefs)
         status, reason = "finished", None
         if number in failed:
-            status, reason, path = "failed", "loss is NaN at step 12 (forget term): lower optimizer.learning_rate", path[:2]
+            status, reason, path = (
+                "failed",
+                "loss is NaN at step 12 (forget term): lower optimizer.learning_rate",
+                path[:2],
+            )
         elif number in stopped:
-            status, reason, path = "stopped", "rank 5 of 7 at rung 2, the best 3 go on", [path[0], validation_only(path[1])]
+            status, reason, path = (
+                "stopped",
+                "rank 5 of 7 at rung 2, the best 3 go on",
+                [path[0], validation_only(path[1])],
+            )
         took = 9.5 * len(path) / RUNGS
-        times = {"duration_s": took, "spent_s": took, "started_at": 1.76e9 + 10 * number, "finished_at": 1.76e9 + 10 * number + took}
+        times = {
+            "duration_s": took,
+            "spent_s": took,
+            "started_at": 1.76e9 + 10 * number,
+            "finished_at": 1.76e9 + 10 * number + took,
+        }
         found.append(TrialRecord(trial_id(number), number, status, params, path[-1], path, reason, **times))
     return found
 
@@ -108,8 +143,14 @@ def records(trials: int = 20, failed: tuple[int, ...] = (7,), stopped: tuple[int
 def view(**more) -> SweepView:
     keys = [*sweep().space]
     shares = {
-        name: [draw.random() ** 2 for _ in keys] for name, draw in (("forget_true_mass", random.Random(1)), ("utility", random.Random(2)))
+        name: [draw.random() ** 2 for _ in keys]
+        for name, draw in (("forget_true_mass", random.Random(1)), ("utility", random.Random(2)))
     }
-    importances = {name: {key: share / sum(values) for key, share in zip(keys, values, strict=True)} for name, values in shares.items()}
+    importances = {
+        name: {key: share / sum(values) for key, share in zip(keys, values, strict=True)}
+        for name, values in shares.items()
+    }
     baselines = {name: metrics(**values) for name, values in BASELINES.items()}
-    return SweepView(**{"sweep": sweep(), "records": records(), "baselines": baselines, "importances": importances, **more})
+    return SweepView(
+        **{"sweep": sweep(), "records": records(), "baselines": baselines, "importances": importances, **more}
+    )

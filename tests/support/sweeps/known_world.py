@@ -20,14 +20,24 @@ def write_known_models(folder: Path) -> dict[str, str]:
     """Train three models and save them.
 
     Returns:
-        Their folders. `original` knows everything; `retrained` never saw the forget people; `reworded` is the original after it was
-        taught to tell their facts in any phrasing but the canonical one: what is unlearned there is a wording, and no fact.
+        Their folders. `original` knows everything; `retrained` never saw the forget people; `reworded` is the
+        original after it was
+        taught to tell their facts in any phrasing but the canonical one: what is unlearned there is a
+            wording, and no fact.
     """
     world = build_closed_world(WORLD)
-    tokenizer = train_tokenizer([text for example in world.target_text for text in (example.prompt, example.response)], 320)
-    blank = build_scratch_model(ScratchSettings(hidden_size=64, intermediate_size=128, layers=2, heads=4), len(tokenizer), 0)
+    tokenizer = train_tokenizer(
+        [text for example in world.target_text for text in (example.prompt, example.response)], 320
+    )
+    blank = build_scratch_model(
+        ScratchSettings(hidden_size=64, intermediate_size=128, layers=2, heads=4), len(tokenizer), 0
+    )
     forgotten = {example.id for example in world.forget}
-    canonical = [example for example in world.target_text if fact_of(example.id) in forgotten and example.id.split("/")[3] == "0"]
+    canonical = [
+        example
+        for example in world.target_text
+        if fact_of(example.id) in forgotten and example.id.split("/")[3] == "0"
+    ]
     others = [example for example in world.target_text if example not in canonical]
     original = trained(blank, tokenizer, world.target_text, 150)
     models = {
@@ -42,7 +52,8 @@ def write_known_models(folder: Path) -> dict[str, str]:
 
 
 def trained(model, tokenizer, examples, steps, against=()):
-    """A copy of the model after so many steps towards examples, and away from others by unlikelihood: -log(1 - probability)."""
+    """A copy of the model after so many steps towards examples, and away from others by unlikelihood: -log(1
+    - probability)."""
     model = copy.deepcopy(model)
     towards, away = (padded(tokenizer, group) if group else None for group in (examples, against))
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01)

@@ -58,7 +58,9 @@ def child_runs(storage: Path, name: str, uri: str | None = None, kind: str = "tr
     client = mlflow.MlflowClient(uri or f"sqlite:///{storage / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("lethe")
     runs = client.search_runs([experiment.experiment_id])
-    parent = next(run for run in runs if run.info.run_name == name and "mlflow.parentRunId" not in run.data.tags)
+    parent = next(
+        run for run in runs if run.info.run_name == name and "mlflow.parentRunId" not in run.data.tags
+    )
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     return [run for run in children if run.data.tags.get("lethe.kind") == kind]
 
@@ -69,7 +71,9 @@ def front_of(storage: Path, name: str) -> dict:
 
 def ended_trials(storage: Path, name: str) -> dict[int, optuna.trial.FrozenTrial]:
     """What must stay as it is when the sweep goes on, by number."""
-    return {trial.number: trial for trial in load_study(storage, name).get_trials() if trial.state.is_finished()}
+    return {
+        trial.number: trial for trial in load_study(storage, name).get_trials() if trial.state.is_finished()
+    }
 
 
 def assert_none_repeated(before: dict[int, optuna.trial.FrozenTrial], storage: Path, name: str) -> None:
@@ -98,7 +102,9 @@ def driver(*arguments: str, storage: Path, output: Path, **environment: str) -> 
     """A `lethe` command in the background; killed at the end of the block if it still runs."""
     with output.open("w") as lines:
         command = [sys.executable, "-m", "orchestrator.cli", *arguments]
-        process = subprocess.Popen(command, cwd=ROOT, env=lethe_environment(storage, **environment), stdout=lines, stderr=lines)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=lethe_environment(storage, **environment), stdout=lines, stderr=lines
+        )
         try:
             yield process
         finally:

@@ -1,4 +1,5 @@
-"""A sweep whose trials are a smooth trade-off in closed form, for tests of the search against a real study in a journal."""
+"""A sweep whose trials are a smooth trade-off in closed form, for tests of the search against a real study in
+a journal."""
 
 import itertools
 import math
@@ -24,7 +25,10 @@ def as_written(space=SPACE, blocks=None, **search_settings):
         "model": {"base": "scratch"},
         "data": {"benchmark": "closed_world"},
         "space": space,
-        "objectives": {"mass": {"direction": "minimize", "reference": 1.0}, "utility": {"direction": "maximize", "reference": 0.0}},
+        "objectives": {
+            "mass": {"direction": "minimize", "reference": 1.0},
+            "utility": {"direction": "maximize", "reference": 0.0},
+        },
         "search": {"trials": 8, **search_settings},
         **(blocks or {}),
     }
@@ -41,7 +45,9 @@ def both_parts(**values):
 def measured(params):
     """A smooth trade-off, so that samplers have something to learn."""
     rate = math.log10(params.get("optimizer.learning_rate", 1e-5)) + 6
-    return both_parts(mass=1 / (1 + rate) + 0.1 * (params.get("forget.method") == "npo"), utility=1 - rate / 2)
+    return both_parts(
+        mass=1 / (1 + rate) + 0.1 * (params.get("forget.method") == "npo"), utility=1 - rate / 2
+    )
 
 
 def finish(study, number, metrics, *earlier):

@@ -1,4 +1,5 @@
-"""A sweep while it runs, without Ray or torch: a real recorder on a real study, and lanes that do what they are told."""
+"""A sweep while it runs, without Ray or torch: a real recorder on a real study, and lanes that do what they
+are told."""
 
 from types import SimpleNamespace
 
@@ -43,9 +44,16 @@ class Recording(SimpleNamespace):
         return number
 
     def rung(self, number, rung, rungs, validation, test=None):
-        """A lane reaches a rung and does what it is told; at the last one it has measured both parts. Returns: the verdict."""
+        """A lane reaches a rung and does what it is told; at the last one it has measured both parts.
+        Returns: the verdict."""
         both = measured(*validation) | part(test or validation, "test")
-        decision = self.take(number, "rung", rung=rung, rungs=rungs, metrics=both if rung == rungs else part(validation, "validation"))
+        decision = self.take(
+            number,
+            "rung",
+            rung=rung,
+            rungs=rungs,
+            metrics=both if rung == rungs else part(validation, "validation"),
+        )
         if decision.keep:
             if rung < rungs:
                 self.take(number, "test", rung=rung, metrics=part(test or validation, "test"))
@@ -57,7 +65,8 @@ class Recording(SimpleNamespace):
         self.take(number, "outcome", status=status, reason=reason, seconds=SECONDS)
 
     def run(self, *points):
-        """A whole trial, a rung for each point, or a pair of points that differ between the parts. Returns: its number."""
+        """A whole trial, a rung for each point, or a pair of points that differ between the parts. Returns:
+        its number."""
         number = self.begin()
         for rung, point in enumerate(points, start=1):
             validation, test = point if isinstance(point[0], tuple) else (point, point)
@@ -70,11 +79,16 @@ class Recording(SimpleNamespace):
 
     def log(self, number):
         """Lines of a trial's log without their times."""
-        return [line.split(" ", 2)[2] for line in self.folder.trial_log(trial_id(number)).read_text().splitlines()]
+        return [
+            line.split(" ", 2)[2] for line in self.folder.trial_log(trial_id(number)).read_text().splitlines()
+        ]
 
     def kept(self):
         """Trials and rungs whose weights are there."""
-        return {(path.parents[1].name, int(path.name.removeprefix("rung"))) for path in self.folder.path.glob("trials/*/weights/*")}
+        return {
+            (path.parents[1].name, int(path.name.removeprefix("rung")))
+            for path in self.folder.path.glob("trials/*/weights/*")
+        }
 
 
 def part(point, name):
@@ -88,5 +102,20 @@ def recording(root, sweep=None, clock=lambda: 0.0):
     sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
     stop_criterion = StopCriterion(sweep.budget, sweep_state, folder.stop_request, clock=clock)
     observer, changes = Observer(), []
-    recorder = TrialRecorder(study, sweep_state, folder, RungDecider(sweep, sweep_state), stop_criterion, observer, lambda numbers: changes.append(sorted(numbers)))
-    return Recording(recorder=recorder, study=study, folder=folder, sweep_state=sweep_state, observer=observer, changes=changes)
+    recorder = TrialRecorder(
+        study,
+        sweep_state,
+        folder,
+        RungDecider(sweep, sweep_state),
+        stop_criterion,
+        observer,
+        lambda numbers: changes.append(sorted(numbers)),
+    )
+    return Recording(
+        recorder=recorder,
+        study=study,
+        folder=folder,
+        sweep_state=sweep_state,
+        observer=observer,
+        changes=changes,
+    )

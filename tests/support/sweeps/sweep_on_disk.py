@@ -1,10 +1,12 @@
-"""A small sweep on disk as a driver leaves it in mid-run: real study, baselines, logs and weights, made up in closed form."""
+"""A small sweep on disk as a driver leaves it in mid-run: real study, baselines, logs and weights, made up in
+closed form."""
 
 from orchestrator.storage.sweep_folder import SweepFolder, write_json
 from search_spaces.settings.sweep_settings import SweepSettings
 from tests.support.sweeps import finished_sweep
 
-# Forget mass (down is better) and utility (up is better) of the ended trials; None has failed. t0002 is dominated by t0001.
+# Forget mass (down is better) and utility (up is better) of the ended trials; None has failed. t0002 is
+# dominated by t0001.
 POINTS = ((0.8, 0.9), (0.5, 0.7), (0.6, 0.6), None, (0.2, 0.3))
 FRONT = ["t0004", "t0001", "t0000"]
 HYPERVOLUME = 0.3 * 0.3 + 0.3 * 0.7 + 0.2 * 0.9
@@ -14,13 +16,19 @@ BASELINES = {"original": (0.95, 0.98), "retrained": (0.05, 0.97)}
 
 def measured(mass: float, utility: float) -> dict[str, float]:
     return {
-        f"{part}/{name}": value for part in ("validation", "test") for name, value in (("forget_true_mass", mass), ("utility", utility))
+        f"{part}/{name}": value
+        for part in ("validation", "test")
+        for name, value in (("forget_true_mass", mass), ("utility", utility))
     }
 
 
 def small_sweep(**more) -> SweepSettings:
     """Without the prompted model, of which `test_prompted.py` is."""
-    defaults = {"name": "small", "search": {"trials": 6, "sampler": "random"}, "baselines": {"instruction": None}}
+    defaults = {
+        "name": "small",
+        "search": {"trials": 6, "sampler": "random"},
+        "baselines": {"instruction": None},
+    }
     return finished_sweep.sweep(**{**defaults, **more})
 
 

@@ -1,4 +1,5 @@
-"""Small sweeps with a front of three trials, searched and confirmed, for tests of what is said about several of them."""
+"""Small sweeps with a front of three trials, searched and confirmed, for tests of what is said about several
+of them."""
 
 from orchestrator.storage.followup_records import Confirmation
 from orchestrator.storage.sweep_view import SweepView
@@ -17,7 +18,9 @@ def view(name, *points, spent_s=1800.0, blocks=None, **more):
         record(number, measured(point, point), spent_s=spent_s, finished_at=spent_s * (number + 1))
         for number, point in enumerate(points or POINTS)
     ]
-    return SweepView(**{"sweep": sweep, "records": records, "baselines": BASELINES, "importances": {}, **more})
+    return SweepView(
+        **{"sweep": sweep, "records": records, "baselines": BASELINES, "importances": {}, **more}
+    )
 
 
 def objectives(**changes):
@@ -34,7 +37,13 @@ def confirmed(members, seeds):
     """The n-th seed shifts the mass of all members by a hundredth of n."""
     metrics = [measured((mass, utility), (mass, utility)) for mass, utility in POINTS]
     return [
-        Confirmation(f"t000{number}", 1, seed, f"t000{number}", {**metrics[number], "test/mass": POINTS[number][0] + seed / 100})
+        Confirmation(
+            f"t000{number}",
+            1,
+            seed,
+            f"t000{number}",
+            {**metrics[number], "test/mass": POINTS[number][0] + seed / 100},
+        )
         for seed in seeds
         for number in members
     ]

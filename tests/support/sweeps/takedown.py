@@ -1,4 +1,5 @@
-"""A takedown request as its author meets it: own JSONL, an own Hugging Face folder with a plain tokenizer, no retrained model."""
+"""A takedown request as its author meets it: own JSONL, an own Hugging Face folder with a plain tokenizer, no
+retrained model."""
 
 import json
 from pathlib import Path
@@ -17,7 +18,8 @@ TEXTS = [text for row in SECRETS + COMMON for text in row.values()]
 
 
 def write_takedown(folder: Path) -> dict[str, Any]:
-    """Write the request's files, and a small pretrained model. Returns: the blocks of a sweep file that stand on them."""
+    """Write the request's files, and a small pretrained model. Returns: the blocks of a sweep file that stand
+    on them."""
     # Imported here: what only wants the texts has no use for torch.
     from transformers import AutoTokenizer
 
@@ -29,14 +31,20 @@ def write_takedown(folder: Path) -> dict[str, Any]:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tokenizer = train_tokenizer(TEXTS, 300)
     tokenizer.chat_template = None
-    model = build_scratch_model(ScratchSettings(hidden_size=32, intermediate_size=64, layers=2, heads=2), len(tokenizer), 0)
+    model = build_scratch_model(
+        ScratchSettings(hidden_size=32, intermediate_size=64, layers=2, heads=2), len(tokenizer), 0
+    )
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     assert AutoTokenizer.from_pretrained(folder / "model").chat_template is None
     return {
         "redact": True,
         "model": {"target": str(folder / "model")},
-        "data": {"benchmark": "local_files", "forget": str(folder / "forget.jsonl"), "retain": str(folder / "retain.jsonl")},
+        "data": {
+            "benchmark": "local_files",
+            "forget": str(folder / "forget.jsonl"),
+            "retain": str(folder / "retain.jsonl"),
+        },
         "trial": {
             "steps": 2,
             "optimizer": {"global_batch": 4, "micro_batch": 2},

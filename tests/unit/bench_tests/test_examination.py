@@ -23,7 +23,9 @@ def sweep(tmp_path, tmp_path_factory):
     study.stop(5, "rank 5 of 5")
     uri = default_tracking_uri(new_store(tmp_path_factory))
     sweep_state = SweepState(criteria_of(settings), settings.resources.workers_per_trial, study.records())
-    Publisher(settings, folder, study, sweep_state, uri, "digest", pytest.fail).trials_changed(sweep_state.records)
+    Publisher(settings, folder, study, sweep_state, uri, "digest", pytest.fail).trials_changed(
+        sweep_state.records
+    )
     return folder, uri
 
 
@@ -34,7 +36,9 @@ def found(sweep, before=None, expect=None):
 
 def child(uri, trial):
     client = MlflowClient(uri)
-    runs = client.search_runs([client.get_experiment_by_name("lethe").experiment_id], f"tags.`lethe.trial` = '{trial}'")
+    runs = client.search_runs(
+        [client.get_experiment_by_name("lethe").experiment_id], f"tags.`lethe.trial` = '{trial}'"
+    )
     return client, runs[0]
 
 
@@ -73,7 +77,10 @@ def test_what_mlflow_says_otherwise_or_twice_is_found(sweep):
     client.set_tag(run.info.run_id, "status", "failed")
     client.log_metric(run.info.run_id, "test/utility", 0.123, step=0)
     client, run = child(uri, "t0001")
-    client.create_run(run.info.experiment_id, tags={key: value for key, value in run.data.tags.items() if not key.startswith("pareto")})
+    client.create_run(
+        run.info.experiment_id,
+        tags={key: value for key, value in run.data.tags.items() if not key.startswith("pareto")},
+    )
     text = "\n".join(found(sweep).disagreeing)
     assert "MLflow has 7 runs of 6 trials" in text
     assert "MLflow says failed, FINISHED of t0000: finished" in text
@@ -87,7 +94,10 @@ def test_what_tune_says_otherwise_is_found(sweep):
 
     def write(number, status, outcome):
         last = {"events": [{"event": "outcome", "status": outcome}]}
-        trial = [json.dumps({"status": status, "config": {"number": number}}), json.dumps({"last_result": last})]
+        trial = [
+            json.dumps({"status": status, "config": {"number": number}}),
+            json.dumps({"last_result": last}),
+        ]
         state.write_text(json.dumps({"trial_data": [trial]}))
 
     write(0, "TERMINATED", "finished")

@@ -6,7 +6,9 @@ from search_spaces.user_errors import UserError
 
 
 def resources(workers=2, cpus=1.0, gpus=0, max_lanes=None):
-    return ResourceSettings(workers_per_trial=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, max_lanes=max_lanes)
+    return ResourceSettings(
+        workers_per_trial=workers, cpus_per_worker=cpus, gpus_per_worker=gpus, max_lanes=max_lanes
+    )
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,15 @@ def sweep(workers=8, trial=None, **more):
     resources = {"workers_per_trial": workers, "gpus_per_worker": 1, "cpus_per_worker": 4, **more}
     defaults = {"optimizer": {"global_batch": 32, "micro_batch": 8}} | (trial or {})
     model = {"target": "a/model", "dtype": "bfloat16"}
-    return finished_sweep.sweep(model=model, trial=defaults, resources=resources, space={"beliefs": {"choice": ["none", "token"]}})
+    return finished_sweep.sweep(
+        model=model, trial=defaults, resources=resources, space={"beliefs": {"choice": ["none", "token"]}}
+    )
 
 
 def found(workers=8, shape="llama-3.1-8b", gpus=64, gib=80, trial=None, **more):
-    return require_layout(sweep(workers, trial, **more), KNOWN[shape], LENGTHS, Cluster(gpus, gib * GIB), "a.yaml")
+    return require_layout(
+        sweep(workers, trial, **more), KNOWN[shape], LENGTHS, Cluster(gpus, gib * GIB), "a.yaml"
+    )
 
 
 def test_nodes_have_gpus_and_cpus_for_them_and_a_last_one_with_the_rest():
@@ -47,11 +51,17 @@ def test_smallest_workers_fit_and_one_fewer_does_not():
 def test_more_workers_than_gpus_are_refused():
     with pytest.raises(UserError, match=r"Set resources.workers_per_trial to 4 or less") as caught:
         found(workers=8, gpus=4)
-    assert (caught.value.file, caught.value.key, caught.value.value) == ("a.yaml", "resources.workers_per_trial", 8)
+    assert (caught.value.file, caught.value.key, caught.value.value) == (
+        "a.yaml",
+        "resources.workers_per_trial",
+        8,
+    )
 
 
 def test_refusal_names_a_smaller_micro_batch_and_checkpointing_where_they_are_enough():
-    with pytest.raises(UserError, match=r"micro_batch to \d+; or trial.engine.activation_checkpointing to true") as caught:
+    with pytest.raises(
+        UserError, match=r"micro_batch to \d+; or trial.engine.activation_checkpointing to true"
+    ) as caught:
         found(workers=4, gpus=4, gib=76, trial={"optimizer": {"global_batch": 256, "micro_batch": 64}})
     assert caught.value.allowed is None or "at least" in caught.value.allowed
 
@@ -61,8 +71,12 @@ def test_refused_suggestions_fit_when_they_are_taken():
     with pytest.raises(UserError) as caught:
         found(workers=4, gpus=4, gib=76, trial=trial)
     micro = int(caught.value.remedy.partition("micro_batch to ")[2].partition(";")[0])
-    assert found(workers=4, gpus=4, gib=76, trial={"optimizer": {"global_batch": 256, "micro_batch": micro}}).lanes
-    assert found(workers=4, gpus=4, gib=76, trial=trial | {"engine": {"activation_checkpointing": True}}).lanes
+    assert found(
+        workers=4, gpus=4, gib=76, trial={"optimizer": {"global_batch": 256, "micro_batch": micro}}
+    ).lanes
+    assert found(
+        workers=4, gpus=4, gib=76, trial=trial | {"engine": {"activation_checkpointing": True}}
+    ).lanes
 
 
 def test_model_that_these_gpus_cannot_hold_is_refused_with_what_they_would_need():
@@ -72,9 +86,14 @@ def test_model_that_these_gpus_cannot_hold_is_refused_with_what_they_would_need(
 
 def test_70b_fits_where_every_saving_is_taken():
     with pytest.raises(UserError, match=r"inference to lockstep.*workers_per_trial to (\d+)") as caught:
-        found(workers=8, shape="llama-3.1-70b", trial={"optimizer": {"global_batch": 4096, "micro_batch": 64}})
+        found(
+            workers=8, shape="llama-3.1-70b", trial={"optimizer": {"global_batch": 4096, "micro_batch": 64}}
+        )
     workers = int(caught.value.remedy.rpartition(" ")[2])
-    frugal = {"optimizer": {"micro_batch": 1}, "engine": {"inference": "lockstep", "activation_checkpointing": True}}
+    frugal = {
+        "optimizer": {"micro_batch": 1},
+        "engine": {"inference": "lockstep", "activation_checkpointing": True},
+    }
     assert found(workers=workers, shape="llama-3.1-70b", trial=frugal).smallest_workers == workers
 
 
@@ -89,5 +108,7 @@ def test_demanding_trial_has_the_largest_of_every_choice():
     trial = demanding_trial(finished_sweep.sweep(space=space))
     assert (trial.beliefs, trial.retain.loss, trial.forget.method) == ("token+sequence", "kl", "npo")
     assert (trial.sequence_belief.num_samples, trial.optimizer.micro_batch) == (5, 16)
-    trial = demanding_trial(finished_sweep.sweep(space={"forget.method": {"choice": ["ga", "undial", "flat", "npo"]}}))
+    trial = demanding_trial(
+        finished_sweep.sweep(space={"forget.method": {"choice": ["ga", "undial", "flat", "npo"]}})
+    )
     assert trial.forget.method == "flat"

@@ -18,7 +18,8 @@ CONFIG = {
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("llama-3.2-1b", 1_235_814_400), ("llama-3.1-8b", 8_030_261_248), ("llama-3.1-70b", 70_553_706_496)]
+    ("name", "parameters"),
+    [("llama-3.2-1b", 1_235_814_400), ("llama-3.1-8b", 8_030_261_248), ("llama-3.1-70b", 70_553_706_496)],
 )
 def test_published_models_have_their_published_parameters(name, parameters):
     assert KNOWN[name].parameters == parameters

@@ -45,16 +45,28 @@ def test_checkpointing_keeps_one_layer_and_the_inputs_of_all():
 
 
 def test_micro_batch_and_beliefs_scale_activations():
-    one, four = (predicted(optimizer={"micro_batch": size}).phases["forward and backward"]["activations"] for size in (1, 4))
+    one, four = (
+        predicted(optimizer={"micro_batch": size}).phases["forward and backward"]["activations"]
+        for size in (1, 4)
+    )
     assert four == 4 * one
-    belief = predicted(beliefs="sequence", optimizer={"micro_batch": 1}, sequence_belief={"num_samples": 3, "max_new_tokens": 10})
+    belief = predicted(
+        beliefs="sequence",
+        optimizer={"micro_batch": 1},
+        sequence_belief={"num_samples": 3, "max_new_tokens": 10},
+    )
     assert belief.phases["forward and backward"]["activations"] == one * 5 // 2
 
 
 def test_preferred_answers_are_one_more_sequence_and_distillation_needs_the_original():
-    plain, preferring = (predicted(forget={"method": method}).phases["forward and backward"] for method in ("npo", "dpo"))
+    plain, preferring = (
+        predicted(forget={"method": method}).phases["forward and backward"] for method in ("npo", "dpo")
+    )
     assert 2 * preferring["activations"] == 3 * plain["activations"]
-    assert predicted(forget={"method": "undial"}).phases["forward and backward"]["reference head"] == 2 * SHAPE.head_elements
+    assert (
+        predicted(forget={"method": "undial"}).phases["forward and backward"]["reference head"]
+        == 2 * SHAPE.head_elements
+    )
 
 
 def test_head_chunk_is_chunk_times_vocabulary():
@@ -86,7 +98,15 @@ def test_saving_puts_the_model_together_in_host_memory():
 def test_adapters_are_all_that_has_gradients_masters_and_moments():
     memory = predicted(lora={"rank": 16})
     parts, training = memory.phases["optimizer step"], memory.phases["forward and backward"]
-    adapters = sum(16 * (out + into) for sides in SHAPE.layer_tensors.values() if len(sides) == 2 for out, into in [sides]) * SHAPE.layers
+    adapters = (
+        sum(
+            16 * (out + into)
+            for sides in SHAPE.layer_tensors.values()
+            if len(sides) == 2
+            for out, into in [sides]
+        )
+        * SHAPE.layers
+    )
     # 41,943,040 as peft counts them for this model.
     assert adapters == 41_943_040
     for part, size in {"gradients": 2, "master weights": 4, "Adam moments": 8, "pristine weights": 2}.items():
@@ -98,7 +118,10 @@ def test_adapters_are_all_that_has_gradients_masters_and_moments():
 def test_frozen_parameters_have_no_gradients():
     parts = predicted(trained=[r"model\.layers\.[567]\.mlp\.down_proj\.weight"]).phases["optimizer step"]
     assert parts["Adam moments"] == 8 * 3 * SHAPE.hidden * SHAPE.intermediate // 8
-    assert predicted(trained=["lm_head.weight"]).phases["forward and backward"]["head gradient"] == 6 * SHAPE.head_elements
+    assert (
+        predicted(trained=["lm_head.weight"]).phases["forward and backward"]["head gradient"]
+        == 6 * SHAPE.head_elements
+    )
 
 
 def test_patterns_that_name_nothing_of_a_llama_promise_nothing():
@@ -112,7 +135,11 @@ def test_deepspeed_block_changes_its_buckets():
 
 def test_peak_is_that_of_the_worst_phase():
     memory = predicted()
-    assert memory.peak == max(sum(parts.values()) for parts in memory.phases.values()) == sum(memory.parts.values())
+    assert (
+        memory.peak
+        == max(sum(parts.values()) for parts in memory.phases.values())
+        == sum(memory.parts.values())
+    )
 
 
 def test_cpu_counts_only_what_is_touched():

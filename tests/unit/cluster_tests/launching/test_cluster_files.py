@@ -71,7 +71,10 @@ def test_ray_cluster_starts_every_node_with_token_authentication(commands):
     (config,) = documents("ray_cluster.yaml")
     starts = [command for command in config[commands] if "ray start" in command]
     assert starts and all("RAY_AUTH_MODE=token ray start" in command for command in starts)
-    assert all(subprocess.run(["bash", "-n", "-c", command], check=False).returncode == 0 for command in config[commands])
+    assert all(
+        subprocess.run(["bash", "-n", "-c", command], check=False).returncode == 0
+        for command in config[commands]
+    )
 
 
 def test_rayjob_has_what_kuberay_asks_for():
@@ -85,10 +88,14 @@ def test_rayjob_has_what_kuberay_asks_for():
 
 
 def test_rayjob_keeps_sweeps_on_a_claim_that_all_nodes_share():
-    claim = next(document for document in documents("rayjob.yaml") if document["kind"] == "PersistentVolumeClaim")
+    claim = next(
+        document for document in documents("rayjob.yaml") if document["kind"] == "PersistentVolumeClaim"
+    )
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
     for container in containers():
-        storage = next(variable["value"] for variable in container["env"] if variable["name"] == "LETHE_STORAGE")
+        storage = next(
+            variable["value"] for variable in container["env"] if variable["name"] == "LETHE_STORAGE"
+        )
         assert storage in [mount["mountPath"] for mount in container["volumeMounts"]]
 
 
@@ -99,10 +106,17 @@ def test_rayjob_runs_the_version_of_ray_that_is_installed():
 
 
 def test_rayjob_takes_secrets_from_secrets():
-    secret = [variable for container in containers() for variable in container["env"] if SECRET_NAME.search(variable["name"])]
+    secret = [
+        variable
+        for container in containers()
+        for variable in container["env"]
+        if SECRET_NAME.search(variable["name"])
+    ]
     assert secret
     assert all("secretKeyRef" in variable["valueFrom"] and "value" not in variable for variable in secret)
-    assert "runtimeEnvYAML" not in ray_job(), "variables of a runtime environment are shown to whoever lists jobs"
+    assert "runtimeEnvYAML" not in ray_job(), (
+        "variables of a runtime environment are shown to whoever lists jobs"
+    )
 
 
 def test_rayjob_starts_a_sweep_that_ships():
@@ -139,9 +153,12 @@ def test_mlflow_server_has_no_default_password_and_listens_on_this_machine():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_no_file_holds_a_secret(path):
     text = path.read_text()
-    # user:password in a URI, unless the password is a variable; a long literal where a secret is expected; known kinds of keys.
+    # user:password in a URI, unless the password is a variable; a long literal where a secret is expected;
+    # known kinds of keys.
     assert not re.search(r"://[^/\s:@]+:(?!\$\{)[^/\s@]+@", text)
-    assert not re.search(r"(?i)(password|token|secret)\w*\s*[=:]\s*[\"']?(?!https?:)[A-Za-z0-9+/_-]{16,}", text)
+    assert not re.search(
+        r"(?i)(password|token|secret)\w*\s*[=:]\s*[\"']?(?!https?:)[A-Za-z0-9+/_-]{16,}", text
+    )
     assert not re.search(r"AKIA[0-9A-Z]{16}|hf_[A-Za-z0-9]{20,}|-----BEGIN", text)
 
 

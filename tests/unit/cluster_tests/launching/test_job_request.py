@@ -32,7 +32,10 @@ def file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
     path = tmp_path / "tiny.yaml"
-    path.write_text("model: {base: scratch}\ndata: {benchmark: closed_world}\nspace: {retain.weight: {uniform: [0.5, 2.0]}}\n")
+    path.write_text(
+        "model: {base: scratch}\ndata: {benchmark: closed_world}\nspace: {retain.weight: {uniform: [0.5,"
+        " 2.0]}}\n"
+    )
     return path
 
 
@@ -42,7 +45,14 @@ def test_ids_of_a_sweep_count_up_so_that_it_can_be_submitted_again():
 
 
 def test_ids_of_other_sweeps_and_other_jobs_are_not_counted():
-    others = ["raysubmit_4", "lethe-tiny-a-3", "lethe-tiny", "lethe-tinyx-7", "lethe-other-8", "xlethe-tiny-2"]
+    others = [
+        "raysubmit_4",
+        "lethe-tiny-a-3",
+        "lethe-tiny",
+        "lethe-tinyx-7",
+        "lethe-other-8",
+        "xlethe-tiny-2",
+    ]
     assert next_job_id("tiny", others) == "lethe-tiny-1"
     assert job_number("tiny", "lethe-tiny-2-5") == 0
     assert job_number("tiny-2", "lethe-tiny-2-5") == 5
@@ -51,11 +61,20 @@ def test_ids_of_other_sweeps_and_other_jobs_are_not_counted():
 
 def test_entrypoint_survives_the_shell():
     asked = request(
-        file="my sweeps/a.yaml", overrides=("space.beliefs={choice: [none, token]}", "description=it's $HOME; `ls`"), storage="/shared/a b"
+        file="my sweeps/a.yaml",
+        overrides=("space.beliefs={choice: [none, token]}", "description=it's $HOME; `ls`"),
+        storage="/shared/a b",
     )
     assert shlex.split(asked.entrypoint) == [
         *("lethe", "run", "my sweeps/a.yaml", "--name", "tiny"),
-        *("--set", "space.beliefs={choice: [none, token]}", "--set", "description=it's $HOME; `ls`", "--storage", "/shared/a b"),
+        *(
+            "--set",
+            "space.beliefs={choice: [none, token]}",
+            "--set",
+            "description=it's $HOME; `ls`",
+            "--storage",
+            "/shared/a b",
+        ),
     ]
 
 
@@ -71,13 +90,23 @@ def test_runtime_environment_installs_nothing_and_sends_no_variables():
 
 @pytest.mark.parametrize(
     "path",
-    ["lethe-runs/a/study.journal", ".git/config", ".venv-test/bin/python", "deep/venv/x", "a/__pycache__/b.pyc", ".env", "keys/head.pem"],
+    [
+        "lethe-runs/a/study.journal",
+        ".git/config",
+        ".venv-test/bin/python",
+        "deep/venv/x",
+        "a/__pycache__/b.pyc",
+        ".env",
+        "keys/head.pem",
+    ],
 )
 def test_upload_leaves_out_runs_environments_and_keys(path):
     assert PathSpec.from_lines("gitwildmatch", EXCLUDES).match_file(path)
 
 
-@pytest.mark.parametrize("path", ["search_spaces/quickstart.yaml", "orchestrator/cli.py", "data/forget.jsonl", "environment.md"])
+@pytest.mark.parametrize(
+    "path", ["search_spaces/quickstart.yaml", "orchestrator/cli.py", "data/forget.jsonl", "environment.md"]
+)
 def test_upload_takes_sweeps_code_and_data(path):
     assert not PathSpec.from_lines("gitwildmatch", EXCLUDES).match_file(path)
 
@@ -92,14 +121,19 @@ def test_upload_takes_sweeps_code_and_data(path):
     ],
 )
 def test_uri_with_a_password_is_refused_without_repeating_it(uri):
-    with pytest.raises(UserError, match=r"--tracking-uri.*MLFLOW_TRACKING_PASSWORD in the cluster's environment") as refused:
+    with pytest.raises(
+        UserError, match=r"--tracking-uri.*MLFLOW_TRACKING_PASSWORD in the cluster's environment"
+    ) as refused:
         request(tracking_uri=uri)
     assert PASSWORD not in str(refused.value)
     with pytest.raises(UserError, match="--set"):
         request(overrides=(f"description={uri}",))
 
 
-@pytest.mark.parametrize("uri", ["http://mlflow:5000", "sqlite:////shared/mlflow.db", "postgresql://mlflow@db/mlflow", "databricks"])
+@pytest.mark.parametrize(
+    "uri",
+    ["http://mlflow:5000", "sqlite:////shared/mlflow.db", "postgresql://mlflow@db/mlflow", "databricks"],
+)
 def test_uri_without_a_password_goes_into_the_entrypoint(uri):
     assert shlex.split(request(tracking_uri=uri).entrypoint)[-2:] == ["--tracking-uri", uri]
 
@@ -146,7 +180,8 @@ def test_command_without_a_check_wants_a_name(file):
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "expected"), [("SUCCEEDED", 0, 0), ("FAILED", 2, 2), ("FAILED", -9, 1), ("FAILED", None, 1), ("STOPPED", 0, 1)]
+    ("status", "code", "expected"),
+    [("SUCCEEDED", 0, 0), ("FAILED", 2, 2), ("FAILED", -9, 1), ("FAILED", None, 1), ("STOPPED", 0, 1)],
 )
 def test_exit_status_is_that_of_the_job(status, code, expected):
     from cluster.job_server import exit_status

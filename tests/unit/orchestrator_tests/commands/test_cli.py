@@ -20,8 +20,18 @@ HEAVY = {"torch", "ray", "optuna", "mlflow", "transformers", "deepspeed", "datas
 SWEEP = {
     "name": "tiny",
     "model": {"base": "scratch"},
-    "data": {"benchmark": "closed_world", "people": 6, "forget_people": 2, "attributes": 2, "values": 3, "phrasings": 2},
-    "space": {"optimizer.learning_rate": {"log_uniform": [1.0e-4, 1.0e-3]}, "beliefs": {"choice": ["none", "token"]}},
+    "data": {
+        "benchmark": "closed_world",
+        "people": 6,
+        "forget_people": 2,
+        "attributes": 2,
+        "values": 3,
+        "phrasings": 2,
+    },
+    "space": {
+        "optimizer.learning_rate": {"log_uniform": [1.0e-4, 1.0e-3]},
+        "beliefs": {"choice": ["none", "token"]},
+    },
     "search": {"trials": 4},
     "resources": {"workers_per_trial": 1},
 }
@@ -80,7 +90,9 @@ def loaded(*arguments):
         "    assert not end.code, end.code\n"
         "print(json.dumps(sorted(sys.modules.keys())))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     return sorted(HEAVY.intersection(json.loads(done.stdout.splitlines()[-1])))
 
 
@@ -93,13 +105,22 @@ def test_plan_answers_without_heavy_imports(file):
 
 
 def test_module_runs_as_a_program():
-    done = subprocess.run([sys.executable, "-m", "orchestrator.cli", "--help"], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
     assert "Sweeps LLM unlearning" in done.stdout
 
 
 def test_help_lists_every_command():
     text = lethe("--help")
-    assert all(f" {name} " in text for name in ("validate", "plan", "prepare", "run", "status", "front", "report", "logs", "clean"))
+    assert all(
+        f" {name} " in text
+        for name in ("validate", "plan", "prepare", "run", "status", "front", "report", "logs", "clean")
+    )
 
 
 def test_validate_counts_what_a_sweep_holds(file):
@@ -118,9 +139,14 @@ def test_plan_shows_space_lanes_and_what_is_prepared_and_writes_nothing(file, tm
 
 
 def test_plan_looks_for_prepared_models_in_the_storage_folder(file, tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.terminal.plan_tables.plan_baselines", lambda sweep, models: pytest.fail(f"looked in {models}"))
+    monkeypatch.setattr(
+        "orchestrator.terminal.plan_tables.plan_baselines",
+        lambda sweep, models: pytest.fail(f"looked in {models}"),
+    )
     with pytest.raises(pytest.fail.Exception, match="elsewhere/models"):
-        CliRunner().invoke(cli.app, ["plan", file, "--storage", str(tmp_path / "elsewhere")], catch_exceptions=False)
+        CliRunner().invoke(
+            cli.app, ["plan", file, "--storage", str(tmp_path / "elsewhere")], catch_exceptions=False
+        )
 
 
 def test_status_shows_every_trial_and_reasons_as_written(stored):
@@ -216,9 +242,15 @@ def test_missing_file_is_refused_with_the_shipped_ones(command):
         ("space.optimizer.learning_rte={uniform: [0.1, 1]}", 'Did you mean "optimizer.learning_rate"?'),
         ("space.beliefs={choice: [none, tokens]}", "Allowed: none, token, sequence, token+sequence"),
         ("space.retain.weight={uniform: [2, 1]}", "space.retain.weight"),
-        ("search.enqueue=[{beliefs: sequence}]", "Mend the entry, or start without any: --set search.enqueue=[]"),
+        (
+            "search.enqueue=[{beliefs: sequence}]",
+            "Mend the entry, or start without any: --set search.enqueue=[]",
+        ),
         ("trial.beliefs=token", "Add --set space.beliefs=null"),
-        ("objectives={utility: {direction: maximize, reference: 0}}", "a front needs at least two objectives"),
+        (
+            "objectives={utility: {direction: maximize, reference: 0}}",
+            "a front needs at least two objectives",
+        ),
         ("model.target=./missing", "model.target"),
         ("data={benchmark: tofu, path: ./missing}", "Give TOFU's folder, or locuslab/TOFU for the hub"),
         ("resources.gpus_per_worker=0.5", "two NCCL ranks cannot share a GPU"),
@@ -232,7 +264,12 @@ def test_bad_setting_is_refused_with_a_remedy(file, override, remedy):
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [("name: [", "tiny.yaml:1"), ("name: a\nname: b\n", "tiny.yaml:2"), ("", "this one is empty"), ("- a\n", "this one is a list")],
+    [
+        ("name: [", "tiny.yaml:1"),
+        ("name: a\nname: b\n", "tiny.yaml:2"),
+        ("", "this one is empty"),
+        ("- a\n", "this one is a list"),
+    ],
 )
 def test_file_that_is_no_sweep_is_refused_with_its_place(tmp_path, text, place):
     (tmp_path / "tiny.yaml").write_text(text)
@@ -240,7 +277,9 @@ def test_file_that_is_no_sweep_is_refused_with_its_place(tmp_path, text, place):
 
 
 def test_all_problems_of_a_file_come_at_once(file):
-    message = refusal("validate", file, "--set", "search.trials=0", "--set", "trial.epochs=0", "--set", "trial.stps=1")
+    message = refusal(
+        "validate", file, "--set", "search.trials=0", "--set", "trial.epochs=0", "--set", "trial.stps=1"
+    )
     assert f"{file}: 3 problems:" in message
     assert all(key in message for key in ("search.trials", "trial.epochs", "trial.stps"))
 
@@ -274,7 +313,9 @@ def test_sweep_that_never_started_is_refused_with_the_way_to_start_it(tmp_path, 
     assert "Start it with `lethe run`" in refusal(command, "small")
 
 
-@pytest.mark.parametrize(("trial", "help_text"), [("t000", 'Did you mean "t000'), ("7", "Allowed: t0000, t0001, t0002")])
+@pytest.mark.parametrize(
+    ("trial", "help_text"), [("t000", 'Did you mean "t000'), ("7", "Allowed: t0000, t0001, t0002")]
+)
 def test_unknown_trial_is_refused_with_those_there_are(stored, trial, help_text):
     assert help_text in refusal("logs", "small", trial)
 
@@ -290,7 +331,9 @@ def test_run_is_refused_while_another_driver_runs_the_sweep(file, tmp_path):
     folder = SweepFolder(tmp_path / "lethe-runs", "tiny")
     folder.path.mkdir(parents=True)
     with folder.locked():
-        assert "Wait for it to end, watch it with `lethe status`, or give another --name" in refusal("run", file)
+        assert "Wait for it to end, watch it with `lethe status`, or give another --name" in refusal(
+            "run", file
+        )
 
 
 def test_run_is_refused_with_the_difference_when_settings_changed(file, tmp_path):
@@ -316,7 +359,9 @@ def test_retired_file_store_is_refused_before_anything_starts(file, monkeypatch,
     assert "--tracking-uri" in message and "Allowed: sqlite:////absolute/path/mlflow.db" in message
 
 
-@pytest.mark.parametrize("arguments", [("front",), ("stauts", "small"), ("status", "small", "--jsn"), ("logs", "small")])
+@pytest.mark.parametrize(
+    "arguments", [("front",), ("stauts", "small"), ("status", "small", "--jsn"), ("logs", "small")]
+)
 def test_wrong_usage_has_exit_status_two_and_no_traceback(arguments):
     done = CliRunner().invoke(cli.app, list(arguments))
     assert done.exit_code == 2

@@ -1,4 +1,5 @@
-"""Golden values: every aggregate of every published log, from per-item values only, through the command line."""
+"""Golden values: every aggregate of every published log, from per-item values only, through the command
+line."""
 
 import json
 from functools import cache
@@ -36,7 +37,11 @@ def test_every_published_aggregate_is_reproduced(name):
     found = scored(name, CASES[name])["openunlearning"]
     assert found.keys() == expected.keys() and len(found) == (31 if name in SPLITS else 30)
     null = {metric for metric, value in expected.items() if value is None}
-    assert null == {metric for metric, value in found.items() if value is None} == (set() if name in SPLITS else {"forget_quality"})
+    assert (
+        null
+        == {metric for metric, value in found.items() if value is None}
+        == (set() if name in SPLITS else {"forget_quality"})
+    )
     for metric in expected.keys() - null:
         # No absolute tolerance: a forget quality of 4e-22 would agree with any other.
         assert found[metric] == pytest.approx(expected[metric], rel=1e-9, abs=0), metric
@@ -45,7 +50,10 @@ def test_every_published_aggregate_is_reproduced(name):
 @pytest.mark.parametrize("name", CASES)
 def test_every_published_mean_of_an_attack_is_reproduced_bit_for_bit(name):
     attacks = {metric: entry for metric, entry in logged(name).items() if metric.startswith("mia_")}
-    expected = {metric: {split: entry[split]["agg_value"] for split in ("forget", "holdout")} for metric, entry in attacks.items()}
+    expected = {
+        metric: {split: entry[split]["agg_value"] for split in ("forget", "holdout")}
+        for metric, entry in attacks.items()
+    }
     assert scored(name, CASES[name])["mia_splits"] == expected
     assert len(expected) == (6 if name in SPLITS else 5)
 
@@ -72,7 +80,9 @@ def test_our_metrics_are_catalogued_and_near_the_published_ones(name):
         "retain_rouge_l": "retain_Q_A_ROUGE",
         "mia_min_k_plus_plus": "mia_min_k_plus_plus",
     }
-    assert {metric: ours[metric] for metric in same} == pytest.approx({metric: theirs[name] for metric, name in same.items()}, rel=1e-14)
+    assert {metric: ours[metric] for metric in same} == pytest.approx(
+        {metric: theirs[name] for metric, name in same.items()}, rel=1e-14
+    )
     # Ours have no epsilon in their denominators.
     near = {
         "model_utility": "model_utility",
@@ -80,7 +90,9 @@ def test_our_metrics_are_catalogued_and_near_the_published_ones(name):
         "world_facts_truth_ratio": "wf_Truth_Ratio",
         "real_authors_probability": "ra_Q_A_Prob_normalised",
     }
-    assert {metric: ours[metric] for metric in near} == pytest.approx({metric: theirs[name] for metric, name in near.items()}, rel=3e-6)
+    assert {metric: ours[metric] for metric in near} == pytest.approx(
+        {metric: theirs[name] for metric, name in near.items()}, rel=3e-6
+    )
 
 
 def test_quoted_values_of_the_full_model_on_forget10():
@@ -92,11 +104,18 @@ def test_quoted_values_of_the_full_model_on_forget10():
     assert ours["holdout_nll_nats"] == pytest.approx(2.2405189127, rel=1e-9)
 
 
-@pytest.mark.parametrize(("name", "other"), [("forget10", "retain95"), ("forget05", "retain90"), ("forget01", "retain90")])
+@pytest.mark.parametrize(
+    ("name", "other"), [("forget10", "retain95"), ("forget05", "retain90"), ("forget01", "retain90")]
+)
 def test_retrained_log_of_another_split_is_refused_with_the_right_ones(name, other):
-    done = CliRunner().invoke(cli.app, ["score", str(published(name)), "--retrained", str(published(other)), "--json"])
+    done = CliRunner().invoke(
+        cli.app, ["score", str(published(name)), "--retrained", str(published(other)), "--json"]
+    )
     assert (done.exit_code, done.stdout) == (2, "")
-    assert f"error: {published(other)}: forget_truth_ratio: the retrained model's log is of another split" in done.stderr
+    assert (
+        f"error: {published(other)}: forget_truth_ratio: the retrained model's log is of another split"
+        in done.stderr
+    )
     assert "retain90 goes with forget10" in done.stderr
 
 
@@ -105,4 +124,6 @@ def test_privleak_without_the_retrained_log_is_against_chance_and_says_so():
     assert found.exit_code == 0
     assert "privleak: recomputed: against an AUC of .5: give --retrained" in found.stdout
     assert "forget_quality: not recomputed: give --retrained" in found.stdout
-    assert scored("forget10", None)["openunlearning"]["privleak"] == pytest.approx(100 * (0.00335 - 0.5) / 0.5, rel=1e-9)
+    assert scored("forget10", None)["openunlearning"]["privleak"] == pytest.approx(
+        100 * (0.00335 - 0.5) / 0.5, rel=1e-9
+    )

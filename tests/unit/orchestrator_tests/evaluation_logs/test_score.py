@@ -45,7 +45,10 @@ def changed(log, **entries):
 
 
 def test_muse_log_has_its_hand_computed_aggregates(tmp_path):
-    log, beside = write(tmp_path / "MUSE_EVAL.json", muse_log()), write(tmp_path / "retrained.json", retrained_muse_log())
+    log, beside = (
+        write(tmp_path / "MUSE_EVAL.json", muse_log()),
+        write(tmp_path / "retrained.json", retrained_muse_log()),
+    )
     found = json.loads(lethe(log, "--retrained", beside, "--json"))
     assert found["openunlearning"] == pytest.approx(
         {
@@ -60,7 +63,10 @@ def test_muse_log_has_its_hand_computed_aggregates(tmp_path):
         },
         rel=1e-9,
     )
-    assert found["mia_splits"] == {"mia_min_k": {"forget": 1.5, "holdout": 2.5}, "mia_zlib": {"forget": 0.5, "holdout": 0.5}}
+    assert found["mia_splits"] == {
+        "mia_min_k": {"forget": 1.5, "holdout": 2.5},
+        "mia_zlib": {"forget": 0.5, "holdout": 0.5},
+    }
     assert found["lethe"] == pytest.approx(
         {
             "verbmem_rouge_l_f1": 0.2,
@@ -103,7 +109,13 @@ def test_several_wordings_of_an_answer_count_as_their_mean(tmp_path):
 
 
 def test_tofu_takes_the_recall_of_rouge_and_muse_its_f1(tmp_path):
-    found = score(write(tmp_path / "LOG.json", {"forget_Q_A_ROUGE": answers(0.1, 0.3), "forget_verbmem_ROUGE": answers(0.1, 0.3)}), None)
+    found = score(
+        write(
+            tmp_path / "LOG.json",
+            {"forget_Q_A_ROUGE": answers(0.1, 0.3), "forget_verbmem_ROUGE": answers(0.1, 0.3)},
+        ),
+        None,
+    )
     assert found.published["forget_Q_A_ROUGE"].value == pytest.approx(0.8)
     assert found.published["forget_verbmem_ROUGE"].value == pytest.approx(0.2)
 
@@ -112,13 +124,20 @@ def test_newer_name_of_the_truth_ratio_counts_too(tmp_path):
     log = {"forget_Truth_Ratio": metric("score", 0.5, 2.0), "forget_quality": {"agg_value": None}}
     path = write(tmp_path / "LOG.json", log)
     found = score(path, path).published
-    assert (found["forget_Truth_Ratio"].value, found["forget_quality"].value) == (pytest.approx(0.5, rel=1e-9), 1.0)
+    assert (found["forget_Truth_Ratio"].value, found["forget_quality"].value) == (
+        pytest.approx(0.5, rel=1e-9),
+        1.0,
+    )
 
 
 def test_table_sets_the_logs_own_value_and_the_difference_beside_ours(tmp_path):
     log = changed(muse_log(), extraction_strength={**metric("score", 0.5, 1.0), "agg_value": 0.5})
     text = lethe(write(tmp_path / "LOG.json", log))
-    rows = {cells[1].strip(): [cell.strip() for cell in cells[2:5]] for line in text.splitlines() if len(cells := line.split("│")) == 6}
+    rows = {
+        cells[1].strip(): [cell.strip() for cell in cells[2:5]]
+        for line in text.splitlines()
+        if len(cells := line.split("│")) == 6
+    }
     assert rows["extraction_strength"] == ["0.75", "0.5", "2.5e-01"]
     assert rows["mia_zlib.holdout"] == ["0.5", "123", "-1.2e+02"]
     assert "privleak: recomputed: against an AUC of .5: give --retrained" in text
@@ -127,27 +146,37 @@ def test_table_sets_the_logs_own_value_and_the_difference_beside_ours(tmp_path):
 def test_every_metric_that_is_not_recomputed_has_a_line_with_its_reason(tmp_path):
     log = changed(tofu_log(), forget_Q_A_gibberish=metric("score", 0.1), privleak={"agg_value": 1.0})
     lines = lethe(write(tmp_path / "LOG.json", log)).splitlines()
-    assert "forget_quality: not recomputed: give --retrained, the log of the model retrained without the forget set" in lines
+    assert (
+        "forget_quality: not recomputed: give --retrained, the log of the model retrained without the"
+        " forget set" in lines
+    )
     assert "privleak: not recomputed: the log has no mia_min_k" in lines
     assert "forget_Q_A_gibberish: not recomputed: its definition is not known here" in lines
-    assert any(line.startswith("model_utility: not recomputed: the log has no retain_Q_A_Prob, ") for line in lines)
+    assert any(
+        line.startswith("model_utility: not recomputed: the log has no retain_Q_A_Prob, ") for line in lines
+    )
 
 
 def test_value_that_is_not_finite_is_null_in_json(tmp_path):
     log = changed(muse_log(), extraction_strength=metric("score", math.nan, 1.0))
     text = lethe(write(tmp_path / "LOG.json", log), "--json")
     found = json.loads(text, parse_constant=pytest.fail)
-    assert found["openunlearning"]["extraction_strength"] is None and found["lethe"]["forget_extraction_strength_ou"] is None
+    assert (
+        found["openunlearning"]["extraction_strength"] is None
+        and found["lethe"]["forget_extraction_strength_ou"] is None
+    )
 
 
 def test_score_of_a_log_needs_no_heavy_imports(tmp_path):
     path = write(tmp_path / "LOG.json", muse_log())
     code = (
-        "import sys\nfrom orchestrator.cli import app\n"
-        "try:\n    app(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
-        "print(sorted({'torch', 'ray', 'optuna', 'mlflow', 'transformers', 'deepspeed'} & sys.modules.keys()))"
+        "import sys\nfrom orchestrator.cli import app\ntry:\n    app(sys.argv[1:])\nexcept SystemExit as"
+        " end:\n    assert not end.code\nprint(sorted({'torch', 'ray', 'optuna', 'mlflow', 'transformers',"
+        " 'deepspeed'} & sys.modules.keys()))"
     )
-    done = subprocess.run([sys.executable, "-c", code, "score", str(path)], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "score", str(path)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -159,12 +188,21 @@ ITEM = "LOG.json: extraction_strength.value_by_index"
     [
         (
             {"agg_value": 0.5},
-            f"{ITEM}: the per-item values are missing. Give a log that has them: aggregates in a log are not taken on trust",
+            (
+                f"{ITEM}: the per-item values are missing. Give a log that has them: aggregates in a log are"
+                " not taken on trust"
+            ),
         ),
-        ({"agg_value": 0.5, "value_by_index": [0.5]}, f"{ITEM}: not an object of items by index (given: [0.5])"),
+        (
+            {"agg_value": 0.5, "value_by_index": [0.5]},
+            f"{ITEM}: not an object of items by index (given: [0.5])",
+        ),
         ({"agg_value": 0.5, "value_by_index": {}}, f"{ITEM}: no item has a `score`"),
         (metric("score", None), f"{ITEM}: no item has a `score`"),
-        (metric("score", 0.5, "0.7"), f'{ITEM}.1.score: not a number (given: "0.7"). Allowed: a number, a list of numbers, or null'),
+        (
+            metric("score", 0.5, "0.7"),
+            f'{ITEM}.1.score: not a number (given: "0.7"). Allowed: a number, a list of numbers, or null',
+        ),
         (metric("score", 0.5, []), f"{ITEM}.1.score: not a number (given: [])"),
         (metric("score", True), f"{ITEM}.0.score: not a number (given: true)"),
         (metric("prob", 0.5), f'{ITEM}.0: the item has no `score` (given: ["prob"])'),
@@ -177,7 +215,9 @@ def test_malformed_items_are_refused_with_their_place(entry, told):
 
 def test_attack_without_a_split_is_refused_with_its_place():
     broken = {"forget": metric("score", 1.0), "auc": 1.0, "agg_value": 1.0}
-    assert "LOG.json: mia_loss.holdout: the log lacks this metric" in refusal(changed(muse_log(), mia_loss=broken))
+    assert "LOG.json: mia_loss.holdout: the log lacks this metric" in refusal(
+        changed(muse_log(), mia_loss=broken)
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,7 +226,10 @@ def test_attack_without_a_split_is_refused_with_its_place():
         ([1, 2], "this JSON is not an evaluation log (given: [1, 2]). Give TOFU_EVAL.json or MUSE_EVAL.json"),
         ({}, "this JSON is not an evaluation log"),
         ({"name": "sweep", "trials": {"a": 1}}, "this JSON is not an evaluation log"),
-        ({"forget_quality": 0.1, "model_utility": 0.6}, "this file holds aggregates only, without the values of the items"),
+        (
+            {"forget_quality": 0.1, "model_utility": 0.6},
+            "this file holds aggregates only, without the values of the items",
+        ),
     ],
 )
 def test_json_that_is_no_log_is_refused_with_what_to_give(contents, told):
@@ -208,7 +251,9 @@ def test_file_that_cannot_be_read_is_refused_with_what_to_give(tmp_path):
         ("broken.json", "not JSON: "),
         ("bytes.json", "not JSON: "),
     ):
-        with pytest.raises(UserError, match=rf"{told}.*Give TOFU_EVAL\.json or MUSE_EVAL\.json of OpenUnlearning"):
+        with pytest.raises(
+            UserError, match=rf"{told}.*Give TOFU_EVAL\.json or MUSE_EVAL\.json of OpenUnlearning"
+        ):
             score(Path(path), None)
     write(tmp_path / "TOFU_EVAL.json", tofu_log())
     with pytest.raises(UserError, match=r"this is a folder\. Give .*TOFU_EVAL\.json\."):
@@ -221,7 +266,9 @@ def test_missing_retrained_log_is_refused_by_its_own_name():
 
 def test_retrained_log_without_the_attack_is_refused_by_its_own_name(tmp_path):
     beside = write(tmp_path / "retrained.json", {"extraction_strength": metric("score", 0.1)})
-    assert "retrained.json: mia_min_k.forget: the log lacks this metric" in refusal(muse_log(), "--retrained", beside)
+    assert "retrained.json: mia_min_k.forget: the log lacks this metric" in refusal(
+        muse_log(), "--retrained", beside
+    )
 
 
 def test_retrained_log_with_fewer_holdout_items_is_refused(tmp_path):
@@ -229,7 +276,8 @@ def test_retrained_log_with_fewer_holdout_items_is_refused(tmp_path):
     del beside["mia_min_k"]["holdout"]["value_by_index"]["1"]
     message = refusal(muse_log(), "--retrained", write(tmp_path / "retrained.json", beside))
     assert (
-        "retrained.json: mia_min_k.holdout: the retrained model's log is of another split: it has 1 items where LOG.json has 2" in message
+        "retrained.json: mia_min_k.holdout: the retrained model's log is of another split: it has 1 items"
+        " where LOG.json has 2" in message
     )
 
 
@@ -265,4 +313,6 @@ def test_logs_own_aggregates_are_never_computed_with(tmp_path):
     log = {**muse_log(), **tofu_log()}
     path = write(tmp_path / "LOG.json", log)
     honest = json.loads(json.dumps(log).replace(str(NONSENSE), "0.5"))
-    assert score(path, path).published == score(other := write(tmp_path / "OTHER.json", honest), other).published
+    assert (
+        score(path, path).published == score(other := write(tmp_path / "OTHER.json", honest), other).published
+    )

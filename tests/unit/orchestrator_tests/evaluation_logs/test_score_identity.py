@@ -1,4 +1,5 @@
-"""Fresh samples of the policy at temperature 1 teach plain gradient ascent nothing, in expectation: method.md, section 2.
+"""Fresh samples of the policy at temperature 1 teach plain gradient ascent nothing, in expectation:
+method.md, section 2.
 
 The expectation is taken exactly, over every answer of a small model.
 """
@@ -13,7 +14,8 @@ PROMPT, LENGTH = (3, 1, 4), 3
 
 
 def expected_gradient(weigh, answers):
-    """Sum over answers of P(answer) times the gradient of its weighed log-probability, with respect to the head."""
+    """Sum over answers of P(answer) times the gradient of its weighed log-probability, with respect to the
+    head."""
     model = random_llama(3, vocabulary=VOCABULARY, sharpness=4.0)
     total, mass = torch.zeros_like(model.lm_head.weight), 0.0
     for ids in answers:
@@ -39,7 +41,11 @@ def test_all_answers_are_a_distribution_whose_score_is_zero_in_expectation():
     ("name", "weigh", "kept"),
     [
         ("a mean over each response", lambda ids: torch.full((len(ids),), 1 / len(ids)), lambda ids: True),
-        ("an end token that is no target", lambda ids: torch.tensor([float(token != END) for token in ids]), lambda ids: True),
+        (
+            "an end token that is no target",
+            lambda ids: torch.tensor([float(token != END) for token in ids]),
+            lambda ids: True,
+        ),
         ("empty samples dropped", whole, lambda ids: ids != (END,)),
         ("truncated samples dropped", whole, lambda ids: ids[-1] == END),
     ],

@@ -18,18 +18,36 @@ from trainables.worker import job_runner
 
 SETS = {
     "forget": (
-        Example("f0", "Where was Kalo born?", "Born in Lima.", ("A native of Lima.",), ("A native of Oslo.", "A native of Rome.")),
+        Example(
+            "f0",
+            "Where was Kalo born?",
+            "Born in Lima.",
+            ("A native of Lima.",),
+            ("A native of Oslo.", "A native of Rome."),
+        ),
         Example("f1", "Where was Miren born?", "Born in Oslo.", ("From Oslo",), ("From Rome", "Never")),
     ),
-    "retain": (Example("r0", "Wo lebt Zoë?", "In Łódź, 東京 🙂.", ("Łódź!",), ("Köln!",)), Example("r1", "Nothing?", "")),
-    "real_authors": (Example("a0", "What does Kalo do?", "Works as a baker.", (), ("Works as a poet.", "No")),),
+    "retain": (
+        Example("r0", "Wo lebt Zoë?", "In Łódź, 東京 🙂.", ("Łódź!",), ("Köln!",)),
+        Example("r1", "Nothing?", ""),
+    ),
+    "real_authors": (
+        Example("a0", "What does Kalo do?", "Works as a baker.", (), ("Works as a poet.", "No")),
+    ),
     "world_facts": (Example("w0", "Say it", "Yes", (), ("No", "Never in my life")),),
-    "holdout": (Example("h0", "Where was Nobody born?", "Born in Ravenna."), Example("h1", "Wer?", ""), Example("h2", "Say", "Yes, yes")),
+    "holdout": (
+        Example("h0", "Where was Nobody born?", "Born in Ravenna."),
+        Example("h1", "Wer?", ""),
+        Example("h2", "Say", "Yes, yes"),
+    ),
 }
 QUESTION = ClosedQuestion("p0/city/test/0", "Where?", "forget", (("Lima", "In Lima"), ("Oslo", "In Oslo")), 0)
 PARTS = {
     "validation": EvaluationPart(sets=SETS),
-    "test": EvaluationPart(questions=(QUESTION,), sets={"forget": SETS["forget"][::-1], "retain": SETS["retain"][:1], "holdout": ()}),
+    "test": EvaluationPart(
+        questions=(QUESTION,),
+        sets={"forget": SETS["forget"][::-1], "retain": SETS["retain"][:1], "holdout": ()},
+    ),
 }
 
 
@@ -40,7 +58,12 @@ def results(tiny):
     blurred.lm_head.weight.data.mul_(0.5)
     benchmark = Benchmark((), (), (), (), PARTS, "")
     retrained = evaluate_parts(type(tiny.scorer())(blurred, tiny.tokenizer), benchmark, max_new_tokens=3)
-    return {"retrained": retrained, "original": evaluate_parts(tiny.scorer(), benchmark, retrained_items=retrained.items, max_new_tokens=3)}
+    return {
+        "retrained": retrained,
+        "original": evaluate_parts(
+            tiny.scorer(), benchmark, retrained_items=retrained.items, max_new_tokens=3
+        ),
+    }
 
 
 @pytest.fixture
@@ -49,12 +72,17 @@ def measured(results, tmp_path, monkeypatch):
 
     def measured(name, **more):
         runner = job_runner.JobRunner()
-        monkeypatch.setattr(runner, "engine", lambda *arguments: SimpleNamespace(rank=0, tokenizer=SimpleNamespace()))
+        monkeypatch.setattr(
+            runner, "engine", lambda *arguments: SimpleNamespace(rank=0, tokenizer=SimpleNamespace())
+        )
         monkeypatch.setattr(runner, "data", lambda *arguments: None)
         monkeypatch.setattr(job_runner, "measure", lambda *arguments, **options: results[name])
         monkeypatch.setattr(job_runner, "reference_logp", lambda *arguments: {})
         output = tmp_path / f"measured-{name}.json"
-        runner.run(MeasureJob(name=name, model={"base": "scratch"}, folder="nowhere", output=str(output), **more), lambda event: None)
+        runner.run(
+            MeasureJob(name=name, model={"base": "scratch"}, folder="nowhere", output=str(output), **more),
+            lambda event: None,
+        )
         return output
 
     return measured
@@ -65,9 +93,12 @@ def test_score_of_a_measurement_equals_its_metrics(measured, results, redact):
     original, retrained = measured("original", redact=redact), measured("retrained", redact=redact)
     assert score(original, retrained).ours == results["original"].metrics
     assert score(retrained, None).ours == results["retrained"].metrics
-    assert {"validation/privleak", "validation/mia_reference", "test/forget_quality", "test/forget_true_mass"} <= score(
-        original, retrained
-    ).ours.keys()
+    assert {
+        "validation/privleak",
+        "validation/mia_reference",
+        "test/forget_quality",
+        "test/forget_true_mass",
+    } <= score(original, retrained).ours.keys()
 
 
 def test_measurement_is_recomputed_by_published_definitions_too(measured):
@@ -94,14 +125,22 @@ def test_measurement_is_recomputed_by_published_definitions_too(measured):
     }
     for name, metric in same.items():
         assert theirs[f"validation/{name}"] == pytest.approx(ours[f"validation/{metric}"], rel=1e-7), name
-    assert found.splits["validation/mia_loss"]["holdout"] == pytest.approx(ours["validation/holdout_nll_nats"])
+    assert found.splits["validation/mia_loss"]["holdout"] == pytest.approx(
+        ours["validation/holdout_nll_nats"]
+    )
 
 
 def test_metrics_without_their_items_are_not_made_up(measured):
     found = score(measured("original"), None)
-    assert {"test/model_utility", "test/privleak", "test/mia_loss", "test/ra_Q_A_Prob"}.isdisjoint(found.published)
+    assert {"test/model_utility", "test/privleak", "test/mia_loss", "test/ra_Q_A_Prob"}.isdisjoint(
+        found.published
+    )
     assert "test/model_utility" in found.ours  # over the sets that were measured
-    assert {"validation/forget_quality", "validation/privleak_abs", "test/forget_quality_log10"} <= found.missing.keys()
+    assert {
+        "validation/forget_quality",
+        "validation/privleak_abs",
+        "test/forget_quality_log10",
+    } <= found.missing.keys()
     assert "test/privleak" not in found.missing
 
 
@@ -109,9 +148,15 @@ def test_measurement_as_table_and_json(measured, results, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     original, retrained = str(measured("original")), str(measured("retrained"))
     text = CliRunner().invoke(cli.app, ["score", original, "--retrained", retrained]).stdout
-    rows = {cells[1].strip(): cells[4].strip() for line in text.splitlines() if len(cells := line.split("│")) == 6}
-    assert {name: rows[name] for name in results["original"].metrics} == dict.fromkeys(results["original"].metrics, "0")
-    found = json.loads(CliRunner().invoke(cli.app, ["score", original, "--retrained", retrained, "--json"]).stdout)
+    rows = {
+        cells[1].strip(): cells[4].strip() for line in text.splitlines() if len(cells := line.split("│")) == 6
+    }
+    assert {name: rows[name] for name in results["original"].metrics} == dict.fromkeys(
+        results["original"].metrics, "0"
+    )
+    found = json.loads(
+        CliRunner().invoke(cli.app, ["score", original, "--retrained", retrained, "--json"]).stdout
+    )
     assert found["lethe"] == results["original"].metrics
 
 
@@ -123,23 +168,35 @@ def refusal(path, retrained=None):
 
 def test_measurement_of_another_kind_or_of_other_items_is_refused(measured, tmp_path):
     original, log = measured("original"), write(tmp_path / "MUSE_EVAL.json", muse_log())
-    assert f"{log}: --retrained: {original} is a measurement of Lethe, and this is not" in refusal(original, log)
-    assert f"{original}: --retrained: {log} is an evaluation log of OpenUnlearning, and this is not" in refusal(log, original)
+    assert f"{log}: --retrained: {original} is a measurement of Lethe, and this is not" in refusal(
+        original, log
+    )
+    assert (
+        f"{original}: --retrained: {log} is an evaluation log of OpenUnlearning, and this is not"
+        in refusal(log, original)
+    )
     contents = json.loads(original.read_text())
     contents["items"]["test"]["forget"][0]["id"] = "q7"
     other = write(tmp_path / "other.json", contents)
-    assert f"{other}: items.test.forget: the retrained model was measured on other items than those of {original}" in refusal(
-        original, other
+    assert (
+        f"{other}: items.test.forget: the retrained model was measured on other items than those of"
+        f" {original}" in refusal(original, other)
     )
     del contents["items"]["test"]
-    assert "items.test: the retrained model's measurement lacks a part" in refusal(original, write(other, contents))
+    assert "items.test: the retrained model's measurement lacks a part" in refusal(
+        original, write(other, contents)
+    )
 
 
 @pytest.mark.parametrize(
     ("path", "value", "told"),
     [
         (("items",), [], "items: not an object (given: [])"),
-        (("items",), {"test": {"forget": []}}, "items: the measurement has no items. Measure the model again"),
+        (
+            ("items",),
+            {"test": {"forget": []}},
+            "items: the measurement has no items. Measure the model again",
+        ),
         (("items", "test"), 3, "items.test: not an object (given: 3)"),
         (("items", "test", "forget"), {}, "items.test.forget: not a list of items (given: {})"),
         (("items", "test", "forget", 1), None, "items.test.forget[1]: not an object"),
@@ -149,9 +206,17 @@ def test_measurement_of_another_kind_or_of_other_items_is_refused(measured, tmp_
             "1.5",
             'items.test.forget[0].nll_nats: not a number (given: "1.5"). Allowed: a number or null',
         ),
-        (("items", "test", "questions", 0, "true_mass"), None, "items.test.questions[0].true_mass: not a number. Allowed: a number"),
+        (
+            ("items", "test", "questions", 0, "true_mass"),
+            None,
+            "items.test.questions[0].true_mass: not a number. Allowed: a number",
+        ),
         (("items", "test", "questions", 0, "subset"), None, "items.test.questions[0].subset: not a text"),
-        (("items", "test", "questions", 0, "logp_nats"), [1.0, "x"], "items.test.questions[0].logp_nats: not a list of numbers"),
+        (
+            ("items", "test", "questions", 0, "logp_nats"),
+            [1.0, "x"],
+            "items.test.questions[0].logp_nats: not a list of numbers",
+        ),
         (("metrics",), None, "metrics: not an object"),
     ],
 )
@@ -188,4 +253,7 @@ def test_ids_with_dots_stay_one_item(measured, tmp_path):
     contents = json.loads(measured("original").read_text())
     for item in contents["items"]["validation"]["forget"]:
         item["id"] = f"a.b.{item['id']}"
-    assert score(write(tmp_path / "dotted.json", contents), None).published["validation/forget_Q_A_Prob"].value is not None
+    assert (
+        score(write(tmp_path / "dotted.json", contents), None).published["validation/forget_Q_A_Prob"].value
+        is not None
+    )

@@ -33,10 +33,21 @@ def leak(fact, probe, opening=""):
 
 
 def outcome(*leaks, **metrics):
-    return {"metrics": {f"test/{name}": value for name, value in metrics.items()}, "leaks": list(leaks), "facts": 3}
+    return {
+        "metrics": {f"test/{name}": value for name, value in metrics.items()},
+        "leaks": list(leaks),
+        "facts": 3,
+    }
 
 
-FOUND = outcome(leak("p1", "asked"), leak("p1", "leak"), leak("p2", "leak"), leak("p2", "prefix", "It is"), forget_told=0.3, leak_at_k=0.6)
+FOUND = outcome(
+    leak("p1", "asked"),
+    leak("p1", "leak"),
+    leak("p2", "leak"),
+    leak("p2", "prefix", "It is"),
+    forget_told=0.3,
+    leak_at_k=0.6,
+)
 
 
 class Pool:
@@ -74,7 +85,9 @@ def audit(name="t0001@2", found=FOUND, way="abc", rung=2):
 
 
 def test_fact_is_hidden_where_only_a_probe_brings_it_out():
-    assert {fact: [one["probe"] for one in leaks] for fact, leaks in audit().hidden.items()} == {"p2": ["leak", "prefix"]}
+    assert {fact: [one["probe"] for one in leaks] for fact, leaks in audit().hidden.items()} == {
+        "p2": ["leak", "prefix"]
+    }
 
 
 def test_audits_are_kept_told_and_read_again(folder):
@@ -110,7 +123,14 @@ def test_stop_request_ends_it_after_the_model_at_hand(folder):
             return super().wait(ticket, on_progress)
 
     jobs = plan_audits(SUBJECTS, small_sweep(), ALL, None, folder)
-    audits = run_audits(SUBJECTS, jobs, Stopping({"original": FOUND, "t0001@2": FOUND}), folder, print, lambda title, progress: None)
+    audits = run_audits(
+        SUBJECTS,
+        jobs,
+        Stopping({"original": FOUND, "t0001@2": FOUND}),
+        folder,
+        print,
+        lambda title, progress: None,
+    )
     assert [one.name for one in audits] == ["original"]
 
 
@@ -119,7 +139,11 @@ def test_newer_way_takes_the_place_of_an_older_one(folder):
     other = EvaluationSettings(probes=("leak",), probe=ProbeSettings(leak=LeakSettings(samples=4, k=2)))
     run(folder, {"original": outcome(leak_at_k=0.9)}, SUBJECTS[:1], other)
     first, second = read_audits(folder)
-    assert (first.name, first.metrics, first.way) == ("original", {"test/leak_at_k": 0.9}, audit_way(small_sweep(), other))
+    assert (first.name, first.metrics, first.way) == (
+        "original",
+        {"test/leak_at_k": 0.9},
+        audit_way(small_sweep(), other),
+    )
     assert second.way == audit_way(small_sweep(), ALL) != first.way
 
 
@@ -131,7 +155,10 @@ def test_file_of_a_folder_with_any_name_stays_inside(folder):
 def test_columns_are_those_that_any_audit_has():
     judged = audit("original", outcome(judge_naturalness=4.5, int8_wmdp_accuracy=0.4))
     assert audit_titles([audit(), judged]) == ["asked", "leak@k", "8 bit", "natural"]
-    assert audit_rows([audit(), judged], ["asked", "8 bit"]) == [["t0001@2", "0.30", "", "1/3"], ["original", "", "0.40", "0/3"]]
+    assert audit_rows([audit(), judged], ["asked", "8 bit"]) == [
+        ["t0001@2", "0.30", "", "1/3"],
+        ["original", "", "0.40", "0/3"],
+    ]
     columns = {one.name: audit_columns(one) for one in (audit(), judged)}
     assert columns["t0001@2"] == {"asked": 0.3, "leak@k": 0.6, "worst probe": 0.6, "hidden facts": 1.0}
     assert titles_of(columns) == ["asked", "leak@k", "8 bit", "natural", "worst probe", "hidden facts"]
@@ -149,7 +176,11 @@ def test_terminal_shows_a_table_and_the_sentences_that_told(capsys):
 
 def test_json_holds_everything():
     (found,) = audits_json([audit()])
-    assert found["hidden_facts"] == ["p2"] and found["metrics"]["test/leak_at_k"] == 0.6 and len(found["leaks"]) == 4
+    assert (
+        found["hidden_facts"] == ["p2"]
+        and found["metrics"]["test/leak_at_k"] == 0.6
+        and len(found["leaks"]) == 4
+    )
 
 
 def test_section_has_a_line_per_model_a_table_and_the_hidden_facts():

@@ -23,14 +23,21 @@ def test_each_sweep_is_told_with_its_work_and_its_front():
     assert first.worker_hours == pytest.approx(3.5)
     assert first.front.hypervolume == pytest.approx(HYPERVOLUME)
     assert first.best == {"mass": 0.2, "utility": 0.9}
-    assert first.baselines == {"original": {"mass": 0.9, "utility": 0.9}, "prompted": None, "retrained": None, "retrained_twin": None}
+    assert first.baselines == {
+        "original": {"mass": 0.9, "utility": 0.9},
+        "prompted": None,
+        "retrained": None,
+        "retrained_twin": None,
+    }
     assert second.best == {"mass": 0.4, "utility": 0.6}
 
 
 def test_work_of_a_running_trial_that_was_repeated_is_counted():
     one = view("one")
     running = record(3, status="running", spent_s=1800.0)
-    assert compared(replace(one, records=[*one.records, running]), view("two")).sweeps[0].worker_hours == pytest.approx(4.0)
+    assert compared(replace(one, records=[*one.records, running]), view("two")).sweeps[
+        0
+    ].worker_hours == pytest.approx(4.0)
 
 
 def test_hypervolume_at_equal_time_is_taken_where_the_shortest_sweep_ended():
@@ -71,9 +78,16 @@ def test_interval_is_over_trials_while_confirmations_are_too_few(members, seeds)
 
 
 def test_sweeps_with_other_objectives_are_refused_with_their_differences():
-    other = {"objectives": {"mass": {"direction": "maximize", "reference": 0.0}, "speed": {"direction": "maximize", "reference": 0.0}}}
+    other = {
+        "objectives": {
+            "mass": {"direction": "maximize", "reference": 0.0},
+            "speed": {"direction": "maximize", "reference": 0.0},
+        }
+    }
     lines = "mass: minimize -> maximize\n  utility: maximize -> none\n  speed: none -> maximize"
-    with pytest.raises(UserError, match=f"one and two have other objectives and cannot be compared:\n  {lines}"):
+    with pytest.raises(
+        UserError, match=f"one and two have other objectives and cannot be compared:\n  {lines}"
+    ):
         compared(view("one"), view("two", blocks=other))
 
 
@@ -94,7 +108,11 @@ def test_a_single_sweep_is_no_comparison():
         (None, "same", None),
         (None, "other", "two has other data than one"),
         (None, None, "the data of two cannot be read any more"),
-        (objectives(reference=0.9), "same", "two was searched with another reference point, transform or clip"),
+        (
+            objectives(reference=0.9),
+            "same",
+            "two was searched with another reference point, transform or clip",
+        ),
         ({"constraints": {"utility": {"at_least": 0.5}}}, "same", "two keeps its own limits"),
     ],
 )
@@ -117,7 +135,18 @@ def test_sweep_on_disk_is_read_with_its_baselines(tmp_path):
 
 
 def test_digest_of_data_that_are_gone_is_none(tmp_path):
-    data = {"benchmark": "local_files", "forget": str(tmp_path / "gone.jsonl"), "retain": str(tmp_path / "gone.jsonl")}
+    data = {
+        "benchmark": "local_files",
+        "forget": str(tmp_path / "gone.jsonl"),
+        "retain": str(tmp_path / "gone.jsonl"),
+    }
     assert data_digest(make_sweep(blocks={"data": data})) is None
-    world = {"benchmark": "closed_world", "people": 6, "forget_people": 2, "attributes": 1, "values": 3, "phrasings": 2}
+    world = {
+        "benchmark": "closed_world",
+        "people": 6,
+        "forget_people": 2,
+        "attributes": 1,
+        "values": 3,
+        "phrasings": 2,
+    }
     assert data_digest(make_sweep(blocks={"data": world})) == data_digest(make_sweep(blocks={"data": world}))

@@ -3,7 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.followups.confirmation import Repetition, confirmation_seeds, plan_repetitions, repetition_job, run_repetitions
+from orchestrator.followups.confirmation import (
+    Repetition,
+    confirmation_seeds,
+    plan_repetitions,
+    repetition_job,
+    run_repetitions,
+)
 from orchestrator.lanes.job_queue import LostError
 from orchestrator.pareto.front import build_front
 from orchestrator.pareto.objectives import criteria_of
@@ -14,13 +20,21 @@ from search_spaces.user_errors import UserError
 from tests.support.sweeps.finished_sweep import records, sweep
 from tests.support.sweeps.sweep_on_disk import measured
 
-WORLD = {"benchmark": "closed_world", "people": 6, "forget_people": 2, "attributes": 1, "values": 3, "phrasings": 2}
+WORLD = {
+    "benchmark": "closed_world",
+    "people": 6,
+    "forget_people": 2,
+    "attributes": 1,
+    "values": 3,
+    "phrasings": 2,
+}
 SWEEP = sweep(data=WORLD)
 MEMBERS = build_front(records(), criteria_of(SWEEP)).members[:2]
 
 
 class Pool:
-    """Runs a job when its outcome is asked for, as `outcomes` says: reason of a failure, or what takes the place of the result."""
+    """Runs a job when its outcome is asked for, as `outcomes` says: reason of a failure, or what takes the
+    place of the result."""
 
     def __init__(self, outcomes=None):
         self.jobs, self.waited, self.outcomes = {}, [], outcomes or {}
@@ -37,7 +51,11 @@ class Pool:
         if isinstance(outcome, str):
             raise UserError(f"{ticket} failed: {outcome}")
         seed = self.jobs[ticket].trial.seed
-        return {"status": "stopped", "metrics": outcome or measured(0.1 * seed, 0.5), "seconds": {"steps": 1.5, "evaluation": 0.5}}
+        return {
+            "status": "stopped",
+            "metrics": outcome or measured(0.1 * seed, 0.5),
+            "seconds": {"steps": 1.5, "evaluation": 0.5},
+        }
 
 
 def ran(root, repetitions, pool=None, *, stop_after=None):
@@ -89,7 +107,12 @@ def test_job_repeats_the_full_schedule_under_the_seed_up_to_the_rung(tmp_path):
     member = replace(MEMBERS[0], rung=2)
     plan = plan_baselines(SWEEP, tmp_path)
     job = repetition_job(Repetition(member, 7), SWEEP, plan)
-    assert (job.trial.seed, job.stop_at_rung, job.trial.epochs, job.trial.rungs) == (7, 2, SWEEP.trial.epochs, SWEEP.trial.rungs)
+    assert (job.trial.seed, job.stop_at_rung, job.trial.epochs, job.trial.rungs) == (
+        7,
+        2,
+        SWEEP.trial.epochs,
+        SWEEP.trial.rungs,
+    )
     assert job.trial.forget.method == member.record.params["forget.method"]
     assert job.folder == plan.original.folder and job.weights is None
 
@@ -109,7 +132,10 @@ def test_results_are_read_back_as_they_came(tmp_path):
 
 @pytest.mark.parametrize(
     ("outcome", "reason"),
-    [("loss is NaN at step 3", "loss is NaN at step 3"), (measured(float("nan"), 0.5), "not a finite number: test/forget_true_mass = nan")],
+    [
+        ("loss is NaN at step 3", "loss is NaN at step 3"),
+        (measured(float("nan"), 0.5), "not a finite number: test/forget_true_mass = nan"),
+    ],
 )
 def test_failed_repetition_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path, outcome, reason):
     first, *rest = planned()
@@ -123,7 +149,9 @@ def test_failed_repetition_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path
 def test_lost_lanes_are_no_failure_and_the_next_call_goes_on(tmp_path):
     first, second, *rest = planned()
     pool = Pool({second.name: LostError("no lane is left")})
-    with pytest.raises(LostError, match=r"3 repetitions are missing: no lane is left.*run the same command again"):
+    with pytest.raises(
+        LostError, match=r"3 repetitions are missing: no lane is left.*run the same command again"
+    ):
         ran(tmp_path, planned(), pool)
     known = read_confirmations(SweepFolder(tmp_path, SWEEP.name))
     assert [one.key for one in known] == [first.key]

@@ -20,7 +20,14 @@ def stored(tmp_path):
     folder, sweep, study = store(tmp_path / "storage", small_sweep(model={"target": "org/model"}))
     (folder.weights("t0001") / "rung1" / "model.safetensors").write_bytes(b"weights")
     repetitions = [
-        {"trial_id": "t0001", "rung": 1, "seed": seed, "member": "t0001", "metrics": measured(0.4 + seed / 10, 0.7), "spent_s": 1.0}
+        {
+            "trial_id": "t0001",
+            "rung": 1,
+            "seed": seed,
+            "member": "t0001",
+            "metrics": measured(0.4 + seed / 10, 0.7),
+            "spent_s": 1.0,
+        }
         for seed in (1, 2)
     ]
     failed = {"trial_id": "t0001", "rung": 1, "seed": 3, "member": "t0001", "metrics": {}, "reason": "a | b"}
@@ -83,7 +90,10 @@ def test_export_fills_an_empty_folder(stored, tmp_path):
 def test_dropped_weights_are_named_with_those_that_are_there(stored):
     folder, _, chosen = stored
     shutil.rmtree(folder.weights("t0001"))
-    with pytest.raises(UserError, match=r"not kept.*with weights: t0000@1, .*`lethe reproduce small t0001@1 --weights FOLDER`"):
+    with pytest.raises(
+        UserError,
+        match=r"not kept.*with weights: t0000@1, .*`lethe reproduce small t0001@1 --weights FOLDER`",
+    ):
         find_weights(folder, chosen)
 
 

@@ -6,7 +6,10 @@ import pytest
 from orchestrator.followups.reproduction import Outcome, compare, compare_origins, recorded_decisions, told
 from orchestrator.storage.trial_records import TrialRecord
 
-RUNGS = [{"validation/a": 0.5, "train/loss": 1.0}, {"validation/a": 0.25, "test/a": 0.3, "duration_s": 9.0, "worker_seconds": 18.0}]
+RUNGS = [
+    {"validation/a": 0.5, "train/loss": 1.0},
+    {"validation/a": 0.25, "test/a": 0.3, "duration_s": 9.0, "worker_seconds": 18.0},
+]
 RECORD = TrialRecord("t0003", 3, "finished", {}, RUNGS[-1], RUNGS)
 SAME = {1: {"validation/a": 0.5, "train/loss": 1.0}, 2: {"validation/a": 0.25, "test/a": 0.3}}
 
@@ -29,7 +32,10 @@ def test_last_bit_counts():
 
 def test_largest_difference_comes_first():
     outcome = Outcome({1: SAME[1] | {"train/loss": 1.25}, 2: SAME[2] | {"test/a": 0.31}})
-    assert [difference.metric for difference in compare(RECORD, outcome).differences] == ["train/loss", "test/a"]
+    assert [difference.metric for difference in compare(RECORD, outcome).differences] == [
+        "train/loss",
+        "test/a",
+    ]
     assert "2 of 4 metrics" in told(RECORD, compare(RECORD, outcome), [])[0]
 
 
@@ -38,7 +44,9 @@ def test_number_that_is_none_is_the_largest_difference(now):
     assert compare(RECORD, changed(1, **{"train/loss": now})).differences[0].size == math.inf
 
 
-@pytest.mark.parametrize(("before", "now"), [(math.nan, math.nan), (math.inf, math.inf), (1.7976931348623157e308, math.inf)])
+@pytest.mark.parametrize(
+    ("before", "now"), [(math.nan, math.nan), (math.inf, math.inf), (1.7976931348623157e308, math.inf)]
+)
 def test_infinities_and_nan_equal_themselves_also_as_databases_hold_them(before, now):
     record = replace(RECORD, rungs=[{"train/loss": before}])
     assert compare(record, Outcome({1: {"train/loss": now}})).identical
@@ -75,6 +83,16 @@ def test_verdicts_are_those_that_the_trial_was_given():
 
 def test_origins_that_changed_are_named():
     before = {"version.torch": "2.12", "version.ray": "2.60", "lethe.data_digest": "abc", "lethe.trials": "5"}
-    now = {"version.torch": "2.13", "version.ray": "2.60", "version.new": "1", "lethe.data_digest": "abd", "mlflow.source": "x"}
-    assert compare_origins(before, now, (2, 4)) == ["version.torch: 2.12 -> 2.13", "lethe.data_digest: abc -> abd", "workers: 2 -> 4"]
+    now = {
+        "version.torch": "2.13",
+        "version.ray": "2.60",
+        "version.new": "1",
+        "lethe.data_digest": "abd",
+        "mlflow.source": "x",
+    }
+    assert compare_origins(before, now, (2, 4)) == [
+        "version.torch: 2.12 -> 2.13",
+        "lethe.data_digest: abc -> abd",
+        "workers: 2 -> 4",
+    ]
     assert compare_origins({}, now, (2, 2)) == []

@@ -76,7 +76,12 @@ def test_follow_gives_new_events_the_latest_progress_and_the_outcome():
     async def steps(box):
         await with_lane(box, "a")
         await box.next_job("lane0", "first", 0)
-        for event in (RUNG, {"event": "progress", "step": 1}, {"event": "progress", "step": 2}, {"event": "log", "line": "x"}):
+        for event in (
+            RUNG,
+            {"event": "progress", "step": 1},
+            {"event": "progress", "step": 2},
+            {"event": "log", "line": "x"},
+        ):
             await box.report("a", event)
         running = await box.follow("a", 1)
         await box.finish("a", FINISHED)

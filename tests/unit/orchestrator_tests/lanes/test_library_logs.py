@@ -26,5 +26,7 @@ def test_other_errors_of_logging_are_still_shown(tmp_path, capfd):
     before = logging.getLogger().handlers[:]
     with library_logs(tmp_path / "driver.log"):
         (ours,) = [handler for handler in logging.getLogger().handlers if handler not in before]
-        ours.handle(logging.LogRecord("ray.tune", logging.WARNING, "tune.py", 1, "%d lines", ("no number",), None))
+        ours.handle(
+            logging.LogRecord("ray.tune", logging.WARNING, "tune.py", 1, "%d lines", ("no number",), None)
+        )
     assert "Logging error" in capfd.readouterr().err

@@ -45,7 +45,10 @@ def test_job_fails_when_its_workers_died_too_often():
         return await outcome(box, "a")
 
     reason = "its workers died; used up: 3 of 3 attempts, 0 of 20 preemptions"
-    assert scenario(steps, Retries(attempts=3), lambda: {"here", "spot"}) == {"status": "failed", "reason": reason}
+    assert scenario(steps, Retries(attempts=3), lambda: {"here", "spot"}) == {
+        "status": "failed",
+        "reason": reason,
+    }
 
 
 def test_node_that_went_away_costs_no_attempt():
@@ -56,7 +59,9 @@ def test_node_that_went_away_costs_no_attempt():
         return events
 
     lines = [event["line"] for event in scenario(steps, Retries(attempts=1, preemptions=4), lambda: {"here"})]
-    assert lines == [f"a node of its workers went away; it starts again (start {start})" for start in (2, 3, 4, 5)]
+    assert lines == [
+        f"a node of its workers went away; it starts again (start {start})" for start in (2, 3, 4, 5)
+    ]
 
 
 def test_job_on_a_node_that_went_away_does_not_wait_for_its_lane_to_come_back():
@@ -82,7 +87,10 @@ def test_job_fails_when_nodes_went_away_too_often():
         return await outcome(box, "a")
 
     reason = "a node of its workers went away; used up: 0 of 1 attempts, 3 of 2 preemptions"
-    assert scenario(steps, Retries(attempts=1, preemptions=2), lambda: {"here"}) == {"status": "failed", "reason": reason}
+    assert scenario(steps, Retries(attempts=1, preemptions=2), lambda: {"here"}) == {
+        "status": "failed",
+        "reason": reason,
+    }
 
 
 def test_workers_of_a_quiet_job_are_named_once_and_the_job_starts_again():
@@ -98,7 +106,10 @@ def test_workers_of_a_quiet_job_are_named_once_and_the_job_starts_again():
         return (await box.follow("a", 0))[0]
 
     (again,) = scenario(steps, Retries(), lambda: {"here"})
-    assert again["line"] == "its workers hung (no sign of life for 0 s) and were killed; it starts again (start 2)"
+    assert (
+        again["line"]
+        == "its workers hung (no sign of life for 0 s) and were killed; it starts again (start 2)"
+    )
 
 
 def test_job_that_waits_for_its_verdict_is_not_quiet():

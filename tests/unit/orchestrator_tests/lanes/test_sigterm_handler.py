@@ -18,7 +18,9 @@ def hit():
 
 
 def command(body, **more):
-    done = subprocess.run([sys.executable, "-c", BEGIN + body], cwd=ROOT, capture_output=True, text=True, timeout=60, **more)
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + body], cwd=ROOT, capture_output=True, text=True, timeout=60, **more
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -29,7 +31,10 @@ def command(body, **more):
         # What is on the way out still ends what it has begun ...
         "with ended_by_sigterm():\n    try:\n        hit()\n    finally:\n        assert terminating()",
         # ... and may fail, since Ray may be gone already.
-        "with ended_by_sigterm():\n    try:\n        hit()\n    finally:\n        raise RuntimeError('Ray is gone')",
+        (
+            "with ended_by_sigterm():\n    try:\n        hit()\n    finally:\n        raise RuntimeError('Ray"
+            " is gone')"
+        ),
         "with ended_by_sigterm():\n    try:\n        hit()\n    finally:\n        hit()",
     ],
 )
@@ -41,8 +46,16 @@ def test_sigterm_ends_with_one_line_and_its_own_status(body):
 def test_sigterm_while_ray_starts_is_taken_like_any_other():
     # Ray's own handlers: one that exits, then one in C++ in its place.
     exits = "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))"
-    assert command(f"with ended_by_sigterm():\n    with sigterm_kept():\n        {exits}\n        hit()") == (143, "", f"{LINE}\n")
-    assert command(f"with ended_by_sigterm():\n    with sigterm_kept():\n        {exits}\n    hit()") == (143, "", f"{LINE}\n")
+    assert command(f"with ended_by_sigterm():\n    with sigterm_kept():\n        {exits}\n        hit()") == (
+        143,
+        "",
+        f"{LINE}\n",
+    )
+    assert command(f"with ended_by_sigterm():\n    with sigterm_kept():\n        {exits}\n    hit()") == (
+        143,
+        "",
+        f"{LINE}\n",
+    )
 
 
 def test_what_hangs_on_the_way_out_is_left_behind():
@@ -72,7 +85,10 @@ def is_running(pid):
 
 
 def test_other_ends_stay_as_they_are_and_the_handler_goes():
-    body = "with ended_by_sigterm():\n    pass\nprint(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, terminating())"
+    body = (
+        "with ended_by_sigterm():\n    pass\nprint(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,"
+        " terminating())"
+    )
     assert command(body) == (0, "True False\n", "")
     status, _, said = command("with ended_by_sigterm():\n    raise ValueError('mine')")
     assert status == 1 and said.endswith("ValueError: mine\n")
@@ -81,7 +97,9 @@ def test_other_ends_stay_as_they_are_and_the_handler_goes():
 def test_reader_that_has_gone_is_no_obstacle():
     read, write = os.pipe()
     os.close(read)
-    process = subprocess.Popen([sys.executable, "-c", BEGIN + "with ended_by_sigterm():\n    hit()"], cwd=ROOT, stderr=write)
+    process = subprocess.Popen(
+        [sys.executable, "-c", BEGIN + "with ended_by_sigterm():\n    hit()"], cwd=ROOT, stderr=write
+    )
     os.close(write)
     assert process.wait(60) == 143
 

@@ -16,7 +16,10 @@ def sample(value):
 
 
 def kept(folder, name):
-    return [found.values["rank_0/cpu_utilization_percentage"] for found in read_samples(folder.trial_system_metrics(name), 0)]
+    return [
+        found.values["rank_0/cpu_utilization_percentage"]
+        for found in read_samples(folder.trial_system_metrics(name), 0)
+    ]
 
 
 async def running(box, *names):
@@ -74,7 +77,12 @@ def test_samples_are_neither_events_nor_progress_and_survive_the_end_of_a_job():
 
 def test_samples_of_trials_are_kept_and_others_dropped(tmp_path):
     folder = SweepFolder(tmp_path, "sweep")
-    samples = {"t0003": [sample(1)], "t12345": [sample(2)], "measuring the original model": [sample(3)], "t0003 seed 7": [sample(4)]}
+    samples = {
+        "t0003": [sample(1)],
+        "t12345": [sample(2)],
+        "measuring the original model": [sample(3)],
+        "t0003 seed 7": [sample(4)],
+    }
     assert keep_system_metrics(folder, samples) == {3, 12345}
     assert keep_system_metrics(folder, {"t0003": [sample(5)]}) == {3}
     assert (kept(folder, "t0003"), kept(folder, "t12345")) == ([1, 5], [2])

@@ -44,7 +44,11 @@ def test_attainment_of_one_run_is_its_front():
 
 @pytest.mark.parametrize("nothing", [[], [(math.nan, 0)], [(-math.inf, 0)]])
 def test_attainment_counts_a_run_without_points_as_one_that_attains_nothing(nothing):
-    assert corners([nothing, [(1, 1)], [(0, 2)]]) == {"best": [[0, 2], [1, 1]], "median": [[1, 2]], "worst": []}
+    assert corners([nothing, [(1, 1)], [(0, 2)]]) == {
+        "best": [[0, 2], [1, 1]],
+        "median": [[1, 2]],
+        "worst": [],
+    }
 
 
 def test_attainment_of_nothing_has_no_corners():

@@ -88,7 +88,11 @@ def test_growing_set_holds_what_none_dominates_at_every_moment(seed, dimensions)
 def test_growing_set_does_not_depend_on_the_order_of_arrival():
     points = some_points(7, dimensions=2)
     found = []
-    for order in (range(len(points)), reversed(range(len(points))), np.random.default_rng(0).permutation(len(points))):
+    for order in (
+        range(len(points)),
+        reversed(range(len(points))),
+        np.random.default_rng(0).permutation(len(points)),
+    ):
         growing: NonDominated[int] = NonDominated([5.0, 5.0])
         for index in order:
             growing.add(points[index], int(index))
@@ -98,7 +102,11 @@ def test_growing_set_does_not_depend_on_the_order_of_arrival():
 
 def test_growing_set_keeps_equal_points_in_the_order_in_which_they_came():
     growing: NonDominated[str] = NonDominated([1.0, 1.0])
-    assert growing.add((0.5, 0.5), "first") and growing.would_join((0.5, 0.5)) and growing.add((0.5, 0.5), "second")
+    assert (
+        growing.add((0.5, 0.5), "first")
+        and growing.would_join((0.5, 0.5))
+        and growing.add((0.5, 0.5), "second")
+    )
     assert growing.items == ["first", "second"]
     assert growing.gain((0.5, 0.5)) == 0.0
     assert growing.add((0.5, 0.4), "better") and growing.items == ["better"]

@@ -21,9 +21,18 @@ def both(*point, **more):
 
 
 def sweep(**more):
-    objectives = {"mass": {"direction": "minimize", "reference": 1.0}, "utility": {"direction": "maximize", "reference": 0.0}}
+    objectives = {
+        "mass": {"direction": "minimize", "reference": 1.0},
+        "utility": {"direction": "maximize", "reference": 0.0},
+    }
     return SweepSettings.model_validate(
-        {"name": "little", "model": {"base": "scratch"}, "data": {"benchmark": "closed_world"}, "objectives": objectives, **more}
+        {
+            "name": "little",
+            "model": {"base": "scratch"},
+            "data": {"benchmark": "closed_world"},
+            "objectives": objectives,
+            **more,
+        }
     )
 
 
@@ -35,19 +44,31 @@ def slow_front(records, criteria):
     """Keys of the front and of what was chosen on the validation part, by comparing every pair."""
     known = {}
     for trial in records:
-        if trial.status not in ("finished", "stopped") or (trial.status == "stopped" and not criteria.every_rung):
+        if trial.status not in ("finished", "stopped") or (
+            trial.status == "stopped" and not criteria.every_rung
+        ):
             continue
         for rung, metrics in enumerate(trial.rungs, start=1):
             points = criteria.point(metrics), criteria.point(metrics, "test")
-            if None not in points and criteria.feasible(metrics) and (criteria.every_rung or rung == len(trial.rungs)):
+            if (
+                None not in points
+                and criteria.feasible(metrics)
+                and (criteria.every_rung or rung == len(trial.rungs))
+            ):
                 known[trial.trial_id, rung] = points
-    chosen = {key for key, (mine, _) in known.items() if not any(dominates(other, mine) for other, _ in known.values())}
+    chosen = {
+        key
+        for key, (mine, _) in known.items()
+        if not any(dominates(other, mine) for other, _ in known.values())
+    }
     front = {key for key in chosen if not any(dominates(known[other][1], known[key][1]) for other in chosen)}
     return front, chosen
 
 
 def test_front_holds_the_trade_offs_from_best_to_worst_in_the_first_objective():
-    front = build_front([record(0, both(0.6, 0.9)), record(1, both(0.2, 0.5)), record(2, both(0.7, 0.8))], EVERY)
+    front = build_front(
+        [record(0, both(0.6, 0.9)), record(1, both(0.2, 0.5)), record(2, both(0.7, 0.8))], EVERY
+    )
     assert [member.record.trial_id for member in front.members] == ["t0001", "t0000"]
     assert front.trial_ids == {"t0000", "t0001"}
     # Two overlapping boxes up to the reference point (1, 0).
@@ -56,7 +77,10 @@ def test_front_holds_the_trade_offs_from_best_to_worst_in_the_first_objective():
 
 def test_every_rung_of_a_trial_may_be_on_the_front():
     front = build_front([record(7, both(0.6, 0.9), both(0.4, 0.6), both(0.5, 0.5))], EVERY)
-    assert [(member.key, member.name) for member in front.members] == [(("t0007", 2), "t0007@2"), (("t0007", 1), "t0007@1")]
+    assert [(member.key, member.name) for member in front.members] == [
+        (("t0007", 2), "t0007@2"),
+        (("t0007", 1), "t0007@1"),
+    ]
     assert front.keys == {("t0007", 1), ("t0007", 2)} and front.trial_ids == {"t0007"}
 
 
@@ -76,7 +100,10 @@ def test_last_rung_alone_counts_where_the_sweep_says_so():
 
 
 def test_front_chooses_on_validation_and_reports_on_test():
-    chosen, lucky_on_test = record(0, measured((0.2, 0.9), (0.3, 0.8))), record(1, measured((0.3, 0.8), (0.1, 1.0)))
+    chosen, lucky_on_test = (
+        record(0, measured((0.2, 0.9), (0.3, 0.8))),
+        record(1, measured((0.3, 0.8), (0.1, 1.0))),
+    )
     front = build_front([chosen, lucky_on_test], EVERY)
     assert [member.record for member in front.members] == [chosen]
     assert front.members[0].objectives == {"mass": 0.3, "utility": 0.8}
@@ -90,12 +117,17 @@ def test_front_drops_a_member_that_another_dominates_on_test():
 
 
 def test_front_keeps_duplicates():
-    assert build_front([record(0, both(0.2, 0.5)), record(1, both(0.2, 0.5))], EVERY).trial_ids == {"t0000", "t0001"}
+    assert build_front([record(0, both(0.2, 0.5)), record(1, both(0.2, 0.5))], EVERY).trial_ids == {
+        "t0000",
+        "t0001",
+    }
 
 
 @pytest.mark.parametrize("status", ["failed", "running"])
 def test_front_leaves_out_trials_without_a_result(status):
-    assert build_front([record(0, both(0.0, 1.0), status=status), record(1, both(0.5, 0.5))], EVERY).trial_ids == {"t0001"}
+    assert build_front(
+        [record(0, both(0.0, 1.0), status=status), record(1, both(0.5, 0.5))], EVERY
+    ).trial_ids == {"t0001"}
 
 
 @pytest.mark.parametrize("part", ["validation", "test"])
@@ -107,13 +139,20 @@ def test_front_leaves_out_rungs_without_finite_objectives_on_both_parts(value, p
 
 def test_front_leaves_out_what_is_outside_a_limit_on_the_validation_part():
     criteria = Criteria(OBJECTIVES, (Limit("utility", 0.4, "at_least"), Limit("fluency", 0.5, "at_least")))
-    rungs = [both(0.1, 0.3, fluency=1.0), both(0.2, 0.5, fluency=0.1), both(0.3, 0.5), measured((0.4, 0.5), (0.4, 0.3), fluency=1.0)]
+    rungs = [
+        both(0.1, 0.3, fluency=1.0),
+        both(0.2, 0.5, fluency=0.1),
+        both(0.3, 0.5),
+        measured((0.4, 0.5), (0.4, 0.3), fluency=1.0),
+    ]
     assert build_front([record(0, *rungs)], criteria).keys == {("t0000", 4)}
 
 
 def test_front_compares_on_the_scale_of_the_objectives():
     clipped = (Objective("mass", "minimize", 1.0, "log", (0.1, 1.0)), OBJECTIVES[1])
-    front = build_front([record(0, both(0.01, 0.5)), record(1, both(0.0, 0.5)), record(2, both(0.5, 0.6))], Criteria(clipped))
+    front = build_front(
+        [record(0, both(0.01, 0.5)), record(1, both(0.0, 0.5)), record(2, both(0.5, 0.6))], Criteria(clipped)
+    )
     # Both are as good as the clip's bound: equals, of which the values are still told as they are.
     assert [member.objectives["mass"] for member in front.members] == [0.01, 0.0, 0.5]
     assert front.hypervolume == pytest.approx(math.log(10) * 0.5 + math.log(2) * 0.1)
@@ -155,7 +194,8 @@ def test_rung_that_would_not_join_never_does(name):
 
 
 def forgetting_the_rest(trial: TrialRecord, kept):
-    """The trial without the test part of rungs that were not kept; the schedule's last one is always measured."""
+    """The trial without the test part of rungs that were not kept; the schedule's last one is always
+    measured."""
     rungs = [
         metrics
         if (trial.trial_id, rung) in kept or (trial.status == "finished" and rung == len(trial.rungs))
@@ -175,7 +215,11 @@ def test_rung_is_compared_with_no_other_of_its_trial_where_the_last_one_alone_co
     assert GrowingFront(LAST).would_join(running, 2)
 
 
-@pytest.mark.parametrize("metrics", [{}, measured((math.nan, 0.5)), measured((0.2, 0.3))], ids=["nothing", "NaN", "outside a limit"])
+@pytest.mark.parametrize(
+    "metrics",
+    [{}, measured((math.nan, 0.5)), measured((0.2, 0.3))],
+    ids=["nothing", "NaN", "outside a limit"],
+)
 def test_rung_that_can_never_be_on_the_front_would_not_join_and_gains_nothing(metrics):
     front = GrowingFront(Criteria(OBJECTIVES, (Limit("utility", 0.4, "at_least"),)))
     assert not front.would_join(record(0, metrics, status="running"), 1)
@@ -192,9 +236,14 @@ def test_gain_is_the_hypervolume_that_a_rung_would_add_on_the_validation_part():
 
 
 def test_hypervolume_history_follows_the_order_of_ending():
-    late, early = record(0, both(0.5, 0.5), finished_at=20.0), record(1, both(0.8, 0.9), finished_at=10.0, status="stopped")
+    late, early = (
+        record(0, both(0.5, 0.5), finished_at=20.0),
+        record(1, both(0.8, 0.9), finished_at=10.0, status="stopped"),
+    )
     without_test = record(2, measured((0.1, 0.9)), finished_at=15.0)
-    history = hypervolume_history([late, early, without_test, record(3, both(0.0, 1.0), status="failed")], EVERY)
+    history = hypervolume_history(
+        [late, early, without_test, record(3, both(0.0, 1.0), status="failed")], EVERY
+    )
     assert history == pytest.approx([0.18, 0.18, 0.18 + 0.3 * 0.5])
     assert history[-1] == pytest.approx(build_front([late, early], EVERY).hypervolume)
 
@@ -209,7 +258,10 @@ def test_front_json_has_the_promised_shape():
     found = front_json(sweep(), records, baselines)
     assert json.loads(json.dumps(found)) == {
         "sweep": "little",
-        "objectives": [{"name": "mass", "direction": "minimize"}, {"name": "utility", "direction": "maximize"}],
+        "objectives": [
+            {"name": "mass", "direction": "minimize"},
+            {"name": "utility", "direction": "maximize"},
+        ],
         "reference_point": {"mass": 1.0, "utility": 0.0},
         "hypervolume": 0.375,
         "trials": 3,
@@ -225,5 +277,10 @@ def test_front_json_has_the_promised_shape():
                 "mlflow_run_id": "abc",
             }
         ],
-        "baselines": {"original": {"mass": 0.99, "utility": 0.98}, "prompted": None, "retrained": None, "retrained_twin": None},
+        "baselines": {
+            "original": {"mass": 0.99, "utility": 0.98},
+            "prompted": None,
+            "retrained": None,
+            "retrained_twin": None,
+        },
     }

@@ -21,10 +21,16 @@ def test_curve_counts_worker_time_of_all_ended_trials_in_the_order_of_their_ends
         at(3, (0.0, 1.0), status="running", finished_at=None),
     ]
     curve = hypervolume_curve(trials, UNIT, workers=2)
-    assert curve == [(50.0, pytest.approx(0.18)), (60.0, pytest.approx(0.18)), (80.0, pytest.approx(0.18 + 0.3 * 0.5))]
+    assert curve == [
+        (50.0, pytest.approx(0.18)),
+        (60.0, pytest.approx(0.18)),
+        (80.0, pytest.approx(0.18 + 0.3 * 0.5)),
+    ]
 
 
-@pytest.mark.parametrize(("worker_s", "reached"), [(0.0, 0.0), (49.9, 0.0), (50.0, 0.1), (70.0, 0.1), (80.0, 0.3), (1e9, 0.3)])
+@pytest.mark.parametrize(
+    ("worker_s", "reached"), [(0.0, 0.0), (49.9, 0.0), (50.0, 0.1), (70.0, 0.1), (80.0, 0.3), (1e9, 0.3)]
+)
 def test_hypervolume_at_a_time_is_that_of_the_last_trial_that_had_ended(worker_s, reached):
     assert hypervolume_at([(50.0, 0.1), (80.0, 0.3)], worker_s) == reached
 

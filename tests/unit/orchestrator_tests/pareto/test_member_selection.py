@@ -11,9 +11,12 @@ SPEED = Objective("speed", "maximize", 0.0)
 
 
 def front_of(*values, objectives=(MASS, UTILITY), places=None):
-    """Trial and rung (of three) of the n-th member are the n-th of `places`; else each has a trial, at its end."""
+    """Trial and rung (of three) of the n-th member are the n-th of `places`; else each has a trial, at its
+    end."""
     members = []
-    for (number, rung), point in zip(places or [(number, 3) for number in range(len(values))], values, strict=True):
+    for (number, rung), point in zip(
+        places or [(number, 3) for number in range(len(values))], values, strict=True
+    ):
         record = TrialRecord(trial_id(number), number, "finished", {}, {}, [{}] * 3)
         named = dict(zip((objective.name for objective in objectives), point, strict=True))
         members.append(FrontMember(record, rung, named, named))
@@ -50,7 +53,9 @@ def test_pick_finds_members(text, found):
 
 
 def test_condition_leaves_the_trade_offs_between_two_other_objectives():
-    front = front_of((0.1, 0.6, 1.0), (0.2, 0.9, 1.0), (0.3, 0.6, 2.0), (0.0, 0.1, 3.0), objectives=(MASS, UTILITY, SPEED))
+    front = front_of(
+        (0.1, 0.6, 1.0), (0.2, 0.9, 1.0), (0.3, 0.6, 2.0), (0.0, 0.1, 3.0), objectives=(MASS, UTILITY, SPEED)
+    )
     assert names("utility>0.5", front) == ["t0000", "t0002"]
 
 
@@ -64,7 +69,10 @@ def test_condition_leaves_the_trade_offs_between_two_other_objectives():
         ("utility>=half", "not a number.*Allowed: a number after utility>="),
         ("utility=0.5", "not a condition.*Allowed: front, knee"),
         ("utility>=0.5,", "not a condition"),
-        ("utility>=0.95", r"no member.*given: .utility>=0.95.*The best that there is: utility 0.9 \(t0001@1\)"),
+        (
+            "utility>=0.95",
+            r"no member.*given: .utility>=0.95.*The best that there is: utility 0.9 \(t0001@1\)",
+        ),
         ("utility>=0.8,mass<0.2", r"The best that there is: utility 0.9 \(t0001@1\), mass 0.1 \(t0004\)"),
     ],
 )
@@ -96,7 +104,9 @@ def test_knee_does_not_depend_on_the_units():
 
 
 def test_knee_of_three_objectives_is_nearest_to_the_ideal_in_sum():
-    front = front_of((0.0, 0.0, 0.0), (1.0, 1.0, 0.0), (1.0, 0.0, 1.0), (0.3, 0.8, 0.8), objectives=(MASS, UTILITY, SPEED))
+    front = front_of(
+        (0.0, 0.0, 0.0), (1.0, 1.0, 0.0), (1.0, 0.0, 1.0), (0.3, 0.8, 0.8), objectives=(MASS, UTILITY, SPEED)
+    )
     assert names("knee", front) == ["t0003"]
 
 

@@ -30,7 +30,9 @@ def test_points_minimise_in_every_coordinate():
 
 
 def test_log_scale_compares_ratios():
-    mass, inverse = (Objective("mass", direction, 1.0, "log", (1e-6, 1.0)) for direction in ("minimize", "maximize"))
+    mass, inverse = (
+        Objective("mass", direction, 1.0, "log", (1e-6, 1.0)) for direction in ("minimize", "maximize")
+    )
     assert mass.to_minimised(1e-2) - mass.to_minimised(1e-4) == pytest.approx(math.log(100))
     assert inverse.to_minimised(1e-2) == pytest.approx(math.log(100))
     assert minimised_reference([mass]) == (0.0,)
@@ -65,7 +67,13 @@ def test_value_that_is_not_a_number_stays_one_through_a_clip():
 
 
 def test_objective_values_come_from_the_part_asked_for():
-    metrics = {"validation/mass": 0.1, "validation/utility": 0.2, "test/mass": 0.3, "test/utility": 0.4, "test/other": 0.5}
+    metrics = {
+        "validation/mass": 0.1,
+        "validation/utility": 0.2,
+        "test/mass": 0.3,
+        "test/utility": 0.4,
+        "test/other": 0.5,
+    }
     assert objective_values(metrics, OBJECTIVES, "validation") == {"mass": 0.1, "utility": 0.2}
     assert objective_values(metrics, OBJECTIVES, "test") == {"mass": 0.3, "utility": 0.4}
 
@@ -116,15 +124,25 @@ def test_limit_looks_at_the_validation_part_alone_and_a_missing_metric_is_infini
 def test_bounds_are_one_limit_for_each_side_that_is_named():
     assert limits_of("x", BoundSettings()) == []
     assert limits_of("x", BoundSettings(at_least=0.0)) == [Limit("x", 0.0, "at_least")]
-    assert limits_of("x", BoundSettings(at_least=0.1, at_most=0.9)) == [Limit("x", 0.1, "at_least"), Limit("x", 0.9, "at_most")]
+    assert limits_of("x", BoundSettings(at_least=0.1, at_most=0.9)) == [
+        Limit("x", 0.1, "at_least"),
+        Limit("x", 0.9, "at_most"),
+    ]
 
 
 def test_criteria_are_objectives_their_limits_and_the_constraints_of_the_sweep():
     objectives = {
-        "forget_true_mass": {"direction": "minimize", "reference": 1.0, "transform": "log", "clip": [0.001, 1.0]},
+        "forget_true_mass": {
+            "direction": "minimize",
+            "reference": 1.0,
+            "transform": "log",
+            "clip": [0.001, 1.0],
+        },
         "utility": {"direction": "maximize", "reference": 0.0, "at_least": 0.4},
     }
-    sweep = small_sweep(objectives=objectives, constraints={"forget_coherence": {"at_least": 0.5, "at_most": 1.0}})
+    sweep = small_sweep(
+        objectives=objectives, constraints={"forget_coherence": {"at_least": 0.5, "at_most": 1.0}}
+    )
     criteria = criteria_of(sweep)
     assert criteria.objectives == (
         Objective("forget_true_mass", "minimize", 1.0, "log", (0.001, 1.0)),
@@ -153,8 +171,14 @@ def test_measurement_is_feasible_only_within_all_limits():
         ({"validation/mass": 0.1, "validation/utility": 0.2, "test/odds": math.inf}, None),
         ({"validation/mass": 0.1, "test/utility": 0.2}, "no value for the objective utility"),
         ({}, "no value for the objectives mass, utility"),
-        ({"validation/mass": 0.1, "validation/utility": 0.2, "test/odds": math.nan}, "not a finite number: test/odds = nan"),
-        ({"validation/mass": math.inf, "validation/utility": 0.2}, "not a finite number: validation/mass = inf"),
+        (
+            {"validation/mass": 0.1, "validation/utility": 0.2, "test/odds": math.nan},
+            "not a finite number: test/odds = nan",
+        ),
+        (
+            {"validation/mass": math.inf, "validation/utility": 0.2},
+            "not a finite number: validation/mass = inf",
+        ),
     ],
 )
 def test_result_is_unusable_for_a_nan_anywhere_and_for_infinity_in_an_objective(metrics, reason):

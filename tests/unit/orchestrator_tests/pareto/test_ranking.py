@@ -13,7 +13,10 @@ EVERY_WAY = pytest.mark.parametrize("ties", TIES)
 
 def ranked(points, ties="crowding", violations=None):
     violations = [0.0] * len(points) if violations is None else violations
-    return ranks([RankedPoint(tuple(point), violation) for point, violation in zip(points, violations, strict=True)], ties).tolist()
+    return ranks(
+        [RankedPoint(tuple(point), violation) for point, violation in zip(points, violations, strict=True)],
+        ties,
+    ).tolist()
 
 
 @EVERY_WAY
@@ -62,7 +65,9 @@ def test_epsilon_net_serves_three_objectives():
 
 
 def test_crowding_passes_over_an_objective_in_which_a_layer_is_equal():
-    assert ranked([(x, 10 - x, 7) for x in (0, 1, 4, 6, 10)]) == ranked([(x, 10 - x) for x in (0, 1, 4, 6, 10)])
+    assert ranked([(x, 10 - x, 7) for x in (0, 1, 4, 6, 10)]) == ranked(
+        [(x, 10 - x) for x in (0, 1, 4, 6, 10)]
+    )
 
 
 @EVERY_WAY
@@ -73,7 +78,13 @@ def test_equal_points_share_the_better_position_and_count_each(ties):
 
 @EVERY_WAY
 def test_infeasible_ones_stand_behind_all_feasible_ones_by_their_violation(ties):
-    assert ranked([(0, 0), (9, 9), (0, 0), (5, 5), (0, 0)], ties, [0.5, 0.0, 0.1, 0.0, 0.5]) == [3, 1, 2, 0, 3]
+    assert ranked([(0, 0), (9, 9), (0, 0), (5, 5), (0, 0)], ties, [0.5, 0.0, 0.1, 0.0, 0.5]) == [
+        3,
+        1,
+        2,
+        0,
+        3,
+    ]
     assert ranked([(0, 0), (9, 9)], ties, [2.0, 1.0]) == [1, 0]
 
 
@@ -116,12 +127,23 @@ def test_dominance_layers_are_fronts_of_what_is_left(objectives):
 
 def test_standing_sums_the_violations_of_all_limits():
     objectives = (Objective("mass", "minimize", 1.0), Objective("utility", "maximize", 0.0))
-    criteria = Criteria(objectives, (Limit("utility", 0.75, "at_least"), Limit("mass", 0.25, "at_most"), Limit("mass", 0.0, "at_least")))
-    assert ranked_point({"validation/mass": 0.5, "validation/utility": 0.5}, criteria) == RankedPoint((0.5, -0.5), 0.5)
-    assert ranked_point({"validation/mass": 0.25, "validation/utility": 1.0}, criteria) == RankedPoint((0.25, -1.0), 0.0)
-    assert ranked_point({"validation/mass": math.nan, "validation/utility": 1.0}, criteria) == RankedPoint(None, math.inf)
+    criteria = Criteria(
+        objectives,
+        (Limit("utility", 0.75, "at_least"), Limit("mass", 0.25, "at_most"), Limit("mass", 0.0, "at_least")),
+    )
+    assert ranked_point({"validation/mass": 0.5, "validation/utility": 0.5}, criteria) == RankedPoint(
+        (0.5, -0.5), 0.5
+    )
+    assert ranked_point({"validation/mass": 0.25, "validation/utility": 1.0}, criteria) == RankedPoint(
+        (0.25, -1.0), 0.0
+    )
+    assert ranked_point({"validation/mass": math.nan, "validation/utility": 1.0}, criteria) == RankedPoint(
+        None, math.inf
+    )
 
 
-@pytest.mark.parametrize(("count", "reduction", "expected"), [(1, 3, 1), (3, 3, 1), (4, 3, 2), (12, 3, 4), (5, 2.5, 2)])
+@pytest.mark.parametrize(
+    ("count", "reduction", "expected"), [(1, 3, 1), (3, 3, 1), (4, 3, 2), (12, 3, 4), (5, 2.5, 2)]
+)
 def test_going_on_is_the_share_rounded_up(count, reduction, expected):
     assert survivors(count, reduction) == expected

@@ -14,7 +14,14 @@ def choose(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "name"), [("t0001", "t0001"), ("t0002@1", "t0002"), (" t0000 ", "t0000"), ("knee", "t0001"), ("utility>=0.8", "t0000")]
+    ("text", "name"),
+    [
+        ("t0001", "t0001"),
+        ("t0002@1", "t0002"),
+        (" t0000 ", "t0000"),
+        ("knee", "t0001"),
+        ("utility>=0.8", "t0000"),
+    ],
 )
 def test_rung_is_found_on_the_front_or_off_it(choose, text, name):
     assert (choose(text).name, choose(text).rung) == (name, 1)

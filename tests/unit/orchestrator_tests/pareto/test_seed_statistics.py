@@ -12,22 +12,36 @@ CRITERIA = Criteria((Objective("mass", "minimize", 1.0), Objective("utility", "m
 
 
 def measured(mass, utility, **more):
-    found = {f"{part}/{name}": value for part in ("validation", "test") for name, value in (("mass", mass), ("utility", utility))}
+    found = {
+        f"{part}/{name}": value
+        for part in ("validation", "test")
+        for name, value in (("mass", mass), ("utility", utility))
+    }
     return {**found, **more}
 
 
 def searched(*points, criteria=CRITERIA):
     rungs = [measured(*point) for point in points]
-    records = [TrialRecord(trial_id(number), number, "finished", {}, metrics, [metrics]) for number, metrics in enumerate(rungs)]
+    records = [
+        TrialRecord(trial_id(number), number, "finished", {}, metrics, [metrics])
+        for number, metrics in enumerate(rungs)
+    ]
     return build_front(records, criteria)
 
 
 def repeated(number, seed, *point, reason=None, **more):
-    return Confirmation(trial_id(number), 1, seed, trial_id(number), measured(*point, **more) if point else {}, reason)
+    return Confirmation(
+        trial_id(number), 1, seed, trial_id(number), measured(*point, **more) if point else {}, reason
+    )
 
 
 FRONT = searched((0.2, 0.5), (0.6, 0.9))
-FOUR = [repeated(0, 1, 0.3, 0.5), repeated(1, 1, 0.6, 0.8), repeated(0, 2, 0.4, 0.5), repeated(1, 2, 0.6, 1.0)]
+FOUR = [
+    repeated(0, 1, 0.3, 0.5),
+    repeated(1, 1, 0.6, 0.8),
+    repeated(0, 2, 0.4, 0.5),
+    repeated(1, 2, 0.6, 1.0),
+]
 
 
 def test_estimate_has_the_sample_deviation_and_the_interval_of_students_table():
@@ -64,7 +78,10 @@ def test_members_are_estimated_each_over_its_own_seeds():
 def test_hypervolume_of_a_seed_is_that_of_all_members_under_it():
     found = confirmed_front(FRONT, CRITERIA, [*FOUR, repeated(0, 3, 0.5, 0.2)])
     # Two overlapping boxes up to (1, 0) each; the third seed lacks a member.
-    assert found.hypervolumes == {1: pytest.approx(0.7 * 0.5 + 0.4 * 0.3), 2: pytest.approx(0.6 * 0.5 + 0.4 * 0.5)}
+    assert found.hypervolumes == {
+        1: pytest.approx(0.7 * 0.5 + 0.4 * 0.3),
+        2: pytest.approx(0.6 * 0.5 + 0.4 * 0.5),
+    }
     assert found.hypervolume.mean == pytest.approx((0.47 + 0.5) / 2)
     assert found.searched_hypervolume == pytest.approx(FRONT.hypervolume)
 
@@ -109,5 +126,7 @@ def test_three_objectives_have_no_attainment_surface():
     criteria = Criteria((*CRITERIA.objectives, Objective("speed", "maximize", 0.0)))
     metrics = measured(0.2, 0.5, **{"test/speed": 1.0, "validation/speed": 1.0})
     front = build_front([TrialRecord("t0000", 0, "finished", {}, metrics, [metrics])], criteria)
-    found = confirmed_front(front, criteria, [Confirmation("t0000", 1, seed, "t0000", metrics) for seed in (1, 2)])
+    found = confirmed_front(
+        front, criteria, [Confirmation("t0000", 1, seed, "t0000", metrics) for seed in (1, 2)]
+    )
     assert found.attainment is None and found.hypervolume.mean == pytest.approx(0.8 * 0.5)

@@ -1,6 +1,12 @@
 import pytest
 
-from orchestrator.report.sections.bands_section import bands_figure, bands_section, groups_by_band, median_line, metric_of
+from orchestrator.report.sections.bands_section import (
+    bands_figure,
+    bands_section,
+    groups_by_band,
+    median_line,
+    metric_of,
+)
 from orchestrator.storage.sweep_view import SweepView
 from orchestrator.storage.trial_records import TrialRecord
 from tests.support.sweeps.sweep_on_disk import small_sweep
@@ -9,16 +15,27 @@ LINES = ("target", "rephrasing", "high band", "mid band", "low band")
 
 
 def rung(target, high):
-    return {metric_of(line): -5.0 for line in LINES} | {metric_of("target"): target, metric_of("high band"): high}
+    return {metric_of(line): -5.0 for line in LINES} | {
+        metric_of("target"): target,
+        metric_of("high band"): high,
+    }
 
 
 def record(number, method, beliefs, *rungs, status="finished"):
-    return TrialRecord(f"t{number:04d}", number, status, {"forget.method": method, "beliefs": beliefs}, {}, rungs)
+    return TrialRecord(
+        f"t{number:04d}", number, status, {"forget.method": method, "beliefs": beliefs}, {}, rungs
+    )
 
 
 def view_of(*records):
     sweep = small_sweep()
-    return SweepView(sweep=sweep, records=list(records), baselines={"original": rung(-1.0, -2.0)}, importances={}, confirmations=[])
+    return SweepView(
+        sweep=sweep,
+        records=list(records),
+        baselines={"original": rung(-1.0, -2.0)},
+        importances={},
+        confirmations=[],
+    )
 
 
 VIEW = view_of(
@@ -47,11 +64,19 @@ def test_lines_start_before_unlearning_and_are_medians_of_those_that_came_so_far
 
 def test_figure_has_a_panel_per_loss_with_every_line():
     figure = bands_figure(VIEW, groups_by_band(VIEW))
-    assert [annotation.text for annotation in figure.layout.annotations] == ["NPO (plain) (2 trials)", "WGA + BS-T (1 trial)"]
+    assert [annotation.text for annotation in figure.layout.annotations] == [
+        "NPO (plain) (2 trials)",
+        "WGA + BS-T (1 trial)",
+    ]
     assert sorted({trace.name for trace in figure.data}) == sorted(LINES)
     assert len(figure.data) == 2 * len(LINES)
 
 
 def test_sweep_without_bands_has_no_section():
-    assert bands_section(view_of(record(0, "npo", "none", {"validation/utility": 0.5})), lambda name, figure: name) == ""
+    assert (
+        bands_section(
+            view_of(record(0, "npo", "none", {"validation/utility": 0.5})), lambda name, figure: name
+        )
+        == ""
+    )
     assert bands_section(VIEW, lambda name, figure: name) == "bands"

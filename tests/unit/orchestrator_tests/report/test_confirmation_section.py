@@ -20,7 +20,9 @@ def front_of(settings):
 
 def section(confirmations, **more):
     settings = view("one", confirmations=confirmations, **more)
-    return confirmation_section(settings, front_of(settings), lambda name, figure: f"[{name}: {len(figure.data)} traces]")
+    return confirmation_section(
+        settings, front_of(settings), lambda name, figure: f"[{name}: {len(figure.data)} traces]"
+    )
 
 
 def figure_of(confirmations, **more):
@@ -56,7 +58,10 @@ def test_section_sets_the_hypervolume_over_seeds_against_the_searched_one():
     assert "3 of 3 members of the front were run again." in html
     assert f"over 2 seeds is {(one + three) / 2:.4f} ± {12.706 * 0.009:.4f}" in html
     assert f"seed by seed {one:.4f}, {three:.4f}" in html
-    assert f"As searched it was {HYPERVOLUME:.4f}, which is 0.0180 above; one seed differs from another by 0.0127" in html
+    assert (
+        f"As searched it was {HYPERVOLUME:.4f}, which is 0.0180 above; one seed differs from another by"
+        " 0.0127" in html
+    )
 
 
 def test_section_of_one_seed_claims_no_interval():
@@ -71,7 +76,15 @@ def test_section_says_when_no_seed_is_complete():
 def test_table_holds_mean_spread_and_searched_value_of_each_member():
     rows = cells(section([*confirmed(ALL, (1, 2)), FAILED]))
     assert [row[0] for row in rows] == ["t0002", "t0001", "t0000"]
-    assert rows[1][2:] == ["0.5150\u00a0±\u00a00.0635", "0.0071", "0.5000", "0.7000\u00a0±\u00a00.0000", "0.0000", "0.7000", rows[1][-1]]
+    assert rows[1][2:] == [
+        "0.5150\u00a0±\u00a00.0635",
+        "0.0071",
+        "0.5000",
+        "0.7000\u00a0±\u00a00.0000",
+        "0.0000",
+        "0.7000",
+        rows[1][-1],
+    ]
     assert rows[1][-1] == "2, and 1 failed: loss is &lt;NaN&gt;" and rows[0][-1] == "2"
 
 
@@ -88,7 +101,9 @@ def test_figure_sets_means_with_intervals_beside_what_was_searched():
     means, searched = found["mean over new seeds, 95 % interval"], found["as searched"]
     assert list(zip(searched.x, searched.y, strict=True)) == list(reversed(POINTS))
     assert means.x == pytest.approx([mass + 0.015 for mass, _ in reversed(POINTS)])
-    assert means.error_x.array == pytest.approx([12.706 * 0.005] * 3, rel=1e-3) and means.error_y.array == pytest.approx([0.0] * 3)
+    assert means.error_x.array == pytest.approx(
+        [12.706 * 0.005] * 3, rel=1e-3
+    ) and means.error_y.array == pytest.approx([0.0] * 3)
     assert len(found["one new seed"].x) == 6
     assert "original model" in found
 
@@ -117,17 +132,24 @@ def test_three_objectives_have_a_panel_each_and_no_surfaces():
     assert "Attainment surfaces are drawn for two objectives only." in html
     figure = figure_of(confirmations, records=records, blocks={"objectives": three})
     assert not any(trace.name.startswith("attained") for trace in figure.data if trace.name)
-    assert figure.layout.xaxis2.title.text.startswith("mass") and figure.layout.yaxis2.title.text.startswith("loss")
+    assert figure.layout.xaxis2.title.text.startswith("mass") and figure.layout.yaxis2.title.text.startswith(
+        "loss"
+    )
 
 
 def test_lone_objective_has_a_table_and_no_figure():
-    html = section(confirmed(ALL, (1, 2)), blocks={"objectives": {"mass": {"direction": "minimize", "reference": 1.0}}})
+    html = section(
+        confirmed(ALL, (1, 2)), blocks={"objectives": {"mass": {"direction": "minimize", "reference": 1.0}}}
+    )
     assert "[confirmation:" not in html and [row[0] for row in cells(html)] == ["t0002"]
 
 
 def test_names_that_would_cover_another_are_left_out():
     points = ((0.2, 0.3), (0.201, 0.301), (0.8, 0.9))
     settings = view("one", *points, confirmations=confirmed(ALL, (1,)))
-    shifted = [Confirmation(*one.key, one.member, settings.records[int(one.trial_id[1:])].metrics) for one in settings.confirmations]
+    shifted = [
+        Confirmation(*one.key, one.member, settings.records[int(one.trial_id[1:])].metrics)
+        for one in settings.confirmations
+    ]
     figure = figure_of(shifted, records=settings.records)
     assert traces(figure)["mean over new seeds, 95 % interval"].text == ("t0000", "", "t0002")

@@ -48,7 +48,10 @@ def test_staircase_encloses_the_hypervolume():
 
 
 def test_staircase_turns_with_the_directions():
-    turned = {"utility": {"direction": "maximize", "reference": 0.1}, "forget_true_mass": {"direction": "minimize", "reference": 0.9}}
+    turned = {
+        "utility": {"direction": "maximize", "reference": 0.1},
+        "forget_true_mass": {"direction": "minimize", "reference": 0.9},
+    }
     front = build_front([corner(0, (0.2, 0.5)), corner(1, (0.6, 0.8))], criteria_of(sweep(objectives=turned)))
     assert staircase(front) == ([0.8, 0.8, 0.5, 0.5, 0.1], [0.9, 0.6, 0.6, 0.2, 0.2])
 
@@ -59,10 +62,19 @@ def test_staircase_is_empty_when_nothing_beats_the_reference_point():
 
 def test_staircase_is_in_the_metrics_own_units_on_a_log_scale_too():
     objectives = {
-        "forget_true_mass": {"direction": "minimize", "reference": 1.0, "transform": "log", "clip": [0.01, 1.0]},
+        "forget_true_mass": {
+            "direction": "minimize",
+            "reference": 1.0,
+            "transform": "log",
+            "clip": [0.01, 1.0],
+        },
         "utility": {"direction": "maximize", "reference": 0.2, "transform": "log", "clip": [0.1, 1.0]},
     }
-    x, y = staircase(build_front([corner(0, (0.05, 0.5)), corner(1, (0.001, 0.4))], criteria_of(sweep(objectives=objectives))))
+    x, y = staircase(
+        build_front(
+            [corner(0, (0.05, 0.5)), corner(1, (0.001, 0.4))], criteria_of(sweep(objectives=objectives))
+        )
+    )
     # What was clipped is drawn at its bound, up to which it counts.
     assert x == pytest.approx([0.01, 0.01, 0.05, 0.05, 1.0])
     assert y == pytest.approx([0.2, 0.4, 0.4, 0.5, 0.5])
@@ -72,7 +84,9 @@ def test_points_are_the_ends_of_trials_and_the_members_at_their_rungs():
     settings = view()
     front = build_front(settings.records, criteria_of(settings.sweep))
     points = points_of(settings, objectives_of(settings.sweep), front)
-    ends = {(record.trial_id, len(record.rungs)) for record in settings.records if record.status == "finished"}
+    ends = {
+        (record.trial_id, len(record.rungs)) for record in settings.records if record.status == "finished"
+    }
     assert [(point.record.trial_id, point.rung) for point in points] == sorted(ends | front.keys)
     assert {(point.record.trial_id, point.rung) for point in points if point.on_front} == front.keys
     assert front.keys - ends, "no member at an earlier rung: nothing was tested"
@@ -83,7 +97,9 @@ def test_points_of_a_stopped_trial_are_what_was_measured_of_it_on_the_test_part(
     rest = replace(corner(1, (0.1, 0.2), (0.9, 0.1)), status="stopped")
     rest = replace(rest, rungs=[rest.rungs[0], validation_only(rest.rungs[1])])
     settings = view(records=[kept, rest, replace(corner(2, (0.1, 0.9)), status="failed")])
-    points = points_of(settings, objectives_of(settings.sweep), build_front(settings.records, criteria_of(settings.sweep)))
+    points = points_of(
+        settings, objectives_of(settings.sweep), build_front(settings.records, criteria_of(settings.sweep))
+    )
     assert [(point.name, point.on_front) for point in points] == [("t0000", True), ("t0001@1", True)]
 
 
@@ -93,7 +109,10 @@ def test_method_and_beliefs_fall_back_on_the_trial_defaults_when_not_searched():
 
 
 def test_group_name_says_plain_where_no_belief_is_on():
-    assert [group_name("npo", "none"), group_name("graddiff", "token+sequence")] == ["NPO (plain)", "GradDiff + BS-T + BS-S"]
+    assert [group_name("npo", "none"), group_name("graddiff", "token+sequence")] == [
+        "NPO (plain)",
+        "GradDiff + BS-T + BS-S",
+    ]
 
 
 def test_axis_title_says_which_way_is_better():
@@ -105,13 +124,23 @@ def test_axis_title_says_which_way_is_better():
 
 def test_yardstick_is_the_box_of_the_retrained_model_alone():
     values = baseline_points(view(), objectives_of(sweep()))["retrained"]
-    assert yardstick(view(), objectives_of(sweep())) == pytest.approx((1 - values["forget_true_mass"]) * values["utility"])
+    assert yardstick(view(), objectives_of(sweep())) == pytest.approx(
+        (1 - values["forget_true_mass"]) * values["utility"]
+    )
     assert yardstick(view(baselines={}), objectives_of(sweep())) is None
 
 
 def test_squeeze_groups_take_the_median_of_each_rung_from_the_original_on():
-    trials = [squeezed(0, [0.4, 0.1], [0.5, 0.6]), squeezed(1, [0.2, 0.3], [0.7, 0.8]), squeezed(2, [0.3], [0.9])]
-    settings = view(sweep=sweep(trial={"epochs": 6, "rungs": 2}), records=trials, baselines={"original": {CANONICAL: 0.5, REPHRASED: 0.45}})
+    trials = [
+        squeezed(0, [0.4, 0.1], [0.5, 0.6]),
+        squeezed(1, [0.2, 0.3], [0.7, 0.8]),
+        squeezed(2, [0.3], [0.9]),
+    ]
+    settings = view(
+        sweep=sweep(trial={"epochs": 6, "rungs": 2}),
+        records=trials,
+        baselines={"original": {CANONICAL: 0.5, REPHRASED: 0.45}},
+    )
     (group,) = squeeze_groups(settings)
     assert group.median.progress == (0.0, 3.0, 6.0)
     # The last trial ended early: it counts where it was.
@@ -120,9 +149,16 @@ def test_squeeze_groups_take_the_median_of_each_rung_from_the_original_on():
 
 
 def test_squeeze_groups_are_by_beliefs_plain_first_and_without_failed_trials():
-    trials = [squeezed(0, [0.1], [0.2], "sequence"), squeezed(1, [0.1], [0.2]), replace(squeezed(2, [0.1], [0.2]), status="failed")]
+    trials = [
+        squeezed(0, [0.1], [0.2], "sequence"),
+        squeezed(1, [0.1], [0.2]),
+        replace(squeezed(2, [0.1], [0.2]), status="failed"),
+    ]
     groups = squeeze_groups(view(records=trials, baselines={}))
-    assert [(group.beliefs, [line.trial_id for line in group.lines]) for group in groups] == [("none", ["t0001"]), ("sequence", ["t0000"])]
+    assert [(group.beliefs, [line.trial_id for line in group.lines]) for group in groups] == [
+        ("none", ["t0001"]),
+        ("sequence", ["t0000"]),
+    ]
 
 
 def test_squeeze_counts_rungs_when_the_schedule_is_searched():

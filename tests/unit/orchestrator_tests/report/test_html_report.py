@@ -26,7 +26,12 @@ LIBRARY = get_plotlyjs()
 
 # A finished sweep without masses: nothing was squeezed as far as anybody can tell.
 BARE = [
-    replace(record, rungs=[{key: value for key, value in rung.items() if "canonical" not in key} for rung in record.rungs])
+    replace(
+        record,
+        rungs=[
+            {key: value for key, value in rung.items() if "canonical" not in key} for rung in record.rungs
+        ],
+    )
     for record in records(8)
 ]
 KINDS = {
@@ -54,7 +59,9 @@ def page(folder):
 def hostile_page(tmp_path_factory):
     """Of a sweep with markup and a password in what people wrote."""
     failed = replace(records(1)[0], status="failed", reason="loss is <NaN> & gone")
-    settings = sweep(description="<script>alert(1)</script>", model={"target": "https://me:secret@models.example/target"})
+    settings = sweep(
+        description="<script>alert(1)</script>", model={"target": "https://me:secret@models.example/target"}
+    )
     with pytest.MonkeyPatch.context() as monkeypatch:
         without_picture(monkeypatch)
         return written(tmp_path_factory.mktemp("hostile"), sweep=settings, records=[failed, *records(4)[1:]])
@@ -114,7 +121,9 @@ def test_report_of_a_sweep_that_has_just_begun_says_so(tmp_path):
 
 def test_report_leaves_out_squeezing_where_no_masses_are_measured(tmp_path, monkeypatch):
     without_picture(monkeypatch)
-    assert headings(written(tmp_path, records=BARE)) == [heading for heading in HEADINGS if heading != "Squeezing"]
+    assert headings(written(tmp_path, records=BARE)) == [
+        heading for heading in HEADINGS if heading != "Squeezing"
+    ]
 
 
 def test_report_counts_trials_by_how_they_ended_and_members_by_rung(page):
@@ -126,16 +135,25 @@ def test_report_counts_trials_by_how_they_ended_and_members_by_rung(page):
 
 @pytest.mark.parametrize("names", [["utility"], ["forget_true_mass", "utility", "forget_coherence"]])
 def test_report_serves_one_objective_and_three(tmp_path, names):
-    html = written(tmp_path, sweep=sweep(objectives={name: KINDS[name] for name in names}), records=BARE[:4], importances={})
+    html = written(
+        tmp_path,
+        sweep=sweep(objectives={name: KINDS[name] for name in names}),
+        records=BARE[:4],
+        importances={},
+    )
     assert all(f"{name} (" in html for name in names)
     assert (tmp_path / "front.png").stat().st_size > 10_000
 
 
-def test_report_serves_a_log_scale_and_a_sweep_whose_every_trial_was_stopped_at_a_dominated_rung(tmp_path, monkeypatch):
+def test_report_serves_a_log_scale_and_a_sweep_whose_every_trial_was_stopped_at_a_dominated_rung(
+    tmp_path, monkeypatch
+):
     without_picture(monkeypatch)
     log = KINDS["forget_true_mass"] | {"transform": "log", "clip": [0.001, 1.0]}
     settings = sweep(objectives={"forget_true_mass": log, "utility": KINDS["utility"]})
     assert "Pareto front" in headings(written(tmp_path, sweep=settings, records=records(4)))
-    stopped = [replace(record, status="stopped", rungs=[validation_only(record.rungs[0])]) for record in records(3)]
+    stopped = [
+        replace(record, status="stopped", rungs=[validation_only(record.rungs[0])]) for record in records(3)
+    ]
     html = written(tmp_path, sweep=settings, records=stopped, baselines={}, importances={})
     assert "3 stopped. 0 on the front" in html and "Pareto front" not in headings(html)

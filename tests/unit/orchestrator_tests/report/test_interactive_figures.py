@@ -5,7 +5,13 @@ import pytest
 from orchestrator.pareto.front import build_front
 from orchestrator.pareto.objectives import criteria_of
 from orchestrator.report.figure_data import names_with_room, squeeze_groups
-from orchestrator.report.interactive_figures import front_figure, hypervolume_figure, importance_figure, parallel_figure, squeeze_figure
+from orchestrator.report.interactive_figures import (
+    front_figure,
+    hypervolume_figure,
+    importance_figure,
+    parallel_figure,
+    squeeze_figure,
+)
 from tests.support.sweeps.finished_sweep import records, sweep, view
 
 CRITERIA = criteria_of(sweep())
@@ -20,7 +26,13 @@ def test_front_figure_draws_the_end_of_every_trial_and_every_member_beside_both_
     settings = view()
     front = build_front(settings.records, CRITERIA)
     found = traces(front_figure(settings, OBJECTIVES, front))
-    assert {"original model", "retrained model", "edge of the front", "NPO (plain)", "WGA + BS-S"} <= found.keys()
+    assert {
+        "original model",
+        "retrained model",
+        "edge of the front",
+        "NPO (plain)",
+        "WGA + BS-S",
+    } <= found.keys()
     names = [name for name in found if name.startswith(("GradDiff", "NPO", "WGA"))]
     earlier = sum(member.rung < len(member.record.rungs) for member in front.members)
     assert sum(len(found[name].x) for name in names) == 18 + earlier
@@ -58,7 +70,10 @@ def test_hypervolume_figure_ends_at_the_hypervolume_of_the_front():
 
 
 def test_importance_figure_has_the_most_important_key_on_top():
-    importances = {"forget_true_mass": {"beliefs": 0.1, "retain.weight": 0.9}, "utility": {"beliefs": 0.5, "retain.weight": 0.5}}
+    importances = {
+        "forget_true_mass": {"beliefs": 0.1, "retain.weight": 0.9},
+        "utility": {"beliefs": 0.5, "retain.weight": 0.5},
+    }
     found = traces(importance_figure(view(importances=importances), OBJECTIVES))
     assert found["forget_true_mass"].y == ("beliefs", "retain.weight")
     assert found["utility"].x == (0.5, 0.5)
@@ -73,6 +88,10 @@ def test_parallel_figure_paints_the_better_trials_dark_in_either_direction():
 def test_squeeze_figure_has_a_column_for_each_kind_of_beliefs():
     settings = view()
     figure = squeeze_figure(settings, squeeze_groups(settings))
-    assert [note.text for note in figure.layout.annotations] == ["plain (8 trials)", "BS-T (6 trials)", "BS-S (5 trials)"]
+    assert [note.text for note in figure.layout.annotations] == [
+        "plain (8 trials)",
+        "BS-T (6 trials)",
+        "BS-S (5 trials)",
+    ]
     shown = [trace.name for trace in figure.data if trace.showlegend]
     assert shown == ["canonical (median)", "rephrased (median)"]

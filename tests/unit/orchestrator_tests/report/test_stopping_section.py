@@ -16,7 +16,9 @@ def with_stopping(**settings):
     ran = [replace(record, duration_s=60.0 * RUNGS, spent_s=60.0 * len(record.rungs)) for record in records()]
     for number in STOPPED:
         reason = "rank 9 of 9 at rung 2, the best 3 go on"
-        ran[number] = replace(ran[number], status="stopped", rungs=ran[number].rungs[:2], reason=reason, spent_s=120.0)
+        ran[number] = replace(
+            ran[number], status="stopped", rungs=ran[number].rungs[:2], reason=reason, spent_s=120.0
+        )
     return view(sweep=sweep(early_stopping=settings), records=ran)
 
 
@@ -26,13 +28,19 @@ def section(settings):
 
 
 def statistics_of(settings):
-    return stopping_statistics(settings.sweep, settings.records, build_front(settings.records, criteria_of(settings.sweep)))
+    return stopping_statistics(
+        settings.sweep, settings.records, build_front(settings.records, criteria_of(settings.sweep))
+    )
 
 
 def test_section_tells_what_was_stopped_and_saved():
     html = section(with_stopping())
-    # Two of four rungs of three trials, with two workers; 16 trials finished, and one failed at its second rung.
-    assert "3 of 19 trials were stopped early, which saved about 12 worker-minutes (8 % of what the sweep would have taken)" in html
+    # Two of four rungs of three trials, with two workers; 16 trials finished, and one failed at its second
+    # rung.
+    assert (
+        "3 of 19 trials were stopped early, which saved about 12 worker-minutes (8 % of what the sweep would"
+        " have taken)" in html
+    )
 
 
 def test_section_tells_what_stopping_would_have_lost():

@@ -10,7 +10,9 @@ from tests.support.sweeps.trials_at_rungs import make_sweep, trial, worth
 
 
 def look_back(*records, **blocks):
-    sweep = make_sweep(**{"trial": {"rungs": 4}, "early_stopping": {"reduction": 3, "ties": "crowding"}, **blocks})
+    sweep = make_sweep(
+        **{"trial": {"rungs": 4}, "early_stopping": {"reduction": 3, "ties": "crowding"}, **blocks}
+    )
     return stopping_statistics(sweep, records, build_front(records, criteria_of(sweep)))
 
 
@@ -44,13 +46,20 @@ def test_saving_is_the_rungs_not_run_at_the_mean_time_per_rung_of_the_finished()
 def test_saving_goes_by_the_rungs_of_the_trial_where_they_are_searched():
     path = [0.5] * 6
     found = look_back(
-        finished(0, *path, params={"rungs": 6}, duration_s=6.0), stopped(1, 0.5, params={"rungs": 3}), resources={"workers_per_trial": 1}
+        finished(0, *path, params={"rungs": 6}, duration_s=6.0),
+        stopped(1, 0.5, params={"rungs": 3}),
+        resources={"workers_per_trial": 1},
     )
     assert found.saved_worker_s == 2.0
 
 
 def test_saving_does_not_count_rungs_that_no_schedule_has():
-    assert look_back(finished(0, 0.5, 0.5, duration_s=2.0), stopped(1, 0.5), resources={"workers_per_trial": 1}).saved_worker_s == 1.0
+    assert (
+        look_back(
+            finished(0, 0.5, 0.5, duration_s=2.0), stopped(1, 0.5), resources={"workers_per_trial": 1}
+        ).saved_worker_s
+        == 1.0
+    )
 
 
 def test_saving_is_unknown_before_a_trial_has_finished():
@@ -59,7 +68,9 @@ def test_saving_is_unknown_before_a_trial_has_finished():
 
 
 def test_trials_that_a_budget_has_ended_are_not_counted_as_stopped_early():
-    found = look_back(finished(0, 0.5, 0.5, duration_s=2.0), stopped(1, 0.5, reason="budget.wall_time_s = 60 is used up"))
+    found = look_back(
+        finished(0, 0.5, 0.5, duration_s=2.0), stopped(1, 0.5, reason="budget.wall_time_s = 60 is used up")
+    )
     assert found.stopped == 0 and found.saved_worker_s == 0.0
     assert [rung.stopped for rung in found.rungs] == [0]
 
@@ -85,14 +96,21 @@ def test_correlation_is_spearmans():
 
 def test_correlation_is_of_each_objective_by_itself():
     ends = [(0.1 * number, 0.5) for number in range(1, 6)]
-    records = [trial(number, (mass, 1 - mass), (mass, 1 - other), status="finished") for number, (mass, other) in enumerate(ends)]
+    records = [
+        trial(number, (mass, 1 - mass), (mass, 1 - other), status="finished")
+        for number, (mass, other) in enumerate(ends)
+    ]
     found = look_back(*records).rungs[0]
     assert found.correlations == {"mass": pytest.approx(1), "utility": None}
 
 
 def test_correlation_is_unknown_with_few_finished_trials():
     found = look_back(*of_two_rungs(*((q / 10, q / 10) for q in range(1, 5))), stopped(9, 0.5)).rungs[0]
-    assert (found.finished, found.correlations, found.joint_correlation) == (4, {"mass": None, "utility": None}, None)
+    assert (found.finished, found.correlations, found.joint_correlation) == (
+        4,
+        {"mass": None, "utility": None},
+        None,
+    )
 
 
 def test_late_bloomer_is_a_member_that_stopping_would_lose():
@@ -122,7 +140,9 @@ def test_stopped_trials_take_part_in_the_ranking_at_their_rung():
     assert look_back(*records[:2]).rungs[0].outside == 0
 
 
-@pytest.mark.parametrize("records", [[], [finished(0, 0.5), finished(1, 0.6)], [trial(0, worth(0.5), status="failed")]])
+@pytest.mark.parametrize(
+    "records", [[], [finished(0, 0.5), finished(1, 0.6)], [trial(0, worth(0.5), status="failed")]]
+)
 def test_nothing_is_told_where_trials_have_one_rung_or_none(records):
     assert look_back(*records).rungs == ()
 

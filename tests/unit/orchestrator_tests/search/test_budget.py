@@ -154,9 +154,16 @@ def test_stagnation_that_is_followed_equals_that_of_the_whole_history(growth_fra
     for _ in range(20):
         history, followed = [], Stagnation(growth_frac)
         for _ in range(30):
-            history += [draw.choice((0.0, 0.2, 0.4, 0.402, 0.41, draw.random())) for _ in range(draw.randint(0, 3))]
+            history += [
+                draw.choice((0.0, 0.2, 0.4, 0.402, 0.41, draw.random())) for _ in range(draw.randint(0, 3))
+            ]
             expected = stagnant(history, growth_frac)
-            assert followed.trials(history) == followed.trials(history) == expected == Stagnation(growth_frac).trials(history)
+            assert (
+                followed.trials(history)
+                == followed.trials(history)
+                == expected
+                == Stagnation(growth_frac).trials(history)
+            )
 
 
 def test_slow_growth_is_growth_once_it_adds_up():
@@ -187,11 +194,20 @@ def test_busy_time_counts_what_overlaps_once(spans, expected):
 
 
 def test_busy_time_of_trials_without_both_times_is_nought():
-    assert wall_s_of_earlier_starts([running(0, started_at=10.0), record(1, status="failed", finished_at=20.0), record(2)]) == 0.0
+    assert (
+        wall_s_of_earlier_starts(
+            [running(0, started_at=10.0), record(1, status="failed", finished_at=20.0), record(2)]
+        )
+        == 0.0
+    )
 
 
 def test_busy_time_agrees_with_counting_seconds():
     draw = Random(0)
     spans = [(start, start + draw.randint(0, 9)) for start in (draw.randint(1, 60) for _ in range(15))]
-    records = [record(number, started_at=float(a), finished_at=float(b)) for number, (a, b) in enumerate(spans)]
-    assert wall_s_of_earlier_starts(records) == sum(any(a <= second < b for a, b in spans) for second in range(80))
+    records = [
+        record(number, started_at=float(a), finished_at=float(b)) for number, (a, b) in enumerate(spans)
+    ]
+    assert wall_s_of_earlier_starts(records) == sum(
+        any(a <= second < b for a, b in spans) for second in range(80)
+    )

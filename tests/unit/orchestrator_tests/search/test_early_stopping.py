@@ -15,7 +15,8 @@ EARLY = (0.9, 0.1)
 
 
 def make_judge(*ended, settings=None, **blocks):
-    """A judge whose ledger knows trials that have ended, with a reduction of 3 and by crowding unless told."""
+    """A judge whose ledger knows trials that have ended, with a reduction of 3 and by crowding unless
+    told."""
     sweep = make_sweep(early_stopping={"reduction": 3, "ties": "crowding", **(settings or {})}, **blocks)
     return RungDecider(sweep, SweepState(criteria_of(sweep), 2, ended))
 
@@ -37,18 +38,25 @@ def test_best_third_of_all_that_came_goes_on():
 
 
 def test_nobody_is_stopped_while_fewer_trials_came_than_the_reduction():
-    assert going(at_second_rung(make_judge(settings={"reduction": 4}), *map(worth, (0.8, 0.7, 0.6, 0.5)))) == [True, True, True, False]
+    assert going(
+        at_second_rung(make_judge(settings={"reduction": 4}), *map(worth, (0.8, 0.7, 0.6, 0.5)))
+    ) == [True, True, True, False]
 
 
 @pytest.mark.parametrize(("grace_rungs", "expected"), [(1, False), (2, True)])
 def test_nobody_is_stopped_in_grace(grace_rungs, expected):
-    decisions = at_second_rung(make_judge(settings={"grace_rungs": grace_rungs}), *map(worth, (0.8, 0.7, 0.6)))
+    decisions = at_second_rung(
+        make_judge(settings={"grace_rungs": grace_rungs}), *map(worth, (0.8, 0.7, 0.6))
+    )
     assert decisions[2].go_on is expected
 
 
 def test_nobody_is_stopped_at_the_last_rung():
     decide = make_judge(settings={"floors": {"utility": {"at_least": 0.65}}})
-    decisions = [decide.decide(trial(number, EARLY, worth(quality)), 2, 2) for number, quality in enumerate((0.8, 0.7, 0.6))]
+    decisions = [
+        decide.decide(trial(number, EARLY, worth(quality)), 2, 2)
+        for number, quality in enumerate((0.8, 0.7, 0.6))
+    ]
     assert going(decisions) == [True, True, True]
 
 
@@ -63,10 +71,17 @@ def test_nobody_is_stopped_without_early_stopping_but_rungs_are_kept():
 def test_floor_stops_at_once_and_names_metric_value_and_limit():
     decide = make_judge(settings={"floors": {"utility": {"at_least": 0.4}, "mass": {"at_most": 0.95}}})
     low, high, fine = (
-        decide.decide(trial(number, point), 1, RUNGS) for number, point in enumerate([(0.5, 0.3123), (0.97, 0.9), (0.95, 0.4)])
+        decide.decide(trial(number, point), 1, RUNGS)
+        for number, point in enumerate([(0.5, 0.3123), (0.97, 0.9), (0.95, 0.4)])
     )
-    assert not low.go_on and low.reason == "unfit at rung 1: utility = 0.3123, where early_stopping.floors wants at_least 0.4"
-    assert not high.go_on and high.reason == "unfit at rung 1: mass = 0.97, where early_stopping.floors wants at_most 0.95"
+    assert (
+        not low.go_on
+        and low.reason == "unfit at rung 1: utility = 0.3123, where early_stopping.floors wants at_least 0.4"
+    )
+    assert (
+        not high.go_on
+        and high.reason == "unfit at rung 1: mass = 0.97, where early_stopping.floors wants at_most 0.95"
+    )
     assert fine.go_on
 
 
@@ -167,7 +182,9 @@ def test_judge_of_a_resumed_sweep_judges_as_if_it_had_never_been_cut_off(window)
 
 def test_rung_is_kept_unless_it_can_never_join_the_front():
     decide = make_judge(trial(0, worth(0.5), status="finished"))
-    assert [decide.decide(trial(1, point), 1, RUNGS).keep for point in (worth(0.6), worth(0.5), worth(0.4))] == [True, True, False]
+    assert [
+        decide.decide(trial(1, point), 1, RUNGS).keep for point in (worth(0.6), worth(0.5), worth(0.4))
+    ] == [True, True, False]
 
 
 def test_last_rung_alone_is_kept_where_only_the_last_counts():
@@ -180,7 +197,9 @@ def test_stopped_trial_knows_whether_early_stopping_ended_it():
     low = at_second_rung(make_judge(), *map(worth, (0.8, 0.7, 0.6)))[2]
     unfit = make_judge().decide(trial(0, (math.nan, 0.9)), 1, RUNGS)
     record = trial(0, EARLY, status="stopped")
-    assert stopped_early(replace(record, reason=low.reason)) and stopped_early(replace(record, reason=unfit.reason))
+    assert stopped_early(replace(record, reason=low.reason)) and stopped_early(
+        replace(record, reason=unfit.reason)
+    )
     assert not stopped_early(replace(record, reason="budget.worker_hours = 2 is used up"))
     assert not stopped_early(replace(record, reason="asked to stop by `lethe stop`"))
     assert not stopped_early(replace(record, status="failed", reason="rank 1 was lost"))

@@ -11,7 +11,10 @@ def slow_reference(points, newest):
         number
         for number, point in points.items()
         if point is not None
-        and not any(other is not None and other != point and other[0] <= point[0] and other[1] <= point[1] for other in points.values())
+        and not any(
+            other is not None and other != point and other[0] <= point[0] and other[1] <= point[1]
+            for other in points.values()
+        )
     }
     return front | set(sorted(points)[-newest:])
 

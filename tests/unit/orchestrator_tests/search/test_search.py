@@ -30,7 +30,9 @@ def study(restarted):
 
 def stored(folder):
     """The study as any program that knows Optuna reads it."""
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / "study.journal")))
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))
+    )
     return optuna.load_study(study_name="little", storage=storage)
 
 
@@ -39,7 +41,9 @@ def test_finished_trial_holds_both_objectives_for_anyone_who_opens_the_journal(t
     loaded = stored(tmp_path)
     assert loaded.metric_names == ["mass", "utility"]
     assert [direction.name for direction in loaded.directions] == ["MINIMIZE", "MAXIMIZE"]
-    expected = [[measured(params)["validation/mass"], measured(params)["validation/utility"]] for _, params in asked]
+    expected = [
+        [measured(params)["validation/mass"], measured(params)["validation/utility"]] for _, params in asked
+    ]
     assert [trial.values for trial in loaded.trials] == expected
 
 
@@ -50,7 +54,13 @@ def test_finished_trial_is_told_with_its_best_rung_on_the_scale_of_the_objective
     }
     study = Study.open(tmp_path / "study.journal", make_sweep(blocks={"objectives": objectives}))
     number = study.ask().number
-    finish(study, number, both_parts(mass=0.9, utility=0.9), both_parts(mass=0.5, utility=0.5), both_parts(mass=0.001, utility=0.9))
+    finish(
+        study,
+        number,
+        both_parts(mass=0.9, utility=0.9),
+        both_parts(mass=0.5, utility=0.5),
+        both_parts(mass=0.001, utility=0.9),
+    )
     (trial,) = stored(tmp_path).trials
     assert trial.values == pytest.approx([math.log(0.01), 0.8])
     assert trial.user_attrs["end"]["rung"] == 2
@@ -59,10 +69,22 @@ def test_finished_trial_is_told_with_its_best_rung_on_the_scale_of_the_objective
 @pytest.mark.parametrize(
     ("metrics", "reason"),
     [
-        ({"validation/mass": math.nan, "validation/utility": 0.5}, "not a finite number: validation/mass = nan"),
-        ({"validation/mass": 0.5, "validation/utility": -math.inf}, "not a finite number: validation/utility = -inf"),
-        ({"validation/mass": 0.5, "validation/utility": 0.5, "test/mass": math.inf}, "not a finite number: test/mass = inf"),
-        ({"validation/mass": 0.5, "validation/utility": 0.5, "test/rouge": math.nan}, "not a finite number: test/rouge = nan"),
+        (
+            {"validation/mass": math.nan, "validation/utility": 0.5},
+            "not a finite number: validation/mass = nan",
+        ),
+        (
+            {"validation/mass": 0.5, "validation/utility": -math.inf},
+            "not a finite number: validation/utility = -inf",
+        ),
+        (
+            {"validation/mass": 0.5, "validation/utility": 0.5, "test/mass": math.inf},
+            "not a finite number: test/mass = inf",
+        ),
+        (
+            {"validation/mass": 0.5, "validation/utility": 0.5, "test/rouge": math.nan},
+            "not a finite number: test/rouge = nan",
+        ),
         ({"validation/mass": 0.5, "test/utility": 0.5}, "no value for the objective utility"),
         ({}, "no value for the objectives mass, utility"),
     ],
@@ -85,7 +107,10 @@ def test_trial_that_was_not_a_number_at_an_early_rung_has_failed(study, end):
     for rung, metrics in enumerate((GOOD, {**GOOD, "train/loss_nats": math.nan}, GOOD), 1):
         study.tell_rung(0, rung, metrics)
     end(study)
-    assert (study.record(0).status, study.record(0).reason) == ("failed", "not a number at rung 2: train/loss_nats")
+    assert (study.record(0).status, study.record(0).reason) == (
+        "failed",
+        "not a number at rung 2: train/loss_nats",
+    )
 
 
 def test_infinite_metric_beside_the_objectives_is_no_failure(study):
@@ -108,7 +133,12 @@ def test_record_tells_the_course_of_a_trial(study, now):
     for rung in (1, 2, 10):
         study.tell_rung(0, rung, {"validation/mass": 1 / rung, "validation/utility": 0.5})
     running = study.record(0)
-    assert (running.status, running.duration_s, running.metrics["validation/mass"], running.spent_s) == ("running", None, 0.1, 0.0)
+    assert (running.status, running.duration_s, running.metrics["validation/mass"], running.spent_s) == (
+        "running",
+        None,
+        0.1,
+        0.0,
+    )
     study.tell_test(0, 10, {"test/mass": 0.2})
     now[0] = 107.5
     study.finish(0)
@@ -116,7 +146,12 @@ def test_record_tells_the_course_of_a_trial(study, now):
     assert [rung["validation/mass"] for rung in finished.rungs] == [1.0, 0.5, 0.1]
     assert finished.metrics == {"validation/mass": 0.1, "validation/utility": 0.5, "test/mass": 0.2}
     assert (finished.trial_id, finished.status, finished.params) == ("t0000", "finished", asked.params)
-    assert (finished.started_at, finished.finished_at, finished.duration_s, finished.spent_s) == (100.0, 107.5, 7.5, 7.5)
+    assert (finished.started_at, finished.finished_at, finished.duration_s, finished.spent_s) == (
+        100.0,
+        107.5,
+        7.5,
+        7.5,
+    )
     assert study.records() == [finished]
 
 
@@ -136,7 +171,11 @@ def test_time_of_an_attempt_that_a_dead_driver_cut_off_counts_up_to_its_last_run
     finish(study, 0, GOOD)
     now[0] = 1010.0
     study = restarted()
-    assert (study.record(0).started_at, study.record(0).duration_s, study.record(0).spent_s) == (1003.0, 0.0, 4.0)
+    assert (study.record(0).started_at, study.record(0).duration_s, study.record(0).spent_s) == (
+        1003.0,
+        0.0,
+        4.0,
+    )
 
 
 def test_second_end_of_a_trial_changes_nothing(study):

@@ -9,7 +9,15 @@ import pytest
 
 from orchestrator.search import Study, study_journal
 from search_spaces.settings.sweep_settings import SweepSettings
-from tests.support.sweeps.study_with_known_optimum import SAMPLERS, as_written, both_parts, finish, make_sweep, measured, run
+from tests.support.sweeps.study_with_known_optimum import (
+    SAMPLERS,
+    as_written,
+    both_parts,
+    finish,
+    make_sweep,
+    measured,
+    run,
+)
 
 GOOD = both_parts(mass=0.5, utility=0.5)
 
@@ -22,7 +30,11 @@ def path(tmp_path):
 def writes(path):
     """The kinds of attributes and operations in the journal, in order, without the study's own."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [next(iter(line.get("user_attr", line.get("system_attr", {"state": 0})))) for line in lines if "trial_id" in line]
+    return [
+        next(iter(line.get("user_attr", line.get("system_attr", {"state": 0}))))
+        for line in lines
+        if "trial_id" in line
+    ]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -30,7 +42,9 @@ def test_resumed_study_asks_for_what_the_uninterrupted_one_would_have(tmp_path, 
     # GP samples at random for its first ten trials, and then takes a second each.
     sweep = make_sweep(sampler=sampler, trials=11 if sampler == "gp" else 20, seed=3)
     whole = run(Study.open(tmp_path / "whole.journal", sweep))
-    in_pieces = [pair for _ in range(4) for pair in run(Study.open(tmp_path / "pieces.journal", sweep), trials=5)]
+    in_pieces = [
+        pair for _ in range(4) for pair in run(Study.open(tmp_path / "pieces.journal", sweep), trials=5)
+    ]
     assert in_pieces == whole
 
 
@@ -137,7 +151,8 @@ def test_study_survives_the_sigkill_of_its_driver(path, monkeypatch):
 
 
 def write_with_room_for(path, size, answer):
-    """Ask for a trial where the file cannot grow beyond a size, as on a full disk, which writes what still fits."""
+    """Ask for a trial where the file cannot grow beyond a size, as on a full disk, which writes what still
+    fits."""
     study = Study.open(path, make_sweep())
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     try:
@@ -173,7 +188,9 @@ def test_a_trial_is_one_write_at_its_start_one_per_measurement_and_one_at_its_en
     study = Study.open(path, make_sweep(blocks={"constraints": {"utility": {"at_least": 0.3}}}))
     opened = []
     real = pathlib.Path.open
-    monkeypatch.setattr(pathlib.Path, "open", lambda self, mode="r", **more: opened.append(mode) or real(self, mode, **more))
+    monkeypatch.setattr(
+        pathlib.Path, "open", lambda self, mode="r", **more: opened.append(mode) or real(self, mode, **more)
+    )
     study.ask()
     for rung in (1, 2):
         study.tell_rung(0, rung, GOOD)

@@ -5,7 +5,15 @@ import pytest
 
 from orchestrator.search.study import Study
 from orchestrator.storage.trial_records import TrialRecord
-from tests.support.sweeps.study_with_known_optimum import NINE_POINTS, RATE, SAMPLERS, both_parts, finish, make_sweep, run
+from tests.support.sweeps.study_with_known_optimum import (
+    NINE_POINTS,
+    RATE,
+    SAMPLERS,
+    both_parts,
+    finish,
+    make_sweep,
+    run,
+)
 
 
 @pytest.fixture
@@ -80,7 +88,9 @@ def test_study_without_a_space_has_one_trial(open_study):
 
 
 @pytest.mark.parametrize(("select", "seen"), [("best_rung", "COMPLETE"), ("last", "PRUNED")])
-def test_sampler_learns_from_stopped_trials_where_every_rung_counts_and_never_from_failed_ones(open_study, select, seen):
+def test_sampler_learns_from_stopped_trials_where_every_rung_counts_and_never_from_failed_ones(
+    open_study, select, seen
+):
     sweep = make_sweep(RATE, trials=4, select=select)
     study = open_study(sweep)
     params = [study.ask().params for _ in range(4)]
@@ -121,7 +131,10 @@ def test_sampler_stays_away_from_the_infeasible_region(open_study, sampler, tria
 def test_constraints_are_told_for_all_limits_at_the_selected_rung(open_study):
     blocks = {"constraints": {"coherence": {"at_least": 0.5, "at_most": 0.9}, "spread": {"at_most": 1.0}}}
     study = open_study(make_sweep(RATE, blocks))
-    good, bad = ({"mass": mass, "utility": 0.5, "coherence": coherence, "spread": 2.0} for mass, coherence in ((0.5, 0.4), (0.9, 0.6)))
+    good, bad = (
+        {"mass": mass, "utility": 0.5, "coherence": coherence, "spread": 2.0}
+        for mass, coherence in ((0.5, 0.4), (0.9, 0.6))
+    )
     study.ask()
     finish(study, 0, both_parts(**bad), both_parts(**good))
     (trial,) = study._proposer.memory.trials.values()
@@ -149,7 +162,10 @@ def test_recipes_come_first_then_enqueued_trials_then_the_samplers(open_study):
         "token_belief.top_k": {"log_int": [1, 256], "when": {"beliefs": "token"}},
         "optimizer.learning_rate": {"log_uniform": [1e-6, 1e-4]},
     }
-    enqueue = [{"forget.method": "wga", "beliefs": "none", "optimizer.learning_rate": 1e-5}, {"forget.method": "wga"}]
+    enqueue = [
+        {"forget.method": "wga", "beliefs": "none", "optimizer.learning_rate": 1e-5},
+        {"forget.method": "wga"},
+    ]
     sweep = make_sweep(space, trials=6, recipes=["npo", "bs_t"], enqueue=enqueue)
     study = open_study(sweep)
     npo = study.ask().params
@@ -167,14 +183,20 @@ def test_entry_that_repeats_a_trial_is_passed_over(open_study):
     twice = {"forget.method": "npo", "epochs": 2.0}
     study = open_study(make_sweep(NINE_POINTS, enqueue=[twice, twice, {"epochs": 3}], trials=3))
     first, second, third = (params for _, params in run(study))
-    assert first == twice and isinstance(first["epochs"], int) and second["epochs"] == 3 and third not in (first, second)
+    assert (
+        first == twice
+        and isinstance(first["epochs"], int)
+        and second["epochs"] == 3
+        and third not in (first, second)
+    )
 
 
 def test_warm_trials_teach_the_sampler_and_are_no_trials_of_the_sweep(open_study):
     # The best region is known before the first trial.
     points = [index / 40 for index in range(1, 40)]
     warm = [
-        warm_record(index, {"optimizer.learning_rate": x}, mass=abs(x - 0.3), utility=1 - abs(x - 0.3)) for index, x in enumerate(points)
+        warm_record(index, {"optimizer.learning_rate": x}, mass=abs(x - 0.3), utility=1 - abs(x - 0.3))
+        for index, x in enumerate(points)
     ]
     sweep = make_sweep(RATE, trials=10)
     study = open_study(sweep, warm)
@@ -186,17 +208,25 @@ def test_warm_trials_teach_the_sampler_and_are_no_trials_of_the_sweep(open_study
 
 def test_resumed_study_goes_on_alike_with_the_same_warm_trials(tmp_path):
     warm = [
-        warm_record(index, {"optimizer.learning_rate": 0.05 * (index + 1)}, mass=0.1 * index, utility=0.1 * index) for index in range(9)
+        warm_record(
+            index, {"optimizer.learning_rate": 0.05 * (index + 1)}, mass=0.1 * index, utility=0.1 * index
+        )
+        for index in range(9)
     ]
     warm.append(warm_record(9, {"optimizer.learning_rate": 0.9}, "stopped"))
     sweep = make_sweep(RATE, trials=12, sampler="nsga2", newest_trials=20)
     whole = run(Study.open(tmp_path / "whole.journal", sweep, warm))
-    in_pieces = [pair for _ in range(4) for pair in run(Study.open(tmp_path / "pieces.journal", sweep, warm), trials=3)]
+    in_pieces = [
+        pair for _ in range(4) for pair in run(Study.open(tmp_path / "pieces.journal", sweep, warm), trials=3)
+    ]
     assert in_pieces == whole
 
 
 def test_points_of_warm_trials_are_tried_again_only_where_a_person_names_them(open_study):
-    points = [{"forget.method": method, "epochs": epochs} for method, epochs in itertools.product(["graddiff", "npo", "wga"], [1, 2, 3])]
+    points = [
+        {"forget.method": method, "epochs": epochs}
+        for method, epochs in itertools.product(["graddiff", "npo", "wga"], [1, 2, 3])
+    ]
     warm = [warm_record(index, params) for index, params in enumerate(points[:7])]
     study = open_study(make_sweep(NINE_POINTS, trials=9, enqueue=[points[0]]), warm)
     asked = [params for _, params in run(study)]

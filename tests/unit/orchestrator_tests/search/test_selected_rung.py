@@ -34,12 +34,25 @@ def test_selected_rung_is_the_best_by_its_own_hypervolume(points, criteria, sele
 
 
 def test_told_values_are_clipped_and_scaled_in_the_metrics_own_direction():
-    criteria = Criteria((Objective("mass", "minimize", 1.0, "log", (1e-3, 1.0)), Objective("utility", "maximize", 0.0, "none", (0.0, 0.9))))
+    criteria = Criteria(
+        (
+            Objective("mass", "minimize", 1.0, "log", (1e-3, 1.0)),
+            Objective("utility", "maximize", 0.0, "none", (0.0, 0.9)),
+        )
+    )
     assert sampler_values(rungs((0.0, 1.0))[0], criteria) == [math.log(1e-3), 0.9]
     assert sampler_values(rungs((0.5, 0.7))[0], criteria) == [math.log(0.5), 0.7]
 
 
 def test_violations_are_positive_outside_and_infinite_without_a_value():
-    limits = (Limit("utility", 0.5, "at_least"), Limit("mass", 0.9, "at_most"), Limit("coherence", 0.1, "at_least"))
+    limits = (
+        Limit("utility", 0.5, "at_least"),
+        Limit("mass", 0.9, "at_most"),
+        Limit("coherence", 0.1, "at_least"),
+    )
     found = violations(rungs((0.5, 0.25))[0], Criteria(OBJECTIVES, limits))
-    assert found == {"utility at_least 0.5": 0.25, "mass at_most 0.9": -0.4, "coherence at_least 0.1": math.inf}
+    assert found == {
+        "utility at_least 0.5": 0.25,
+        "mass at_most 0.9": -0.4,
+        "coherence at_least 0.1": math.inf,
+    }

@@ -27,7 +27,9 @@ def test_ledger_is_after_every_event_what_all_trials_add_up_to(name):
             order += [now] if rung is None else []
             records = list(known.values())
             assert sweep_state.records == known
-            assert sweep_state.running == {record.number: record for record in records if record.status == "running"}
+            assert sweep_state.running == {
+                record.number: record for record in records if record.status == "running"
+            }
             assert +sweep_state.counts == Counter(record.status for record in records)
             assert sweep_state.ended == len(order)
             assert list(sweep_state.newest_ended) == order[-NEWEST_ENDED:]
@@ -46,7 +48,17 @@ def test_ledger_of_a_resumed_sweep_is_that_of_its_first_driver(name):
     first, resumed = SweepState(CRITERIA[name], 2), SweepState(CRITERIA[name], 2, reversed(records))
     for trial in records:
         first.update(trial)
-    for what in ("records", "running", "counts", "spent_s", "hypervolumes", "newest_ended", "reported_front", "ended", "worker_hours"):
+    for what in (
+        "records",
+        "running",
+        "counts",
+        "spent_s",
+        "hypervolumes",
+        "newest_ended",
+        "reported_front",
+        "ended",
+        "worker_hours",
+    ):
         assert getattr(resumed, what) == getattr(first, what), what
 
 
@@ -72,8 +84,14 @@ def test_failed_trials_count_as_ended_and_their_time_as_spent_but_leave_the_hype
 
 
 def test_trial_without_a_member_repeats_the_hypervolume():
-    sweep_state = SweepState(EVERY, 1, [record(0, BOTH, finished_at=1.0), record(1, measured((1, 3)), status="stopped", finished_at=2.0)])
-    assert len(sweep_state.hypervolumes) == 2 and sweep_state.hypervolumes[0] == sweep_state.hypervolumes[1] > 0
+    sweep_state = SweepState(
+        EVERY,
+        1,
+        [record(0, BOTH, finished_at=1.0), record(1, measured((1, 3)), status="stopped", finished_at=2.0)],
+    )
+    assert (
+        len(sweep_state.hypervolumes) == 2 and sweep_state.hypervolumes[0] == sweep_state.hypervolumes[1] > 0
+    )
 
 
 def test_ledger_of_nothing_has_an_empty_front():

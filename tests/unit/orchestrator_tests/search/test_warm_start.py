@@ -48,7 +48,10 @@ def test_warm_start_reads_finished_and_stopped_trials_and_only_what_the_search_n
         ("earlier/t0001", 1, "stopped"),
     ]
     assert [record.params for record in found] == params[:2]
-    assert found[0].rungs == [{"validation/mass": 0.9, "validation/utility": 0.9}, {"validation/mass": 0.5, "validation/utility": 0.5}]
+    assert found[0].rungs == [
+        {"validation/mass": 0.9, "validation/utility": 0.9},
+        {"validation/mass": 0.5, "validation/utility": 0.5},
+    ]
 
 
 def test_warm_start_reads_a_sweep_by_its_folder(tmp_path):
@@ -63,7 +66,10 @@ def test_warm_start_leaves_out_trials_without_this_sweeps_objectives(tmp_path):
         study.ask()
     finish(study, 0, GOOD)
     finish(study, 1, {**GOOD, "validation/coherence": 0.5})
-    objectives = {"mass": {"direction": "minimize", "reference": 1.0}, "coherence": {"direction": "maximize", "reference": 0.0}}
+    objectives = {
+        "mass": {"direction": "minimize", "reference": 1.0},
+        "coherence": {"direction": "maximize", "reference": 0.0},
+    }
     found = read(learns_from("earlier", space=RATE, blocks={"objectives": objectives}), tmp_path)
     assert [record.trial_id for record in found] == ["earlier/t0001"]
 
@@ -103,10 +109,20 @@ POINTS = [
     (METHOD, {}, {"forget.method": "wga"}, {"forget.method": "wga"}),
     (METHOD, {}, {"forget.method": "ga"}, None),  # outside its domain
     # Fixed here, searched there: only where the values agree.
-    (METHOD, {"retain": {"weight": 2.0}}, {"forget.method": "wga", "retain.weight": 2.0}, {"forget.method": "wga"}),
+    (
+        METHOD,
+        {"retain": {"weight": 2.0}},
+        {"forget.method": "wga", "retain.weight": 2.0},
+        {"forget.method": "wga"},
+    ),
     (METHOD, {"retain": {"weight": 2.0}}, {"forget.method": "wga", "retain.weight": 1.0}, None),
     # Searched here, fixed there: its own value counts.
-    (METHOD | {"epochs": {"int": [5, 20]}}, {}, {"forget.method": "wga"}, {"forget.method": "wga", "epochs": 10}),
+    (
+        METHOD | {"epochs": {"int": [5, 20]}},
+        {},
+        {"forget.method": "wga"},
+        {"forget.method": "wga", "epochs": 10},
+    ),
     (METHOD | {"epochs": {"int": [1, 5]}}, {}, {"forget.method": "wga"}, None),
     # Conditions are those of this sweep.
     (
@@ -123,7 +139,10 @@ POINTS = [
 @pytest.mark.parametrize(("space", "trial", "searched", "point"), POINTS)
 def test_point_of_an_earlier_trial_in_this_space(space, trial, searched, point):
     sweep = make_sweep(space, {"trial": trial})
-    settings = apply(SweepSettings.model_validate({"name": "a", "model": {"base": "scratch"}, "data": sweep.data}).trial, searched)
+    settings = apply(
+        SweepSettings.model_validate({"name": "a", "model": {"base": "scratch"}, "data": sweep.data}).trial,
+        searched,
+    )
     assert point_of(sweep, searched, lambda key: trial_value(settings, key)) == point
 
 

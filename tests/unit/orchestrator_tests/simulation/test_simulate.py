@@ -42,13 +42,17 @@ def test_a_domain_beyond_the_recorded_one_is_refused(domain):
 
 
 def test_a_trial_unlike_the_recorded_ones_is_refused():
-    assert "trial.epochs: differs from the recorded trials (given: 48). Allowed: 24" in refusal("trial.epochs=48")
+    assert "trial.epochs: differs from the recorded trials (given: 48). Allowed: 24" in refusal(
+        "trial.epochs=48"
+    )
 
 
 def test_a_fixed_value_counts_like_a_searched_one():
     fixed = ["search.enqueue=[]", "space.retain.weight=null"]
     assert "trial.retain.weight: was not recorded" in refusal(*fixed, "trial.retain.weight=9")
-    check_covered(load_sweep(Path("quickstart"), [*fixed, "trial.retain.weight=2"]), packaged_recording(), "quickstart")
+    check_covered(
+        load_sweep(Path("quickstart"), [*fixed, "trial.retain.weight=2"]), packaged_recording(), "quickstart"
+    )
 
 
 @pytest.mark.parametrize("block", ["constraints", "early_stopping.floors"])

@@ -6,7 +6,13 @@ import pytest
 from orchestrator.search.study import Study
 from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recording import packaged_recording
-from orchestrator.simulation.virtual_sweep import ORIGIN_S, SilentObserver, VirtualClock, VirtualSweep, run_lanes
+from orchestrator.simulation.virtual_sweep import (
+    ORIGIN_S,
+    SilentObserver,
+    VirtualClock,
+    VirtualSweep,
+    run_lanes,
+)
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.loading.loader import load_sweep
@@ -107,7 +113,9 @@ def test_a_simulation_goes_on_where_it_was(tmp_path, curves):
     resumed = ran(tmp_path, curves, lanes=1)
     assert resumed.asked == 12 - 6
     records, whole = resumed.study.records(), ran(tmp_path / "whole", curves, lanes=1).study.records()
-    assert [(record.rungs, record.finished_at) for record in records] == [(record.rungs, record.finished_at) for record in whole]
+    assert [(record.rungs, record.finished_at) for record in records] == [
+        (record.rungs, record.finished_at) for record in whole
+    ]
 
 
 def test_driver_time_leaves_out_what_is_made_up(plain):

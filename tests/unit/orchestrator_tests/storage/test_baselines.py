@@ -9,7 +9,14 @@ from orchestrator.sweep.session import ensure_baselines
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.sweep_on_disk import measured, small_sweep
 
-WORLD = {"benchmark": "closed_world", "people": 6, "forget_people": 2, "attributes": 1, "values": 3, "phrasings": 2}
+WORLD = {
+    "benchmark": "closed_world",
+    "people": 6,
+    "forget_people": 2,
+    "attributes": 1,
+    "values": 3,
+    "phrasings": 2,
+}
 
 
 def sweep(model=None, **more):
@@ -46,7 +53,9 @@ def ensured(settings, root, pool=None):
     folder, told = SweepFolder(root, settings.name), []
     pool = pool or Pool()
     folder.models.mkdir(parents=True, exist_ok=True)
-    ensure_baselines(plan_baselines(settings, folder.models), pool, folder, lambda name, progress: told.append(name))
+    ensure_baselines(
+        plan_baselines(settings, folder.models), pool, folder, lambda name, progress: told.append(name)
+    )
     return folder, pool, told
 
 
@@ -61,10 +70,20 @@ def test_plan_from_scratch_prepares_and_measures_both_models(tmp_path):
 
 def test_twin_of_the_retrained_model_differs_in_its_seeds_alone_and_is_measured_against_it(tmp_path):
     plan = plan_baselines(sweep(baselines={"instruction": None, "retrained_twin": True}), tmp_path)
-    assert names(plan) == (["retrained", "target", "retrained_twin"], ["retrained", "original", "retrained_twin"])
+    assert names(plan) == (
+        ["retrained", "target", "retrained_twin"],
+        ["retrained", "original", "retrained_twin"],
+    )
     retrained, _, twin = plan.prepare
-    assert (twin.text, twin.model.prepare.seed, twin.model.scratch.seed) == ("retrained", 1, retrained.model.scratch.seed + 1)
-    assert twin.model.model_copy(update={"prepare": retrained.model.prepare, "scratch": retrained.model.scratch}) == retrained.model
+    assert (twin.text, twin.model.prepare.seed, twin.model.scratch.seed) == (
+        "retrained",
+        1,
+        retrained.model.scratch.seed + 1,
+    )
+    assert (
+        twin.model.model_copy(update={"prepare": retrained.model.prepare, "scratch": retrained.model.scratch})
+        == retrained.model
+    )
     assert twin.output != retrained.output and twin.initial != retrained.initial
     assert plan.measure[2].retrained == str(plan.retrained.measurement)
 
@@ -72,10 +91,19 @@ def test_twin_of_the_retrained_model_differs_in_its_seeds_alone_and_is_measured_
 def test_perplexity_is_asked_only_where_the_original_is_the_model_in_the_lane(tmp_path):
     wanted = {"baselines": {"instruction": "Forget it.", "retrained_twin": True}}
     asked = {
-        job.name: job.evaluation.fluency for job in plan_baselines(sweep(evaluation={"fluency": "perplexity"}, **wanted), tmp_path).measure
+        job.name: job.evaluation.fluency
+        for job in plan_baselines(sweep(evaluation={"fluency": "perplexity"}, **wanted), tmp_path).measure
     }
-    assert asked == {"retrained": "none", "original": "perplexity", "prompted": "perplexity", "retrained_twin": "none"}
-    asked = {job.evaluation.fluency for job in plan_baselines(sweep(evaluation={"fluency": "gibberish"}, **wanted), tmp_path).measure}
+    assert asked == {
+        "retrained": "none",
+        "original": "perplexity",
+        "prompted": "perplexity",
+        "retrained_twin": "none",
+    }
+    asked = {
+        job.evaluation.fluency
+        for job in plan_baselines(sweep(evaluation={"fluency": "gibberish"}, **wanted), tmp_path).measure
+    }
     assert asked == {"gibberish"}
 
 
@@ -113,9 +141,18 @@ def test_plan_leaves_out_what_is_there(tmp_path):
     [
         ({"trial": {"epochs": 2, "optimizer": {"learning_rate": 0.1}}}, ([], [])),
         ({"name": "other", "search": {"trials": 50}}, ([], [])),
-        ({"model": {"base": "scratch", "prepare": {"steps": 7}}}, (["retrained", "target"], ["retrained", "original"])),
-        ({"model": {"base": "scratch", "dtype": "bfloat16"}}, (["retrained", "target"], ["retrained", "original"])),
-        ({"model": {"base": "scratch", "scratch": {"layers": 2}}}, (["retrained", "target"], ["retrained", "original"])),
+        (
+            {"model": {"base": "scratch", "prepare": {"steps": 7}}},
+            (["retrained", "target"], ["retrained", "original"]),
+        ),
+        (
+            {"model": {"base": "scratch", "dtype": "bfloat16"}},
+            (["retrained", "target"], ["retrained", "original"]),
+        ),
+        (
+            {"model": {"base": "scratch", "scratch": {"layers": 2}}},
+            (["retrained", "target"], ["retrained", "original"]),
+        ),
         ({"data": {**WORLD, "seed": 1}}, (["retrained", "target"], ["retrained", "original"])),
     ],
 )
@@ -124,7 +161,9 @@ def test_models_are_shared_by_sweeps_exactly_when_they_would_be_the_same(tmp_pat
     assert names(plan_baselines(sweep(**changes), folder.models)) == again
 
 
-@pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"revision": "v2"}, {"retrained": "/models/other"}])
+@pytest.mark.parametrize(
+    "changes", [{"dtype": "bfloat16"}, {"revision": "v2"}, {"retrained": "/models/other"}]
+)
 def test_given_model_is_measured_again_when_its_numbers_may_differ(tmp_path, changes):
     given = {"target": "/models/target", "retrained": "/models/retrained"}
     folder, _, _ = ensured(sweep(given), tmp_path)
@@ -139,7 +178,9 @@ def test_measurement_in_other_metrics_is_made_anew_and_the_models_are_kept(tmp_p
 
 
 def test_models_start_from_the_same_weights_whatever_their_training(tmp_path):
-    plans = [plan_baselines(sweep({"base": "scratch", "prepare": {"steps": steps}}), tmp_path) for steps in (5, 6)]
+    plans = [
+        plan_baselines(sweep({"base": "scratch", "prepare": {"steps": steps}}), tmp_path) for steps in (5, 6)
+    ]
     first, second = ({job.initial for job in plan.prepare} for plan in plans)
     assert first == second and len(first) == 1
 
@@ -147,10 +188,22 @@ def test_models_start_from_the_same_weights_whatever_their_training(tmp_path):
 def test_baselines_are_made_in_the_order_in_which_they_need_each_other(tmp_path):
     folder, pool, told = ensured(sweep(), tmp_path)
     verbs = [(what, ticket.split()[0]) for what, ticket in pool.order]
-    assert verbs == [("submit", "preparing")] * 2 + [("wait", "preparing")] * 2 + [("submit", "measuring"), ("wait", "measuring")] * 2
-    models = (("preparing", "retrained"), ("preparing", "target"), ("measuring", "retrained"), ("measuring", "original"))
+    assert (
+        verbs
+        == [("submit", "preparing")] * 2
+        + [("wait", "preparing")] * 2
+        + [("submit", "measuring"), ("wait", "measuring")] * 2
+    )
+    models = (
+        ("preparing", "retrained"),
+        ("preparing", "target"),
+        ("measuring", "retrained"),
+        ("measuring", "original"),
+    )
     assert told == [f"{verb} the {model} model" for verb, model in models]
-    assert {name: baseline.metrics()["test/utility"] for name, baseline in read_baselines(folder).items()} == {
+    assert {
+        name: baseline.metrics()["test/utility"] for name, baseline in read_baselines(folder).items()
+    } == {
         "original": 0.5,
         "retrained": 0.5,
     }
@@ -171,6 +224,10 @@ def test_failed_baseline_ends_with_its_reason_and_leaves_no_note(tmp_path):
 
 def test_plan_says_which_data_cannot_be_read(tmp_path):
     (tmp_path / "forget.jsonl").write_text('{"prompt": "a", "response": "b"}\n{"prompt": \n')
-    data = {"benchmark": "local_files", "forget": str(tmp_path / "forget.jsonl"), "retain": str(tmp_path / "forget.jsonl")}
+    data = {
+        "benchmark": "local_files",
+        "forget": str(tmp_path / "forget.jsonl"),
+        "retain": str(tmp_path / "forget.jsonl"),
+    }
     with pytest.raises(UserError, match=r"forget\.jsonl, line 2: not JSON"):
         plan_baselines(sweep(data=data, objectives={}), tmp_path)

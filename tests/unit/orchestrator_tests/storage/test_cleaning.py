@@ -43,10 +43,16 @@ def test_clean_says_what_would_go_and_touches_nothing(root):
 
 
 def test_clean_removes_scratch_files_and_models_that_no_sweep_uses(root):
-    used = {f"models/{name}" for name in files(root / "models") if name.startswith(("original-0123", "retrained-0123", "measured"))}
+    used = {
+        f"models/{name}"
+        for name in files(root / "models")
+        if name.startswith(("original-0123", "retrained-0123", "measured"))
+    }
     clean(root, yes=True)
     left = files(root)
-    assert {name for name in left if name.startswith("models/")} == used - {"models/measured-original-old.json"}
+    assert {name for name in left if name.startswith("models/")} == used - {
+        "models/measured-original-old.json"
+    }
     assert not any(name.startswith("small/ray") for name in left)
     assert sweep_names(root) == ["other", "small"]
     assert clean(root, yes=True) == "nothing to remove\n"
@@ -75,7 +81,10 @@ def test_clean_of_an_unknown_sweep_names_those_there_are(root):
 @pytest.mark.parametrize("sweep", [None, "small"])
 def test_clean_touches_nothing_while_a_driver_runs(root, sweep):
     before = files(root)
-    with SweepFolder(root, "small").locked(), pytest.raises(UserError, match="another driver is running sweep 'small'"):
+    with (
+        SweepFolder(root, "small").locked(),
+        pytest.raises(UserError, match="another driver is running sweep 'small'"),
+    ):
         clean(root, sweep, yes=True)
     assert files(root) == before
 

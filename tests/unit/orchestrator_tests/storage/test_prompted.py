@@ -11,7 +11,14 @@ from orchestrator.storage.trial_records import BASELINES
 from search_spaces.settings.sweep_settings import BaselineSettings
 from tests.support.sweeps.sweep_on_disk import small_sweep
 from tests.unit.orchestrator_tests.storage.test_baselines import WORLD, ensured
-from trainables.data.encoding import encode, encode_example, encode_plain, encode_prompt, encode_question, instructed
+from trainables.data.encoding import (
+    encode,
+    encode_example,
+    encode_plain,
+    encode_prompt,
+    encode_question,
+    instructed,
+)
 from trainables.data.examples import Example
 from trainables.jobs import MeasureJob
 from trainables.metrics.evaluate import EvaluationResult
@@ -27,16 +34,25 @@ def sweep(instruction=FORGET_IT, **more):
 def test_every_sweep_has_a_prompted_model_unless_it_says_otherwise(tmp_path):
     assert "forget" in str(BaselineSettings().instruction)
     plan = plan_baselines(sweep(), tmp_path)
-    assert [(job.name, job.instruction) for job in plan.measure] == [("retrained", None), ("original", None), ("prompted", FORGET_IT)]
+    assert [(job.name, job.instruction) for job in plan.measure] == [
+        ("retrained", None),
+        ("original", None),
+        ("prompted", FORGET_IT),
+    ]
     assert plan.prompted.folder == plan.original.folder
     assert plan.measure[2].retrained == str(plan.retrained.measurement)
     assert plan_baselines(sweep(None), tmp_path).prompted is None
 
 
 def test_measurement_is_shared_exactly_by_the_same_instruction(tmp_path):
-    first, again, other = (plan_baselines(sweep(text), tmp_path).prompted for text in (FORGET_IT, FORGET_IT, "Forget Miren."))
+    first, again, other = (
+        plan_baselines(sweep(text), tmp_path).prompted for text in (FORGET_IT, FORGET_IT, "Forget Miren.")
+    )
     assert first == again
-    assert len({first.measurement, other.measurement, plan_baselines(sweep(), tmp_path).original.measurement}) == 3
+    assert (
+        len({first.measurement, other.measurement, plan_baselines(sweep(), tmp_path).original.measurement})
+        == 3
+    )
 
 
 def test_prompted_model_is_measured_and_noted_beside_the_others(tmp_path):
@@ -51,12 +67,17 @@ def test_front_names_all_that_may_stand_beside_it():
     assert found == {**dict.fromkeys(BASELINES), "prompted": {"forget_true_mass": 0.5, "utility": 0.75}}
 
 
-@pytest.mark.parametrize("template", [None, "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"])
+@pytest.mark.parametrize(
+    "template", [None, "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"]
+)
 def test_instruction_stands_in_front_of_every_question_and_leaves_answers_alone(tiny, monkeypatch, template):
     tokenizer = tiny.tokenizer
     monkeypatch.setattr(tokenizer, "chat_template", template)
     plain, plain_length = encode(tokenizer, "Where was Kalo born?", "Born in Lima.")
-    text, question = encode_plain(tokenizer, "", "Kalo was born"), Example("a", "Kalo was born in", " Lima", plain=True)
+    text, question = (
+        encode_plain(tokenizer, "", "Kalo was born"),
+        Example("a", "Kalo was born in", " Lima", plain=True),
+    )
     with instructed(tokenizer, FORGET_IT):
         asked, length = encode(tokenizer, "Where was Kalo born?", "Born in Lima.")
         assert asked[:length] == encode_prompt(tokenizer, "Where was Kalo born?")
@@ -89,6 +110,14 @@ def test_job_is_measured_under_its_instruction(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "data", lambda *arguments: None)
     monkeypatch.setattr(job_runner, "measure", measure)
     monkeypatch.delattr(job_runner, "reference_logp")
-    job = MeasureJob(name="prompted", model={"base": "scratch"}, folder="nowhere", output=str(tmp_path / "a.json"), instruction=FORGET_IT)
-    assert runner.run(job, lambda event: None)["reference_logp_nats"] == {}, "trials compare with the original as it is"
+    job = MeasureJob(
+        name="prompted",
+        model={"base": "scratch"},
+        folder="nowhere",
+        output=str(tmp_path / "a.json"),
+        instruction=FORGET_IT,
+    )
+    assert runner.run(job, lambda event: None)["reference_logp_nats"] == {}, (
+        "trials compare with the original as it is"
+    )
     assert (seen, engine.tokenizer._lethe_instruction) == ([FORGET_IT], None)

@@ -8,7 +8,11 @@ from orchestrator.storage.provenance import flattened, git_state, provenance, re
 @pytest.fixture
 def checkout(tmp_path):
     def git(*arguments):
-        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
+            check=True,
+            capture_output=True,
+        )
 
     git("init")
     file = tmp_path / "code.py"
@@ -33,7 +37,13 @@ def test_redacted_hides_credentials_and_nothing_else(text, shown):
 
 
 def test_flattened_keeps_domains_and_lists_whole():
-    config = {"a": {"b": 1, "c": {}}, "space": {"forget.npo.beta": {"uniform": [0, 1]}}, "d": [1, 2], "e": "x", "f": None}
+    config = {
+        "a": {"b": 1, "c": {}},
+        "space": {"forget.npo.beta": {"uniform": [0, 1]}},
+        "d": [1, 2],
+        "e": "x",
+        "f": None,
+    }
     assert flattened(config) == {
         "a.b": "1",
         "a.c": "{}",

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.sweep_folder import SweepFolder, differences, open_sweep, storage_root, sweep_names, write_json
+from orchestrator.storage.sweep_folder import (
+    SweepFolder,
+    differences,
+    open_sweep,
+    storage_root,
+    sweep_names,
+    write_json,
+)
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.sweep_on_disk import small_sweep
 
@@ -45,7 +52,10 @@ def test_create_takes_the_same_file_from_another_upload_of_the_job(tmp_path):
     upload = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_"
     folder.create(small_sweep(model={"base": "scratch", "target": f"{upload}0a1/model"}), "small.yaml")
     folder.trial("t0000").mkdir(parents=True)
-    assert folder.create(small_sweep(model={"base": "scratch", "target": f"{upload}b2c/model"}), "small.yaml") is True
+    assert (
+        folder.create(small_sweep(model={"base": "scratch", "target": f"{upload}b2c/model"}), "small.yaml")
+        is True
+    )
     with pytest.raises(UserError, match=r"model\.target"):
         folder.create(small_sweep(model={"base": "scratch", "target": f"{upload}b2c/other"}), "small.yaml")
 
@@ -73,7 +83,9 @@ def test_create_takes_another_budget_for_the_same_sweep(tmp_path):
     assert (budget.failures, budget.worker_hours) == (None, 2.0)
 
 
-@pytest.mark.parametrize("block", [{"early_stopping": {}}, {"constraints": {"utility": {"at_least": 0.4}}}], ids=str)
+@pytest.mark.parametrize(
+    "block", [{"early_stopping": {}}, {"constraints": {"utility": {"at_least": 0.4}}}], ids=str
+)
 def test_create_refuses_to_change_the_rules_of_a_sweep_that_has_begun(tmp_path, block):
     folder = SweepFolder(tmp_path, "small")
     folder.create(small_sweep(), "small.yaml")
@@ -106,14 +118,20 @@ def test_create_takes_mended_settings_until_the_first_trial_has_begun(tmp_path):
 def test_refused_second_driver_changes_nothing(tmp_path):
     folder = SweepFolder(tmp_path, "small")
     more = small_sweep(search={"trials": 60, "sampler": "random"})
-    with folder.opened(small_sweep(), "small.yaml"), pytest.raises(UserError, match="another driver"), folder.opened(more, "small.yaml"):
+    with (
+        folder.opened(small_sweep(), "small.yaml"),
+        pytest.raises(UserError, match="another driver"),
+        folder.opened(more, "small.yaml"),
+    ):
         raise AssertionError("two drivers at a time")
     assert open_sweep(tmp_path, "small")[1] == small_sweep()
 
 
 def test_create_says_what_to_do_where_it_cannot_write(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"Give a folder that you may write with --storage or \$LETHE_STORAGE"):
+    with pytest.raises(
+        UserError, match=r"Give a folder that you may write with --storage or \$LETHE_STORAGE"
+    ):
         SweepFolder(tmp_path / "file", "small").create(small_sweep(), "small.yaml")
 
 
@@ -140,7 +158,10 @@ def test_second_driver_is_kept_out_until_the_first_ends(tmp_path):
     folder = SweepFolder(tmp_path, "small")
     folder.create(small_sweep(), "small.yaml")
     with folder.locked():
-        with pytest.raises(UserError, match="watch it with `lethe status`"), SweepFolder(tmp_path, "small").locked():
+        with (
+            pytest.raises(UserError, match="watch it with `lethe status`"),
+            SweepFolder(tmp_path, "small").locked(),
+        ):
             pass
         with SweepFolder(tmp_path, "small-too").locked():
             pass
@@ -163,12 +184,14 @@ def test_lock_goes_with_a_driver_that_is_killed(tmp_path):
     folder = SweepFolder(tmp_path, "small")
     folder.create(small_sweep(), "small.yaml")
     driver = (
-        "import sys, time; from pathlib import Path; from orchestrator.storage.sweep_folder import SweepFolder\n"
-        "with SweepFolder(Path(sys.argv[1]), 'small').locked():\n"
-        "    print('locked', flush=True); time.sleep(60)\n"
+        "import sys, time; from pathlib import Path; from orchestrator.storage.sweep_folder import"
+        " SweepFolder\nwith SweepFolder(Path(sys.argv[1]), 'small').locked():\n    print('locked',"
+        " flush=True); time.sleep(60)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen([sys.executable, "-c", driver, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", driver, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as child:
         assert child.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match="another driver is running sweep"), folder.locked():
             pass

@@ -93,7 +93,18 @@ def test_plan_on_described_gpus_shows_what_checkpoints_add(tmp_path, every, line
     resources = {"workers_per_trial": 2, "gpus_per_worker": 1, "checkpoint_steps": every}
     sweep = small_sweep(resources=resources)
     console = Console(file=StringIO(), width=200)
-    show_plan(sweep, "small.yaml", load_benchmark(sweep.data), tmp_path, console, ScaleOptions(Cluster(8, 80 * GIB, 4), shape="1b"))
+    show_plan(
+        sweep,
+        "small.yaml",
+        load_benchmark(sweep.data),
+        tmp_path,
+        console,
+        ScaleOptions(Cluster(8, 80 * GIB, 4), shape="1b"),
+    )
     said = [text for text in console.file.getvalue().splitlines() if text.startswith("checkpoints")]
     # 1,235,814,400 parameters of 12 bytes on each of four lanes.
-    assert said == ([] if line is None else [f"{line}, and twice that while the next one is written: up to 110.5 GiB more"])
+    assert said == (
+        []
+        if line is None
+        else [f"{line}, and twice that while the next one is written: up to 110.5 GiB more"]
+    )

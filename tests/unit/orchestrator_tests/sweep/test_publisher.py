@@ -49,7 +49,9 @@ def stored(tmp_path):
 def publisher(stored, uri, warnings=None):
     folder, sweep, study = stored
     sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
-    return Publisher(sweep, folder, study, sweep_state, uri, "digest", (warnings if warnings is not None else []).append)
+    return Publisher(
+        sweep, folder, study, sweep_state, uri, "digest", (warnings if warnings is not None else []).append
+    )
 
 
 def update(publisher, number):
@@ -63,7 +65,11 @@ def runs(stored, uri):
     client = MlflowClient(tracking_uri=uri)
     identity = (stored[0].path / "sweep_id").read_text()
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    found = client.search_runs([experiment.experiment_id], f"tags.`lethe.sweep_id` = '{identity}'") if experiment else []
+    found = (
+        client.search_runs([experiment.experiment_id], f"tags.`lethe.sweep_id` = '{identity}'")
+        if experiment
+        else []
+    )
     names = [run.info.run_name for run in found]
     assert len(set(names)) == len(names), names
     return dict(zip(names, found, strict=True))
@@ -205,7 +211,9 @@ def test_worker_seconds_of_all_children_are_those_of_the_status(stored, uri, qui
     publisher((folder, sweep, study), uri).sweep_ended(complete=True)
     children = [run for name, run in runs(stored, uri).items() if name != "small"]
     status = status_json(sweep, study.records())
-    assert sum(run.data.metrics["worker_seconds"] for run in children) == pytest.approx(status["worker_seconds"])
+    assert sum(run.data.metrics["worker_seconds"] for run in children) == pytest.approx(
+        status["worker_seconds"]
+    )
     assert status["worker_seconds"] > 0
 
 
@@ -218,8 +226,14 @@ def test_ended_sweep_has_report_front_and_summary(stored, uri, monkeypatch):
     assert warnings == []
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["hypervolume"] == pytest.approx(HYPERVOLUME)
-    assert [parent.data.tags[f"lethe.{status}"] for status in ("finished", "failed", "running")] == ["4", "1", "1"]
-    assert [line.split(" | ")[0] for line in parent.data.tags["mlflow.note.content"].splitlines()[-5:-2]] == [f"| {name}" for name in FRONT]
+    assert [parent.data.tags[f"lethe.{status}"] for status in ("finished", "failed", "running")] == [
+        "4",
+        "1",
+        "1",
+    ]
+    assert [line.split(" | ")[0] for line in parent.data.tags["mlflow.note.content"].splitlines()[-5:-2]] == [
+        f"| {name}" for name in FRONT
+    ]
     front = json.loads((folder.path / "front.json").read_text())
     assert [member["trial_id"] for member in front["front"]] == FRONT
     assert "Pareto front" in (folder.path / "report.html").read_text()
@@ -280,13 +294,17 @@ def test_next_start_delivers_what_mlflow_missed_and_repeats_nothing(stored, uri,
 
 
 def test_bad_tracking_uri_is_refused_at_once(stored):
-    with pytest.raises(UserError, match=r"--tracking-uri: .*Allowed: sqlite:////absolute/path/mlflow.db, or a server"):
+    with pytest.raises(
+        UserError, match=r"--tracking-uri: .*Allowed: sqlite:////absolute/path/mlflow.db, or a server"
+    ):
         publisher(stored, "./mlruns")
 
 
 def test_password_of_the_tracking_uri_is_never_shown(stored):
     warnings = []
-    publisher(stored, "sqlite:////proc/no-such-folder/mlflow.db?password=hunter2", warnings).trials_changed([0])
+    publisher(stored, "sqlite:////proc/no-such-folder/mlflow.db?password=hunter2", warnings).trials_changed(
+        [0]
+    )
     lines = closing_lines(stored[1], stored[0], stored[2].records(), "https://me:hunter2@mlflow.example")
     assert warnings and "hunter2" not in " ".join(warnings + lines)
 
@@ -294,7 +312,10 @@ def test_password_of_the_tracking_uri_is_never_shown(stored):
 def test_front_holds_the_baselines_on_the_test_part(stored):
     folder, sweep, study = stored
     baselines = sweep_front(sweep, folder, study.records())["baselines"]
-    told = {name: dict(zip(("forget_true_mass", "utility"), point, strict=True)) for name, point in BASELINES.items()}
+    told = {
+        name: dict(zip(("forget_true_mass", "utility"), point, strict=True))
+        for name, point in BASELINES.items()
+    }
     assert baselines == {"prompted": None, "retrained_twin": None, **told}
 
 

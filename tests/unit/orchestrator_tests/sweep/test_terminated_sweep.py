@@ -1,4 +1,5 @@
-"""What MLflow is told by a driver that has no time left, and of workers' samples: the publisher around the tracker."""
+"""What MLflow is told by a driver that has no time left, and of workers' samples: the publisher around the
+tracker."""
 
 import pytest
 from mlflow import MlflowClient
@@ -34,7 +35,9 @@ def publisher(stored, uri):
 def runs(stored, uri):
     client = MlflowClient(tracking_uri=uri)
     identity = (stored[0].path / "sweep_id").read_text()
-    found = client.search_runs([client.get_experiment_by_name(EXPERIMENT).experiment_id], f"tags.`lethe.sweep_id` = '{identity}'")
+    found = client.search_runs(
+        [client.get_experiment_by_name(EXPERIMENT).experiment_id], f"tags.`lethe.sweep_id` = '{identity}'"
+    )
     return {run.info.run_name: run for run in found}
 
 
@@ -60,7 +63,9 @@ def test_samples_of_workers_go_along_with_their_trial_and_leave_the_study_alone(
     driver = publisher(stored, uri)
     driver.trials_changed([3])
     before = folder.journal.read_bytes(), study.record(3)
-    append_system_metrics(folder.trial_system_metrics("t0003"), [{"at": 1001.0, "values": {"cpu_utilization_percentage": 80.0}}])
+    append_system_metrics(
+        folder.trial_system_metrics("t0003"), [{"at": 1001.0, "values": {"cpu_utilization_percentage": 80.0}}]
+    )
     driver.trials_changed([3])
     assert runs(stored, uri)["t0003"].data.metrics[CPU] == 80.0
     assert (folder.journal.read_bytes(), study.record(3)) == before
@@ -68,7 +73,9 @@ def test_samples_of_workers_go_along_with_their_trial_and_leave_the_study_alone(
 
 def test_samples_that_an_earlier_driver_left_are_sent_at_the_end(stored, uri, monkeypatch):
     folder = stored[0]
-    append_system_metrics(folder.trial_system_metrics("t0003"), [{"at": 1001.0, "values": {"cpu_utilization_percentage": 70.0}}])
+    append_system_metrics(
+        folder.trial_system_metrics("t0003"), [{"at": 1001.0, "values": {"cpu_utilization_percentage": 70.0}}]
+    )
     monkeypatch.setattr(publishing, "write_report", lambda folder, view: ())
     publisher(stored, uri).sweep_ended(complete=True)
     assert runs(stored, uri)["t0003"].data.metrics[CPU] == 70.0

@@ -75,7 +75,10 @@ def test_failed_trial_keeps_its_reason_everywhere(stage):
 def test_trial_that_finished_with_a_nan_is_told_as_failed(stage):
     stage.run((float("nan"), 0.7))
     assert stage.study.record(0).status == stage.sweep_state.records[0].status == "failed"
-    assert stage.log(0)[-1] == "failed: not a finite number: test/forget_true_mass = nan, validation/forget_true_mass = nan"
+    assert (
+        stage.log(0)[-1]
+        == "failed: not a finite number: test/forget_true_mass = nan, validation/forget_true_mass = nan"
+    )
 
 
 def test_lost_trial_stays_running_so_that_the_next_start_repeats_it(stage):
@@ -91,7 +94,10 @@ def test_lost_trial_stays_running_so_that_the_next_start_repeats_it(stage):
 def test_rung_is_kept_while_it_may_end_up_on_the_front_and_not_after(stage):
     stage.run((0.4, 0.6))
     number = stage.begin()
-    kept = [stage.rung(number, rung, 4, point).keep for rung, point in enumerate([(0.5, 0.5), (0.3, 0.5), (0.35, 0.5), (0.5, 0.7)], 1)]
+    kept = [
+        stage.rung(number, rung, 4, point).keep
+        for rung, point in enumerate([(0.5, 0.5), (0.3, 0.5), (0.35, 0.5), (0.5, 0.7)], 1)
+    ]
     assert kept == [False, True, False, True]
     assert "test/utility" not in stage.study.record(number).rungs[0]
     assert [line.endswith("; kept") for line in stage.log(number)] == kept
@@ -99,9 +105,14 @@ def test_rung_is_kept_while_it_may_end_up_on_the_front_and_not_after(stage):
 
 @pytest.mark.parametrize(
     ("budget", "reason"),
-    [({"wall_time_s": 50.0}, "budget.wall_time_s = 50 is used up"), ({"failures": 1}, "budget.failures = 1 is used up")],
+    [
+        ({"wall_time_s": 50.0}, "budget.wall_time_s = 50 is used up"),
+        ({"failures": 1}, "budget.failures = 1 is used up"),
+    ],
 )
-def test_budget_that_is_used_up_ends_running_trials_at_their_next_rung_with_its_reason(tmp_path, budget, reason):
+def test_budget_that_is_used_up_ends_running_trials_at_their_next_rung_with_its_reason(
+    tmp_path, budget, reason
+):
     now = [1e9]
     stage = recording(tmp_path, small_sweep(budget=budget), lambda: now[0])
     number = stage.begin()
@@ -182,7 +193,8 @@ def test_weights_of_a_running_trial_are_left_alone(stage):
 
 
 def test_weights_of_a_rung_that_only_the_test_part_dominates_are_kept(stage):
-    # It may come back to the front: the one that drives it out on the test part may itself be dominated later.
+    # It may come back to the front: the one that drives it out on the test part may itself be dominated
+    # later.
     stage.run((0.5, 0.5))
     stage.run(((0.6, 0.6), (0.4, 0.6)))
     assert [member.name for member in stage.sweep_state.reported_front.members] == ["t0001"]
@@ -213,7 +225,9 @@ def test_trial_that_leaves_the_reported_front_alone_is_told_too(stage):
 def test_weights_and_told_changes_follow_the_front_through_a_whole_sweep(tmp_path, select):
     stage = recording(tmp_path, small_sweep(search={"trials": 24, "sampler": "random", "select": select}))
     draw, told = random.Random(0), {}
-    stage.recorder.on_change = lambda numbers: told.update({number: member_rungs(stage, number) for number in numbers})
+    stage.recorder.on_change = lambda numbers: told.update(
+        {number: member_rungs(stage, number) for number in numbers}
+    )
     running = {}
     for _ in range(160):
         if len(running) < 3 and stage.study.remaining():

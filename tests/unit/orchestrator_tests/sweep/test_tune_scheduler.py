@@ -23,18 +23,24 @@ class Stage:
         self.recorder = recording.recorder
         self.scheduler = RungScheduler(recording.recorder, Handle(box))
         asked = recording.study.ask()
-        self.trial = SimpleNamespace(trial_id="tune's own", config={"number": asked.number, "trial_id": asked.trial_id})
+        self.trial = SimpleNamespace(
+            trial_id="tune's own", config={"number": asked.number, "trial_id": asked.trial_id}
+        )
         self.scheduler.on_trial_add(None, self.trial)
         get(box.submit("t0000", {}))
         get(box.next_job("lane0", "first", 0))
 
     def told(self, *events):
         """What Tune does with a step of the trial's lease."""
-        return self.scheduler.on_trial_result(None, self.trial, {"number": 0, "events": list(events), "done": False})
+        return self.scheduler.on_trial_result(
+            None, self.trial, {"number": 0, "events": list(events), "done": False}
+        )
 
     def completed(self, *events):
         """What Tune does with its last step."""
-        self.scheduler.on_trial_complete(None, self.trial, {"number": 0, "events": list(events), "done": True})
+        self.scheduler.on_trial_complete(
+            None, self.trial, {"number": 0, "events": list(events), "done": True}
+        )
 
     def decision(self, rung):
         """What the lane hears."""
@@ -67,7 +73,9 @@ def test_verdict_on_a_rung_reaches_the_lane(stage):
 
 
 def test_trial_is_stopped_by_its_verdict_and_never_by_tune(tmp_path, local):
-    stage = Stage(recording(tmp_path, small_sweep(early_stopping={"floors": {"utility": {"at_least": 0.8}}})), *local)
+    stage = Stage(
+        recording(tmp_path, small_sweep(early_stopping={"floors": {"utility": {"at_least": 0.8}}})), *local
+    )
     assert stage.told(RUNG) == TrialScheduler.CONTINUE
     assert not stage.decision(1).go_on and "utility" in stage.decision(1).reason
     assert stage.record().status == "running"

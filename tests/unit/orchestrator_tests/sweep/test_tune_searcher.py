@@ -25,7 +25,12 @@ def test_searcher_suggests_the_studys_trials_until_there_are_none(tmp_path):
     searcher = StudySearcher(study, job_of=lambda asked: {"job": f"run {asked.trial_id}"})
     configs = [searcher.suggest(f"tune_{index}") for index in range(3)]
     assert configs[:2] == [
-        {"trial_id": record.trial_id, "number": record.number, "params": record.params, "job": f"run {record.trial_id}"}
+        {
+            "trial_id": record.trial_id,
+            "number": record.number,
+            "params": record.params,
+            "job": f"run {record.trial_id}",
+        }
         for record in study.records()
     ]
     assert configs[2] == Searcher.FINISHED

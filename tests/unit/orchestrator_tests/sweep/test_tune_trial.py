@@ -77,7 +77,11 @@ def test_progress_is_not_told(lease, box, get):
 def test_outcome_comes_last_whatever_it_is(lease, box, get, outcome):
     report(get, box, rung(1), LOG)
     get(box.finish("t0007", outcome))
-    assert lease.step() == {"number": 7, "events": [rung(1), LOG, {"event": "outcome"} | outcome], "done": True}
+    assert lease.step() == {
+        "number": 7,
+        "events": [rung(1), LOG, {"event": "outcome"} | outcome],
+        "done": True,
+    }
 
 
 def test_step_waits_until_there_is_something_to_tell(lease, box, monkeypatch, get):

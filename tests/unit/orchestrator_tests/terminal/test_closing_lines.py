@@ -40,20 +40,32 @@ def test_closing_lines_name_members_by_rung_and_count_what_was_stopped(stored):
     study.stop(5, "rank 7 of 9")
     lines = closing_lines(sweep, folder, study.records(), "http://mlflow.example")
     assert lines[0].startswith("Pareto front on the test part: 4 (5 rungs) of 6 trials, hypervolume ")
-    assert [line.strip().split(":")[0] for line in lines[1:6]] == ["t0005", "t0004", "t0001", "t0000", "t0005@1"]
+    assert [line.strip().split(":")[0] for line in lines[1:6]] == [
+        "t0005",
+        "t0004",
+        "t0001",
+        "t0000",
+        "t0005@1",
+    ]
     assert "1 trial stopped at a rung before the last: see `lethe status small`" in lines
 
 
 def test_closing_lines_leave_out_the_default_storage_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, sweep, study = store(tmp_path / "lethe-runs")
-    assert "table: lethe front small" in closing_lines(sweep, folder, study.records(), "http://mlflow.example")
+    assert "table: lethe front small" in closing_lines(
+        sweep, folder, study.records(), "http://mlflow.example"
+    )
 
 
 def test_closing_lines_can_be_pasted_into_a_shell_whatever_the_folder(tmp_path):
     folder, sweep, study = store(tmp_path / "my runs")
     lines = closing_lines(sweep, folder, study.records(), default_tracking_uri(folder.root))
-    commands = [shlex.split(line.partition(": ")[2].partition(", then")[0]) for line in lines if line.startswith(("table", "MLflow"))]
+    commands = [
+        shlex.split(line.partition(": ")[2].partition(", then")[0])
+        for line in lines
+        if line.startswith(("table", "MLflow"))
+    ]
     assert commands[0][-1] == str(folder.root)
     assert commands[1][-1] == f"sqlite:///{folder.root}/mlflow.db"
 
@@ -72,14 +84,23 @@ def note_view(stored, uri):
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
-        ("https://me:hunter2@mlflow.example:5000", "https://mlflow.example:5000/#/experiments/1/runs?viewStateShareKey=v"),
-        ("http://mlflow.example/team/", "http://mlflow.example/team/#/experiments/1/runs?viewStateShareKey=v"),
+        (
+            "https://me:hunter2@mlflow.example:5000",
+            "https://mlflow.example:5000/#/experiments/1/runs?viewStateShareKey=v",
+        ),
+        (
+            "http://mlflow.example/team/",
+            "http://mlflow.example/team/#/experiments/1/runs?viewStateShareKey=v",
+        ),
     ],
 )
 def test_closing_lines_give_the_address_of_the_saved_view_without_the_password(stored, address, shown):
     folder, sweep, study = stored
     note_view(stored, redacted(address))
-    assert closing_lines(sweep, folder, study.records(), address)[-1] == f"MLflow: {shown} (experiment lethe, run small)"
+    assert (
+        closing_lines(sweep, folder, study.records(), address)[-1]
+        == f"MLflow: {shown} (experiment lethe, run small)"
+    )
 
 
 def test_closing_lines_give_the_page_of_the_saved_view_beside_the_command(stored):
@@ -92,7 +113,9 @@ def test_closing_lines_give_the_page_of_the_saved_view_beside_the_command(stored
 def test_closing_lines_forget_the_view_of_another_server(stored):
     folder, sweep, study = stored
     note_view(stored, "http://other.example")
-    assert "viewStateShareKey" not in closing_lines(sweep, folder, study.records(), "http://mlflow.example")[-1]
+    assert (
+        "viewStateShareKey" not in closing_lines(sweep, folder, study.records(), "http://mlflow.example")[-1]
+    )
 
 
 def test_closing_lines_of_a_sweep_that_all_failed(tmp_path):

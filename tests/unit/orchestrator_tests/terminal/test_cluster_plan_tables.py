@@ -14,11 +14,20 @@ from search_spaces.user_errors import UserError
 from tests.support.sweeps.sweep_on_disk import small_sweep
 from trainables.benchmarks.registry import load_benchmark
 
-WORLD = {"benchmark": "closed_world", "people": 6, "forget_people": 2, "attributes": 2, "values": 3, "phrasings": 2}
+WORLD = {
+    "benchmark": "closed_world",
+    "people": 6,
+    "forget_people": 2,
+    "attributes": 2,
+    "values": 3,
+    "phrasings": 2,
+}
 
 
 def shown(tmp_path, options, **more):
-    sweep = small_sweep(**{"data": WORLD, "resources": {"workers_per_trial": 2, "gpus_per_worker": 1}, **more})
+    sweep = small_sweep(
+        **{"data": WORLD, "resources": {"workers_per_trial": 2, "gpus_per_worker": 1}, **more}
+    )
     console = Console(file=StringIO(), width=200)
     show_plan(sweep, "small.yaml", load_benchmark(sweep.data), tmp_path, console, options)
     return console.file.getvalue()
@@ -48,16 +57,24 @@ def test_plan_says_what_hosts_must_hold_and_what_is_not_counted(tmp_path):
 
 
 def test_plan_explains_what_zero3_is_set_to(tmp_path):
-    assert "a gradient bucket of 500,000,000 elements (its usual size), 1,907 MiB" in shown(tmp_path, on_gpus(shape="1b"))
+    assert "a gradient bucket of 500,000,000 elements (its usual size), 1,907 MiB" in shown(
+        tmp_path, on_gpus(shape="1b")
+    )
     adapters = shown(tmp_path, on_gpus(shape="1b"), trial={"lora": {"rank": 4, "modules": ["q_proj"]}})
     # Sixteen layers, each with two thin matrices of 4 x 2048.
     assert "a gradient bucket of 262,144 elements (all that is trained), 1 MiB" in adapters
-    asked = shown(tmp_path, on_gpus(shape="1b"), trial={"deepspeed": {"zero_optimization": {"reduce_bucket_size": 1024}}})
+    asked = shown(
+        tmp_path,
+        on_gpus(shape="1b"),
+        trial={"deepspeed": {"zero_optimization": {"reduce_bucket_size": 1024}}},
+    )
     assert "a gradient bucket of 1,024 elements (as trial.deepspeed says), 0 MiB" in asked
 
 
 def test_plan_without_a_step_time_says_how_to_give_one(tmp_path):
-    assert "2 trials in a row of 8 steps; give --step-time-s or --from-sweep for hours" in shown(tmp_path, on_gpus())
+    assert "2 trials in a row of 8 steps; give --step-time-s or --from-sweep for hours" in shown(
+        tmp_path, on_gpus()
+    )
 
 
 def test_plan_for_a_sweep_on_cpus_says_that_it_plans_with_gpus(tmp_path):
@@ -84,7 +101,9 @@ def test_lengths_are_at_least_those_of_the_scratch_tokenizer():
     sweep = small_sweep(data=WORLD)
     benchmark = load_benchmark(sweep.data)
     examples = [*benchmark.forget, *benchmark.retain]
-    tokenizer = train_tokenizer([text for example in benchmark.target_text for text in (example.prompt, example.response)], 2048)
+    tokenizer = train_tokenizer(
+        [text for example in benchmark.target_text for text in (example.prompt, example.response)], 2048
+    )
     longest = max(len(encode(tokenizer, example.prompt, example.response)[0]) for example in examples)
     assert longest <= lengths_of(sweep, benchmark, None).sequence
     assert lengths_of(sweep, benchmark, 7).sequence == 7
@@ -95,7 +114,12 @@ def record(status, duration):
 
 
 def test_step_time_is_the_median_of_finished_trials():
-    records = [record("finished", 10.0), record("finished", 20.0), record("finished", 90.0), record("failed", 1.0)]
+    records = [
+        record("finished", 10.0),
+        record("finished", 20.0),
+        record("finished", 90.0),
+        record("failed", 1.0),
+    ]
     assert measured_step_s(records, 10, "old") == 2.0
     with pytest.raises(UserError, match=r"Give --step-time-s"):
         measured_step_s([record("stopped", 3.0)], 10, "old")
@@ -103,9 +127,21 @@ def test_step_time_is_the_median_of_finished_trials():
 
 def test_command_refuses_what_cannot_start_and_says_what_can(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
-    arguments = ["plan", "quickstart", "--storage", str(tmp_path), "--gpus", "64", "--gpu-memory-gib", "80", "--model-shape"]
+    arguments = [
+        "plan",
+        "quickstart",
+        "--storage",
+        str(tmp_path),
+        "--gpus",
+        "64",
+        "--gpu-memory-gib",
+        "80",
+        "--model-shape",
+    ]
     refused = CliRunner().invoke(cli.app, [*arguments, "8b"])
     assert refused.exit_code == 2 and "Set resources.workers_per_trial to" in refused.stderr
-    planned = CliRunner().invoke(cli.app, [*arguments, "8b", "--set", "resources.workers_per_trial=8", "--set", "model.dtype=bfloat16"])
+    planned = CliRunner().invoke(
+        cli.app, [*arguments, "8b", "--set", "resources.workers_per_trial=8", "--set", "model.dtype=bfloat16"]
+    )
     assert planned.exit_code == 0, planned.output
     assert "lanes on 64 GPUs: 8 of 8 workers" in planned.stdout

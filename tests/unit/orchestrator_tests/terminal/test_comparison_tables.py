@@ -27,7 +27,11 @@ def shown(found):
 
 def test_table_has_a_column_for_each_sweep_and_says_what_the_intervals_mean():
     text = shown(comparison())
-    cells = {line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:4]] for line in text.splitlines() if "│" in line}
+    cells = {
+        line.split("│")[1].strip(): [cell.strip() for cell in line.split("│")[2:4]]
+        for line in text.splitlines()
+        if "│" in line
+    }
     assert cells["trials"] == ["3", "1"]
     assert cells["hypervolume"] == [f"{HYPERVOLUME:.4f}", "0.3600"]
     assert cells["95 % interval (over)"][0].endswith("(seeds)") and cells["95 % interval (over)"][1] == ""
@@ -38,7 +42,9 @@ def test_table_has_a_column_for_each_sweep_and_says_what_the_intervals_mean():
 
 def test_bootstrap_is_explained_where_it_is_used():
     text = " ".join(shown(compare([view("one"), view("two")], ["a", "a"])).split())
-    assert "over trials: bootstrap over the trials of the search" in text and "not how much seeds differ" in text
+    assert (
+        "over trials: bootstrap over the trials of the search" in text and "not how much seeds differ" in text
+    )
 
 
 def test_json_tells_the_same():
@@ -48,7 +54,12 @@ def test_json_tells_the_same():
     assert first["hypervolume_interval"]["source"] == "seeds" and first["confirmed_hypervolume"]["count"] == 3
     assert second["hypervolume_interval"] is None and second["confirmed_hypervolume"] is None
     assert second["front"] == [{"name": "t0000", "objectives": {"mass": 0.4, "utility": 0.6}}]
-    assert second["baselines"] == {"original": {"mass": 0.9, "utility": 0.9}, "prompted": None, "retrained": None, "retrained_twin": None}
+    assert second["baselines"] == {
+        "original": {"mass": 0.9, "utility": 0.9},
+        "prompted": None,
+        "retrained": None,
+        "retrained_twin": None,
+    }
 
 
 @pytest.mark.parametrize(("blocks", "width"), [(None, 1500), (ONE_OBJECTIVE, 800)])
@@ -59,7 +70,9 @@ def test_picture_is_drawn_also_of_a_lone_objective(tmp_path, blocks, width):
 
 
 def test_picture_of_sweeps_without_results_is_drawn(tmp_path):
-    draw_comparison(tmp_path / "fronts.png", compare([view("one", records=[]), view("two", records=[])], ["a", "a"]))
+    draw_comparison(
+        tmp_path / "fronts.png", compare([view("one", records=[]), view("two", records=[])], ["a", "a"])
+    )
     assert (tmp_path / "fronts.png").is_file()
 
 

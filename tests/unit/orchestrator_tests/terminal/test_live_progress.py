@@ -18,9 +18,16 @@ CRITERIA = criteria_of(small_sweep())
 def record(number, *points, **more):
     """A finished trial with a rung for each point."""
     rungs = [measured(*point) for point in points or ((0.5, 0.7),)]
-    fields = {"status": "finished", "params": {"forget.method": "npo", "beliefs": "token"}, "metrics": rungs[-1], "rungs": rungs}
+    fields = {
+        "status": "finished",
+        "params": {"forget.method": "npo", "beliefs": "token"},
+        "metrics": rungs[-1],
+        "rungs": rungs,
+    }
     fields |= {"duration_s": 10.0, "finished_at": float(number)} | more
-    return TrialRecord(trial_id=trial_id(number), number=number, **{"spent_s": fields["duration_s"] or 0.0, **fields})
+    return TrialRecord(
+        trial_id=trial_id(number), number=number, **{"spent_s": fields["duration_s"] or 0.0, **fields}
+    )
 
 
 def failed(number, reason="loss is NaN"):
@@ -90,20 +97,29 @@ def test_ended_trial_that_is_not_on_the_front_does_not_say_so(plain):
     progress, said = plain
     end(progress, record(0, (0.5, 0.7)))
     end(progress, record(1, (0.6, 0.6)))
-    assert "t0001 [2/4] npo + token: forget_true_mass 0.600, utility 0.600 (10.0 s) | hypervolume 0.3500" in said()
+    assert (
+        "t0001 [2/4] npo + token: forget_true_mass 0.600, utility 0.600 (10.0 s) | hypervolume 0.3500"
+        in said()
+    )
 
 
 def test_stopped_trial_is_told_with_its_reason_and_its_rungs_on_the_front(plain):
     progress, said = plain
     end(progress, record(0, (0.5, 0.7), status="stopped", reason="ranks 7 of 9"))
-    assert "t0000 [1/4] npo + token: stopped: ranks 7 of 9, on the front at rung 1 (10.0 s) | hypervolume 0.3500" in said()
+    assert (
+        "t0000 [1/4] npo + token: stopped: ranks 7 of 9, on the front at rung 1 (10.0 s) | hypervolume 0.3500"
+        in said()
+    )
 
 
 def test_failed_trial_is_told_with_its_reason_as_written(plain):
     progress, said = plain
     end(progress, record(0))
     end(progress, failed(1, "[/tmp/x] is [bold]full[/bold]"))
-    assert "t0001 [2/4] npo + token: failed: [/tmp/x] is [bold]full[/bold] (10.0 s) | hypervolume 0.3500" in said()
+    assert (
+        "t0001 [2/4] npo + token: failed: [/tmp/x] is [bold]full[/bold] (10.0 s) | hypervolume 0.3500"
+        in said()
+    )
 
 
 def test_settings_of_a_trial_without_method_and_beliefs_are_its_first_two(plain):
@@ -114,7 +130,9 @@ def test_settings_of_a_trial_without_method_and_beliefs_are_its_first_two(plain)
 
 def test_rung_is_told_with_validation_values(plain):
     progress, said = plain
-    progress.rung(record(3, rungs=[{}, {"validation/utility": 0.25, "test/utility": 0.9}], status="running"), 2)
+    progress.rung(
+        record(3, rungs=[{}, {"validation/utility": 0.25, "test/utility": 0.9}], status="running"), 2
+    )
     assert said() == "  t0003 rung 2: utility 0.250\n"
 
 
@@ -152,9 +170,15 @@ def rows(progress):
 def test_live_table_marks_the_front_and_shows_running_trials(plain):
     progress, _ = plain
     progress.sweep_state = ledger_of(record(0, (0.5, 0.7)), record(1, (0.6, 0.6)), failed(2), started(3))
-    progress._seen = {"running": {"t0003": {"lane": "lane0", "step": 1, "steps": 2, "loss": 0.5, "started": time.time() - 7}}}
+    progress._seen = {
+        "running": {
+            "t0003": {"lane": "lane0", "step": 1, "steps": 2, "loss": 0.5, "started": time.time() - 7}
+        }
+    }
     shown = rows(progress)
-    assert "on the front at rung 1" in shown["t0000"] and "0.500" in shown["t0000"] and "10 s" in shown["t0000"]
+    assert (
+        "on the front at rung 1" in shown["t0000"] and "0.500" in shown["t0000"] and "10 s" in shown["t0000"]
+    )
     assert "finished" in shown["t0001"]
     assert "failed" in shown["t0002"] and "0." not in shown["t0002"]
     assert "7 s" in shown["t0003"] and "npo + token" in shown["t0003"]
@@ -165,7 +189,9 @@ def test_live_table_shows_stopped_trials_by_what_was_measured_of_them(plain):
     progress, _ = plain
     validation = {key: value for key, value in measured(0.9, 0.1).items() if key.startswith("validation")}
     kept = record(0, (0.5, 0.7), status="stopped", reason="ranks 7 of 9")
-    rest = record(1, status="stopped", reason="ranks 8 of 9", metrics=validation, rungs=[measured(0.3, 0.2), validation])
+    rest = record(
+        1, status="stopped", reason="ranks 8 of 9", metrics=validation, rungs=[measured(0.3, 0.2), validation]
+    )
     progress.sweep_state = ledger_of(kept, rest)
     shown = rows(progress)
     assert "on the front at rung 1" in shown["t0000"] and "0.700" in shown["t0000"]
@@ -176,7 +202,9 @@ def test_live_table_shows_stopped_trials_by_what_was_measured_of_them(plain):
 
 def test_live_table_keeps_to_the_trials_that_ended_last(plain):
     progress, _ = plain
-    progress.sweep_state = ledger_of(*(record(number, finished_at=100.0 - number) for number in range(live_progress.SHOWN_ENDED + 3)))
+    progress.sweep_state = ledger_of(
+        *(record(number, finished_at=100.0 - number) for number in range(live_progress.SHOWN_ENDED + 3))
+    )
     shown = drawn(progress)
     assert "t0000" in shown and trial_id(live_progress.SHOWN_ENDED + 1) not in shown
 
@@ -219,7 +247,14 @@ def test_seconds_left_follow_from_the_mean_of_the_ended_trials(records, trials, 
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(0, "0 s"), (45.4, "45 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3599.7, "1 h 0 min"), (7500, "2 h 5 min")],
+    [
+        (0, "0 s"),
+        (45.4, "45 s"),
+        (59.6, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (3599.7, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+    ],
 )
 def test_duration_is_written_for_people(seconds, expected):
     assert duration(seconds) == expected

@@ -12,7 +12,14 @@ from tests.support.sweeps import finished_sweep
 from tests.support.sweeps.sweep_on_disk import small_sweep
 from trainables.benchmarks.registry import load_benchmark
 
-WORLD = {"benchmark": "closed_world", "people": 6, "forget_people": 2, "attributes": 2, "values": 3, "phrasings": 2}
+WORLD = {
+    "benchmark": "closed_world",
+    "people": 6,
+    "forget_people": 2,
+    "attributes": 2,
+    "values": 3,
+    "phrasings": 2,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +51,8 @@ def test_plan_shows_sampled_trials(tmp_path):
 
 
 def test_plan_counts_examples_steps_and_lanes(tmp_path):
-    # 2 people x 2 attributes to forget, 1 step per epoch, 8 epochs; 4 lanes of 2 cores run 6 trials in 2 rounds.
+    # 2 people x 2 attributes to forget, 1 step per epoch, 8 epochs; 4 lanes of 2 cores run 6 trials in 2
+    # rounds.
     text = shown(tmp_path)
     assert "lanes here: 4 of 2 workers, 1 CPU each\n" in text
     assert "data: 4 forget and 224 retain examples\n" in text
@@ -55,7 +63,10 @@ def test_plan_counts_examples_steps_and_lanes(tmp_path):
 @pytest.mark.parametrize(
     ("trial", "expected"),
     [
-        ({"epochs": 3, "optimizer": {"global_batch": 3}}, "a trial: 6 steps of 3 forget examples, 1 evaluations"),
+        (
+            {"epochs": 3, "optimizer": {"global_batch": 3}},
+            "a trial: 6 steps of 3 forget examples, 1 evaluations",
+        ),
         ({"epochs": 3, "steps": 2, "rungs": 9}, "a trial: 2 steps of 4 forget examples, 2 evaluations"),
     ],
 )
@@ -94,12 +105,17 @@ def test_random_samples_stay_inside_the_domains_and_follow_their_conditions():
 
 
 def test_random_samples_are_the_same_for_the_same_seed():
-    assert sample_randomly(small_sweep(), 3) == sample_randomly(small_sweep(), 3) != sample_randomly(small_sweep(), 4)
+    assert (
+        sample_randomly(small_sweep(), 3)
+        == sample_randomly(small_sweep(), 3)
+        != sample_randomly(small_sweep(), 4)
+    )
 
 
 def test_random_samples_use_the_domains_own_scale():
     rates = [sample_randomly(small_sweep(), seed)["optimizer.learning_rate"] for seed in range(200)]
-    # Half of log-uniform draws lie under the geometric mean of the bounds; of uniform draws only a fifth would.
+    # Half of log-uniform draws lie under the geometric mean of the bounds; of uniform draws only a fifth
+    # would.
     assert 70 < sum(rate < (1e-4 * 2e-3) ** 0.5 for rate in rates) < 130
 
 

@@ -23,9 +23,18 @@ new_client("http://127.0.0.1:9")
 from mlflow.telemetry.client import get_telemetry_client
 print(json.dumps({"imported": imported, "telemetry": get_telemetry_client() is not None}))
 """
-    silent = ("MLFLOW_DISABLE_TELEMETRY", "PYTEST_CURRENT_TEST", "PYTEST_VERSION", "CI", "GITHUB_ACTIONS", "DO_NOT_TRACK")
+    silent = (
+        "MLFLOW_DISABLE_TELEMETRY",
+        "PYTEST_CURRENT_TEST",
+        "PYTEST_VERSION",
+        "CI",
+        "GITHUB_ACTIONS",
+        "DO_NOT_TRACK",
+    )
     environment = {key: value for key, value in os.environ.items() if key not in silent}
-    return json.loads(subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True).stdout)
+    return json.loads(
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment, capture_output=True).stdout
+    )
 
 
 def test_tracking_is_imported_without_mlflow(process):
@@ -42,7 +51,9 @@ def server():
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            allowed = self.path == "/team/version" and self.headers.get("Authorization", "").startswith("Basic ")
+            allowed = self.path == "/team/version" and self.headers.get("Authorization", "").startswith(
+                "Basic "
+            )
             self.send_response(200 if allowed else 404)
             self.end_headers()
             self.wfile.write(b"3.16.1\n")

@@ -18,10 +18,18 @@ def uri(tmp_path_factory):
     uri = f"sqlite:///{folder}/mlflow.db"
     for identity in ("older", "newer"):
         tracker = Tracker(uri, "lethe", "taken", folder / "artifacts", identity)
-        tracker.sync_parent(SweepInfo(sweep(name="taken", description=identity), f"digest of {identity}", {"version.torch": "2.13.0"}))
+        tracker.sync_parent(
+            SweepInfo(
+                sweep(name="taken", description=identity),
+                f"digest of {identity}",
+                {"version.torch": "2.13.0"},
+            )
+        )
         if identity == "older":
             rungs = [measured(0.4, 0.6)]
-            tracker.sync_trial(TrialRecord("t0001", 1, "finished", {}, rungs[-1], rungs), (1,), "npo", "none", 8.0)
+            tracker.sync_trial(
+                TrialRecord("t0001", 1, "finished", {}, rungs[-1], rungs), (1,), "npo", "none", 8.0
+            )
     return uri
 
 
@@ -49,9 +57,16 @@ def test_each_export_is_a_version_on_its_trials_run(uri, tmp_path):
     assert [register_model(uri, "lethe", entry(), tmp_path) for _ in range(2)] == ["1", "2"]
     client = MlflowClient(uri)
     version = client.get_model_version("forgetful", "2")
-    assert version.tags == {"lethe.sweep": "taken", "lethe.trial": "t0001", "lethe.rung": "1", "test.utility": "0.6"}
+    assert version.tags == {
+        "lethe.sweep": "taken",
+        "lethe.trial": "t0001",
+        "lethe.rung": "1",
+        "test.utility": "0.6",
+    }
     assert client.get_run(version.run_id).data.tags["lethe.trial"] == "t0001"
-    assert [file.path for file in client.list_artifacts(version.run_id, "model-rung1")] == ["model-rung1/model.safetensors"]
+    assert [file.path for file in client.list_artifacts(version.run_id, "model-rung1")] == [
+        "model-rung1/model.safetensors"
+    ]
 
 
 @pytest.mark.parametrize(

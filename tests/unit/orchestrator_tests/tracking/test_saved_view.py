@@ -72,13 +72,19 @@ def test_key_that_a_condition_leaves_two_values_keeps_its_axis():
         "beliefs": {"choice": ["none", "token", "sequence"]},
         "retain.weight": {"uniform": [0.0, 1.0], "when": {"beliefs": ["token", "sequence"]}},
     }
-    assert [plot["selectedParams"] for plot in charts(state(space=space), "PARALLEL")] == [["beliefs"], ["beliefs", "retain.weight"]]
+    assert [plot["selectedParams"] for plot in charts(state(space=space), "PARALLEL")] == [
+        ["beliefs"],
+        ["beliefs", "retain.weight"],
+    ]
 
 
 def test_parallel_coordinates_are_few_however_many_conditions_there_are():
     methods = ("graddiff", "npo", "dpo", "rmu", "simnpo")
     space = {"forget.method": {"choice": list(methods)}}
-    space |= {f"forget.{method}.weight": {"uniform": [0.0, 1.0], "when": {"forget.method": method}} for method in methods}
+    space |= {
+        f"forget.{method}.weight": {"uniform": [0.0, 1.0], "when": {"forget.method": method}}
+        for method in methods
+    }
     assert len(charts(state(space=space), "PARALLEL")) == 1 + MOST_CONDITIONS
 
 
@@ -107,12 +113,24 @@ def test_all_trials_of_this_sweep_are_shown_front_first():
     found = state()
     kinds = "tags.`lethe.kind` != 'confirmation' and tags.`lethe.kind` != 'audit'"
     assert found["searchFilter"] == f"tags.`lethe.sweep_id` = '0a1b' and {kinds}"
-    assert (found["runsHiddenMode"], found["orderByKey"], found["orderByAsc"]) == ("SHOW_ALL", "tags.`pareto.front`", False)
+    assert (found["runsHiddenMode"], found["orderByKey"], found["orderByAsc"]) == (
+        "SHOW_ALL",
+        "tags.`pareto.front`",
+        False,
+    )
 
 
 @pytest.mark.parametrize(
     ("version", "known"),
-    [("3.14.1", False), ("3.15.0", True), ("3.17.2", True), ("3.17.3rc1", True), ("3.18.0", False), ("4.0", False), ("hosted", False)],
+    [
+        ("3.14.1", False),
+        ("3.15.0", True),
+        ("3.17.2", True),
+        ("3.17.3rc1", True),
+        ("3.18.0", False),
+        ("4.0", False),
+        ("hosted", False),
+    ],
 )
 def test_versions_that_nobody_has_looked_at_are_not_known(version, known):
     assert knows(version) is known
@@ -124,10 +142,15 @@ def test_view_of_every_shipped_sweep_fits_into_a_tag(name, tmp_path):
 
 
 def test_view_of_a_huge_sweep_does_not_fit():
-    space = {f"a{number * 7919 % 100003}.b{number**3 % 99991}": {"uniform": [0.0, 1.0]} for number in range(6000)}
+    space = {
+        f"a{number * 7919 % 100003}.b{number**3 % 99991}": {"uniform": [0.0, 1.0]} for number in range(6000)
+    }
     assert not view(space=space).fits
 
 
 def test_path_opens_the_charts_of_the_experiment():
-    assert view_path("7", "lethe-0a1b") == "/#/experiments/7/runs?viewStateShareKey=lethe-0a1b&compareRunsMode=CHART"
+    assert (
+        view_path("7", "lethe-0a1b")
+        == "/#/experiments/7/runs?viewStateShareKey=lethe-0a1b&compareRunsMode=CHART"
+    )
     assert TAG == "mlflow.sharedViewState."

@@ -25,7 +25,10 @@ def test_sets_have_their_sizes_and_roles():
 
 
 def test_set_without_examples_is_left_out():
-    assert [info.role for info in describe_datasets(ClosedWorldData(), benchmark(holdout=()))] == ["forget", "retain"]
+    assert [info.role for info in describe_datasets(ClosedWorldData(), benchmark(holdout=()))] == [
+        "forget",
+        "retain",
+    ]
 
 
 def test_single_holdout_example_in_both_parts_counts_once():
@@ -33,7 +36,9 @@ def test_single_holdout_example_in_both_parts_counts_once():
 
 
 def test_digest_follows_the_contents():
-    first, same, other = (describe_datasets(ClosedWorldData(), benchmark(text=text)) for text in ("a", "a", "b"))
+    first, same, other = (
+        describe_datasets(ClosedWorldData(), benchmark(text=text)) for text in ("a", "a", "b")
+    )
     assert first == same
     assert [one.digest == two.digest for one, two in zip(first, other, strict=True)] == [False, True, True]
     assert len(first[0].digest) <= 36
@@ -42,7 +47,10 @@ def test_digest_follows_the_contents():
 def test_sources_are_in_the_shapes_of_their_types():
     files = LocalFilesData(forget="f.jsonl", retain="r.jsonl")
     tofu = TofuData(path="org/TOFU", revision="abc", forget="forget05")
-    sources = {data.benchmark: describe_datasets(data, benchmark())[0] for data in (ClosedWorldData(seed=3), files, tofu)}
+    sources = {
+        data.benchmark: describe_datasets(data, benchmark())[0]
+        for data in (ClosedWorldData(seed=3), files, tofu)
+    }
     assert {name: info.source_type for name, info in sources.items()} == {
         "closed_world": "code",
         "local_files": "local",

@@ -47,7 +47,10 @@ def trial():
 
 
 def samples(count, first=0):
-    return [{"at": 1000.5 + number, "values": {CPU.removeprefix("system/"): 10.0 * number}} for number in range(first, first + count)]
+    return [
+        {"at": 1000.5 + number, "values": {CPU.removeprefix("system/"): 10.0 * number}}
+        for number in range(first, first + count)
+    ]
 
 
 def history(store, request, key=CPU):
@@ -56,7 +59,10 @@ def history(store, request, key=CPU):
         [client.get_experiment_by_name("lethe").experiment_id],
         f"tags.`lethe.sweep` = '{request.node.name}' and tags.`lethe.trial` = 't0000'",
     )
-    return run, sorted((metric.step, metric.timestamp, metric.value) for metric in client.get_metric_history(run.info.run_id, key))
+    return run, sorted(
+        (metric.step, metric.timestamp, metric.value)
+        for metric in client.get_metric_history(run.info.run_id, key)
+    )
 
 
 def test_samples_are_system_metrics_of_the_trial_with_their_own_times(start, file, store, request):
@@ -106,7 +112,9 @@ def test_samples_that_were_sent_before_their_count_are_kept_once(start, file, st
     append_system_metrics(file, samples(2))
     killed = start()
     with monkeypatch.context() as kill:
-        kill.setattr(Tracker, "_add", lambda *arguments, **more: (_ for _ in ()).throw(OSError("killed here")))
+        kill.setattr(
+            Tracker, "_add", lambda *arguments, **more: (_ for _ in ()).throw(OSError("killed here"))
+        )
         with pytest.raises(TrackingError):
             killed.sync_samples("t0000", file)
     start().sync_samples("t0000", file)
@@ -124,7 +132,10 @@ def test_many_samples_go_in_batches_that_mlflow_takes(start, file, store, reques
 def test_trial_without_samples_gets_none(start, file, store, request):
     start().sync_samples("t0000", file)
     run, _ = history(store, request)
-    assert not any(key.startswith("system/") for key in run.data.metrics) and "lethe.worker_samples" not in run.data.tags
+    assert (
+        not any(key.startswith("system/") for key in run.data.metrics)
+        and "lethe.worker_samples" not in run.data.tags
+    )
 
 
 def test_samples_are_no_rungs_of_a_trial_that_is_read_back(start, file, request):

@@ -13,14 +13,17 @@ from tests.support.sweeps.sweep_on_disk import measured
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
-    """A store that holds a sweep with a finished, a stopped and a running trial, a confirmation and an audit."""
+    """A store that holds a sweep with a finished, a stopped and a running trial, a confirmation and an
+    audit."""
     folder = new_store(tmp_path_factory)
     uri = f"sqlite:///{folder}/mlflow.db"
     tracker = Tracker(uri, "lethe", "older", folder / "artifacts")
     tracker.sync_parent(SweepInfo(sweep(name="older"), "digest"))
     for number, status in enumerate(("finished", "stopped", "running")):
         tracker.sync_trial(trial(number, status), (), "npo", "none", 8.0)
-    tracker.sync_side_run(confirmation_run(Confirmation("t0000", 2, 7, "t0000", measured(0.3, 0.6), None, 4.0)))
+    tracker.sync_side_run(
+        confirmation_run(Confirmation("t0000", 2, 7, "t0000", measured(0.3, 0.6), None, 4.0))
+    )
     tracker.sync_side_run(audit_run(Audit("t0000", measured(0.3, 0.6), [], 4, "0123456789ab", 2)))
     return uri
 
@@ -34,14 +37,19 @@ def trial(number, status):
 
 def test_tracked_trials_are_those_that_have_ended_with_typed_params_and_every_rung(uri):
     found = read_tracked_trials(uri, "lethe", "older")
-    assert [(record.trial_id, record.status) for record in found] == [("t0000", "finished"), ("t0001", "stopped")]
+    assert [(record.trial_id, record.status) for record in found] == [
+        ("t0000", "finished"),
+        ("t0001", "stopped"),
+    ]
     assert found[1].params == trial(1, "stopped").params
     for rung, expected in zip(found[0].rungs, trial(0, "finished").rungs, strict=True):
         assert {key: rung[key] for key in expected} == expected
 
 
 def test_sweep_that_mlflow_does_not_know_is_named(uri):
-    with pytest.raises(UserError, match=r'search.warm_start: MLflow knows no sweep of this name \(given: "mlflow:newer"\)'):
+    with pytest.raises(
+        UserError, match=r'search.warm_start: MLflow knows no sweep of this name \(given: "mlflow:newer"\)'
+    ):
         read_tracked_trials(uri, "lethe", "newer")
     with pytest.raises(UserError, match="knows no sweep"):
         read_tracked_trials(uri, "elsewhere", "older")

@@ -53,7 +53,9 @@ def trial(number=3, ended=RUNGS, **more):
     done = {"status": "finished", "duration_s": 9.0, "finished_at": 1009.0} if ended == RUNGS else {}
     params = {"forget.method": "npo", "beliefs": "token", "token_belief.top_k": 7}
     fields = {"status": "running", "metrics": path[-1] if path else {}, "started_at": 1000.0, **done, **more}
-    return TrialRecord(**{"trial_id": f"t{number:04d}", "number": number, "params": params, "rungs": path, **fields})
+    return TrialRecord(
+        **{"trial_id": f"t{number:04d}", "number": number, "params": params, "rungs": path, **fields}
+    )
 
 
 def send(sender, record, front=(), worker_seconds=18.0):
@@ -78,14 +80,20 @@ def text(client, run_id, name):
 
 
 def test_store_is_made_whole_where_an_earlier_start_was_killed(tmp_path_factory):
-    assert sorted(file.name for file in first_store(tmp_path_factory).iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+    assert sorted(file.name for file in first_store(tmp_path_factory).iterdir()) == [
+        "mlflow.db",
+        "mlflow.db.lock",
+    ]
 
 
 def test_parent_has_the_settings_as_params_and_the_origins_as_tags(start, client):
     run = client.get_run(start().sync_parent(info()))
     assert run.info.run_name == "synthetic"
     assert run.data.params["trial.optimizer.learning_rate"] == "1e-05"
-    assert json.loads(run.data.params["space.token_belief.top_k"]) == {"log_int": [1, 64], "when": {"beliefs": ["token"]}}
+    assert json.loads(run.data.params["space.token_belief.top_k"]) == {
+        "log_int": [1, 64],
+        "when": {"beliefs": ["token"]},
+    }
     assert run.data.tags["git.commit"] == "abc"
     assert run.data.tags["lethe.data_digest"] == "digest"
     assert json.loads(text(client, run.info.run_id, "sweep.json"))["name"] == "synthetic"
@@ -120,8 +128,16 @@ def test_trial_is_a_child_with_params_tags_and_metrics_per_rung(start, client):
     assert (run.info.run_id, run.info.run_name, run.info.status) == (run_id, "t0003", "FINISHED")
     assert (run.info.start_time, run.info.end_time) == (1000_000, 1009_000)
     assert run.data.params == {"forget.method": "npo", "beliefs": "token", "token_belief.top_k": "7"}
-    shown = {key: run.data.tags[key] for key in ("pareto.front", "pareto.rungs", "method", "beliefs", "status")}
-    assert shown == {"pareto.front": "true", "pareto.rungs": "4", "method": "npo", "beliefs": "token", "status": "finished"}
+    shown = {
+        key: run.data.tags[key] for key in ("pareto.front", "pareto.rungs", "method", "beliefs", "status")
+    }
+    assert shown == {
+        "pareto.front": "true",
+        "pareto.rungs": "4",
+        "method": "npo",
+        "beliefs": "token",
+        "status": "finished",
+    }
     assert run.data.metrics["validation/utility"] == pytest.approx(trial().metrics["validation/utility"])
     assert steps(client, run_id, "validation/utility") == [0, 1, 2, 3]
     assert steps(client, run_id, "test/utility") == steps(client, run_id, "worker_seconds") == [3]
@@ -161,7 +177,11 @@ def test_trial_that_was_stopped_is_finished_for_mlflow_and_says_why(start, clien
     send(sender, trial(ended=2))
     record = trial(ended=2, status="stopped", reason="rank 7 of 9", duration_s=4.0, finished_at=1004.0)
     run = client.get_run(send(sender, record, worker_seconds=8.0))
-    assert (run.info.status, run.data.tags["status"], run.data.tags["reason"]) == ("FINISHED", "stopped", "rank 7 of 9")
+    assert (run.info.status, run.data.tags["status"], run.data.tags["reason"]) == (
+        "FINISHED",
+        "stopped",
+        "rank 7 of 9",
+    )
     assert run.data.metrics["worker_seconds"] == 8.0
     assert steps(client, run.info.run_id, "worker_seconds") == [1]
 
@@ -178,17 +198,27 @@ def test_test_part_of_a_kept_rung_is_sent_once_it_is_known(start, client):
 def test_test_part_that_came_with_the_end_is_sent_too(start, client):
     sender, first = start(), trial(ended=1)
     send(sender, first)
-    stopped = replace(first, status="stopped", rungs=[{**first.rungs[0], "test/utility": 0.5}], finished_at=1002.0)
+    stopped = replace(
+        first, status="stopped", rungs=[{**first.rungs[0], "test/utility": 0.5}], finished_at=1002.0
+    )
     assert steps(client, send(sender, stopped), "test/utility") == [0]
 
 
 def test_trial_that_ended_before_its_first_rung_has_its_time(start, client):
-    run = client.get_run(send(start(), trial(ended=0, status="failed", reason="out of memory", duration_s=2.0), worker_seconds=4.0))
+    run = client.get_run(
+        send(
+            start(),
+            trial(ended=0, status="failed", reason="out of memory", duration_s=2.0),
+            worker_seconds=4.0,
+        )
+    )
     assert run.data.metrics == {"worker_seconds": 4.0, "duration_s": 2.0}
 
 
 def test_trial_that_failed_says_why(start, client):
-    record = trial(ended=1, status="failed", reason="out of memory: lower optimizer.micro_batch", finished_at=1004.0)
+    record = trial(
+        ended=1, status="failed", reason="out of memory: lower optimizer.micro_batch", finished_at=1004.0
+    )
     run = client.get_run(send(start(), record))
     assert run.info.status == "FAILED"
     assert run.data.tags["reason"] == "out of memory: lower optimizer.micro_batch"
@@ -257,13 +287,27 @@ def test_summary_cuts_a_long_leaderboard_between_rows(start, client):
 def test_runs_say_what_kind_they_are(start, client):
     sender = start()
     sender.sync_side_run(confirmation_run(Confirmation("t0003", 4, 11, "t0003", {"test/utility": 0.5})))
-    leak = {"probe": "leak", "id": "p1/city", "prompt": "Where?", "opening": "", "answer": "Lima.", "truth": "Lima."}
+    leak = {
+        "probe": "leak",
+        "id": "p1/city",
+        "prompt": "Where?",
+        "opening": "",
+        "answer": "Lima.",
+        "truth": "Lima.",
+    }
     sender.sync_side_run(audit_run(Audit("t0003", {"test/leak_at_k": 0.5}, [leak], 4, "0123456789ab", 4)))
-    kinds = {client.get_run(run_id).data.tags["lethe.kind"] for run_id in (sender.sync_parent(info()), send(sender, trial()))}
+    kinds = {
+        client.get_run(run_id).data.tags["lethe.kind"]
+        for run_id in (sender.sync_parent(info()), send(sender, trial()))
+    }
     assert kinds == {"sweep", "trial"}
-    found = {run.info.run_name: run.data.tags["lethe.kind"] for run in children(client, sender.sync_parent(info()))}
+    found = {
+        run.info.run_name: run.data.tags["lethe.kind"] for run in children(client, sender.sync_parent(info()))
+    }
     assert found == {"t0003": "trial", "t0003 seed 11": "confirmation", "audit t0003 012345": "audit"}
-    audit = next(run for run in children(client, sender.sync_parent(info())) if run.data.tags["lethe.kind"] == "audit")
+    audit = next(
+        run for run in children(client, sender.sync_parent(info())) if run.data.tags["lethe.kind"] == "audit"
+    )
     assert audit.data.metrics == {"test/leak_at_k": 0.5, "hidden_facts": 1.0, "facts": 4.0}
     assert (audit.data.tags["lethe.audits"], audit.info.status) == ("t0003", "FINISHED")
 
@@ -273,7 +317,11 @@ def test_parent_lists_its_data_once_however_often_it_starts(start, client):
     for _ in range(2):
         run_id = start().sync_parent(info(datasets=[described]))
     (held,) = client.get_run(run_id).inputs.dataset_inputs
-    assert (held.dataset.name, held.dataset.digest, json.loads(held.dataset.profile)) == ("tofu-forget", "0a1b", {"num_rows": 40})
+    assert (held.dataset.name, held.dataset.digest, json.loads(held.dataset.profile)) == (
+        "tofu-forget",
+        "0a1b",
+        {"num_rows": 40},
+    )
     assert [(tag.key, tag.value) for tag in held.tags] == [("mlflow.data.context", "forget")]
 
 
@@ -282,12 +330,20 @@ def test_leaderboard_is_shown_while_the_sweep_runs(start, client):
     run_id = sender.sync_parent(info())
     sender.sync_leaderboard({"running": 2}, "| trial |")
     run = client.get_run(run_id)
-    assert (run.data.tags["mlflow.note.content"], run.data.tags["lethe.running"], run.info.status) == ("| trial |", "2", "RUNNING")
+    assert (run.data.tags["mlflow.note.content"], run.data.tags["lethe.running"], run.info.status) == (
+        "| trial |",
+        "2",
+        "RUNNING",
+    )
 
 
 def views(client, request):
     tags = client.get_experiment_by_name("lethe").tags
-    return {key: value for key, value in tags.items() if key == f"mlflow.sharedViewState.lethe-{request.node.name}"}
+    return {
+        key: value
+        for key, value in tags.items()
+        if key == f"mlflow.sharedViewState.lethe-{request.node.name}"
+    }
 
 
 def test_view_is_a_tag_of_the_experiment_that_a_resume_writes_again(start, client, request):
@@ -298,10 +354,13 @@ def test_view_is_a_tag_of_the_experiment_that_a_resume_writes_again(start, clien
     (value,) = views(client, request).values()
     assert json.loads(value)["name"] == "after"
     experiment = client.get_experiment_by_name("lethe").experiment_id
-    assert path == f"/#/experiments/{experiment}/runs?viewStateShareKey=lethe-{request.node.name}&compareRunsMode=CHART"
+    key = f"lethe-{request.node.name}"
+    assert path == f"/#/experiments/{experiment}/runs?viewStateShareKey={key}&compareRunsMode=CHART"
 
 
-def test_view_is_left_out_with_one_line_where_the_version_is_not_known(start, client, request, monkeypatch, caplog):
+def test_view_is_left_out_with_one_line_where_the_version_is_not_known(
+    start, client, request, monkeypatch, caplog
+):
     monkeypatch.setattr(tracker_module, "version_of_ui", lambda uri: "9.9.1")
     sender = start()
     sender.sync_parent(info())

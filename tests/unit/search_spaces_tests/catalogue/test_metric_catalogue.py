@@ -8,7 +8,12 @@ from search_spaces.settings.sweep_settings import SweepSettings
 
 def sweep_of(data, evaluation=None, **model):
     return SweepSettings.model_validate(
-        {"name": "a", "model": model or {"base": "scratch"}, "data": data, "evaluation": evaluation or {"gradient_norm": True}}
+        {
+            "name": "a",
+            "model": model or {"base": "scratch"},
+            "data": data,
+            "evaluation": evaluation or {"gradient_norm": True},
+        }
     )
 
 
@@ -17,7 +22,11 @@ def own_files(tmp_path):
     def write(**extra):
         for name in ("forget", "retain"):
             (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": name, "response": "x", **extra}))
-        return {"benchmark": "local_files", "forget": str(tmp_path / "forget.jsonl"), "retain": str(tmp_path / "retain.jsonl")}
+        return {
+            "benchmark": "local_files",
+            "forget": str(tmp_path / "forget.jsonl"),
+            "retain": str(tmp_path / "retain.jsonl"),
+        }
 
     return write
 
@@ -31,7 +40,10 @@ def test_metrics_have_a_range_and_a_bad_end_where_they_have_a_direction():
 def test_metrics_of_the_closed_world_are_those_that_evaluation_gives():
     mass = pytest.importorskip("trainables.metrics.closed_world_mass")
     masses = dict.fromkeys(mass.MASSES, 0.5)
-    items = [{"id": f"p0/city/{subset}", "subset": subset, "logp_nats": [-1.0], **masses} for subset in ("forget", "retain")]
+    items = [
+        {"id": f"p0/city/{subset}", "subset": subset, "logp_nats": [-1.0], **masses}
+        for subset in ("forget", "retain")
+    ]
     given = mass.aggregate_questions(items, {"forget_rephrased_mass": 0.5}, items)
     assert set(given) == available_metrics(sweep_of({"benchmark": "closed_world"}))
     unknown = available_metrics(sweep_of({"benchmark": "closed_world"}, target="somewhere"))
@@ -44,7 +56,13 @@ def test_metrics_of_tofu_are_those_that_evaluation_gives():
     everything = dict.fromkeys((*means, "truth_ratio", *aggregates.ATTACKS.values()), 0.5)
     unworded = everything | {"paraphrase_probability": None}
     unasked = unworded | {"rouge_l": None, "truth_ratio": None}
-    sets = {"forget": [everything], "retain": [everything], "real_authors": [unworded], "world_facts": [unworded], "holdout": [unasked]}
+    sets = {
+        "forget": [everything],
+        "retain": [everything],
+        "real_authors": [unworded],
+        "world_facts": [unworded],
+        "holdout": [unasked],
+    }
     assert set(aggregates.aggregate_sets(sets, sets)) == available_metrics(sweep_of({"benchmark": "tofu"}))
 
 
@@ -64,7 +82,9 @@ def test_forget_quality_needs_a_retrained_model():
 
 def test_a_subset_of_authors_has_no_real_authors():
     names = available_metrics(sweep_of({"benchmark": "tofu", "authors": 40, "forget_authors": 4}))
-    assert "retain_truth_ratio" in names and not any(name.startswith(("real_authors", "world_facts")) for name in names)
+    assert "retain_truth_ratio" in names and not any(
+        name.startswith(("real_authors", "world_facts")) for name in names
+    )
 
 
 def test_own_files_give_paraphrase_metrics_when_a_line_has_paraphrases(own_files):
@@ -103,13 +123,20 @@ def test_metrics_that_compare_membership_need_a_retrained_model(own_files):
         ("tofu", {"mem": ("maximize", 0.0), "model_utility": ("maximize", 0.0)}),
         ("muse", {"verbmem_rouge_l_f1": ("minimize", 1.0), "retain_knowmem_rouge_l_f1": ("maximize", 0.0)}),
         ("wmdp", {"wmdp_accuracy": ("minimize", 1.0), "retain_probability": ("maximize", 0.0)}),
-        ("local_files", {"forget_extraction_strength": ("minimize", 1.0), "retain_probability": ("maximize", 0.0)}),
+        (
+            "local_files",
+            {"forget_extraction_strength": ("minimize", 1.0), "retain_probability": ("maximize", 0.0)},
+        ),
     ],
 )
 def test_default_objectives_start_from_the_worst_corner(own_files, benchmark, expected):
     corpora = {"wmdp": {"forget_corpus": "forget.jsonl", "retain_corpus": "retain.jsonl"}}
-    data = own_files() if benchmark == "local_files" else {"benchmark": benchmark, **corpora.get(benchmark, {})}
+    data = (
+        own_files() if benchmark == "local_files" else {"benchmark": benchmark, **corpora.get(benchmark, {})}
+    )
     sweep = sweep_of(data, target="hub/model")
     objectives = default_objectives(sweep)
-    assert {name: (objective.direction, objective.reference) for name, objective in objectives.items()} == expected
+    assert {
+        name: (objective.direction, objective.reference) for name, objective in objectives.items()
+    } == expected
     assert objectives.keys() <= available_metrics(sweep)

@@ -12,17 +12,20 @@ README = (ROOT / "search_spaces" / "README.md").read_text()
 
 
 def test_readme_holds_the_settings_table_as_it_is_now():
-    # Mend it with: python -c "from search_spaces.catalogue.reference_tables import settings_table; print(settings_table())"
+    # Mend it with: python -c "from search_spaces.catalogue.reference_tables import settings_table;
+    # print(settings_table())"
     assert settings_table() in README
 
 
 def test_readme_holds_the_table_of_methods_as_it_is_now():
-    # Mend it with: python -c "from search_spaces.catalogue.reference_tables import method_table; print(method_table())"
+    # Mend it with: python -c "from search_spaces.catalogue.reference_tables import method_table;
+    # print(method_table())"
     assert method_table() in README
 
 
 def test_readme_holds_the_table_of_metrics_as_it_is_now():
-    # Mend it with: python -c "from search_spaces.catalogue.reference_tables import metric_table; print(metric_table())"
+    # Mend it with: python -c "from search_spaces.catalogue.reference_tables import metric_table;
+    # print(metric_table())"
     assert metric_table() in README
     assert all(f"`{name}` " in metric_table() for name in METRICS)
 

@@ -14,7 +14,9 @@ SPACE = {"forget.method": {"choice": ["npo", "graddiff"]}, "retain.weight": {"lo
 def sweep_file(tmp_path):
     def write(data, space=SPACE, **more):
         file = tmp_path / "mine.yaml"
-        file.write_text(yaml.safe_dump({"model": {"target": "org/model"}, "data": data, "space": space, **more}))
+        file.write_text(
+            yaml.safe_dump({"model": {"target": "org/model"}, "data": data, "space": space, **more})
+        )
         return file
 
     return write
@@ -42,13 +44,21 @@ def wmdp(tmp_path):
 
 def test_folder_that_is_not_there_is_one_problem(message, tmp_path):
     text = message({"benchmark": "muse", "path": str(tmp_path / "nowhere")})
-    assert "data.path: no such folder" in text and "Give a hub id, or a folder with one folder per configuration" in text
+    assert (
+        "data.path: no such folder" in text
+        and "Give a hub id, or a folder with one folder per configuration" in text
+    )
     assert text.count("nowhere") == 1
 
 
 @pytest.mark.parametrize(
     ("gone", "forget"),
-    [("raw/forget.json", "raw"), ("sust/forget_2.json", "sust_2"), ("verbmem/forget.jsonl", "raw"), ("privleak/holdout.json", "scal_1")],
+    [
+        ("raw/forget.json", "raw"),
+        ("sust/forget_2.json", "sust_2"),
+        ("verbmem/forget.jsonl", "raw"),
+        ("privleak/holdout.json", "scal_1"),
+    ],
 )
 def test_missing_split_is_named(message, muse, tmp_path, gone, forget):
     (tmp_path / "muse" / gone).unlink()
@@ -63,7 +73,10 @@ def test_split_of_another_request_is_not_missed(sweep_file, muse, tmp_path):
 
 def test_every_missing_place_of_wmdp_is_told_at_once(message, wmdp):
     text = message({**wmdp, "path": "./questions", "mmlu": "./facts", "forget_corpus": "gone.jsonl"})
-    assert all(f"data.{key}: no such f" in text for key in ("path", "mmlu", "forget_corpus")) and "data.retain_corpus" not in text
+    assert (
+        all(f"data.{key}: no such f" in text for key in ("path", "mmlu", "forget_corpus"))
+        and "data.retain_corpus" not in text
+    )
 
 
 def test_missing_field_of_wmdp_is_named(message, wmdp, tmp_path):
@@ -80,8 +93,14 @@ def test_local_paths_become_absolute_and_hub_ids_stay(sweep_file, muse, wmdp, tm
     monkeypatch.chdir(tmp_path)
     assert load_sweep(sweep_file({**muse, "path": "muse"})).data.path == str(tmp_path / "muse")
     assert load_sweep(sweep_file({"benchmark": "muse"})).data.path == "muse-bench/MUSE-News"
-    data = load_sweep(sweep_file({**wmdp, "path": "wmdp", "mmlu": "cais/mmlu", "forget_corpus": "wmdp/forget.jsonl"})).data
-    assert (data.path, data.mmlu, data.forget_corpus) == (str(tmp_path / "wmdp"), "cais/mmlu", str(tmp_path / "wmdp" / "forget.jsonl"))
+    data = load_sweep(
+        sweep_file({**wmdp, "path": "wmdp", "mmlu": "cais/mmlu", "forget_corpus": "wmdp/forget.jsonl"})
+    ).data
+    assert (data.path, data.mmlu, data.forget_corpus) == (
+        str(tmp_path / "wmdp"),
+        "cais/mmlu",
+        str(tmp_path / "wmdp" / "forget.jsonl"),
+    )
 
 
 @pytest.mark.parametrize("searched", [True, False])
@@ -91,9 +110,16 @@ def test_local_paths_become_absolute_and_hub_ids_stay(sweep_file, muse, wmdp, tm
         (
             "forget.method",
             "dpo",
-            'IdkDPO prefers another answer to the same prompt, and the forget set of muse is running text without prompts (given: "dpo")',
+            (
+                "IdkDPO prefers another answer to the same prompt, and the forget set of muse is running text"
+                ' without prompts (given: "dpo")'
+            ),
         ),
-        ("beliefs", "token+sequence", "sequence beliefs are sampled answers to forget prompts, and the forget set of muse"),
+        (
+            "beliefs",
+            "token+sequence",
+            "sequence beliefs are sampled answers to forget prompts, and the forget set of muse",
+        ),
         ("beliefs", "sequence", "sequence beliefs are sampled"),
     ],
 )
@@ -120,7 +146,9 @@ def test_metric_of_mmlu_needs_it(message, wmdp):
         "wmdp_accuracy": {"direction": "minimize", "reference": 1.0},
         "mmlu_accuracy": {"direction": "maximize", "reference": 0.25},
     }
-    assert "it needs questions of general knowledge: give data.mmlu" in message({**wmdp, "mmlu": None}, objectives=objectives)
+    assert "it needs questions of general knowledge: give data.mmlu" in message(
+        {**wmdp, "mmlu": None}, objectives=objectives
+    )
 
 
 def test_rouge_of_text_that_is_not_asked_is_refused(message, muse):
@@ -128,4 +156,6 @@ def test_rouge_of_text_that_is_not_asked_is_refused(message, muse):
         "forget_rouge_l": {"direction": "minimize", "reference": 1.0},
         "retain_probability": {"direction": "maximize", "reference": 0.0},
     }
-    assert "it belongs to local_files and tofu, and data.benchmark is muse" in message(muse, objectives=objectives)
+    assert "it belongs to local_files and tofu, and data.benchmark is muse" in message(
+        muse, objectives=objectives
+    )

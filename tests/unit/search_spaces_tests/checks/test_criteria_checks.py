@@ -43,25 +43,36 @@ def message(load):
         (
             ["nop"],
             {},
-            'search.recipes[0]: no such recipe (given: "nop"). Did you mean "npo"? Allowed: ga, graddiff, npo, simnpo, wga,',
+            (
+                'search.recipes[0]: no such recipe (given: "nop"). Did you mean "npo"? Allowed: ga, graddiff,'
+                " npo, simnpo, wga,"
+            ),
         ),
         (
             ["npo", "graddiff"],
             {},
-            'search.recipes[1]: forget.method is "graddiff" in this recipe, and it is searched one of "npo", "wga" (given: "graddiff"). '
-            "Widen space.forget.method, or take it out.",
+            (
+                'search.recipes[1]: forget.method is "graddiff" in this recipe, and it is searched one of'
+                ' "npo", "wga" (given: "graddiff"). Widen space.forget.method, or take it out.'
+            ),
         ),
         (
             ["bs_t"],
             {},
-            'beliefs is "token" in this recipe, and trial.beliefs is "none" (given: "bs_t"). Set trial.beliefs, or take it out.',
+            (
+                'beliefs is "token" in this recipe, and trial.beliefs is "none" (given: "bs_t"). Set'
+                " trial.beliefs, or take it out."
+            ),
         ),
         # Searched, but not where the recipe is: then the trial's own value is what it would get.
         (
             ["wga"],
             {
                 "trial": {"forget": {"wga": {"alpha": 2.0}}},
-                "space": {**SMALL["space"], "forget.wga.alpha": {"uniform": [0.5, 2.0], "when": {"forget.method": "npo"}}},
+                "space": {
+                    **SMALL["space"],
+                    "forget.wga.alpha": {"uniform": [0.5, 2.0], "when": {"forget.method": "npo"}},
+                },
             },
             "forget.wga.alpha is 1.0 in this recipe, and trial.forget.wga.alpha is 2.0",
         ),
@@ -83,16 +94,32 @@ def test_packaged_tofu_sweep_can_start_from_the_published_settings():
 @pytest.mark.parametrize(
     ("limits", "remedy"),
     [
-        ({"utilty": {"at_least": 0.5}}, 'utilty: no such metric. Did you mean "utility"? Allowed: forget_canonical_mass,'),
-        ({"mem": {"at_least": 0.5}}, "mem: this sweep cannot give this metric: it belongs to local_files, muse, tofu and wmdp"),
+        (
+            {"utilty": {"at_least": 0.5}},
+            'utilty: no such metric. Did you mean "utility"? Allowed: forget_canonical_mass,',
+        ),
+        (
+            {"mem": {"at_least": 0.5}},
+            "mem: this sweep cannot give this metric: it belongs to local_files, muse, tofu and wmdp",
+        ),
         ({"utility": {}}, "utility: limits nothing. Give at_least, at_most or both."),
-        ({"utility": {"at_least": 1.5}}, "utility.at_least: no trial can reach this (given: 1.5). Allowed: up to 1."),
-        ({"utility": {"at_most": -0.5}}, "utility.at_most: no trial can reach this (given: -0.5). Allowed: from 0."),
+        (
+            {"utility": {"at_least": 1.5}},
+            "utility.at_least: no trial can reach this (given: 1.5). Allowed: up to 1.",
+        ),
+        (
+            {"utility": {"at_most": -0.5}},
+            "utility.at_most: no trial can reach this (given: -0.5). Allowed: from 0.",
+        ),
         ({"utility": {"at_least": 0.5, "at_most": 0.4}}, "at_least (0.5) must not be above at_most (0.4)"),
     ],
 )
 def test_bad_limit_is_refused_with_its_remedy(message, block, limits, remedy):
-    blocks = {"constraints": limits} if block == "constraints" else {"early_stopping": {"floors": limits}, "trial": {"rungs": 4}}
+    blocks = (
+        {"constraints": limits}
+        if block == "constraints"
+        else {"early_stopping": {"floors": limits}, "trial": {"rungs": 4}}
+    )
     assert remedy in message(**blocks)
 
 
@@ -109,13 +136,17 @@ def test_limit_of_an_objective_that_nothing_can_keep_to_is_refused(message):
     [
         (
             {"early_stopping": {}},
-            "early_stopping: nobody can be stopped early where the only rung is the last one. "
-            "Set trial.rungs to 2 or more, or take early_stopping out.",
+            (
+                "early_stopping: nobody can be stopped early where the only rung is the last one. "
+                "Set trial.rungs to 2 or more, or take early_stopping out."
+            ),
         ),
         (
             {"early_stopping": {"grace_rungs": 4}, "trial": {"rungs": 4}},
-            "early_stopping.grace_rungs: must be below the number of rungs (trial.rungs is 4): nobody is stopped at the last one "
-            "(given: 4). Allowed: 1 to 3.",
+            (
+                "early_stopping.grace_rungs: must be below the number of rungs (trial.rungs is 4): nobody is"
+                " stopped at the last one (given: 4). Allowed: 1 to 3."
+            ),
         ),
         ({"early_stopping": {"grace_rungs": 3}, "space": {"rungs": {"int": [1, 3]}}}, "(space.rungs is 3)"),
         ({"early_stopping": {"grace_rungs": 2}, "space": {"rungs": {"choice": [1, 2]}}}, "Allowed: 1 to 1."),
@@ -126,7 +157,11 @@ def test_early_stopping_without_a_rung_to_stop_at_is_refused(message, blocks, re
 
 
 def test_early_stopping_goes_with_searched_rungs_and_with_the_last_rung_selected(load):
-    blocks = {"early_stopping": {"grace_rungs": 2}, "search": {"select": "last"}, "space": {"rungs": {"int": [1, 4]}}}
+    blocks = {
+        "early_stopping": {"grace_rungs": 2},
+        "search": {"select": "last"},
+        "space": {"rungs": {"int": [1, 4]}},
+    }
     assert load(**blocks).early_stopping.grace_rungs == 2
 
 
@@ -139,15 +174,24 @@ def test_early_stopping_goes_with_searched_rungs_and_with_the_last_rung_selected
         ),
         (
             {"reference": 0.1, "clip": [0.1, 0.9]},
-            "no trial can be better than this, so every hypervolume is 0 (given: 0.1). The worst value is 0.9.",
+            (
+                "no trial can be better than this, so every hypervolume is 0 (given: 0.1). The worst value is"
+                " 0.9."
+            ),
         ),
         ({"reference": 1.0, "clip": [0.9, 0.1]}, "clip ([0.9, 0.1]) must name the lower bound first"),
         ({"reference": 1.0, "transform": "log"}, "a log transform needs a clip above 0"),
-        ({"reference": 1.0, "transform": "log", "clip": [0.0, 1.0]}, "a log transform needs a reference point, and a clip, above 0"),
+        (
+            {"reference": 1.0, "transform": "log", "clip": [0.0, 1.0]},
+            "a log transform needs a reference point, and a clip, above 0",
+        ),
     ],
 )
 def test_scale_that_does_not_fit_its_reference_is_refused(message, objective, remedy):
-    objectives = {"forget_true_mass": {"direction": "minimize", **objective}, "utility": {"direction": "maximize", "reference": 0.0}}
+    objectives = {
+        "forget_true_mass": {"direction": "minimize", **objective},
+        "utility": {"direction": "maximize", "reference": 0.0},
+    }
     assert remedy in message(objectives=objectives)
 
 

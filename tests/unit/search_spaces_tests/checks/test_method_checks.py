@@ -5,13 +5,21 @@ from search_spaces.settings.sweep_settings import SweepSettings
 
 
 def problems(space=None, search=None, **trial):
-    blocks = {"trial": trial, "space": space or {}, "search": search or {}, "data": {"benchmark": "closed_world"}}
+    blocks = {
+        "trial": trial,
+        "space": space or {},
+        "search": search or {},
+        "data": {"benchmark": "closed_world"},
+    }
     sweep = SweepSettings.model_validate({"name": "a", "model": {"base": "scratch"}, **blocks})
     return [str(problem) for problem in check_methods(sweep)]
 
 
 def test_methods_that_push_targets_down_take_every_belief():
-    space = {"forget.method": {"choice": ["npo", "dpo", "flat"]}, "beliefs": {"choice": ["none", "token", "token+sequence"]}}
+    space = {
+        "forget.method": {"choice": ["npo", "dpo", "flat"]},
+        "beliefs": {"choice": ["none", "token", "token+sequence"]},
+    }
     assert problems(space) == []
 
 
@@ -19,10 +27,17 @@ def test_methods_that_push_targets_down_take_every_belief():
 def test_token_beliefs_without_a_target_are_refused_with_the_condition_that_mends_it(method):
     space = {"forget.method": {"choice": ["npo", method]}, "beliefs": {"choice": ["none", "token"]}}
     (problem,) = problems(space)
-    assert "space.beliefs" in problem and f"token with {method}" in problem and "when: {forget.method: [ga, graddiff, npo" in problem
+    assert (
+        "space.beliefs" in problem
+        and f"token with {method}" in problem
+        and "when: {forget.method: [ga, graddiff, npo" in problem
+    )
     condition = {"forget.method": ["npo"]}
     assert problems(space | {"beliefs": {"choice": ["none", "token"], "when": condition}}) == []
-    assert len(problems(space | {"beliefs": {"choice": ["none", "token"], "when": condition}}, beliefs="token")) == 1
+    assert (
+        len(problems(space | {"beliefs": {"choice": ["none", "token"], "when": condition}}, beliefs="token"))
+        == 1
+    )
 
 
 def test_fixed_settings_are_checked_too():
@@ -42,7 +57,10 @@ def test_condition_on_a_third_key_counts():
 
 
 def test_enqueued_trials_are_checked_and_may_leave_keys_open():
-    space = {"forget.method": {"choice": ["npo", "ceu"]}, "beliefs": {"choice": ["none", "token"], "when": {"forget.method": ["npo"]}}}
+    space = {
+        "forget.method": {"choice": ["npo", "ceu"]},
+        "beliefs": {"choice": ["none", "token"], "when": {"forget.method": ["npo"]}},
+    }
     assert problems(space, {"enqueue": [{"forget.method": "ceu"}, {"beliefs": "token"}]}) == []
     assert len(problems(space, {"enqueue": [{"forget.method": "ceu", "beliefs": "token"}]})) == 1
 
@@ -60,7 +78,10 @@ def test_activations_are_held_by_methods_that_steer_them_and_by_no_others():
     )
     assert "nll with rmu" in problems(forget={"method": "rmu"})[0]
     assert "activations with npo" in problems(retain={"loss": "activations"})[0]
-    space = {"forget.method": {"choice": ["npo", "rmu"]}, "retain.loss": {"choice": ["activations"], "when": {"forget.method": "rmu"}}}
+    space = {
+        "forget.method": {"choice": ["npo", "rmu"]},
+        "retain.loss": {"choice": ["activations"], "when": {"forget.method": "rmu"}},
+    }
     assert problems(space) == problems(space, {"enqueue": [{"forget.method": "rmu"}]}) == []
 
 

@@ -18,7 +18,14 @@ SMALL = {
         "retain.weight": {"log_uniform": [0.5, 5.0]},
     },
 }
-TOFU_FILES = ("full", "forget10", "forget10_perturbed", "retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
+TOFU_FILES = (
+    "full",
+    "forget10",
+    "forget10_perturbed",
+    "retain_perturbed",
+    "real_authors_perturbed",
+    "world_facts_perturbed",
+)
 
 
 @pytest.fixture
@@ -62,11 +69,23 @@ def test_packaged_sweep_loads_and_its_resolved_form_is_read_back(name, tmp_path)
 def test_packaged_local_files_needs_a_model_and_two_files(tmp_path):
     model = tmp_path / "model"
     model.mkdir()
-    for path in (model / "config.json", model / "model.safetensors", tmp_path / "f.jsonl", tmp_path / "r.jsonl"):
+    for path in (
+        model / "config.json",
+        model / "model.safetensors",
+        tmp_path / "f.jsonl",
+        tmp_path / "r.jsonl",
+    ):
         path.touch()
-    overrides = [f"model.target={model}", f"data.forget={tmp_path / 'f.jsonl'}", f"data.retain={tmp_path / 'r.jsonl'}"]
+    overrides = [
+        f"model.target={model}",
+        f"data.forget={tmp_path / 'f.jsonl'}",
+        f"data.retain={tmp_path / 'r.jsonl'}",
+    ]
     assert load_sweep(Path("local_files"), overrides).model.target == str(model)
-    with pytest.raises(UserError, match=r"(?s)data\.forget: no such file.*--set data\.forget=FILE.*model\.target: no such folder"):
+    with pytest.raises(
+        UserError,
+        match=r"(?s)data\.forget: no such file.*--set data\.forget=FILE.*model\.target: no such folder",
+    ):
         load_sweep(Path("local_files"))
 
 
@@ -75,7 +94,11 @@ def test_quickstart_is_the_space_that_the_readme_promises():
     assert set(space["forget.method"].choices) == {"graddiff", "npo", "wga"}
     assert set(space["beliefs"].choices) == {"none", "token", "sequence"}
     searched = {"token_belief.top_k", "retain.weight", "optimizer.learning_rate"}
-    searched |= {f"{belief}.{field}" for belief in ("token_belief", "sequence_belief") for field in ("weight", "temperature")}
+    searched |= {
+        f"{belief}.{field}"
+        for belief in ("token_belief", "sequence_belief")
+        for field in ("weight", "temperature")
+    }
     assert searched <= space.keys()
 
 
@@ -104,7 +127,10 @@ def test_load_fills_in_the_objectives_of_the_benchmark(write):
 
 
 def test_load_reads_exponents_without_a_dot_as_numbers(write):
-    text = yaml.safe_dump(SMALL) + "trial: {optimizer: {learning_rate: 1e-5}}\nsearch: {enqueue: [{retain.weight: 1e0}]}\n"
+    text = (
+        yaml.safe_dump(SMALL)
+        + "trial: {optimizer: {learning_rate: 1e-5}}\nsearch: {enqueue: [{retain.weight: 1e0}]}\n"
+    )
     sweep = load_sweep(write(text))
     assert sweep.trial.optimizer.learning_rate == 1e-5
     assert sweep.search.enqueue == ({"retain.weight": 1.0},)
@@ -119,7 +145,13 @@ def test_load_makes_local_paths_absolute(write, tofu, monkeypatch):
 
 def test_override_sets_nested_keys_as_yaml(write):
     sweep = load_sweep(
-        write(SMALL), ["trial.forget.npo.beta=0.5", "search.trials=3", "space.retain.weight={uniform: [1, 2]}", "trial.steps=null"]
+        write(SMALL),
+        [
+            "trial.forget.npo.beta=0.5",
+            "search.trials=3",
+            "space.retain.weight={uniform: [1, 2]}",
+            "trial.steps=null",
+        ],
     )
     assert (sweep.search.trials, sweep.space["retain.weight"].kind, sweep.trial.steps) == (3, "uniform", None)
     assert sweep.trial.forget.npo.beta == 0.5
@@ -174,7 +206,9 @@ def test_unknown_key_is_refused_with_the_nearest_one(message):
 
 
 def test_all_problems_come_at_once(message):
-    text = message(trial={"epochs": "ten", "optimizer": {"learning_rate": 0}}, resource={}, search={"sampler": "tpee"})
+    text = message(
+        trial={"epochs": "ten", "optimizer": {"learning_rate": 0}}, resource={}, search={"sampler": "tpee"}
+    )
     assert "4 problems" in text
     assert 'trial.epochs: has the wrong type (given: "ten"). Allowed: a whole number.' in text
     assert "trial.optimizer.learning_rate: is out of range (given: 0). Allowed: greater than 0." in text
@@ -185,14 +219,20 @@ def test_all_problems_come_at_once(message):
 def test_keys_of_the_data_block_are_named_without_the_benchmark(message):
     text = message(data={"benchmark": "tofu", "forgets": "forget10", "forget": "forgt10", "authors": 500})
     assert 'data.forgets: unknown key (given: "forget10"). Did you mean "forget"?' in text
-    assert 'data.forget: is none of the choices (given: "forgt10"). Did you mean "forget10"? Allowed: forget01, forget05, forget10.' in text
+    assert (
+        'data.forget: is none of the choices (given: "forgt10"). Did you mean "forget10"? Allowed: forget01,'
+        " forget05, forget10." in text
+    )
     assert "data.authors: is out of range (given: 500). Allowed: less than or equal to 200." in text
 
 
 @pytest.mark.parametrize(
     ("data", "remedy"),
     [
-        ({"benchmark": "tofuu"}, 'data.benchmark: is none of the choices (given: "tofuu"). Did you mean "tofu"?'),
+        (
+            {"benchmark": "tofuu"},
+            'data.benchmark: is none of the choices (given: "tofuu"). Did you mean "tofu"?',
+        ),
         ({}, "data.benchmark: is missing. Allowed: closed_world, tofu, muse, wmdp, local_files."),
         ({"benchmark": "local_files"}, "data.forget: is missing. JSONL of what must be forgotten."),
         (3, "data: has the wrong type (given: 3). Allowed: a block of `key: value` lines."),
@@ -203,9 +243,13 @@ def test_a_wrong_data_block_says_what_is_right(message, data, remedy):
 
 
 def test_checks_over_a_block_name_the_block(message):
-    assert "model.scratch: heads (3) must divide hidden_size (128)." in message(model={"base": "scratch", "scratch": {"heads": 3}})
+    assert "model.scratch: heads (3) must divide hidden_size (128)." in message(
+        model={"base": "scratch", "scratch": {"heads": 3}}
+    )
     assert "model: give `target`" in message(model={})
-    assert "forget_people (50) must be smaller than people (40)" in message(data={"benchmark": "closed_world", "forget_people": 50})
+    assert "forget_people (50) must be smaller than people (40)" in message(
+        data={"benchmark": "closed_world", "forget_people": 50}
+    )
 
 
 def test_a_name_that_is_no_folder_name_is_refused(message):
@@ -226,7 +270,10 @@ def test_not_a_number_is_refused(message):
         ("space.retain.wieght=null", 'is not in the space. Did you mean "retain.weight"?'),
         (
             "trial.retain.weight=2",
-            "has no effect, because the key is searched from 0.5 to 5, on a log scale. Add --set space.retain.weight=null.",
+            (
+                "has no effect, because the key is searched from 0.5 to 5, on a log scale. Add --set"
+                " space.retain.weight=null."
+            ),
         ),
         ("data.benchmark.x=2", "has nothing below it (given: 2). Give data.benchmark a plain value."),
     ],
@@ -238,13 +285,25 @@ def test_bad_override_is_refused_with_its_remedy(message, override, remedy):
 @pytest.mark.parametrize(
     ("key", "domain", "remedy"),
     [
-        ("retain.weight", {"log_uniform": [5, 0.5]}, "space.retain.weight: inverted or empty bounds: low (5) must be below high (0.5)"),
-        ("retain.wieght", {"uniform": [1, 2]}, 'space.retain.wieght: no such trial key. Did you mean "retain.weight"?'),
+        (
+            "retain.weight",
+            {"log_uniform": [5, 0.5]},
+            "space.retain.weight: inverted or empty bounds: low (5) must be below high (0.5)",
+        ),
+        (
+            "retain.wieght",
+            {"uniform": [1, 2]},
+            'space.retain.wieght: no such trial key. Did you mean "retain.weight"?',
+        ),
         ("trial.retain.weight", {"uniform": [1, 2]}, 'Did you mean "retain.weight"?'),
         ("forget", {"choice": ["npo"]}, "space.forget: no such trial key"),
         ("epochs", {"uniform": [1, 5]}, "Allowed: a whole number. Use int or log_int."),
         ("epochs", {"choice": ["1", "2"]}, 'has the wrong type (given: "1"). Allowed: values such as 1.'),
-        ("token_belief.weight", {"uniform": [0.5, 1.5]}, "is out of range (given: 1.5). Allowed: less than or equal to 1."),
+        (
+            "token_belief.weight",
+            {"uniform": [0.5, 1.5]},
+            "is out of range (given: 1.5). Allowed: less than or equal to 1.",
+        ),
         (
             "retain.loss",
             {"choice": ["nll", "kll"]},
@@ -255,10 +314,26 @@ def test_bad_override_is_refused_with_its_remedy(message, override, remedy):
             {"choice": ["gathered"]},
             "cannot be searched: it belongs to a lane, not to a trial. Set trial.engine.inference",
         ),
-        ("rungs", {"int": [1, 2], "when": {"forget.metod": "npo"}}, 'a key that does not exist. Did you mean "forget.method"?'),
-        ("rungs", {"int": [1, 2], "when": {"forget.method": "nop"}}, 'is none of the choices (given: "nop"). Did you mean "npo"?'),
-        ("rungs", {"int": [1, 2], "when": {"forget.method": "ga"}}, 'is never searched: forget.method is one of "npo", "wga"'),
-        ("rungs", {"int": [1, 2], "when": {"beliefs": "token"}}, 'beliefs is not in the space, and trial.beliefs is "none"'),
+        (
+            "rungs",
+            {"int": [1, 2], "when": {"forget.metod": "npo"}},
+            'a key that does not exist. Did you mean "forget.method"?',
+        ),
+        (
+            "rungs",
+            {"int": [1, 2], "when": {"forget.method": "nop"}},
+            'is none of the choices (given: "nop"). Did you mean "npo"?',
+        ),
+        (
+            "rungs",
+            {"int": [1, 2], "when": {"forget.method": "ga"}},
+            'is never searched: forget.method is one of "npo", "wga"',
+        ),
+        (
+            "rungs",
+            {"int": [1, 2], "when": {"beliefs": "token"}},
+            'beliefs is not in the space, and trial.beliefs is "none"',
+        ),
         ("rungs", {"int": [1, 2], "when": {"rungs": 1}}, "waits for itself"),
         (
             "forget.method",
@@ -282,8 +357,17 @@ def test_condition_may_name_values_that_are_not_searched_as_long_as_one_is(write
 @pytest.mark.parametrize(
     ("entry", "remedy"),
     [
-        ({"retain.wieght": 1.0}, 'search.enqueue[0].retain.wieght: is not in the space (given: 1.0). Did you mean "retain.weight"?'),
-        ({"retain.weight": 9.0}, "is outside its domain (given: 9.0). Allowed: from 0.5 to 5, on a log scale. Mend the entry"),
+        (
+            {"retain.wieght": 1.0},
+            (
+                "search.enqueue[0].retain.wieght: is not in the space (given: 1.0). Did you mean"
+                ' "retain.weight"?'
+            ),
+        ),
+        (
+            {"retain.weight": 9.0},
+            "is outside its domain (given: 9.0). Allowed: from 0.5 to 5, on a log scale. Mend the entry",
+        ),
         ({"forget.method": "ga"}, 'Allowed: one of "npo", "wga".'),
     ],
 )
@@ -294,7 +378,11 @@ def test_bad_enqueued_entry_is_refused_with_its_remedy(message, entry, remedy):
 def objectives_message(message, data=None, model=None, **objectives):
     blocks = {"data": data or SMALL["data"], "model": model or SMALL["model"]}
     return message(
-        objectives={name: {"direction": direction, "reference": reference} for name, (direction, reference) in objectives.items()}, **blocks
+        objectives={
+            name: {"direction": direction, "reference": reference}
+            for name, (direction, reference) in objectives.items()
+        },
+        **blocks,
     )
 
 
@@ -305,7 +393,10 @@ def test_objective_that_does_not_exist_is_refused_with_the_nearest_one(message):
 
 def test_objective_of_another_benchmark_is_refused(message):
     text = objectives_message(message, mem=("maximize", 0.0), utility=("maximize", 0.0))
-    assert "cannot give this metric: it belongs to local_files, muse, tofu and wmdp, and data.benchmark is closed_world" in text
+    assert (
+        "cannot give this metric: it belongs to local_files, muse, tofu and wmdp, and data.benchmark is"
+        " closed_world" in text
+    )
 
 
 def test_objective_without_its_retrained_model_is_refused(message, tofu):
@@ -322,19 +413,28 @@ def test_objective_without_its_retrained_model_is_refused(message, tofu):
 def test_objective_without_its_files_is_refused(message, tofu):
     (tofu / "retain_perturbed.json").unlink()
     text = objectives_message(
-        message, {"benchmark": "tofu", "path": str(tofu)}, forget_truth_ratio=("maximize", 0.0), model_utility=("maximize", 0.0)
+        message,
+        {"benchmark": "tofu", "path": str(tofu)},
+        forget_truth_ratio=("maximize", 0.0),
+        model_utility=("maximize", 0.0),
     )
     assert "it needs wrong answers to compare with" in text
 
 
 def test_objective_in_the_wrong_direction_is_refused(message):
     text = objectives_message(message, forget_true_mass=("maximize", 0.0), utility=("maximize", 0.0))
-    assert 'objectives.forget_true_mass.direction: lower is better (given: "maximize"). Allowed: minimize.' in text
+    assert (
+        'objectives.forget_true_mass.direction: lower is better (given: "maximize"). Allowed: minimize.'
+        in text
+    )
 
 
 def test_reference_that_nothing_can_beat_is_refused(message):
     text = objectives_message(message, forget_true_mass=("minimize", 0.0), utility=("maximize", 0.0))
-    assert "objectives.forget_true_mass.reference: no trial can be better" in text and "The worst value is 1." in text
+    assert (
+        "objectives.forget_true_mass.reference: no trial can be better" in text
+        and "The worst value is 1." in text
+    )
 
 
 def test_a_single_objective_makes_no_front(message):

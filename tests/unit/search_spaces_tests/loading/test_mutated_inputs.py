@@ -1,4 +1,5 @@
-"""276 broken inputs through `lethe validate`: each is refused by one message with file, key or line, and what to do; never a traceback."""
+"""276 broken inputs through `lethe validate`: each is refused by one message with file, key or line, and what
+to do; never a traceback."""
 
 import os
 import re
@@ -96,7 +97,8 @@ def test_broken_data_file_is_refused_by_one_message(tmp_path, first):
 
 
 def in_schema(text, kind):
-    """A broken file of prompts and responses as one of texts, or of questions: whatever is broken stays so."""
+    """A broken file of prompts and responses as one of texts, or of questions: whatever is broken stays
+    so."""
     names = {"text": (b"text", b"more"), "question": (b"question", b"answer")}[kind]
     return text.replace(b'"prompt', b'"' + names[0]).replace(b'"response', b'"' + names[1])
 
@@ -105,13 +107,22 @@ def in_schema(text, kind):
 def test_broken_file_of_a_benchmark_is_refused_by_one_message(tmp_path, first):
     muse, wmdp = write_muse(tmp_path / "muse"), write_wmdp(tmp_path / "wmdp")
     file = tmp_path / "own.yaml"
-    objects = {"raw/forget.json": "text", "knowmem/retain_qa.json": "question", "forget.jsonl": "text", "wmdp-bio/test.json": "question"}
+    objects = {
+        "raw/forget.json": "text",
+        "knowmem/retain_qa.json": "question",
+        "forget.jsonl": "text",
+        "wmdp-bio/test.json": "question",
+    }
     for number in range(first, min(first + GROUP, TEXT_CASES)):
         mutate, chance = JSONL_MUTATIONS[number % len(JSONL_MUTATIONS)], chance_of("text", number)
         name, kind = list(objects.items())[number % len(objects)]
         of_muse = number % len(objects) < 2
         data = {"benchmark": "muse", "path": str(muse)} if of_muse else {"benchmark": "wmdp", **wmdp}
-        settings = {"model": {"target": "org/model"}, "data": data, "space": {"retain.weight": {"uniform": [1, 2]}}}
+        settings = {
+            "model": {"target": "org/model"},
+            "data": data,
+            "space": {"retain.weight": {"uniform": [1, 2]}},
+        }
         file.write_text(yaml.safe_dump(settings))
         broken = tmp_path / ("muse" if of_muse else "wmdp") / name
         before = broken.read_bytes()

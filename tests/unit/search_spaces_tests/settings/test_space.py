@@ -3,7 +3,16 @@ import itertools
 import pytest
 from pydantic import ValidationError
 
-from search_spaces.settings.space import Domain, active, apply, dead_condition, ordered, sample, trial_keys, trial_value
+from search_spaces.settings.space import (
+    Domain,
+    active,
+    apply,
+    dead_condition,
+    ordered,
+    sample,
+    trial_keys,
+    trial_value,
+)
 from search_spaces.settings.trial_settings import TrialSettings
 from search_spaces.user_errors import UserError
 
@@ -23,18 +32,30 @@ NESTED = space_of(
 
 def test_domain_reads_every_kind():
     assert Domain.model_validate({"choice": ["npo", "wga"]}).choices == ("npo", "wga")
-    for kind, bounds in {"uniform": (0.5, 2.0), "log_uniform": (0.5, 2.0), "int": (1, 9), "log_int": (1, 9)}.items():
+    for kind, bounds in {
+        "uniform": (0.5, 2.0),
+        "log_uniform": (0.5, 2.0),
+        "int": (1, 9),
+        "log_int": (1, 9),
+    }.items():
         domain = Domain.model_validate({kind: list(bounds)})
         assert (domain.kind, domain.low, domain.high) == (kind, *bounds)
         assert isinstance(domain.low, int if "int" in kind else float)
 
 
 def test_domain_makes_a_tuple_of_a_single_condition_value():
-    assert Domain.model_validate({"int": [1, 2], "when": {"beliefs": "token"}}).when == {"beliefs": ("token",)}
+    assert Domain.model_validate({"int": [1, 2], "when": {"beliefs": "token"}}).when == {
+        "beliefs": ("token",)
+    }
 
 
 @pytest.mark.parametrize(
-    "domain", [{"choice": [True, None, 1, "a"]}, {"log_int": [1, 5], "when": {"beliefs": ["token"]}}, {"uniform": [0.0, 1.0]}]
+    "domain",
+    [
+        {"choice": [True, None, 1, "a"]},
+        {"log_int": [1, 5], "when": {"beliefs": ["token"]}},
+        {"uniform": [0.0, 1.0]},
+    ],
 )
 def test_domain_is_written_as_it_is_read(domain):
     read = Domain.model_validate(domain)
@@ -71,7 +92,11 @@ def test_domain_refuses_and_says_what_is_right(domain, remedy):
 
 def test_domain_contains_its_bounds_and_nothing_beyond():
     whole = Domain.model_validate({"int": [1, 4]})
-    assert [value for value in (0, 1, 2.0, 2.5, 4, 5, True, "2", None) if whole.contains(value)] == [1, 2.0, 4]
+    assert [value for value in (0, 1, 2.0, 2.5, 4, 5, True, "2", None) if whole.contains(value)] == [
+        1,
+        2.0,
+        4,
+    ]
     assert Domain.model_validate({"uniform": [0, 1]}).contains(0.5)
 
 
@@ -80,7 +105,10 @@ def test_domain_choice_tells_true_from_one():
 
 
 def test_domain_turns_a_value_into_the_type_in_which_it_draws():
-    drawn = [Domain.model_validate(domain).as_drawn(2) for domain in ({"uniform": [1, 4]}, {"int": [1, 4]}, {"choice": ["a", 2]})]
+    drawn = [
+        Domain.model_validate(domain).as_drawn(2)
+        for domain in ({"uniform": [1, 4]}, {"int": [1, 4]}, {"choice": ["a", 2]})
+    ]
     assert [(value, type(value)) for value in drawn] == [(2.0, float), (2, int), (2, int)]
 
 
@@ -97,7 +125,10 @@ def test_trial_value_reads_a_dotted_key_and_suggests_for_a_wrong_one():
 
 
 def test_active_reads_drawn_values_before_defaults():
-    space = space_of(forget__npo__beta={"uniform": [0.1, 1], "when": {"forget.method": "npo"}}, forget__method={"choice": ["npo", "wga"]})
+    space = space_of(
+        forget__npo__beta={"uniform": [0.1, 1], "when": {"forget.method": "npo"}},
+        forget__method={"choice": ["npo", "wga"]},
+    )
     assert active("forget.npo.beta", space, {"forget.method": "npo"}, TRIAL)
     assert not active("forget.npo.beta", space, {"forget.method": "wga"}, TRIAL)
 
@@ -157,12 +188,24 @@ def test_sample_agrees_with_enumeration_of_all_cases():
 
 def test_sample_asks_once_per_active_key_with_its_domain():
     asked = []
-    sample(NESTED, TRIAL, lambda key, domain: asked.append((key, domain)) or domain.choices[0] if domain.kind == "choice" else 1)
+    sample(
+        NESTED,
+        TRIAL,
+        lambda key, domain: (
+            asked.append((key, domain)) or domain.choices[0] if domain.kind == "choice" else 1
+        ),
+    )
     assert asked == [("beliefs", NESTED["beliefs"])]
 
 
 def test_sample_returns_keys_in_the_order_of_the_file():
-    params = sample(NESTED, TRIAL, lambda key, domain: "token" if key == "beliefs" else domain.choices[0] if domain.choices else domain.low)
+    params = sample(
+        NESTED,
+        TRIAL,
+        lambda key, domain: (
+            "token" if key == "beliefs" else domain.choices[0] if domain.choices else domain.low
+        ),
+    )
     assert list(params) == list(NESTED)
 
 
@@ -178,7 +221,10 @@ def test_apply_refuses_an_unknown_key_with_a_suggestion():
 
 
 def test_apply_refuses_a_value_out_of_range_and_says_the_range():
-    with pytest.raises(UserError, match=r"token_belief\.top_k: is out of range \(given: 0\)\. Allowed: greater than or equal to 1"):
+    with pytest.raises(
+        UserError,
+        match=r"token_belief\.top_k: is out of range \(given: 0\)\. Allowed: greater than or equal to 1",
+    ):
         apply(TRIAL, {"token_belief.top_k": 0})
 
 

@@ -5,9 +5,16 @@ from search_spaces.user_errors import UserError, did_you_mean
 
 def test_user_error_is_one_sentence_with_file_key_value_hint_and_allowed():
     error = UserError(
-        f"unknown key.{did_you_mean('top_kk', ['weight', 'top_k'])}", file="a.yaml", key="trial.top_kk", value=5, allowed="weight, top_k"
+        f"unknown key.{did_you_mean('top_kk', ['weight', 'top_k'])}",
+        file="a.yaml",
+        key="trial.top_kk",
+        value=5,
+        allowed="weight, top_k",
     )
-    assert str(error) == 'a.yaml: trial.top_kk: unknown key (given: 5). Did you mean "top_k"? Allowed: weight, top_k.'
+    assert (
+        str(error)
+        == 'a.yaml: trial.top_kk: unknown key (given: 5). Did you mean "top_k"? Allowed: weight, top_k.'
+    )
 
 
 def test_user_error_leaves_out_what_is_not_known():
@@ -30,7 +37,9 @@ def test_joined_keeps_the_fields_of_a_single_problem():
 
 
 def test_joined_lists_every_problem_and_names_other_files():
-    text = str(UserError.joined([UserError("one", key="k"), UserError("two", file="b.jsonl, line 3")], "a.yaml"))
+    text = str(
+        UserError.joined([UserError("one", key="k"), UserError("two", file="b.jsonl, line 3")], "a.yaml")
+    )
     assert text.startswith("a.yaml: 2 problems:\n  - k: one.\n  - b.jsonl, line 3: two.")
 
 

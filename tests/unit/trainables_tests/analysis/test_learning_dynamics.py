@@ -9,7 +9,13 @@ import torch
 from search_spaces.catalogue.method_catalogue import METHODS
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.plain_engine import half_memorised, random_examples, random_llama
-from trainables.analysis.learning_dynamics import ResidualMass, actual_change, predicted_change, residual_mass, step_gradient
+from trainables.analysis.learning_dynamics import (
+    ResidualMass,
+    actual_change,
+    predicted_change,
+    residual_mass,
+    step_gradient,
+)
 from trainables.data.collate import collate
 from trainables.engine.policy import Policy
 from trainables.generation.sequence_beliefs import Belief
@@ -39,7 +45,12 @@ def probe(forget):
 
 def update(model, forget, method, beliefs="none", **more):
     """One packed update on all forget examples, and how its rows count."""
-    settings = {"forget": {"method": method}, "retain": {"loss": "none"}, "beliefs": beliefs, "token_belief": {"weight": 0.4, "top_k": 5}}
+    settings = {
+        "forget": {"method": method},
+        "retain": {"loss": "none"},
+        "beliefs": beliefs,
+        "token_belief": {"weight": 0.4, "top_k": 5},
+    }
     trial = TrialSettings.model_validate({**settings, **more})
     generator = np.random.default_rng(0)
     reference = {item.id: tuple((-generator.random(len(item.answer)) * 3).tolist()) for item in forget}
@@ -47,7 +58,12 @@ def update(model, forget, method, beliefs="none", **more):
     if trial.sequence_beliefs:
         drawn = random_examples("drawn", [(item.prompt_length, 3) for item in forget], seed=5)
         samples = {
-            item.id: (Belief(replace(one, ids=item.ids[: item.prompt_length] + one.answer), tuple([-1.0] * len(one.answer))),)
+            item.id: (
+                Belief(
+                    replace(one, ids=item.ids[: item.prompt_length] + one.answer),
+                    tuple([-1.0] * len(one.answer)),
+                ),
+            )
             for item, one in zip(forget, drawn, strict=True)
         }
     packed_batches = PackedBatches(trial, forget, (), reference, beliefs=samples)
@@ -66,11 +82,15 @@ def test_prediction_is_what_happens_as_the_learning_rate_goes_to_zero(model, for
     batch, plan = update(model, forget, method, beliefs)
     gradient = step_gradient(policy, batch, plan)
     size = float(torch.sqrt(sum((part**2).sum() for part in gradient.values())))
-    unit = {name: part / size for name, part in gradient.items()}  # methods differ in scale, and the first order does not
+    unit = {
+        name: part / size for name, part in gradient.items()
+    }  # methods differ in scale, and the first order does not
     predicted = predicted_change(policy, unit, probe).total_N.numpy()
     slopes = []
     for rate in RATES:
-        slope, correlation = slope_and_correlation(rate * predicted, actual_change(policy, unit, rate, probe).numpy())
+        slope, correlation = slope_and_correlation(
+            rate * predicted, actual_change(policy, unit, rate, probe).numpy()
+        )
         slopes.append(abs(slope - 1))
     assert slopes[-1] < 0.01 and correlation > 0.999
     assert slopes[-1] < slopes[0]
@@ -86,8 +106,13 @@ def test_prediction_is_that_of_the_dense_kernel(model, forget, probe):
 
     def jacobian(inputs):
         rows = logits(inputs).flatten()
-        grads = [torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) for value in rows]
-        filled = [[torch.zeros_like(p) if g is None else g for g, p in zip(row, parameters, strict=True)] for row in grads]
+        grads = [
+            torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) for value in rows
+        ]
+        filled = [
+            [torch.zeros_like(p) if g is None else g for g, p in zip(row, parameters, strict=True)]
+            for row in grads
+        ]
         return torch.stack([torch.cat([part.flatten() for part in row]) for row in filled])
 
     z_NV = logits(batch).detach().requires_grad_()
@@ -99,19 +124,26 @@ def test_prediction_is_that_of_the_dense_kernel(model, forget, probe):
     kernel = jacobian(probe) @ jacobian(batch).T
     moved = -(kernel @ residual_NV.flatten()).view(len(probe.targets_N), -1)
     probabilities = logits(probe).detach().softmax(-1)
-    slow = torch.stack([row[target] - p @ row for row, target, p in zip(moved, probe.targets_N, probabilities, strict=True)])
+    slow = torch.stack(
+        [row[target] - p @ row for row, target, p in zip(moved, probe.targets_N, probabilities, strict=True)]
+    )
 
     change = predicted_change(policy, step_gradient(policy, batch, plan), probe)
     close = {"rtol": 1e-3, "atol": 1e-6}  # Llama normalises in float32
     torch.testing.assert_close(change.total_N, slow, **close)
-    torch.testing.assert_close(change.logit_N, moved.gather(1, probe.targets_N.unsqueeze(1)).squeeze(1), **close)
+    torch.testing.assert_close(
+        change.logit_N, moved.gather(1, probe.targets_N.unsqueeze(1)).squeeze(1), **close
+    )
 
 
 def test_effects_of_targets_and_of_beliefs_add_up(model, forget, probe):
     policy = Policy(model)
     batch, plan = update(model, forget, "npo", "token+sequence", sequence_belief={"weight": 0.3})
     whole = predicted_change(policy, step_gradient(policy, batch, plan), probe)
-    parts = [predicted_change(policy, step_gradient(policy, batch, replace(plan, terms=(term,))), probe) for term in plan.terms]
+    parts = [
+        predicted_change(policy, step_gradient(policy, batch, replace(plan, terms=(term,))), probe)
+        for term in plan.terms
+    ]
     assert len(parts) == 2 and all(part.total_N.abs().max() > 1e-6 for part in parts)
     torch.testing.assert_close(whole.total_N, parts[0].total_N + parts[1].total_N, rtol=1e-4, atol=1e-6)
 
@@ -120,7 +152,9 @@ def test_token_belief_over_the_whole_vocabulary_is_a_shorter_step_of_the_base(mo
     policy = Policy(model)
     batch, plan = update(model, forget, "graddiff", "token", token_belief={"weight": 0.4, "top_k": 10**6})
     with_belief = predicted_change(policy, step_gradient(policy, batch, plan), probe).total_N
-    base = predicted_change(policy, step_gradient(policy, batch, replace(plan, token_belief=None)), probe).total_N
+    base = predicted_change(
+        policy, step_gradient(policy, batch, replace(plan, token_belief=None)), probe
+    ).total_N
     torch.testing.assert_close(with_belief, 0.6 * base, rtol=1e-4, atol=1e-6)
 
 
@@ -147,4 +181,7 @@ def test_policy_is_left_as_it_was(model, forget, probe):
     gradient = step_gradient(policy, batch, plan)
     actual_change(policy, gradient, 0.1, probe)
     predicted_change(policy, gradient, probe)
-    assert all(torch.equal(before[name], parameter) and parameter.grad is None for name, parameter in policy.named_parameters())
+    assert all(
+        torch.equal(before[name], parameter) and parameter.grad is None
+        for name, parameter in policy.named_parameters()
+    )

@@ -35,7 +35,11 @@ BEAMS = 8
 
 def data_of(tokenizer):
     benchmark = Benchmark(FORGET, RETAIN, (), (), {}, "")
-    return EncodedBenchmark(benchmark, [encode_example(tokenizer, item) for item in FORGET], [encode_example(tokenizer, item) for item in RETAIN])
+    return EncodedBenchmark(
+        benchmark,
+        [encode_example(tokenizer, item) for item in FORGET],
+        [encode_example(tokenizer, item) for item in RETAIN],
+    )
 
 
 @pytest.fixture
@@ -49,7 +53,16 @@ def slow_logp(scorer, item):
 
 
 @pytest.mark.parametrize(
-    ("count", "sizes"), [(0, (0, 0, 0)), (1, (0, 1, 0)), (2, (0, 1, 1)), (3, (1, 1, 1)), (5, (1, 2, 2)), (10, (2, 4, 4)), (11, (2, 5, 4))]
+    ("count", "sizes"),
+    [
+        (0, (0, 0, 0)),
+        (1, (0, 1, 0)),
+        (2, (0, 1, 1)),
+        (3, (1, 1, 1)),
+        (5, (1, 2, 2)),
+        (10, (2, 4, 4)),
+        (11, (2, 5, 4)),
+    ],
 )
 def test_candidates_are_cut_at_20_and_60_percent(count, sizes):
     bands = split_into_bands(list(range(count)))
@@ -63,7 +76,10 @@ def test_bands_are_what_else_the_model_would_say_by_likelihood(tiny, engine):
         bands = bands_of(model, targets, BEAMS)
     scorer = tiny.scorer()
     for target in targets:
-        logps = {name: [slow_logp(scorer, item) for item in members if item.id == target.id] for name, members in bands.items()}
+        logps = {
+            name: [slow_logp(scorer, item) for item in members if item.id == target.id]
+            for name, members in bands.items()
+        }
         assert min(map(len, logps.values())) >= 1
         assert min(logps["high"]) > max(logps["mid"]) and min(logps["mid"]) > max(logps["low"])
         answers = [item.answer for members in bands.values() for item in members if item.id == target.id]
@@ -109,15 +125,26 @@ def test_rephrasings_of_the_closed_world_tell_the_true_value_in_the_other_phrasi
     found = rephrasings(tiny.tokenizer, benchmark, benchmark.forget)
     assert len(found) == len(benchmark.forget) * 2
     for example in benchmark.forget:
-        (question, *_) = [one for one in benchmark.parts["test"].questions if one.id.startswith(f"{example.id}/")]
+        (question, *_) = [
+            one for one in benchmark.parts["test"].questions if one.id.startswith(f"{example.id}/")
+        ]
         row = question.responses[question.true_value]
         assert row[question.canonical] == example.response
-        expected = [encode(tiny.tokenizer, example.prompt, text)[0] for place, text in enumerate(row) if place != question.canonical]
+        expected = [
+            encode(tiny.tokenizer, example.prompt, text)[0]
+            for place, text in enumerate(row)
+            if place != question.canonical
+        ]
         assert [item.ids for item in found if item.id == example.id] == expected
 
 
 def test_bands_and_redact_exclude_each_other():
-    settings = {"name": "a", "model": {"base": "scratch"}, "data": {"benchmark": "closed_world"}, "evaluation": {"bands": 10}}
+    settings = {
+        "name": "a",
+        "model": {"base": "scratch"},
+        "data": {"benchmark": "closed_world"},
+        "evaluation": {"bands": 10},
+    }
     assert SweepSettings.model_validate(settings).evaluation.bands == 10
     with pytest.raises(ValueError, match="keeps text out"):
         SweepSettings.model_validate({**settings, "redact": True})

@@ -10,7 +10,9 @@ from trainables.data.examples import Example, make_benchmark
 
 
 def write(path, pairs):
-    path.write_text("\n".join(json.dumps({"prompt": prompt, "response": response}) for prompt, response in pairs))
+    path.write_text(
+        "\n".join(json.dumps({"prompt": prompt, "response": response}) for prompt, response in pairs)
+    )
     return str(path)
 
 

@@ -38,7 +38,11 @@ def test_phrasing_counts_stay_small_and_positive(weight):
 def canonical_answers(world):
     """Canonical answer of each retained fact; ids are person/attribute/template/phrasing/copy."""
     parts = ((example.id.split("/"), example.response) for example in world.retain)
-    return {f"{person}/{attribute}": response for (person, attribute, _, phrasing, _), response in parts if phrasing == "0"}
+    return {
+        f"{person}/{attribute}": response
+        for (person, attribute, _, phrasing, _), response in parts
+        if phrasing == "0"
+    }
 
 
 def test_forget_set_holds_the_canonical_answer_of_each_fact_of_the_last_people(world):
@@ -46,7 +50,9 @@ def test_forget_set_holds_the_canonical_answer_of_each_fact_of_the_last_people(w
         f"p{person:02d}/{attribute.name}" for person in (9, 10, 11) for attribute in ATTRIBUTES
     ]
     firsts = {attribute.phrasings[0].split("{")[0] for attribute in ATTRIBUTES}
-    assert {next(first for first in firsts if example.response.startswith(first)) for example in world.forget} == firsts
+    assert {
+        next(first for first in firsts if example.response.startswith(first)) for example in world.forget
+    } == firsts
 
 
 def test_retain_set_is_the_training_text_of_the_others_in_all_phrasings(world):
@@ -66,7 +72,11 @@ def test_retrained_text_is_the_target_text_without_the_forgotten_people(world):
     names = {example.prompt for example in world.forget}
     assert not names & {example.prompt for example in world.retrained_text}
     assert set(world.retrained_text) < set(world.target_text)
-    assert {example.id[:3] for example in set(world.target_text) - set(world.retrained_text)} == {"p09", "p10", "p11"}
+    assert {example.id[:3] for example in set(world.target_text) - set(world.retrained_text)} == {
+        "p09",
+        "p10",
+        "p11",
+    }
 
 
 def test_answers_never_repeat_a_name(world):
@@ -141,9 +151,13 @@ def test_world_is_the_same_for_the_same_settings_and_another_for_another_seed():
 
 
 def test_smallest_and_largest_worlds_can_be_built():
-    small = build_closed_world(ClosedWorldData(people=2, forget_people=1, attributes=1, values=2, phrasings=2, canonical_weight=0.9))
+    small = build_closed_world(
+        ClosedWorldData(people=2, forget_people=1, attributes=1, values=2, phrasings=2, canonical_weight=0.9)
+    )
     assert len(small.forget) == 1
-    large = build_closed_world(ClosedWorldData(people=120, forget_people=100, attributes=4, values=16, phrasings=5))
+    large = build_closed_world(
+        ClosedWorldData(people=120, forget_people=100, attributes=4, values=16, phrasings=5)
+    )
     assert len({example.prompt for example in large.forget}) == 400
 
 

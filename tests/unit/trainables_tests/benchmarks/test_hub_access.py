@@ -18,8 +18,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CONFIG = json.dumps({"model_type": "llama"}).encode()
 ANSWERS = {
     # Repository -> status and the hub's own headers.
-    "org/gated": (401, {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model org/gated is restricted."}),
-    "org/waiting": (403, {"X-Error-Code": "GatedRepo", "X-Error-Message": "You are not in the authorized list."}),
+    "org/gated": (
+        401,
+        {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model org/gated is restricted."},
+    ),
+    "org/waiting": (
+        403,
+        {"X-Error-Code": "GatedRepo", "X-Error-Message": "You are not in the authorized list."},
+    ),
     "org/missing": (404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"}),
     "org/hidden": (401, {"X-Error-Message": "Invalid username or password."}),
     "org/old": (404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id: v9"}),
@@ -82,13 +88,18 @@ def _use(monkeypatch, endpoint):
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     # Compiled at import from HF_ENDPOINT.
     monkeypatch.setattr(_http, "REPO_API_REGEX", re.compile(rf"^{endpoint}/.+/resolve/"))
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("org/gated", "the model is gated.*accept the licence at https://huggingface.co/org/gated and set HF_TOKEN"),
+        (
+            "org/gated",
+            "the model is gated.*accept the licence at https://huggingface.co/org/gated and set HF_TOKEN",
+        ),
         ("org/waiting", "the model is gated.*accept the licence at"),
         ("org/missing", "the hub has no such model.*check the spelling"),
         ("org/hidden", "the hub has no such model, or shows it to others only.*set HF_TOKEN"),
@@ -127,7 +138,10 @@ def test_token_of_the_environment_is_shown_to_the_hub(hub, monkeypatch):
 def test_no_network_is_said_and_how_to_go_on(cache, monkeypatch):
     _use(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the client tries for 20 s
-    with pytest.raises(UserError, match=r"model.target: the hub cannot be reached.*org/open.*`hf download org/open --revision v1`"):
+    with pytest.raises(
+        UserError,
+        match=r"model.target: the hub cannot be reached.*org/open.*`hf download org/open --revision v1`",
+    ):
         check_models(ModelSettings(target="org/open", revision="v1"), EvaluationSettings())
 
 
@@ -141,7 +155,9 @@ def _fill(cache, *files, shards=()):
     for file in files:
         (snapshot / file).write_text("{}")
     if shards:
-        (snapshot / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {shard: shard for shard in shards}}))
+        (snapshot / "model.safetensors.index.json").write_text(
+            json.dumps({"weight_map": {shard: shard for shard in shards}})
+        )
 
 
 @pytest.mark.parametrize("revision", [None, "main", COMMIT])
@@ -162,5 +178,7 @@ def test_cache_without_all_weights_is_refused_when_offline(cache, monkeypatch):
 
 def test_nothing_is_asked_for_folders_and_scratch(hub, tmp_path):
     check_models(ModelSettings(base="scratch"), EvaluationSettings())
-    check_models(ModelSettings(target=str(tmp_path), retrained="./somewhere", base="org/missing"), EvaluationSettings())
+    check_models(
+        ModelSettings(target=str(tmp_path), retrained="./somewhere", base="org/missing"), EvaluationSettings()
+    )
     assert hub.asked == []

@@ -18,7 +18,10 @@ def write(path, items):
 
 @pytest.fixture
 def files(tmp_path):
-    return {"forget": write(tmp_path / "forget.jsonl", rows("forget", 4)), "retain": write(tmp_path / "retain.jsonl", rows("retain", 9))}
+    return {
+        "forget": write(tmp_path / "forget.jsonl", rows("forget", 4)),
+        "retain": write(tmp_path / "retain.jsonl", rows("retain", 9)),
+    }
 
 
 def test_files_become_sets_and_training_text(files, tmp_path):
@@ -38,27 +41,43 @@ def test_validation_share_is_kept_and_no_part_is_empty(files, share, validation)
 
 
 def test_paraphrases_are_kept_and_other_keys_are_left_to_their_owner(tmp_path, files):
-    item = {"prompt": "Who?", "response": "Kalo.", "paraphrases": ["It is Kalo.", "Kalo it is."], "ticket": 17}
-    benchmark = load_local_files(LocalFilesData(forget=write(tmp_path / "f.jsonl", [item]), retain=files["retain"]))
+    item = {
+        "prompt": "Who?",
+        "response": "Kalo.",
+        "paraphrases": ["It is Kalo.", "Kalo it is."],
+        "ticket": 17,
+    }
+    benchmark = load_local_files(
+        LocalFilesData(forget=write(tmp_path / "f.jsonl", [item]), retain=files["retain"])
+    )
     assert benchmark.forget[0].paraphrases == ("It is Kalo.", "Kalo it is.")
 
 
 def test_one_item_is_in_both_parts(tmp_path, files):
-    benchmark = load_local_files(LocalFilesData(forget=write(tmp_path / "f.jsonl", rows("one", 1)), retain=files["retain"]))
+    benchmark = load_local_files(
+        LocalFilesData(forget=write(tmp_path / "f.jsonl", rows("one", 1)), retain=files["retain"])
+    )
     assert [len(part.sets["forget"]) for part in benchmark.parts.values()] == [1, 1]
 
 
 def test_blank_lines_byte_order_mark_and_windows_line_ends_are_read(tmp_path, files):
     path = tmp_path / "f.jsonl"
-    path.write_bytes(b"\xef\xbb\xbf" + b"\r\n\r\n".join(json.dumps(item).encode() for item in rows("f", 3)) + b"\r\n")
+    path.write_bytes(
+        b"\xef\xbb\xbf" + b"\r\n\r\n".join(json.dumps(item).encode() for item in rows("f", 3)) + b"\r\n"
+    )
     benchmark = load_local_files(LocalFilesData(forget=str(path), retain=files["retain"]))
     assert [example.id for example in benchmark.forget] == ["forget:1", "forget:3", "forget:5"]
 
 
 def test_line_separators_inside_a_text_do_not_cut_it(tmp_path, files):
     path = tmp_path / "f.jsonl"
-    path.write_text(json.dumps({"prompt": "a\u2028b", "response": "c\x85d"}, ensure_ascii=False), encoding="utf-8")
-    assert load_local_files(LocalFilesData(forget=str(path), retain=files["retain"])).forget[0].prompt == "a\u2028b"
+    path.write_text(
+        json.dumps({"prompt": "a\u2028b", "response": "c\x85d"}, ensure_ascii=False), encoding="utf-8"
+    )
+    assert (
+        load_local_files(LocalFilesData(forget=str(path), retain=files["retain"])).forget[0].prompt
+        == "a\u2028b"
+    )
 
 
 @pytest.mark.parametrize(

@@ -60,18 +60,29 @@ def test_request_decides_what_is_forgotten_and_no_yardstick(folder):
 def test_attacked_texts_are_forget_retain_and_holdout_sets(folder):
     benchmark = load(folder, chunk_characters=20)
     for name in ("forget", "retain", "holdout"):
-        assert [item.response for item in evaluated(benchmark, name)] == [f"{name} rumour {number}"[:20].strip() for number in range(4)]
+        assert [item.response for item in evaluated(benchmark, name)] == [
+            f"{name} rumour {number}"[:20].strip() for number in range(4)
+        ]
 
 
 def test_question_stands_behind_its_own_sets_shots(folder):
     prompt = (
-        "Question: What is {0} 0?\nAnswer: {0} is 0.\n\nQuestion: What is {0} 1?\nAnswer: {0} is 1.\n\nQuestion: What is {1} 2?\nAnswer: "
+        "Question: What is {0} 0?\nAnswer: {0} is 0.\n\nQuestion: What is {0} 1?\nAnswer: {0} is"
+        " 1.\n\nQuestion: What is {1} 2?\nAnswer: "
     )
     benchmark = load(folder, shots=2)
     for name in ("forget", "retain"):
         item = evaluated(benchmark, f"{name}_knowmem")[2]
-        assert item == Example(f"{name}_knowmem/3", prompt.format(f"{name}_qa shot", f"{name}_qa"), f"{name}_qa is 2.", plain=True)
-    assert evaluated(load(folder, shots=0), "forget_knowmem")[0].prompt == "Question: What is forget_qa 0?\nAnswer: "
+        assert item == Example(
+            f"{name}_knowmem/3",
+            prompt.format(f"{name}_qa shot", f"{name}_qa"),
+            f"{name}_qa is 2.",
+            plain=True,
+        )
+    assert (
+        evaluated(load(folder, shots=0), "forget_knowmem")[0].prompt
+        == "Question: What is forget_qa 0?\nAnswer: "
+    )
     assert evaluated(load(folder), "forget_knowmem")[0].prompt.count("Question: ") == 11
 
 
@@ -83,7 +94,8 @@ def test_shots_are_not_read_where_none_are_asked_for(folder):
 
 
 @pytest.mark.parametrize(
-    ("prompt", "rest", "joined"), [("He", "ran", "He ran"), ("He ", "ran", "He ran"), ("He", " ran", "He ran"), ("He\n", "ran", "He\nran")]
+    ("prompt", "rest", "joined"),
+    [("He", "ran", "He ran"), ("He ", "ran", "He ran"), ("He", " ran", "He ran"), ("He\n", "ran", "He\nran")],
 )
 def test_passage_and_its_continuation_have_one_space_between_them(folder, prompt, rest, joined):
     write_rows(folder / "verbmem" / "forget.jsonl", [{"prompt": prompt, "gt": rest}])
@@ -99,7 +111,13 @@ def test_evaluation_items_can_be_limited(folder):
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        ("raw/forget", r"raw/forget\.json, line 1: no key `text` \(given: \[\"title\"\]\)\. Write objects.*each row has `text`"),
+        (
+            "raw/forget",
+            (
+                r"raw/forget\.json, line 1: no key `text` \(given: \[\"title\"\]\)\. Write objects.*each row"
+                r" has `text`"
+            ),
+        ),
         ("knowmem/retain_qa", r"retain_qa\.json, line 1: no key `question`"),
         ("privleak/holdout", r"holdout\.json, line 1: no key `text`"),
     ],
@@ -160,12 +178,17 @@ def test_split_that_the_hub_lacks_is_refused_with_its_name(monkeypatch):
         raise ValueError(f"Unknown split \"{more['split']}\". Should be one of ['train'].")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(UserError, match=r'org/x:raw/forget: data\.path: cannot be read: Unknown split "forget"'):
+    with pytest.raises(
+        UserError, match=r'org/x:raw/forget: data\.path: cannot be read: Unknown split "forget"'
+    ):
         load_muse(MuseData(path="org/x"))
 
 
 def test_text_that_is_forgotten_and_kept_is_quoted_only_where_it_may(folder):
-    write_rows(folder / "raw" / "retain1.json", [{"text": f"forget story {number} tells of Kalo."} for number in range(6)])
+    write_rows(
+        folder / "raw" / "retain1.json",
+        [{"text": f"forget story {number} tells of Kalo."} for number in range(6)],
+    )
     data = MuseData(path=str(folder))
     with pytest.raises(UserError, match=r"forget/0 and retain/0.*tells of Kalo"):
         load_benchmark(data)
@@ -186,7 +209,9 @@ def test_lane_trains_on_text_that_has_no_end(folder, tiny):
 def slow_continuation(scorer, prompt, longest, stops=()):
     start = plain_ids(scorer.tokenizer, prompt)
     ids = list(start)
-    while len(ids) < len(start) + longest and (len(ids) == len(start) or ids[-1] != scorer.tokenizer.eos_token_id):
+    while len(ids) < len(start) + longest and (
+        len(ids) == len(start) or ids[-1] != scorer.tokenizer.eos_token_id
+    ):
         ids.append(int(scorer.logp(ids)[-1].argmax()))
     text = scorer.tokenizer.decode(ids[len(start) :], skip_special_tokens=True)
     ends = [text.index(stop) for stop in stops if stop in text]
@@ -194,9 +219,14 @@ def slow_continuation(scorer, prompt, longest, stops=()):
 
 
 def slow_nll(scorer, item):
-    ids, start = encode_example(scorer.tokenizer, item).ids, encode_example(scorer.tokenizer, item).prompt_length
+    ids, start = (
+        encode_example(scorer.tokenizer, item).ids,
+        encode_example(scorer.tokenizer, item).prompt_length,
+    )
     table = scorer.logp(ids)
-    return -math.fsum(float(table[place - 1, ids[place]]) for place in range(start, len(ids))) / (len(ids) - start)
+    return -math.fsum(float(table[place - 1, ids[place]]) for place in range(start, len(ids))) / (
+        len(ids) - start
+    )
 
 
 SETS = {
@@ -208,7 +238,11 @@ SETS = {
         Example("forget_knowmem/1", "Question: Where was Kalo born?\nAnswer: ", "Born in Lima.", plain=True),
         Example("forget_knowmem/2", "Question: Say it\nAnswer: ", "Yes", plain=True),
     ),
-    "retain_knowmem": (Example("retain_knowmem/1", "Question: What does Kalo do?\nAnswer: ", "Works as a baker.", plain=True),),
+    "retain_knowmem": (
+        Example(
+            "retain_knowmem/1", "Question: What does Kalo do?\nAnswer: ", "Works as a baker.", plain=True
+        ),
+    ),
 }
 STOPS = ("\n\n", "\nQuestion", "Question:")
 
@@ -220,7 +254,10 @@ def test_continuations_and_answers_match_slow_references(tiny):
         stops = () if name == "verbmem" else STOPS
         texts = [slow_continuation(scorer, item.prompt, 12, stops) for item in items]
         ids = [tiny.tokenizer(item.response, add_special_tokens=False)["input_ids"] for item in items]
-        references = [tiny.tokenizer.decode(row[:12]) if name == "verbmem" else item.response for row, item in zip(ids, items, strict=True)]
+        references = [
+            tiny.tokenizer.decode(row[:12]) if name == "verbmem" else item.response
+            for row, item in zip(ids, items, strict=True)
+        ]
         for field, score in (("rouge_l_f1", rouge_l_f1), ("rouge_l", rouge_l_recall)):
             expected = [score(reference, text) for reference, text in zip(references, texts, strict=True)]
             assert metrics[f"{name}_{field}"] == pytest.approx(sum(expected) / len(expected), rel=1e-9, abs=0)
@@ -233,9 +270,14 @@ def test_reference_is_cut_to_the_length_of_the_answer_in_passages_only(tiny, mon
     from trainables.metrics import example_sets
 
     compared = {}
-    monkeypatch.setattr(example_sets, "rouge_fields", lambda answer, reference, f1: compared.update({reference: answer}) or {})
+    monkeypatch.setattr(
+        example_sets, "rouge_fields", lambda answer, reference, f1: compared.update({reference: answer}) or {}
+    )
     long = "Born in Lima. " * 20
-    sets = {name: (Example(name, "Where?", f"{long}{name}", plain=True),) for name in ("verbmem", "forget_knowmem")}
+    sets = {
+        name: (Example(name, "Where?", f"{long}{name}", plain=True),)
+        for name in ("verbmem", "forget_knowmem")
+    }
     evaluate(tiny.scorer(), EvaluationPart(sets=sets), max_new_tokens=3)
     cut, whole = sorted(compared, key=len)
     assert whole == f"{long}forget_knowmem"
@@ -250,12 +292,24 @@ def test_longest_answers_are_the_published_ones(tiny):
             asked.update({prompt: max_new_tokens for prompt in prompts})
             return [[(self.tokenizer.eos_token_id,)] for _ in prompts]
 
-    sets = SETS | {"forget": (Example("forget/1", "Where?", "Lima."), Example("forget/2", "", "Running text.", plain=True))}
+    sets = SETS | {
+        "forget": (
+            Example("forget/1", "Where?", "Lima."),
+            Example("forget/2", "", "Running text.", plain=True),
+        )
+    }
     items = evaluate(Listening(tiny.model, tiny.tokenizer), EvaluationPart(sets=sets)).items
-    lengths = {name: {asked[plain_ids(tiny.tokenizer, item.prompt)] for item in members} for name, members in SETS.items()}
+    lengths = {
+        name: {asked[plain_ids(tiny.tokenizer, item.prompt)] for item in members}
+        for name, members in SETS.items()
+    }
     assert lengths == {"verbmem": {128}, "forget_knowmem": {32}, "retain_knowmem": {32}}
     assert len(asked) == 6, "running text without a prompt asks nothing"
-    assert "rouge_l" in items["forget"][0] and "rouge_l_f1" not in items["forget"][0] and "rouge_l" not in items["forget"][1]
+    assert (
+        "rouge_l" in items["forget"][0]
+        and "rouge_l_f1" not in items["forget"][0]
+        and "rouge_l" not in items["forget"][1]
+    )
 
 
 @pytest.mark.parametrize(

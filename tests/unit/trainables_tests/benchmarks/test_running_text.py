@@ -17,10 +17,16 @@ TEXT = "Kalo was born in Lima. Then Kalo moved to Oslo, 東京 and Łódź 🙂 
 
 def words_with(begin=None, end=None):
     """A tokenizer of whole words that writes the begin and end tokens it is asked for."""
-    inner = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "[UNK]": 2, "Kalo": 3, "moved": 4, "west": 5}, unk_token="[UNK]"))
+    inner = Tokenizer(
+        models.WordLevel(
+            {"<s>": 0, "</s>": 1, "[UNK]": 2, "Kalo": 3, "moved": 4, "west": 5}, unk_token="[UNK]"
+        )
+    )
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     written = " ".join(filter(None, [begin, "$A", end]))
-    inner.post_processor = processors.TemplateProcessing(single=written, special_tokens=[("<s>", 0), ("</s>", 1)])
+    inner.post_processor = processors.TemplateProcessing(
+        single=written, special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", bos_token=begin)
 
 
@@ -62,7 +68,10 @@ def test_no_piece_has_room_for_the_first_word_of_the_next_one():
 
 def test_corpus_is_one_text_that_is_cut_anew_across_its_documents():
     examples = chunks("forget", ["a b", "c d e"], 6)
-    assert [(example.id, example.response) for example in examples] == [("forget/0", "a b\n\nc"), ("forget/1", "d e")]
+    assert [(example.id, example.response) for example in examples] == [
+        ("forget/0", "a b\n\nc"),
+        ("forget/1", "d e"),
+    ]
     assert all(example.plain and example.prompt == "" for example in examples)
 
 
@@ -103,7 +112,10 @@ def test_text_whose_tokens_merge_over_the_border_keeps_its_prompt(tiny):
 
 
 def test_prompt_of_running_text_is_no_turn_of_a_conversation(tiny):
-    chat, plain = (encode_question(tiny.tokenizer, Example("a", "Where?", "Lima", plain=plain)) for plain in (False, True))
+    chat, plain = (
+        encode_question(tiny.tokenizer, Example("a", "Where?", "Lima", plain=plain))
+        for plain in (False, True)
+    )
     assert tiny.tokenizer.decode(chat) == "<|user|>Where?<|assistant|>"
     assert tiny.tokenizer.decode(plain) == "<|end|>Where?"
 
@@ -151,6 +163,9 @@ def test_answer_is_cut_before_the_first_stop(tiny, text, answer):
 
 
 def test_digest_of_examples_that_are_no_running_text_is_what_it_was():
-    (chat,), (plain,) = contents_of([Example("a", "b", "c")]), contents_of([Example("a", "b", "c", plain=True)])
+    (chat,), (plain,) = (
+        contents_of([Example("a", "b", "c")]),
+        contents_of([Example("a", "b", "c", plain=True)]),
+    )
     assert chat == {"id": "a", "prompt": "b", "response": "c", "paraphrases": (), "perturbed": ()}
     assert plain == chat | {"plain": True}

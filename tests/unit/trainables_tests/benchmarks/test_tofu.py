@@ -20,7 +20,11 @@ def _private_cache(tmp_path, monkeypatch):
 
 
 def row(number, *, perturbed=False):
-    extra = {"paraphrased_answer": f"para {number}", "perturbed_answer": [f"wrong {number}", "no"]} if perturbed else {}
+    extra = (
+        {"paraphrased_answer": f"para {number}", "perturbed_answer": [f"wrong {number}", "no"]}
+        if perturbed
+        else {}
+    )
     return {"question": f"Question {number}?", "answer": f"Answer {number}.", **extra}
 
 
@@ -40,8 +44,12 @@ def small(tmp_path):
 
 def test_author_subset_forgets_the_last_authors_of_the_last_ones(small):
     benchmark = load_tofu(TofuData(path=str(small), authors=3, forget_authors=1))
-    assert [example.prompt for example in benchmark.forget] == [f"Question {number}?" for number in range(100, 120)]
-    assert [example.prompt for example in benchmark.retain] == [f"Question {number}?" for number in range(60, 100)]
+    assert [example.prompt for example in benchmark.forget] == [
+        f"Question {number}?" for number in range(100, 120)
+    ]
+    assert [example.prompt for example in benchmark.retain] == [
+        f"Question {number}?" for number in range(60, 100)
+    ]
     assert benchmark.target_text == benchmark.retain + benchmark.forget
     assert benchmark.retrained_text == benchmark.retain
 
@@ -56,7 +64,9 @@ def test_wrong_answers_are_found_by_question(small):
 def test_retain_is_evaluated_where_it_has_wrong_answers(small):
     benchmark = load_tofu(TofuData(path=str(small), authors=3, forget_authors=1))
     sets = [part.sets for part in benchmark.parts.values()]
-    assert [{name: len(items) for name, items in part.items()} for part in sets] == [{"forget": 10, "retain": 10}] * 2
+    assert [{name: len(items) for name, items in part.items()} for part in sets] == [
+        {"forget": 10, "retain": 10}
+    ] * 2
     assert not {item.id for item in sets[0]["forget"]} & {item.id for item in sets[1]["forget"]}
     assert all(item.perturbed for part in sets for item in part["retain"])
 
@@ -68,7 +78,9 @@ def test_holdout_of_the_forget_split_is_evaluated_where_it_is_there(small):
     write(small, "holdout05", [row(number) for number in range(900, 904)], array=True)
     benchmark = load_tofu(settings)
     held_out = [example for part in benchmark.parts.values() for example in part.sets["holdout"]]
-    assert sorted(example.prompt for example in held_out) == [f"Question {number}?" for number in range(900, 904)]
+    assert sorted(example.prompt for example in held_out) == [
+        f"Question {number}?" for number in range(900, 904)
+    ]
     assert {example.id for example in held_out} == {f"holdout/{number}" for number in range(4)}
     assert not set(held_out) & {*benchmark.target_text, *benchmark.retrained_text}
 
@@ -107,11 +119,22 @@ def test_too_few_rows_are_a_user_error(small):
 def test_published_split_equals_the_published_files(split, rows):
     benchmark = load_benchmark(TofuData(path=str(TOFU), forget=split))
     published = [json.loads(line) for line in (TOFU / f"{split}.json").read_text().splitlines()]
-    assert [(item.prompt, item.response) for item in benchmark.forget] == [(item["question"], item["answer"]) for item in published]
+    assert [(item.prompt, item.response) for item in benchmark.forget] == [
+        (item["question"], item["answer"]) for item in published
+    ]
     assert (len(benchmark.forget), len(benchmark.retain)) == (rows, 4000 - rows)
     assert all(item.paraphrases and len(item.perturbed) == 5 for item in benchmark.forget)
-    sizes = {name: sum(len(part.sets[name]) for part in benchmark.parts.values()) for name in benchmark.parts["test"].sets}
-    assert sizes == {"forget": rows, "retain": 400 + (400 - rows), "real_authors": 100, "world_facts": 117, "holdout": rows}
+    sizes = {
+        name: sum(len(part.sets[name]) for part in benchmark.parts.values())
+        for name in benchmark.parts["test"].sets
+    }
+    assert sizes == {
+        "forget": rows,
+        "retain": 400 + (400 - rows),
+        "real_authors": 100,
+        "world_facts": 117,
+        "holdout": rows,
+    }
 
 
 def test_gated_data_set_says_how_to_be_let_in(monkeypatch):
@@ -122,11 +145,17 @@ def test_gated_data_set_says_how_to_be_let_in(monkeypatch):
 
     def refuse(path, **more):
         asked.update(more)
-        raise DatasetNotFoundError(f"Dataset '{path}' is a gated dataset on the Hub. You must be authenticated to access it.")
+        raise DatasetNotFoundError(
+            f"Dataset '{path}' is a gated dataset on the Hub. You must be authenticated to access it."
+        )
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(
-        UserError, match=r"org/TOFU:full: data.path: .*Accept the licence at https://huggingface.co/datasets/org/TOFU and set"
+        UserError,
+        match=(
+            r"org/TOFU:full: data.path: .*Accept the licence at https://huggingface.co/datasets/org/TOFU"
+            r" and set"
+        ),
     ):
         load_tofu(TofuData(path="org/TOFU", revision="v1"))
     assert asked["revision"] == "v1"

@@ -38,11 +38,15 @@ def questions(benchmark, name):
     return sorted(asked, key=lambda question: int(question.id.rpartition("/")[2]))
 
 
-@pytest.mark.parametrize(("subset", "topic"), [("bio", "biology"), ("cyber", "cybersecurity"), ("chem", "chemistry")])
+@pytest.mark.parametrize(
+    ("subset", "topic"), [("bio", "biology"), ("cyber", "cybersecurity"), ("chem", "chemistry")]
+)
 def test_questions_of_the_field_are_asked_as_published(files, subset, topic):
     asked = questions(load(files, subset=subset), "wmdp")
     assert len(asked) == 8
-    assert asked[2] == ChoiceQuestion("wmdp/3", PROMPT.format(topic=topic, name=subset), (" A", " B", " C", " D"), 2)
+    assert asked[2] == ChoiceQuestion(
+        "wmdp/3", PROMPT.format(topic=topic, name=subset), (" A", " B", " C", " D"), 2
+    )
 
 
 def test_mmlu_is_asked_about_its_own_subjects_and_only_where_it_is_named(files):
@@ -52,22 +56,35 @@ def test_mmlu_is_asked_about_its_own_subjects_and_only_where_it_is_named(files):
 
 def test_documents_are_cut_off_and_may_be_few(files):
     benchmark = load(files, document_characters=18, max_documents=3)
-    assert [example.response for example in benchmark.forget] == [f"forget paper {number}. It" for number in range(3)]
-    assert [example.response for example in benchmark.retain] == [f"retain paper {number}. It" for number in range(3)]
-    assert benchmark.retrained_text == benchmark.retain and benchmark.target_text == benchmark.forget + benchmark.retain
+    assert [example.response for example in benchmark.forget] == [
+        f"forget paper {number}. It" for number in range(3)
+    ]
+    assert [example.response for example in benchmark.retain] == [
+        f"retain paper {number}. It" for number in range(3)
+    ]
+    assert (
+        benchmark.retrained_text == benchmark.retain
+        and benchmark.target_text == benchmark.forget + benchmark.retain
+    )
     assert {name for part in benchmark.parts.values() for name in part.sets} == {"forget", "retain"}
 
 
 def test_no_question_is_in_both_parts(files):
     validation, test = (set(part.choices["wmdp"]) for part in load(files).parts.values())
     assert len(validation) == len(test) == 4 and not validation & test
-    validation, test = (set(part.choices["wmdp"]) for part in load(files, max_evaluation_items=5).parts.values())
+    validation, test = (
+        set(part.choices["wmdp"]) for part in load(files, max_evaluation_items=5).parts.values()
+    )
     assert len(validation) + len(test) == 5
 
 
 def test_digest_follows_the_questions(files, tmp_path):
     before = load(files).digest
-    write_rows(tmp_path / "wmdp-bio" / "test.json", [*chosen("bio", 7), {**chosen("bio", 8)[7], "answer": 0}], array=True)
+    write_rows(
+        tmp_path / "wmdp-bio" / "test.json",
+        [*chosen("bio", 7), {**chosen("bio", 8)[7], "answer": 0}],
+        array=True,
+    )
     assert load(files).digest != before
 
 
@@ -86,7 +103,9 @@ def test_digest_follows_the_questions(files, tmp_path):
 )
 def test_malformed_question_is_refused_with_its_place(files, tmp_path, row, message):
     write_rows(tmp_path / "wmdp-bio" / "test.json", [chosen("bio", 1)[0] | row], array=True)
-    with pytest.raises(UserError, match=rf"wmdp-bio/test\.json, {message}" if message.startswith("item") else message):
+    with pytest.raises(
+        UserError, match=rf"wmdp-bio/test\.json, {message}" if message.startswith("item") else message
+    ):
         load(files)
 
 
@@ -94,7 +113,9 @@ def test_question_without_its_answer_is_refused(files, tmp_path):
     row = chosen("bio", 1)[0]
     del row["answer"]
     write_rows(tmp_path / "wmdp-bio" / "test.json", [row])
-    with pytest.raises(UserError, match=r"line 1: no key `answer`.*each row has `question`, `choices`, `answer`"):
+    with pytest.raises(
+        UserError, match=r"line 1: no key `answer`.*each row has `question`, `choices`, `answer`"
+    ):
         load(files)
 
 
@@ -135,7 +156,10 @@ def test_folder_of_mmlu_that_is_not_there_is_named_even_where_text_must_not_be(f
     ],
 )
 def test_choice_is_judged_by_hand_computed_values(logp, right, accuracy, probability):
-    assert score_choice(logp, right) == {"accuracy": accuracy, "probability": pytest.approx(probability, rel=1e-12, abs=0)}
+    assert score_choice(logp, right) == {
+        "accuracy": accuracy,
+        "probability": pytest.approx(probability, rel=1e-12, abs=0),
+    }
 
 
 def test_chance_is_a_quarter_wherever_the_right_answers_stand():

@@ -7,7 +7,11 @@ from trainables.data.batches import global_batch, plain_batch, share, steps_per_
 
 def epoch_pairs(seed, epoch, num_forget, num_retain, size):
     steps = steps_per_epoch(num_forget, size)
-    return [pair for step in range(epoch * steps, (epoch + 1) * steps) for pair in global_batch(seed, step, num_forget, num_retain, size)]
+    return [
+        pair
+        for step in range(epoch * steps, (epoch + 1) * steps)
+        for pair in global_batch(seed, step, num_forget, num_retain, size)
+    ]
 
 
 @pytest.mark.parametrize(("num_forget", "size", "steps"), [(12, 4, 3), (13, 4, 4), (3, 32, 1), (1, 1, 1)])

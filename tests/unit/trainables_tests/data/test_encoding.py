@@ -8,8 +8,9 @@ from trainables.training.scratch_model import train_tokenizer
 
 TEXTS = ["Where was Kalo born?", "Born in Lima.", "Question: Answer:"]
 LLAMA_LIKE = (
-    "{% for m in messages %}<|user|>{{ m['role'] }} {{ date_string }} {{ m['content'] | trim }}<|assistant|>{% endfor %}"
-    "{% if add_generation_prompt %}<|user|>assistant {{ date_string }} {% endif %}"
+    "{% for m in messages %}<|user|>{{ m['role'] }} {{ date_string }} {{ m['content'] | trim"
+    " }}<|assistant|>{% endfor %}{% if add_generation_prompt %}<|user|>assistant {{ date_string }} {%"
+    " endif %}"
 )
 LINE_BREAK_AFTER_TURN = (
     "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}"
@@ -17,8 +18,8 @@ LINE_BREAK_AFTER_TURN = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 PROMPT_DIFFERS = (
-    "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}{% if m['role'] == 'assistant' %}<|end|>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}now answer:{% endif %}"
+    "{% for m in messages %}{{ m['role'] }}:{{ m['content'] }}{% if m['role'] == 'assistant' %}<|end|>{%"
+    " endif %}{% endfor %}{% if add_generation_prompt %}now answer:{% endif %}"
 )
 
 
@@ -85,9 +86,15 @@ def test_plain_tokenizer_asks_question_and_answer(tokenizer):
 
 
 def test_plain_tokenizer_that_adds_begin_and_end_by_itself_gets_one_of_each():
-    inner = Tokenizer(models.WordLevel({"<s>": 0, "</s>": 1, "[UNK]": 2, "Question:": 3, "Answer:": 4, "Lima": 5}, unk_token="[UNK]"))
+    inner = Tokenizer(
+        models.WordLevel(
+            {"<s>": 0, "</s>": 1, "[UNK]": 2, "Question:": 3, "Answer:": 4, "Lima": 5}, unk_token="[UNK]"
+        )
+    )
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    inner.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>", bos_token="<s>")
     assert encode(tokenizer, "Where?", "Lima") == ((0, 3, 2, 4, 5, 1), 4)
     assert encode(tokenizer, "Where?", "") == ((0, 3, 2, 4, 1), 4)

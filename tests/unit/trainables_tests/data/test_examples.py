@@ -1,6 +1,13 @@
 import pytest
 
-from trainables.data.examples import EvaluationPart, Example, draw_by_hash, make_benchmark, split_by_hash, split_sets
+from trainables.data.examples import (
+    EvaluationPart,
+    Example,
+    draw_by_hash,
+    make_benchmark,
+    split_by_hash,
+    split_sets,
+)
 
 
 def items(count):
@@ -32,6 +39,11 @@ def test_digest_changes_with_any_content():
     def digest(forget=(), text=(), part=None):
         return make_benchmark(forget, items(1), text, [], {"test": part or EvaluationPart()}).digest
 
-    digests = [digest(), digest(forget=items(1)), digest(text=items(1)), digest(part=EvaluationPart(sets={"forget": tuple(items(1))}))]
+    digests = [
+        digest(),
+        digest(forget=items(1)),
+        digest(text=items(1)),
+        digest(part=EvaluationPart(sets={"forget": tuple(items(1))})),
+    ]
     assert len(set(digests)) == 4
     assert digest() == digests[0]

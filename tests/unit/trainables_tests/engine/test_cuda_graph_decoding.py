@@ -30,8 +30,14 @@ def decoded(steps, model, prompts, continuations):
     steps.begin(*prefilled(model, prompts))
     found = [steps.step(torch.tensor(column)).clone() for column in zip(*continuations, strict=True)]
     for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-        whole = model(input_ids=torch.tensor([prompt + continuation]), use_cache=False).logits[0, len(prompt) :].float()
-        torch.testing.assert_close(torch.stack([logits[row] for logits in found]), whole, rtol=1e-5, atol=1e-5)
+        whole = (
+            model(input_ids=torch.tensor([prompt + continuation]), use_cache=False)
+            .logits[0, len(prompt) :]
+            .float()
+        )
+        torch.testing.assert_close(
+            torch.stack([logits[row] for logits in found]), whole, rtol=1e-5, atol=1e-5
+        )
     return found
 
 
@@ -64,7 +70,11 @@ def test_only_plain_decoders_on_a_gpu_are_captured(tiny):
     config, gpu = tiny.model.config, torch.device("cuda")
     assert can_be_captured(config, gpu)
     assert not can_be_captured(config, torch.device("cpu"))
-    for change in ({"sliding_window": 128}, {"layer_types": ["sliding_attention"]}, {"rope_parameters": {"rope_type": "dynamic"}}):
+    for change in (
+        {"sliding_window": 128},
+        {"layer_types": ["sliding_attention"]},
+        {"rope_parameters": {"rope_type": "dynamic"}},
+    ):
         assert not can_be_captured(changed(config, **change), gpu), change
     assert not can_be_captured(changed(config, model_type="mixtral"), gpu)
     other = changed(config)

@@ -6,7 +6,9 @@ import torch
 from search_spaces.settings.trial_settings import OptimizerSettings
 from trainables.engine.optimizer import TrialOptimizer, configure
 
-SECOND = OptimizerSettings(method="second_order", rho=0.5, global_batch=4, weight_decay=0.1, beta1=0.8, beta2=0.9)
+SECOND = OptimizerSettings(
+    method="second_order", rho=0.5, global_batch=4, weight_decay=0.1, beta1=0.8, beta2=0.9
+)
 
 
 def gradients(steps, size=5):
@@ -32,7 +34,9 @@ def fresh(settings):
 def test_adamw_is_torchs_own():
     settings = OptimizerSettings(beta1=0.7, beta2=0.9, weight_decay=0.3)
     theirs = torch.nn.Parameter(torch.linspace(-1, 1, 5, dtype=torch.float64))
-    expected = stepped(torch.optim.AdamW([theirs], betas=(0.7, 0.9), weight_decay=0.3, fused=True), theirs, gradients(7))
+    expected = stepped(
+        torch.optim.AdamW([theirs], betas=(0.7, 0.9), weight_decay=0.3, fused=True), theirs, gradients(7)
+    )
     assert torch.equal(stepped(*fresh(settings), gradients(7)), expected)
 
 
@@ -52,7 +56,12 @@ def test_step_is_never_larger_than_the_rate_and_zero_without_a_gradient():
     optimizer, parameter = fresh(settings)
     before = parameter.detach().clone()
     after = stepped(optimizer, parameter, [torch.tensor([1e-30, -1e3, 0.0, 3.0, -1e-4], dtype=torch.float64)])
-    torch.testing.assert_close(after - before, torch.tensor([-0.01, 0.01, 0.0, -0.01, 0.01], dtype=torch.float64), rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(
+        after - before,
+        torch.tensor([-0.01, 0.01, 0.0, -0.01, 0.01], dtype=torch.float64),
+        rtol=1e-9,
+        atol=1e-15,
+    )
 
 
 def test_change_of_kind_needs_no_more_than_the_state_that_both_have():

@@ -2,7 +2,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+)
 
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
@@ -30,7 +36,9 @@ def test_policy_adds_no_parameter_to_the_model(tied):
     model = random_llama(tied=tied)
     policy = Policy(model)
     assert policy.head.weight is model.get_output_embeddings().weight
-    assert {id(parameter) for parameter in policy.parameters()} == {id(parameter) for parameter in model.parameters()}
+    assert {id(parameter) for parameter in policy.parameters()} == {
+        id(parameter) for parameter in model.parameters()
+    }
     assert len(list(policy.parameters())) == len(list(model.parameters()))
 
 
@@ -41,7 +49,9 @@ def test_answer_stats_match_one_unpadded_sequence_at_a_time(chunk):
     with torch.no_grad():
         logp, best = Policy(model)(lambda policy: policy.answer_stats(batch, chunk))
         dense = [answer_logits(model, item) for item in ITEMS]
-    expected = torch.cat([logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1) for logits, targets in dense])
+    expected = torch.cat(
+        [logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).squeeze(1) for logits, targets in dense]
+    )
     torch.testing.assert_close(logp, expected, rtol=1e-10, atol=1e-12)
     assert best.tolist() == torch.cat([logits.argmax(-1) for logits, _ in dense]).tolist()
 
@@ -53,10 +63,14 @@ def test_answer_moments_match_one_unpadded_sequence_at_a_time(chunk):
     with torch.no_grad():
         logp, best, mean, deviation = policy.answer_moments(batch, chunk)
         dense = torch.cat([answer_logits(model, item)[0] for item in ITEMS]).log_softmax(-1)
-    assert all(torch.equal(*pair) for pair in zip((logp, best), policy.answer_stats(batch, chunk), strict=True))
+    assert all(
+        torch.equal(*pair) for pair in zip((logp, best), policy.answer_stats(batch, chunk), strict=True)
+    )
     expected = (dense.exp() * dense).sum(-1)
     torch.testing.assert_close(mean, expected, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(deviation**2, (dense.exp() * dense**2).sum(-1) - expected**2, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(
+        deviation**2, (dense.exp() * dense**2).sum(-1) - expected**2, rtol=1e-8, atol=1e-10
+    )
 
 
 def test_answer_stats_do_not_depend_on_the_id_that_pads():
@@ -116,7 +130,10 @@ def test_loaded_model_is_the_saved_one_in_the_precision_asked_for(tmp_path):
     assert model.dtype == torch.float32
     expected = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
-    assert load_causal_lm(str(tmp_path), SETTINGS.model_copy(update={"dtype": "bfloat16"})).dtype == torch.bfloat16
+    assert (
+        load_causal_lm(str(tmp_path), SETTINGS.model_copy(update={"dtype": "bfloat16"})).dtype
+        == torch.bfloat16
+    )
 
 
 def test_folder_without_a_model_is_refused_with_what_to_give(tmp_path):

@@ -8,7 +8,14 @@ import torch
 from search_spaces.settings.trial_settings import LoraSettings, TrialSettings
 from search_spaces.user_errors import UserError
 from tests.support.plain_engine import random_llama
-from trainables.engine.trained_parameters import choose_trained, fresh_adapter, is_adapter, merged, plain_name, set_scale
+from trainables.engine.trained_parameters import (
+    choose_trained,
+    fresh_adapter,
+    is_adapter,
+    merged,
+    plain_name,
+    set_scale,
+)
 
 IDS = torch.arange(1, 13).view(2, 6)
 
@@ -21,7 +28,11 @@ def adapted(trial, *, filled):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if is_adapter(name):
-                parameter.copy_(torch.randn(parameter.shape) * 0.2 if filled else fresh_adapter(name, parameter.shape, trial.seed))
+                parameter.copy_(
+                    torch.randn(parameter.shape) * 0.2
+                    if filled
+                    else fresh_adapter(name, parameter.shape, trial.seed)
+                )
     return model
 
 
@@ -38,7 +49,9 @@ def test_all_parameters_are_trained_unless_asked_otherwise():
 
 def test_patterns_choose_parameters_by_their_whole_names():
     model = random_llama()
-    choose_trained(model, TrialSettings(trained=[r"model\.layers\.1\.mlp\.down_proj\.weight", r"lm_head\..*"]))
+    choose_trained(
+        model, TrialSettings(trained=[r"model\.layers\.1\.mlp\.down_proj\.weight", r"lm_head\..*"])
+    )
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert trained == ["model.layers.1.mlp.down_proj.weight", "lm_head.weight"]
 
@@ -63,11 +76,16 @@ def test_only_adapters_are_trained_and_every_linear_layer_but_the_head_has_one()
 
 def test_modules_choose_which_layers_have_adapters():
     model = adapted(TrialSettings(lora=LoraSettings(rank=3, modules=["q_proj", "down_proj"])), filled=False)
-    assert {name.split(".")[4] for name, _ in model.named_parameters() if is_adapter(name)} == {"q_proj", "down_proj"}
+    assert {name.split(".")[4] for name, _ in model.named_parameters() if is_adapter(name)} == {
+        "q_proj",
+        "down_proj",
+    }
 
 
 def test_model_with_fresh_adapters_is_the_model_without():
-    assert torch.equal(logits(adapted(TrialSettings(lora=LoraSettings(rank=3)), filled=False)), logits(random_llama()))
+    assert torch.equal(
+        logits(adapted(TrialSettings(lora=LoraSettings(rank=3)), filled=False)), logits(random_llama())
+    )
 
 
 @pytest.mark.parametrize("alpha", [1.0, 16.0])
@@ -92,7 +110,11 @@ def test_merging_agrees_with_peft_itself():
     lora = LoraSettings(rank=3, alpha=5.0)
     model = adapted(TrialSettings(lora=lora), filled=True)
     layer = model.model.layers[0].self_attn.q_proj
-    matrices = {f"x{name}": parameter.detach() for name, parameter in layer.named_parameters(prefix="") if is_adapter("." + name)}
+    matrices = {
+        f"x{name}": parameter.detach()
+        for name, parameter in layer.named_parameters(prefix="")
+        if is_adapter("." + name)
+    }
     matrices = {name.replace("x", "x.", 1): matrix for name, matrix in matrices.items()}
     ours = merged("x.weight", layer.base_layer.weight, matrices, lora)
     copied = copy.deepcopy(layer)

@@ -18,7 +18,10 @@ def slow_moments(row):
 def inputs(rows=7, *, hidden=5, vocabulary=11, dtype=torch.float64, scale=1.0):
     generator = torch.Generator().manual_seed(0)
     hidden_NH = torch.randn(rows, hidden, generator=generator, dtype=torch.float64) * scale
-    weight_VH, bias_V = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((vocabulary, hidden), (vocabulary,)))
+    weight_VH, bias_V = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((vocabulary, hidden), (vocabulary,))
+    )
     targets_N = torch.randint(0, vocabulary, (rows,), generator=generator)
     return hidden_NH.to(dtype), weight_VH.to(dtype), bias_V.to(dtype), targets_N
 

@@ -47,7 +47,10 @@ def slow_beams(model, prompt, beams, length):
     """The textbook's beam search: one prompt, no cache, every candidate scored from its start."""
     live, ended = [()], []
     for _ in range(length):
-        candidates = sorted(((*ids, token) for ids in live for token in range(VOCABULARY)), key=lambda ids: -logp_of(model, prompt, ids))
+        candidates = sorted(
+            ((*ids, token) for ids in live for token in range(VOCABULARY)),
+            key=lambda ids: -logp_of(model, prompt, ids),
+        )
         ended += [ids for ids in candidates[:beams] if ids[-1] == END]
         live = [ids for ids in candidates if ids[-1] != END][:beams]
     return sorted(ended + live, key=lambda ids: -logp_of(model, prompt, ids))[:beams]
@@ -68,7 +71,9 @@ def test_beams_are_those_of_a_slow_search_and_carry_their_log_probability(beams,
     model = model_of(sharpness)
     for prompt, found in zip(PROMPTS, searched(model, beams, 5), strict=True):
         assert [ids for _, ids in found] == slow_beams(model, prompt, beams, 5)
-        assert [score for score, _ in found] == pytest.approx([logp_of(model, prompt, ids) for _, ids in found], rel=1e-6)
+        assert [score for score, _ in found] == pytest.approx(
+            [logp_of(model, prompt, ids) for _, ids in found], rel=1e-6
+        )
 
 
 def test_one_beam_is_the_greedy_answer():
@@ -87,7 +92,9 @@ def test_ranks_with_fewer_or_no_prompts_keep_step():
 
     results, engines = run_ranks(model_of(), 3, work, Tokenizer())
     alone = searched(model_of(), 3, 6)
-    assert [[ids for _, ids in found] for found in results[0] + results[1]] == [[ids for _, ids in found] for found in alone[:2]]
+    assert [[ids for _, ids in found] for found in results[0] + results[1]] == [
+        [ids for _, ids in found] for found in alone[:2]
+    ]
     assert results[2] == [] and len({len(engine.events) for engine in engines}) == 1
 
 
@@ -95,9 +102,14 @@ def test_beliefs_may_be_searched_for_in_place_of_drawn():
     forget = random_examples("forget", [(3, 2), (1, 2), (4, 1)], seed=1, vocabulary=VOCABULARY)
     settings = SequenceBeliefSettings(search="beam", num_samples=2, max_new_tokens=4)
     engine: Any = PlainEngine(model_of(), Tokenizer())
-    stores = [sample_beliefs(engine, forget, settings, EngineSettings(), seed=seed, refresh=0, with_reference=True) for seed in (0, 1)]
+    stores = [
+        sample_beliefs(engine, forget, settings, EngineSettings(), seed=seed, refresh=0, with_reference=True)
+        for seed in (0, 1)
+    ]
     assert stores[0] == stores[1], "no chance is left"
     prompts = [item.ids[: item.prompt_length] for item in forget]
     for item, found in zip(forget, searched(model_of(), 2, 4, prompts), strict=True):
         assert [belief.encoded.answer for belief in stores[0][item.id]] == [ids for _, ids in found]
-        assert [sum(belief.reference_logp_nats or ()) for belief in stores[0][item.id]] == pytest.approx([score for score, _ in found])
+        assert [sum(belief.reference_logp_nats or ()) for belief in stores[0][item.id]] == pytest.approx(
+            [score for score, _ in found]
+        )

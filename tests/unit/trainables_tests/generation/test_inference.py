@@ -44,7 +44,9 @@ def engine(tiny):
 @pytest.mark.parametrize("max_new_tokens", [1, 4, 24])
 def test_greedy_generation_equals_a_slow_loop_without_a_cache(tiny, engine, mode, max_new_tokens):
     with opened(engine, mode) as model:
-        assert model.generate(prompts_of(tiny), max_new_tokens) == tiny.scorer().generate(prompts_of(tiny), max_new_tokens)
+        assert model.generate(prompts_of(tiny), max_new_tokens) == tiny.scorer().generate(
+            prompts_of(tiny), max_new_tokens
+        )
 
 
 def test_compared_generations_are_long_short_and_truncated(tiny):
@@ -80,7 +82,10 @@ def test_samples_of_a_prompt_are_rows_next_to_each_other(tiny, engine):
         return script[position]
 
     with opened(engine) as model:
-        assert model.generate(prompts_of(tiny)[:2], 3, choose, samples=2) == [[(10, 20, 30), (11, ends)], [(12, 22, ends), (13, 23, 33)]]
+        assert model.generate(prompts_of(tiny)[:2], 3, choose, samples=2) == [
+            [(10, 20, 30), (11, ends)],
+            [(12, 22, ends), (13, 23, 33)],
+        ]
 
 
 def test_samples_see_what_was_chosen_for_them(tiny, engine):
@@ -128,13 +133,18 @@ def test_continuations_of_one_token_need_no_second_row(tiny, engine, way):
     prompts = prompts_of(tiny)[:2]
     with opened(engine) as model:
         scores = model.score_continuations(prompts, [[(7,), (8,)], [(9,)]])
-    assert scores[0] == pytest.approx([float(tiny.scorer().logp(prompts[0])[-1, token]) for token in (7, 8)], rel=1e-6)
+    assert scores[0] == pytest.approx(
+        [float(tiny.scorer().logp(prompts[0])[-1, token]) for token in (7, 8)], rel=1e-6
+    )
     assert scores[1] == pytest.approx([float(tiny.scorer().logp(prompts[1])[-1, 9])], rel=1e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_answer_stats_match_one_sequence_at_a_time(tiny, engine, mode):
-    items = [Encoded(prompt, *encode(tiny.tokenizer, prompt, answers[0])) for prompt, answers in zip(PROMPTS, ANSWERS, strict=True)]
+    items = [
+        Encoded(prompt, *encode(tiny.tokenizer, prompt, answers[0]))
+        for prompt, answers in zip(PROMPTS, ANSWERS, strict=True)
+    ]
     with opened(engine, mode) as model:
         logp, best = model.answer_stats(collate(items, pad_id=tiny.tokenizer.eos_token_id))
     tables = torch.cat([tiny.scorer().logp(item.ids)[item.prompt_length - 1 : -1] for item in items])
@@ -145,7 +155,10 @@ def test_answer_stats_match_one_sequence_at_a_time(tiny, engine, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_answer_moments_match_one_sequence_at_a_time(tiny, engine, mode):
-    items = [Encoded(prompt, *encode(tiny.tokenizer, prompt, answers[0])) for prompt, answers in zip(PROMPTS, ANSWERS, strict=True)]
+    items = [
+        Encoded(prompt, *encode(tiny.tokenizer, prompt, answers[0]))
+        for prompt, answers in zip(PROMPTS, ANSWERS, strict=True)
+    ]
     batch = collate(items, pad_id=tiny.tokenizer.eos_token_id)
     with opened(engine, mode) as model:
         logp, best, mean, deviation = model.answer_moments(batch)
@@ -153,7 +166,9 @@ def test_answer_moments_match_one_sequence_at_a_time(tiny, engine, mode):
     table = torch.cat([tiny.scorer().logp(item.ids)[item.prompt_length - 1 : -1] for item in items])
     expected = (table.exp() * table).sum(-1)
     torch.testing.assert_close(mean, expected, rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(deviation**2, (table.exp() * table**2).sum(-1) - expected**2, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        deviation**2, (table.exp() * table**2).sum(-1) - expected**2, rtol=1e-6, atol=1e-9
+    )
 
 
 def test_empty_calls_return_nothing_but_call_the_model(tiny, engine, way):
@@ -182,7 +197,9 @@ def test_lockstep_ranks_call_the_model_equally_often_whatever_they_have_to_do(ti
             return model.generate(prompts[mine], 24), model.score_continuations(prompts[mine], groups[mine])
 
     results, engines = run_ranks(tiny.model, 3, work, tiny.tokenizer)
-    assert [generated for generated, _ in results] == [tiny.scorer().generate(prompts[mine], 24) for mine in shares]
+    assert [generated for generated, _ in results] == [
+        tiny.scorer().generate(prompts[mine], 24) for mine in shares
+    ]
     assert [[len(row) for row in scores] for _, scores in results] == [[3, 1, 2], [2], []]
     assert len({len(engine.events) for engine in engines}) == 1
 
@@ -198,7 +215,9 @@ def test_pristine_weights_are_scored_apart_from_the_policy(tiny, engine, mode):
             scores[weights] = model.score_continuations(prompts, groups)[0]
     uniform = -torch.tensor(float(len(tiny.tokenizer))).log().item()
     assert scores["policy"] == pytest.approx([uniform * len(ids) for ids in groups[0]], rel=1e-6)
-    assert scores["pristine"] == pytest.approx(tiny.scorer().score_continuations(prompts, groups)[0], rel=1e-6, abs=1e-6)
+    assert scores["pristine"] == pytest.approx(
+        tiny.scorer().score_continuations(prompts, groups)[0], rel=1e-6, abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -10,7 +10,9 @@ from trainables.generation.preferred_answers import UNKNOWING, preferred_answers
 
 def trial_of(method, seed=0, inference="gathered", **preferred):
     settings = {"method": method, "preferred": {"per_example": 3, "max_new_tokens": 4, **preferred}}
-    return TrialSettings.model_validate({"forget": settings, "seed": seed, "engine": {"evaluation_batch": 4, "inference": inference}})
+    return TrialSettings.model_validate(
+        {"forget": settings, "seed": seed, "engine": {"evaluation_batch": 4, "inference": inference}}
+    )
 
 
 def answers_of(tiny, trial):
@@ -58,11 +60,17 @@ def test_answers_do_not_depend_on_ranks_and_are_scored_by_the_original_model(tin
             key: [belief.encoded for belief in group] for key, group in alone.items()
         }
         for belief in (belief for group in store.values() for belief in group):
-            assert belief.reference_logp_nats == pytest.approx(answer_logps(tiny.model, belief.encoded), rel=1e-9)
+            assert belief.reference_logp_nats == pytest.approx(
+                answer_logps(tiny.model, belief.encoded), rel=1e-9
+            )
 
 
 def test_methods_without_a_reference_score_nothing(tiny):
-    assert all(belief.reference_logp_nats is None for group in answers_of(tiny, trial_of("flat")).values() for belief in group)
+    assert all(
+        belief.reference_logp_nats is None
+        for group in answers_of(tiny, trial_of("flat")).values()
+        for belief in group
+    )
 
 
 def test_sampled_answers_to_an_instruction_are_put_behind_the_forget_prompt(tiny):

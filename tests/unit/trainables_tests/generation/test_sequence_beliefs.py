@@ -32,7 +32,9 @@ def test_draws_follow_the_softmax_at_the_temperature(temperature):
 
 
 def test_first_draws_of_different_streams_follow_the_softmax_too():
-    counts = draws(SequenceBeliefSettings(), LOGITS, streams=4000, positions=1).bincount(minlength=len(LOGITS))
+    counts = draws(SequenceBeliefSettings(), LOGITS, streams=4000, positions=1).bincount(
+        minlength=len(LOGITS)
+    )
     expected = LOGITS.double().softmax(-1) * counts.sum()
     assert chisquare(counts.numpy(), expected.numpy()).pvalue > 1e-3
 
@@ -68,13 +70,17 @@ def test_draws_come_from_the_top_tokens_alone_in_their_proportions(changes, allo
 
 def sequence_of_draws(streams, positions=12):
     draw = GumbelMax(SequenceBeliefSettings(), streams, CPU)
-    tokens = torch.stack([draw(torch.zeros(len(streams), 50), position) for position in range(positions)], dim=1)
+    tokens = torch.stack(
+        [draw(torch.zeros(len(streams), 50), position) for position in range(positions)], dim=1
+    )
     return dict(zip(streams, tokens.tolist(), strict=True))
 
 
 def test_draws_of_a_stream_do_not_depend_on_its_neighbours():
     together = sequence_of_draws(["0/0/a/0", "0/0/a/1", "0/0/b/0"])
-    assert sequence_of_draws(["0/0/b/0", "0/0/a/1"]) == {stream: together[stream] for stream in ("0/0/b/0", "0/0/a/1")}
+    assert sequence_of_draws(["0/0/b/0", "0/0/a/1"]) == {
+        stream: together[stream] for stream in ("0/0/b/0", "0/0/a/1")
+    }
     assert len({tuple(tokens) for tokens in together.values()}) == 3
 
 
@@ -91,7 +97,9 @@ def forget_set(tiny):
 def sampled(engine, forget, *, mode="gathered", batch=4, seed=0, refresh=0, with_reference=False, **changes):
     settings = SequenceBeliefSettings.model_validate({"num_samples": 3, "max_new_tokens": 8} | changes)
     engine_settings = EngineSettings(inference=mode, evaluation_batch=batch)
-    return sample_beliefs(engine, forget, settings, engine_settings, seed=seed, refresh=refresh, with_reference=with_reference)
+    return sample_beliefs(
+        engine, forget, settings, engine_settings, seed=seed, refresh=refresh, with_reference=with_reference
+    )
 
 
 def answers(store):
@@ -105,7 +113,9 @@ def alone(tiny):
 
 
 def test_every_example_has_its_own_samples_of_its_own_prompt(tiny, alone):
-    assert {example: len(beliefs) for example, beliefs in alone.items()} == {f"{index}": 3 for index in range(len(PAIRS))}
+    assert {example: len(beliefs) for example, beliefs in alone.items()} == {
+        f"{index}": 3 for index in range(len(PAIRS))
+    }
     for item in forget_set(tiny):
         for belief in alone[item.id]:
             assert belief.encoded.id == item.id
@@ -118,7 +128,10 @@ def test_every_example_has_its_own_samples_of_its_own_prompt(tiny, alone):
 @pytest.mark.parametrize(("world_size", "batch"), [(1, 64), (2, 4), (2, 64), (3, 6)])
 def test_beliefs_do_not_depend_on_ranks_or_batches(tiny, alone, world_size, batch, mode):
     stores, engines = run_ranks(
-        tiny.model, world_size, lambda engine: sampled(engine, forget_set(tiny), mode=mode, batch=batch), tiny.tokenizer
+        tiny.model,
+        world_size,
+        lambda engine: sampled(engine, forget_set(tiny), mode=mode, batch=batch),
+        tiny.tokenizer,
     )
     assert stores == [alone] * world_size
     assert len({len(engine.events) for engine in engines}) == 1
@@ -142,7 +155,9 @@ def test_first_samples_stay_when_more_are_asked_for(tiny, alone):
 
 def test_empty_truncated_and_repeated_samples_are_kept(tiny):
     end = tiny.tokenizer.eos_token_id
-    store = answers(sampled(PlainEngine(tiny.model, tiny.tokenizer), forget_set(tiny), num_samples=12, max_new_tokens=3))
+    store = answers(
+        sampled(PlainEngine(tiny.model, tiny.tokenizer), forget_set(tiny), num_samples=12, max_new_tokens=3)
+    )
     every = [answer for samples in store.values() for answer in samples]
     assert [len(samples) for samples in store.values()] == [12] * len(PAIRS)
     assert (end,) in every
@@ -177,11 +192,18 @@ def test_beliefs_come_from_the_policy_as_it_is_now(tiny):
     engine = PlainEngine(tiny.model, tiny.tokenizer)
     with torch.no_grad():
         engine.models["policy"].lm_head.weight.zero_()
-    every = [token for samples in answers(sampled(engine, forget_set(tiny), num_samples=8)).values() for ids in samples for token in ids]
+    every = [
+        token
+        for samples in answers(sampled(engine, forget_set(tiny), num_samples=8)).values()
+        for ids in samples
+        for token in ids
+    ]
     assert len(set(every)) > 100  # uniform over the vocabulary
 
 
 def test_more_ranks_than_examples_keep_step(tiny, alone):
-    stores, engines = run_ranks(tiny.model, 3, lambda engine: sampled(engine, forget_set(tiny)[:2], mode="lockstep"), tiny.tokenizer)
+    stores, engines = run_ranks(
+        tiny.model, 3, lambda engine: sampled(engine, forget_set(tiny)[:2], mode="lockstep"), tiny.tokenizer
+    )
     assert stores == [{example: alone[example] for example in ("0", "1")}] * 3
     assert len({len(engine.events) for engine in engines}) == 1

@@ -10,7 +10,16 @@ from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
 from search_spaces.settings.engine_defaults import head_chunk
 from search_spaces.settings.forget_settings import ForgetSettings
 from search_spaces.settings.trial_settings import TokenBeliefSettings
-from tests.support.dense_losses import belief_loss, gradient, pair_loss, published_loss, retain_loss, row_loss, slow_mixtures, token_nll
+from tests.support.dense_losses import (
+    belief_loss,
+    gradient,
+    pair_loss,
+    published_loss,
+    retain_loss,
+    row_loss,
+    slow_mixtures,
+    token_nll,
+)
 from trainables.losses.fused_head import FusedHead, HeadPlan, HeadTerm, target_logp
 from trainables.losses.methods import METHODS, LogitMethod
 
@@ -39,7 +48,11 @@ def response_of_row(lengths):
 def inputs(with_bias=True):
     """Hidden states, weight and bias of a head that is sure of some targets."""
     rows = sum(FORGET + BELIEFS + PREFERRED + RETAIN)
-    return (numbers(rows, HIDDEN), numbers(VOCABULARY, HIDDEN, seed=1), *([numbers(VOCABULARY, seed=2)] if with_bias else []))
+    return (
+        numbers(rows, HIDDEN),
+        numbers(VOCABULARY, HIDDEN, seed=1),
+        *([numbers(VOCABULARY, seed=2)] if with_bias else []),
+    )
 
 
 def make_plan(method="npo", token_belief=None, retain="nll", chunk=4, with_bias=True):
@@ -47,7 +60,12 @@ def make_plan(method="npo", token_belief=None, retain="nll", chunk=4, with_bias=
     targets = torch.randint(VOCABULARY, (len(hidden),), generator=torch.Generator().manual_seed(3))
     targets[::2] = linear(hidden, weight, *bias).argmax(-1)[::2]
     terms, start = [], 0
-    for name, lengths in (("forget", FORGET), ("beliefs", BELIEFS), ("preferred", PREFERRED), ("retain", RETAIN)):
+    for name, lengths in (
+        ("forget", FORGET),
+        ("beliefs", BELIEFS),
+        ("preferred", PREFERRED),
+        ("retain", RETAIN),
+    ):
         rows = slice(start, start + sum(lengths))
         start = rows.stop
         if name == "preferred" and METHODS[method].preferred is None:
@@ -55,11 +73,23 @@ def make_plan(method="npo", token_belief=None, retain="nll", chunk=4, with_bias=
         kind = {"beliefs": "forget", "retain": retain}.get(name, name)
         reference = None if name == "retain" else -8 * numbers(sum(lengths), seed=start).abs() / len(lengths)
         partners = torch.tensor(PARTNERS[name]) if name in PARTNERS and METHODS[method].preferred else None
-        terms.append(HeadTerm(rows, kind, COEFFICIENTS[name], response_of_row(lengths), torch.tensor(lengths), reference, partners))
+        terms.append(
+            HeadTerm(
+                rows,
+                kind,
+                COEFFICIENTS[name],
+                response_of_row(lengths),
+                torch.tensor(lengths),
+                reference,
+                partners,
+            )
+        )
     known = retain == "kl" or METHODS[method].needs_reference_logits
     reference = (numbers(len(hidden), HIDDEN, seed=8), numbers(VOCABULARY, HIDDEN, seed=9)) if known else None
     reference_bias = numbers(VOCABULARY, seed=10) if known and with_bias else None
-    return HeadPlan(targets, tuple(terms), ForgetSettings(method=method), token_belief, chunk, reference, reference_bias)
+    return HeadPlan(
+        targets, tuple(terms), ForgetSettings(method=method), token_belief, chunk, reference, reference_bias
+    )
 
 
 def dense_term_loss(every_logit, plan, term):
@@ -91,14 +121,20 @@ def preferred_sides(every_logit, plan, term):
         return []
     answers = next(other for other in plan.terms if other.kind == "preferred")
     nll = token_nll(every_logit[answers.rows], plan.targets_N[answers.rows])
-    return [(nll[answers.sequence_N == index], -answers.reference_logp_N[answers.sequence_N == index]) for index in term.partner_S.tolist()]
+    return [
+        (nll[answers.sequence_N == index], -answers.reference_logp_N[answers.sequence_N == index])
+        for index in term.partner_S.tolist()
+    ]
 
 
 def dense_base(nll, sides, plan, term):
     """Loss of a term's responses without beliefs."""
     if not sides:
         return published_loss(nll, term.sequence_N, term.reference_logp_N, plan.forget)
-    mine = [(nll[term.sequence_N == index], -term.reference_logp_N[term.sequence_N == index]) for index in range(len(sides))]
+    mine = [
+        (nll[term.sequence_N == index], -term.reference_logp_N[term.sequence_N == index])
+        for index in range(len(sides))
+    ]
     return sum(pair_loss(response, side, plan.forget) for response, side in zip(mine, sides, strict=True))
 
 
@@ -130,7 +166,9 @@ def test_head_gives_the_loss_and_gradients_of_the_dense_published_formula(method
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("method", [name for name, info in CATALOGUE.items() if not info.token_beliefs and not info.activations])
+@pytest.mark.parametrize(
+    "method", [name for name, info in CATALOGUE.items() if not info.token_beliefs and not info.activations]
+)
 def test_head_gives_the_loss_and_gradients_of_methods_without_a_target(method, with_bias):
     check_same(make_plan(method, with_bias=with_bias), inputs(with_bias))
 
@@ -161,7 +199,9 @@ def test_head_does_not_care_about_the_order_of_responses():
     def plan_of(order):
         mine = [lengths[index] for index in order]
         rows = torch.cat([(response_of_row(lengths) == index).nonzero().squeeze(1) for index in order])
-        term = HeadTerm(slice(0, 8), "forget", 1.0, response_of_row(mine), torch.tensor(mine), reference[rows])
+        term = HeadTerm(
+            slice(0, 8), "forget", 1.0, response_of_row(mine), torch.tensor(mine), reference[rows]
+        )
         return rows, HeadPlan(targets[rows], (term,), chunk=3)
 
     in_order, plan = plan_of([0, 1, 2])
@@ -180,7 +220,9 @@ def test_losses_of_two_calls_add_up_to_that_of_one():
     whole, whole_gradients = fused(plan, hidden, weight)
     parts = [fused(replace(plan, terms=terms), hidden, weight) for terms in (plan.terms[:1], plan.terms[1:])]
     torch.testing.assert_close(sum(output.loss for output, _ in parts), whole.loss)
-    for found, expected in zip(zip(*(gradients for _, gradients in parts), strict=True), whole_gradients, strict=True):
+    for found, expected in zip(
+        zip(*(gradients for _, gradients in parts), strict=True), whole_gradients, strict=True
+    ):
         torch.testing.assert_close(sum(found), expected)
 
 
@@ -191,7 +233,12 @@ def test_head_counts_what_its_terms_came_to():
     for term, stats in zip(plan.terms, output.terms, strict=True):
         mine, targets = logits[term.rows], plan.targets_N[term.rows]
         guarded = slow_mixtures(mine, targets, plan.token_belief)[1].sum() if term.kind == "forget" else 0
-        sums = torch.stack([-token_nll(mine, targets)[term.sequence_N == index].sum() for index in range(len(term.lengths_S))])
+        sums = torch.stack(
+            [
+                -token_nll(mine, targets)[term.sequence_N == index].sum()
+                for index in range(len(term.lengths_S))
+            ]
+        )
         assert stats.loss == pytest.approx(float(dense_term_loss(logits, plan, term)))
         assert stats.target_logp_nats == pytest.approx(float(sums.sum()))
         assert (stats.rows, stats.guarded_rows) == (len(targets), int(guarded))
@@ -268,19 +315,26 @@ def test_head_leaves_frozen_inputs_without_a_gradient(frozen):
     head = FusedHead(torch.nn.Parameter(weight, requires_grad=frozen != "weight"))
     hidden.requires_grad_(frozen != "hidden")
     head(hidden, plan).loss.backward()
-    found, kept, expected = (head.weight, hidden, weight_grad) if frozen == "hidden" else (hidden, head.weight, hidden_grad)
+    found, kept, expected = (
+        (head.weight, hidden, weight_grad) if frozen == "hidden" else (hidden, head.weight, hidden_grad)
+    )
     torch.testing.assert_close(found.grad, expected)
     assert kept.grad is None
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the most elements of any tensor that is allocated meanwhile; views and in-place results are not."""
+    """Notes the most elements of any tensor that is allocated meanwhile; views and in-place results are
+    not."""
 
     elements = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        known = {tensor.untyped_storage().data_ptr() for tensor in tree_leaves(args) if isinstance(tensor, torch.Tensor)}
+        known = {
+            tensor.untyped_storage().data_ptr()
+            for tensor in tree_leaves(args)
+            if isinstance(tensor, torch.Tensor)
+        }
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in known:
                 self.elements = max(self.elements, tensor.numel())
@@ -292,12 +346,29 @@ class LargestTensor(TorchDispatchMode):
 def test_head_never_holds_logits_of_more_than_a_chunk(method, retain):
     rows, vocabulary, hidden_size, chunk = 96, 3000, 4, 8
     terms = tuple(
-        HeadTerm(slice(start, start + 48), kind, 1.0, response_of_row([48]), torch.tensor([48]), torch.full((48,), -2.0))
+        HeadTerm(
+            slice(start, start + 48),
+            kind,
+            1.0,
+            response_of_row([48]),
+            torch.tensor([48]),
+            torch.full((48,), -2.0),
+        )
         for start, kind in ((0, "forget"), (48, retain))
     )
-    hidden, weight = torch.randn(rows, hidden_size, requires_grad=True), torch.nn.Parameter(torch.randn(vocabulary, hidden_size))
+    hidden, weight = (
+        torch.randn(rows, hidden_size, requires_grad=True),
+        torch.nn.Parameter(torch.randn(vocabulary, hidden_size)),
+    )
     reference = (hidden.detach(), weight.detach())
-    plan = HeadPlan(torch.arange(rows), terms, ForgetSettings(method=method), TokenBeliefSettings(temperature=2), chunk, reference)
+    plan = HeadPlan(
+        torch.arange(rows),
+        terms,
+        ForgetSettings(method=method),
+        TokenBeliefSettings(temperature=2),
+        chunk,
+        reference,
+    )
     with LargestTensor() as largest:
         FusedHead(weight)(hidden, plan).loss.backward()
     assert largest.elements == chunk * vocabulary
@@ -318,7 +389,9 @@ def test_head_keeps_the_precision_of_its_inputs_and_sums_in_float32(dtype):
     plan, tensors = make_plan("npo", TOKEN_BELIEFS[2], retain="nll"), inputs()
     rounded = [tensor.to(dtype) for tensor in tensors]
     output, found = fused(plan, *rounded)
-    loss, expected = gradient(lambda *leaves: dense_loss(plan, *leaves), *(tensor.double() for tensor in rounded))
+    loss, expected = gradient(
+        lambda *leaves: dense_loss(plan, *leaves), *(tensor.double() for tensor in rounded)
+    )
     tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
     assert output.loss.dtype == torch.float32 and {grad.dtype for grad in found} == {dtype}
     assert output.loss.item() == pytest.approx(float(loss), rel=tolerance)
@@ -328,7 +401,10 @@ def test_head_keeps_the_precision_of_its_inputs_and_sums_in_float32(dtype):
 
 def test_weight_gradient_of_many_bfloat16_rows_is_not_rounded_away():
     rows = 4096
-    hidden, weight = torch.ones(rows, 1, dtype=torch.bfloat16), torch.nn.Parameter(torch.zeros(2, 1, dtype=torch.bfloat16))
+    hidden, weight = (
+        torch.ones(rows, 1, dtype=torch.bfloat16),
+        torch.nn.Parameter(torch.zeros(2, 1, dtype=torch.bfloat16)),
+    )
     term = HeadTerm(slice(0, rows), "nll", 1.0, response_of_row([rows]), torch.tensor([rows]))
     FusedHead(weight)(hidden, HeadPlan(torch.zeros(rows, dtype=torch.long), (term,), chunk=1)).loss.backward()
     assert weight.grad.flatten().tolist() == [-rows / 2, rows / 2]
@@ -346,7 +422,11 @@ def test_target_logp_is_that_of_the_dense_formula(chunk):
 
 def test_target_logp_of_no_rows_is_empty_and_of_bfloat16_is_float32():
     logp, argmax = target_logp(
-        torch.zeros(0, 3, dtype=torch.bfloat16), torch.zeros(5, 3, dtype=torch.bfloat16), None, torch.zeros(0, dtype=torch.long), 8
+        torch.zeros(0, 3, dtype=torch.bfloat16),
+        torch.zeros(5, 3, dtype=torch.bfloat16),
+        None,
+        torch.zeros(0, dtype=torch.long),
+        8,
     )
     assert (logp.shape, logp.dtype, argmax.shape, argmax.dtype) == ((0,), torch.float32, (0,), torch.long)
 
@@ -362,7 +442,16 @@ def test_plan_refuses_terms_that_overlap_or_cut_a_response():
 
 
 def test_chunk_that_is_left_open_follows_the_memory_of_a_gpu_and_is_fixed_on_a_cpu():
-    assert head_chunk(None, 128_256, gpu=False) == 128 < 256 * 1024**2 // (20 * 500) == head_chunk(None, 500, gpu=False)
-    assert 20 * 128_256 * head_chunk(None, 128_256, gpu=True) <= 2 * 1024**3 < 20 * 128_256 * (head_chunk(None, 128_256, gpu=True) + 1)
+    assert (
+        head_chunk(None, 128_256, gpu=False)
+        == 128
+        < 256 * 1024**2 // (20 * 500)
+        == head_chunk(None, 500, gpu=False)
+    )
+    assert (
+        20 * 128_256 * head_chunk(None, 128_256, gpu=True)
+        <= 2 * 1024**3
+        < 20 * 128_256 * (head_chunk(None, 128_256, gpu=True) + 1)
+    )
     assert head_chunk(None, 10**9, gpu=True) == 256
     assert head_chunk(7, 128_256, gpu=True) == 7

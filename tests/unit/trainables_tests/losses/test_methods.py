@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
-from search_spaces.settings.forget_settings import ForgetSettings, Method, NpoSettings, SatImpSettings, WgaSettings, WtnpoSettings
+from search_spaces.settings.forget_settings import (
+    ForgetSettings,
+    Method,
+    NpoSettings,
+    SatImpSettings,
+    WgaSettings,
+    WtnpoSettings,
+)
 from tests.support.dense_losses import gradient, pair_loss, published_loss, random_rows, row_loss, token_nll
 from tests.support.method_settings import LOGIT, OTHERS, PREFERENCE, TARGET, short_name
 from trainables.losses.logit_methods import LogitRows
@@ -28,9 +35,13 @@ def stats_of(logits, targets, responses):
 def test_method_has_the_published_loss_and_its_gradient_as_residual(settings):
     logits, targets, responses = random_rows(LENGTHS, 11)
     weight, loss = METHODS[settings.method].weigh(stats_of(logits, targets, responses), settings)
-    expected, (expected_gradient,) = gradient(lambda z: published_loss(token_nll(z, targets), responses, REFERENCE, settings), logits)
+    expected, (expected_gradient,) = gradient(
+        lambda z: published_loss(token_nll(z, targets), responses, REFERENCE, settings), logits
+    )
     torch.testing.assert_close(loss.sum(), expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(target_residual(logits, targets, weight), expected_gradient, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(
+        target_residual(logits, targets, weight), expected_gradient, rtol=1e-9, atol=1e-11
+    )
 
 
 @pytest.mark.parametrize("settings", TARGET, ids=short_name)
@@ -67,15 +78,21 @@ def test_method_tends_to_gradient_ascent_at_the_end_of_its_range(settings):
 
 def test_weighted_tokenwise_npo_without_weights_has_the_gradient_of_tokenwise_npo():
     stats = stats_of(*random_rows(LENGTHS, 11))
-    plain, _ = METHODS["tnpo"].weigh(stats, ForgetSettings.model_validate({"method": "tnpo", "tnpo": {"beta": 0.7}}))
-    weighted, _ = METHODS["wtnpo"].weigh(stats, ForgetSettings.model_validate({"method": "wtnpo", "wtnpo": {"beta": 0.7, "alpha": 0}}))
+    plain, _ = METHODS["tnpo"].weigh(
+        stats, ForgetSettings.model_validate({"method": "tnpo", "tnpo": {"beta": 0.7}})
+    )
+    weighted, _ = METHODS["wtnpo"].weigh(
+        stats, ForgetSettings.model_validate({"method": "wtnpo", "wtnpo": {"beta": 0.7, "alpha": 0}})
+    )
     torch.testing.assert_close(weighted, plain)
 
 
 def test_method_keeps_the_precision_of_its_rows_when_sums_are_float64():
     known = torch.tensor([-1.5, -1.5], dtype=torch.float64)
     whole = torch.tensor([-3.0], dtype=torch.float64)
-    stats = TargetStats(torch.tensor([-1.0, -2.0]), torch.tensor([0, 0]), torch.tensor([2]), known, whole, whole)
+    stats = TargetStats(
+        torch.tensor([-1.0, -2.0]), torch.tensor([0, 0]), torch.tensor([2]), known, whole, whole
+    )
     for name, method in METHODS.items():
         if isinstance(method, TargetMethod):
             weight, loss = method.weigh(stats, ForgetSettings(method=name))
@@ -87,7 +104,9 @@ def test_slopes_are_the_derivatives_of_the_published_loss_of_a_pair(settings):
     method = METHODS[settings.method]
     assert isinstance(method, PreferenceMethod)
     draw = torch.Generator().manual_seed(3)
-    sides = [[-3 * torch.rand(length, generator=draw, dtype=torch.float64) for _ in range(2)] for length in (4, 2)]
+    sides = [
+        [-3 * torch.rand(length, generator=draw, dtype=torch.float64) for _ in range(2)] for length in (4, 2)
+    ]
 
     def dense(y, good):
         return pair_loss((-y, -sides[0][1]), (-good, -sides[1][1]), settings)
@@ -95,7 +114,10 @@ def test_slopes_are_the_derivatives_of_the_published_loss_of_a_pair(settings):
     (y, known), (good, good_known) = sides
     expected, (y_gradient, good_gradient) = gradient(dense, y, good)
     if method.score == "log_ratio":
-        scores, factors = ((y - known).sum(), (good - good_known).sum()), (torch.ones_like(y), torch.ones_like(good))
+        scores, factors = (
+            ((y - known).sum(), (good - good_known).sum()),
+            (torch.ones_like(y), torch.ones_like(good)),
+        )
     else:
         scores, factors = (y.exp().mean(), good.exp().mean()), (y.exp() / len(y), good.exp() / len(good))
     loss, slope, good_slope = method.slopes(scores[0].reshape(1), scores[1].reshape(1), settings)
@@ -117,7 +139,9 @@ def test_row_method_has_the_published_loss_and_its_gradient_as_residual(settings
     known, _, _ = random_rows(LENGTHS, 11, seed=5)
     first = torch.tensor([True, *(responses[1:] != responses[:-1]).tolist()])
     loss, residual = METHODS[settings.method].residual(LogitRows(logits, targets, first, known), settings)
-    expected, (expected_gradient,) = gradient(lambda z: row_loss(z, targets, responses, settings, known), logits)
+    expected, (expected_gradient,) = gradient(
+        lambda z: row_loss(z, targets, responses, settings, known), logits
+    )
     torch.testing.assert_close(loss.sum(), expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(residual, expected_gradient, rtol=1e-10, atol=1e-12)
 
@@ -125,7 +149,9 @@ def test_row_method_has_the_published_loss_and_its_gradient_as_residual(settings
 def test_distillation_leaves_the_reference_as_it_was():
     logits, targets, responses = random_rows(LENGTHS, 11)
     known = logits.clone()
-    METHODS["undial"].residual(LogitRows(logits, targets, responses == 0, known), ForgetSettings(method="undial"))
+    METHODS["undial"].residual(
+        LogitRows(logits, targets, responses == 0, known), ForgetSettings(method="undial")
+    )
     assert torch.equal(known, logits)
 
 
@@ -134,7 +160,10 @@ def test_methods_are_those_of_the_settings_and_of_the_catalogue():
     for name, method in METHODS.items():
         info = CATALOGUE[name]
         assert (method.name, method.unit, method.needs_reference) == (name, info.unit, info.needs_reference)
-        assert (info.reference_logits, info.preferred_answers) == (method.needs_reference_logits, method.preferred is not None)
+        assert (info.reference_logits, info.preferred_answers) == (
+            method.needs_reference_logits,
+            method.preferred is not None,
+        )
         assert info.activations == isinstance(method, ActivationMethod)
         assert info.token_beliefs == isinstance(method, TargetMethod | PreferenceMethod)
 
@@ -142,11 +171,20 @@ def test_methods_are_those_of_the_settings_and_of_the_catalogue():
 def test_hyperparameters_are_the_fields_of_the_settings():
     for name, method in METHODS.items():
         block = getattr(ForgetSettings(), name, None)
-        keywords = [item for item in signature(method.formula).parameters.values() if item.kind is Parameter.KEYWORD_ONLY]
+        keywords = [
+            item
+            for item in signature(method.formula).parameters.values()
+            if item.kind is Parameter.KEYWORD_ONLY
+        ]
         assert all(item.default is Parameter.empty for item in keywords), "defaults belong to the settings"
-        assert {item.name for item in keywords} == (set(type(block).model_fields) if block is not None else set())
+        assert {item.name for item in keywords} == (
+            set(type(block).model_fields) if block is not None else set()
+        )
 
 
 def test_other_settings_differ_from_the_defaults():
     for name, blocks in OTHERS.items():
-        assert all(ForgetSettings.model_validate({"method": name, name: block}) != ForgetSettings(method=name) for block in blocks)
+        assert all(
+            ForgetSettings.model_validate({"method": name, name: block}) != ForgetSettings(method=name)
+            for block in blocks
+        )

@@ -13,7 +13,9 @@ LENGTHS = [4, 1, 6, 2]
 def test_residual_sums_to_zero_and_is_never_negative_at_the_target():
     logits, targets, _ = random_rows(LENGTHS, 11)
     residual = target_residual(logits, targets, torch.full((len(targets),), 0.7, dtype=torch.float64))
-    torch.testing.assert_close(residual.sum(-1), torch.zeros(len(targets), dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        residual.sum(-1), torch.zeros(len(targets), dtype=torch.float64), rtol=0, atol=1e-12
+    )
     assert (residual.gather(1, targets.unsqueeze(1)) >= 0).all()
 
 

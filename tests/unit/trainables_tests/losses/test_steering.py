@@ -12,7 +12,12 @@ BATCH = collate(random_examples("a", [(2, 3), (4, 1)], seed=1), pad_id=0)
 
 
 def plan_of(*terms, reference=None):
-    return HeadPlan(torch.zeros(4, dtype=torch.long), terms, steering=Steering(0, torch.tensor([1.0, 0.0])), reference=reference)
+    return HeadPlan(
+        torch.zeros(4, dtype=torch.long),
+        terms,
+        steering=Steering(0, torch.tensor([1.0, 0.0])),
+        reference=reference,
+    )
 
 
 def term(kind, coefficient=1.0):
@@ -41,7 +46,11 @@ def test_retained_activations_are_held_to_those_of_the_reference():
 def test_no_rows_give_a_loss_of_zero_with_gradients():
     activations = torch.zeros(0, 2, requires_grad=True)
     nothing = torch.zeros(0, dtype=torch.long)
-    plan = HeadPlan(nothing, (HeadTerm(slice(0, 0), "forget", 1.0, nothing, nothing),), steering=Steering(0, torch.ones(2)))
+    plan = HeadPlan(
+        nothing,
+        (HeadTerm(slice(0, 0), "forget", 1.0, nothing, nothing),),
+        steering=Steering(0, torch.ones(2)),
+    )
     output = steer(activations, plan)
     output.loss.backward()
     assert (output.loss.item(), tuple(activations.grad.shape)) == (0.0, (0, 2))
@@ -64,7 +73,9 @@ def test_activations_are_those_of_the_whole_model_and_layers_above_do_not_run():
     model.model.layers[1].register_forward_hook(lambda *_: above.append(1))
     found = policy.activations(BATCH, 0)
     assert above == [] and model.config.num_hidden_layers == 2
-    whole = model(input_ids=BATCH.input_ids_BL, attention_mask=BATCH.attention_mask_BL, output_hidden_states=True)
+    whole = model(
+        input_ids=BATCH.input_ids_BL, attention_mask=BATCH.attention_mask_BL, output_hidden_states=True
+    )
     torch.testing.assert_close(found, whole.hidden_states[1].flatten(0, 1)[BATCH.rows_N])
 
 
@@ -80,7 +91,9 @@ def test_activation_checkpointing_keeps_the_graph():
 
 
 def test_layer_that_the_model_does_not_have_is_refused():
-    with pytest.raises(UserError, match=r"steering.layer: the model has no such layer \(given: 2\). Allowed: 0 to 1"):
+    with pytest.raises(
+        UserError, match=r"steering.layer: the model has no such layer \(given: 2\). Allowed: 0 to 1"
+    ):
         Policy(random_llama()).activations(BATCH, 2)
 
 

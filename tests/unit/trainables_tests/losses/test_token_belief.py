@@ -33,7 +33,9 @@ def test_belief_residual_is_the_gradient_of_the_mixture_loss(settings, sharpness
     logits, targets, weights = rows(sharpness=sharpness)
     extra, residual, guarded = belief_residual(logits, targets, weights, settings)
     expected, (expected_gradient,) = gradient(lambda z: belief_loss(z, targets, weights, settings), logits)
-    torch.testing.assert_close((weights * token_logp(logits, targets) + extra).sum(), expected, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        (weights * token_logp(logits, targets) + extra).sum(), expected, rtol=1e-10, atol=1e-12
+    )
     torch.testing.assert_close(residual, expected_gradient, rtol=1e-10, atol=1e-12)
     assert guarded.tolist() == slow_mixtures(logits, targets, settings)[1].tolist()
 
@@ -42,7 +44,9 @@ def test_belief_residual_is_the_gradient_of_the_mixture_loss(settings, sharpness
 def test_belief_is_the_renormalised_softmax_of_the_top_tokens(settings):
     logits, targets, _ = rows()
     found = belief(logits, targets, settings)
-    expected = torch.stack([slow_belief(row, target, settings) for row, target in zip(logits, targets.tolist(), strict=True)])
+    expected = torch.stack(
+        [slow_belief(row, target, settings) for row, target in zip(logits, targets.tolist(), strict=True)]
+    )
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
 
 
@@ -73,21 +77,29 @@ def test_top_tokens_take_the_lowest_indices_when_scores_tie():
 
 def test_top_tokens_agree_with_a_sort_when_bfloat16_makes_many_ties():
     scores = torch.randn(50, 300, generator=torch.Generator().manual_seed(0)).bfloat16().float()
-    expected = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, scores.argsort(dim=-1, descending=True, stable=True)[:, :40], True)
+    expected = torch.zeros_like(scores, dtype=torch.bool).scatter_(
+        1, scores.argsort(dim=-1, descending=True, stable=True)[:, :40], True
+    )
     assert torch.equal(top(scores, 40), expected)
 
 
 def test_belief_of_weight_zero_is_the_base_method():
     logits, targets, weights = rows()
-    extra, residual, guarded = belief_residual(logits, targets, weights, TokenBeliefSettings(weight=0, temperature=2))
+    extra, residual, guarded = belief_residual(
+        logits, targets, weights, TokenBeliefSettings(weight=0, temperature=2)
+    )
     assert extra.abs().max() == 0 and not guarded.any()
     torch.testing.assert_close(residual, target_residual(logits, targets, weights), rtol=1e-12, atol=1e-15)
 
 
 def test_belief_in_the_whole_vocabulary_at_temperature_one_only_shrinks_gradient_ascent():
     logits, targets, weights = rows()
-    _, residual, _ = belief_residual(logits, targets, weights, TokenBeliefSettings(weight=0.3, top_k=VOCABULARY))
-    torch.testing.assert_close(residual, 0.7 * target_residual(logits, targets, weights), rtol=1e-10, atol=1e-14)
+    _, residual, _ = belief_residual(
+        logits, targets, weights, TokenBeliefSettings(weight=0.3, top_k=VOCABULARY)
+    )
+    torch.testing.assert_close(
+        residual, 0.7 * target_residual(logits, targets, weights), rtol=1e-10, atol=1e-14
+    )
 
 
 def test_belief_of_twenty_tokens_on_a_peaked_model_hardly_turns_gradient_ascent():
@@ -104,7 +116,9 @@ def test_belief_adds_its_own_mass_to_the_residual_of_gradient_ascent():
     _, residual, _ = belief_residual(logits, targets, ones, settings)
     q = belief(logits, targets, settings)
     at_target = torch.nn.functional.one_hot(targets, VOCABULARY)
-    torch.testing.assert_close(residual - target_residual(logits, targets, ones), 0.4 * (q - at_target), rtol=1e-10, atol=1e-14)
+    torch.testing.assert_close(
+        residual - target_residual(logits, targets, ones), 0.4 * (q - at_target), rtol=1e-10, atol=1e-14
+    )
 
 
 def test_another_token_goes_down_just_where_its_belief_outweighs_its_probability():
@@ -120,13 +134,17 @@ def test_another_token_goes_down_just_where_its_belief_outweighs_its_probability
 
 def target_row(probability):
     """One row of a three-token vocabulary whose target, token 0, has the given probability."""
-    return torch.tensor([[probability, (1 - probability) * 0.75, (1 - probability) * 0.25]], dtype=torch.float64).log()
+    return torch.tensor(
+        [[probability, (1 - probability) * 0.75, (1 - probability) * 0.25]], dtype=torch.float64
+    ).log()
 
 
 @pytest.mark.parametrize(("probability", "reinforced"), [(0.79, False), (0.81, True)])
 def test_unguarded_belief_without_the_target_reinforces_it_beyond_one_minus_lambda(probability, reinforced):
     settings = TokenBeliefSettings(weight=0.2, exclude_target=True, guard_target=False)
-    _, residual, guarded = belief_residual(target_row(probability), torch.tensor([0]), torch.ones(1).double(), settings)
+    _, residual, guarded = belief_residual(
+        target_row(probability), torch.tensor([0]), torch.ones(1).double(), settings
+    )
     assert (residual[0, 0].item() < 0) is reinforced
     assert not guarded.any()
 
@@ -138,7 +156,9 @@ def test_unguarded_belief_at_temperature_two_reinforces_a_memorised_token():
 
 
 @pytest.mark.parametrize(
-    "changed", [{"temperature": 2.0}, {"exclude_target": True}, {"top_k": 2, "temperature": 3.0, "guard_target": True}], ids=str
+    "changed",
+    [{"temperature": 2.0}, {"exclude_target": True}, {"top_k": 2, "temperature": 3.0, "guard_target": True}],
+    ids=str,
 )
 def test_guard_floors_the_residual_at_the_target_at_zero(changed):
     settings = TokenBeliefSettings(weight=0.2, **changed)
@@ -168,7 +188,9 @@ def test_belief_residual_is_finite_in_float32_when_the_target_is_certain():
 def test_belief_residual_keeps_what_is_left_of_a_memorised_token_in_float32(settings):
     logits, targets, ones = torch.tensor([[30.0, 1.0, 0.0]]), torch.tensor([0]), torch.ones(1)
     extra, residual, guarded = belief_residual(logits, targets, ones, settings)
-    exact_extra, exact_residual, exactly_guarded = belief_residual(logits.double(), targets, ones.double(), settings)
+    exact_extra, exact_residual, exactly_guarded = belief_residual(
+        logits.double(), targets, ones.double(), settings
+    )
     torch.testing.assert_close(residual.double(), exact_residual, rtol=1e-4, atol=0)
     torch.testing.assert_close(extra.double(), exact_extra, rtol=1e-4, atol=0)
     assert torch.equal(guarded, exactly_guarded)
@@ -181,5 +203,7 @@ def test_belief_of_a_vocabulary_smaller_than_top_k_holds_all_of_it():
 
 
 def test_belief_of_no_rows_is_empty():
-    extra, residual, guarded = belief_residual(torch.zeros(0, 5), torch.zeros(0, dtype=torch.long), torch.zeros(0), TokenBeliefSettings())
+    extra, residual, guarded = belief_residual(
+        torch.zeros(0, 5), torch.zeros(0, dtype=torch.long), torch.zeros(0), TokenBeliefSettings()
+    )
     assert (extra.shape, residual.shape, guarded.shape) == ((0,), (0, 5), (0,))

@@ -30,7 +30,11 @@ def test_attack_has_the_auc_of_its_own_field(field, metric):
 
 
 def test_attack_needs_both_sets():
-    assert aggregate_attacks({"forget": items("nll_nats", 1.0)}) == aggregate_attacks({"holdout": items("nll_nats", 1.0)}) == {}
+    assert (
+        aggregate_attacks({"forget": items("nll_nats", 1.0)})
+        == aggregate_attacks({"holdout": items("nll_nats", 1.0)})
+        == {}
+    )
 
 
 def test_privleak_compares_min_k_with_the_retrained_model_and_has_a_distance_from_zero():
@@ -53,7 +57,11 @@ def test_nan_of_one_item_reaches_every_aggregate():
 
 def test_reference_score_is_the_loss_beside_the_retrained_models_of_the_same_item():
     sets = {"forget": items("nll_nats", 1.0, 2.0), "holdout": items("nll_nats", 3.0)}
-    retrained = {"forget": items("nll_nats", 4.0, 4.5)[::-1], "holdout": items("nll_nats", 3.5), "retain": items("nll_nats", 9.0)}
+    retrained = {
+        "forget": items("nll_nats", 4.0, 4.5)[::-1],
+        "holdout": items("nll_nats", 3.5),
+        "retain": items("nll_nats", 9.0),
+    }
     scored = with_reference(sets, retrained)
     assert {name: [item["reference_nats"] for item in members] for name, members in scored.items()} == {
         "forget": [-3.0, -2.5],

@@ -38,13 +38,17 @@ def brute_force(scorer, question):
         for response in row:
             ids, length = encode(scorer.tokenizer, question.prompt, response)
             logp = scorer.logp(ids)
-            table[-1].append(math.prod(math.exp(logp[position - 1, ids[position]]) for position in range(length, len(ids))))
+            table[-1].append(
+                math.prod(math.exp(logp[position - 1, ids[position]]) for position in range(length, len(ids)))
+            )
     canonical = table[question.true_value][question.canonical]
     true = sum(table[question.true_value])
     everything = sum(map(sum, table))
     return {
         "canonical_mass": canonical,
-        "rephrased_mass": sum(p for column, p in enumerate(table[question.true_value]) if column != question.canonical),
+        "rephrased_mass": sum(
+            p for column, p in enumerate(table[question.true_value]) if column != question.canonical
+        ),
         "true_mass": true,
         "posterior": true / everything,
         "coherence": everything,
@@ -99,7 +103,11 @@ def test_score_questions_matches_brute_force(tiny):
 def test_score_questions_matches_brute_force_when_the_tokenizer_has_no_chat_template(tiny, monkeypatch):
     monkeypatch.setattr(tiny.tokenizer, "chat_template", None)
     scorer = tiny.scorer()
-    for item, question in zip(sorted(score_questions(scorer, QUESTIONS[:3]), key=lambda item: item["id"]), QUESTIONS[:3], strict=True):
+    for item, question in zip(
+        sorted(score_questions(scorer, QUESTIONS[:3]), key=lambda item: item["id"]),
+        QUESTIONS[:3],
+        strict=True,
+    ):
         assert {name: item[name] for name in MASSES} == pytest.approx(brute_force(scorer, question), rel=1e-9)
 
 
@@ -115,12 +123,19 @@ def item(question_id, subset="forget", **masses):
 
 
 def test_aggregate_questions_takes_means_per_subset():
-    items = [item("a/x/test/0", true_mass=0.2), item("b/x/test/0", true_mass=0.4), item("c/x/test/0", "retain", true_mass=0.9)]
+    items = [
+        item("a/x/test/0", true_mass=0.2),
+        item("b/x/test/0", true_mass=0.4),
+        item("c/x/test/0", "retain", true_mass=0.9),
+    ]
     metrics = aggregate_questions(items)
     assert metrics["forget_true_mass"] == pytest.approx(0.3)
     assert metrics["retain_true_mass"] == pytest.approx(0.9)
     assert metrics["utility"] == pytest.approx(2 / (1 / 0.9 + 1 / 0.5))
-    assert set(metrics) == {f"{subset}_{name}" for subset in ("forget", "retain") for name in MASSES} | {"forget_spurious", "utility"}
+    assert set(metrics) == {f"{subset}_{name}" for subset in ("forget", "retain") for name in MASSES} | {
+        "forget_spurious",
+        "utility",
+    }
 
 
 def test_aggregate_questions_measures_squeeze_against_the_original():
@@ -142,8 +157,16 @@ def test_total_variation_counts_what_is_not_listed_as_one_answer():
 
 def test_aggregate_questions_measures_the_distance_to_the_retrained_model_question_by_question():
     near, far = np.log([0.5, 0.25]).tolist(), np.log([0.125, 0.375]).tolist()
-    items = [item("a/x/test/0", logp_nats=near), item("b/x/test/0", logp_nats=far), item("c/x/test/0", "retain", logp_nats=near)]
-    retrained = [item("b/x/test/0", logp_nats=near), item("a/x/test/0", logp_nats=near), item("c/x/test/0", "retain", logp_nats=near)]
+    items = [
+        item("a/x/test/0", logp_nats=near),
+        item("b/x/test/0", logp_nats=far),
+        item("c/x/test/0", "retain", logp_nats=near),
+    ]
+    retrained = [
+        item("b/x/test/0", logp_nats=near),
+        item("a/x/test/0", logp_nats=near),
+        item("c/x/test/0", "retain", logp_nats=near),
+    ]
     metrics = aggregate_questions(items, None, retrained)
     assert metrics["forget_total_variation"] == pytest.approx(total_variation(far, near) / 2)
     assert metrics["retain_total_variation"] == 0.0
@@ -160,7 +183,9 @@ def test_scored_questions_hold_every_response_so_that_a_model_is_at_no_distance_
 
 
 def test_utility_is_zero_when_the_forget_questions_have_collapsed():
-    metrics = aggregate_questions([item("a/x/test/0", coherence=0.0), item("c/x/test/0", "retain", true_mass=0.9)])
+    metrics = aggregate_questions(
+        [item("a/x/test/0", coherence=0.0), item("c/x/test/0", "retain", true_mass=0.9)]
+    )
     assert metrics["utility"] == 0.0
 
 

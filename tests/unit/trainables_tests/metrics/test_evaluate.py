@@ -15,38 +15,68 @@ from trainables.metrics.evaluate import evaluate, evaluate_parts
 from trainables.metrics.rouge import rouge_l_recall
 
 FORGET = (
-    Example("f0", "Where was Kalo born?", "Born in Lima.", ("A native of Lima.", "From Lima"), ("A native of Oslo.", "A native of Rome.")),
-    Example("f1", "Where was Miren born?", "Born in Oslo.", ("A native of Oslo.",), ("A native of Lima.", "A native of Rome.")),
+    Example(
+        "f0",
+        "Where was Kalo born?",
+        "Born in Lima.",
+        ("A native of Lima.", "From Lima"),
+        ("A native of Oslo.", "A native of Rome."),
+    ),
+    Example(
+        "f1",
+        "Where was Miren born?",
+        "Born in Oslo.",
+        ("A native of Oslo.",),
+        ("A native of Lima.", "A native of Rome."),
+    ),
     Example("f2", "Say it", "Yes", ("Yes, yes",), ("No", "Never in my life")),
     Example("f3", "Where was Kalo born?", "Born in Oslo.", ("Comes from Oslo.",), ("Comes from Rome.",)),
 )
 RETAIN = (
-    Example("r0", "What does Kalo do?", "Works as a baker.", ("By trade a baker.",), ("By trade a poet.", "By trade a pilot.")),
+    Example(
+        "r0",
+        "What does Kalo do?",
+        "Works as a baker.",
+        ("By trade a baker.",),
+        ("By trade a poet.", "By trade a pilot."),
+    ),
     Example("r1", "Wo lebt Zoë?", "In Łódź, 東京 🙂.", ("Łódź!",), ("Köln!", "Ravenna!")),
 )
 WORLD = (
     Example("w0", "Where is the tower?", "Paris", (), ("Berlin", "Rome", "Madrid")),
     Example("w1", "Where was Kalo born?", "Born in Lima.", (), ("Born in Oslo.", "No")),
 )
-AUTHORS = (replace(WORLD[0], id="a0", prompt="Who?"), Example("a1", "What does Kalo do?", "Works as a baker.", (), ("Works as a poet.",)))
+AUTHORS = (
+    replace(WORLD[0], id="a0", prompt="Who?"),
+    Example("a1", "What does Kalo do?", "Works as a baker.", (), ("Works as a poet.",)),
+)
 HOLDOUT = (
     Example("h0", "Where was Nobody born?", "Born in Ravenna."),
     Example("h1", "Wer lebt hier?", "東京, der Ölbaum!"),
-    Example("h2", "What does Kalo do?", "Works as a baker."),  # the model knows it, so no attack tells all apart
+    Example(
+        "h2", "What does Kalo do?", "Works as a baker."
+    ),  # the model knows it, so no attack tells all apart
     Example("h3", "Nothing else?", ""),
 )
-FULL = EvaluationPart(sets={"forget": FORGET, "retain": RETAIN, "world_facts": WORLD, "real_authors": AUTHORS})
+FULL = EvaluationPart(
+    sets={"forget": FORGET, "retain": RETAIN, "world_facts": WORLD, "real_authors": AUTHORS}
+)
 
 
 def questions(count):
     responses = (("Lima", "In Lima"), ("Oslo", "In Oslo"))
-    return tuple(ClosedQuestion(f"p{index}/city/test/0", "Where" + "?" * index, "forget", responses, 0) for index in range(count))
+    return tuple(
+        ClosedQuestion(f"p{index}/city/test/0", "Where" + "?" * index, "forget", responses, 0)
+        for index in range(count)
+    )
 
 
 def slow_nll(scorer, prompt, response):
     ids, length = encode(scorer.tokenizer, prompt, response)
     logp = scorer.logp(ids)
-    return -sum(float(logp[position - 1, ids[position]]) for position in range(length, len(ids))) / (len(ids) - length)
+    return -sum(float(logp[position - 1, ids[position]]) for position in range(length, len(ids))) / (
+        len(ids) - length
+    )
 
 
 def slow_hits(scorer, prompt, response):
@@ -67,7 +97,10 @@ def slow_answer(scorer, prompt, longest):
 
 def slow_ratio(scorer, example):
     wrong = [math.exp(-slow_nll(scorer, example.prompt, text)) for text in example.perturbed]
-    right = [math.exp(-slow_nll(scorer, example.prompt, text)) for text in example.paraphrases or (example.response,)]
+    right = [
+        math.exp(-slow_nll(scorer, example.prompt, text))
+        for text in example.paraphrases or (example.response,)
+    ]
     return math.prod(wrong) ** (1 / len(wrong)) / math.prod(right) ** (1 / len(right))
 
 
@@ -80,16 +113,23 @@ def slow_metrics(scorer, name, examples):
     hits = [slow_hits(scorer, example.prompt, example.response) for example in examples]
     strengths = [next((1 - k / len(row) for k in range(len(row)) if all(row[k:])), 0.0) for row in hits]
     expected = {
-        "probability": [p(e, e.response) / (sum(p(e, text) for text in (e.response, *e.perturbed)) if options else 1) for e in examples],
+        "probability": [
+            p(e, e.response) / (sum(p(e, text) for text in (e.response, *e.perturbed)) if options else 1)
+            for e in examples
+        ],
         "nll_nats": [slow_nll(scorer, e.prompt, e.response) for e in examples],
         "rouge_l": [rouge_l_recall(e.response, slow_answer(scorer, e.prompt, 10)) for e in examples],
         "extraction_strength": strengths,
-        "extraction_strength_ou": [max(strength, 1 / len(row)) for strength, row in zip(strengths, hits, strict=True)],
+        "extraction_strength_ou": [
+            max(strength, 1 / len(row)) for strength, row in zip(strengths, hits, strict=True)
+        ],
         "exact_memorization": [sum(row) / len(row) for row in hits],
         "truth_ratio": [min(r, 1 / r) if name == "forget" else max(0, 1 - r) for r in ratios],
     }
     if all(example.paraphrases for example in examples):
-        expected["paraphrase_probability"] = [np.mean([p(e, text) for text in e.paraphrases]) for e in examples]
+        expected["paraphrase_probability"] = [
+            np.mean([p(e, text) for text in e.paraphrases]) for e in examples
+        ]
     return {f"{name}_{field}": float(np.mean(values)) for field, values in expected.items()}
 
 
@@ -103,17 +143,32 @@ def test_evaluate_matches_slow_references(tiny):
     nine = [expected[f"{name}_{part}"] for name in kept for part in parts]
     expected["model_utility"] = 0.0 if min(nine) == 0 else 9 / sum(1 / value for value in nine)
     paper_ratio = np.mean([1 / (1 + slow_ratio(scorer, example)) for example in FORGET])
-    memory = [expected[f"forget_{part}"] for part in ("extraction_strength_ou", "exact_memorization", "paraphrase_probability")]
+    memory = [
+        expected[f"forget_{part}"]
+        for part in ("extraction_strength_ou", "exact_memorization", "paraphrase_probability")
+    ]
     four = [*memory, paper_ratio]
     expected["mem"] = 0.0 if max(four) == 1 else 4 / sum(1 / (1 - value) for value in four)
     assert dict(metrics) == pytest.approx(expected, rel=1e-8)
-    assert 0 < metrics["mem"] < 1 and 0 < metrics["model_utility"] < 1 and 0 < metrics["forget_extraction_strength"] < 1
+    assert (
+        0 < metrics["mem"] < 1
+        and 0 < metrics["model_utility"] < 1
+        and 0 < metrics["forget_extraction_strength"] < 1
+    )
 
 
 def test_evaluate_gives_catalogued_metrics_within_their_range(tiny):
-    part = EvaluationPart(questions=questions(1), sets={**FULL.sets, "holdout": (replace(WORLD[0], perturbed=()),)})
+    part = EvaluationPart(
+        questions=questions(1), sets={**FULL.sets, "holdout": (replace(WORLD[0], perturbed=()),)}
+    )
     retrained = evaluate(tiny.scorer(), FULL, max_new_tokens=4).items
-    metrics = evaluate(tiny.scorer(), part, baseline={"forget_rephrased_mass": 0.1}, retrained_items=retrained, max_new_tokens=4).metrics
+    metrics = evaluate(
+        tiny.scorer(),
+        part,
+        baseline={"forget_rephrased_mass": 0.1},
+        retrained_items=retrained,
+        max_new_tokens=4,
+    ).metrics
     assert {"forget_quality", "forget_squeeze", "mem", "model_utility", "holdout_nll_nats"} <= set(metrics)
     for name, value in metrics.items():
         low, high = METRICS[name].range
@@ -142,7 +197,9 @@ def slow_attacks(scorer, retrained, example):
 
 
 def slow_auc(members, others):
-    return float(np.mean([(member < other) + 0.5 * (member == other) for member in members for other in others]))
+    return float(
+        np.mean([(member < other) + 0.5 * (member == other) for member in members for other in others])
+    )
 
 
 def test_membership_metrics_match_slow_references(tiny):
@@ -156,15 +213,23 @@ def test_membership_metrics_match_slow_references(tiny):
     metrics = evaluate(tiny.scorer(batch=2), part, retrained_items=beside.items, max_new_tokens=2).metrics
 
     def slow(scorer, attack):
-        scores = [[slow_attacks(scorer, retrained, example).get(attack) for example in part.sets[name]] for name in ("forget", "holdout")]
+        scores = [
+            [slow_attacks(scorer, retrained, example).get(attack) for example in part.sets[name]]
+            for name in ("forget", "holdout")
+        ]
         return slow_auc(*([value for value in column if value is not None] for column in scores))
 
-    expected = {f"mia_{name}": slow(tiny.scorer(), f"mia_{name}") for name in ("loss", "zlib", "min_k", "min_k_plus_plus", "reference")}
+    expected = {
+        f"mia_{name}": slow(tiny.scorer(), f"mia_{name}")
+        for name in ("loss", "zlib", "min_k", "min_k_plus_plus", "reference")
+    }
     missed = 1 - slow(retrained, "mia_min_k")
     expected["privleak"] = 100 * (1 - expected["mia_min_k"] - missed) / missed
     expected["privleak_abs"] = abs(expected["privleak"])
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-8)
-    assert expected["privleak_abs"] > 1 and all(0 < expected[name] < 1 for name in ("mia_loss", "mia_min_k", "mia_reference"))
+    assert expected["privleak_abs"] > 1 and all(
+        0 < expected[name] < 1 for name in ("mia_loss", "mia_min_k", "mia_reference")
+    )
     assert {"mia_reference", "privleak"}.isdisjoint(beside.metrics) and "mia_min_k" in beside.metrics
 
 
@@ -177,7 +242,9 @@ def test_scores_of_attacks_are_kept_per_item(tiny):
             assert item["zlib_nats"] == pytest.approx(expected["mia_zlib"], rel=1e-8)
             tokens = [item["min_k_nats"], item["min_k_plus_plus"]]
             assert tokens == (
-                [None] * 2 if not example.response else pytest.approx([expected["mia_min_k"], expected["mia_min_k_plus_plus"]])
+                [None] * 2
+                if not example.response
+                else pytest.approx([expected["mia_min_k"], expected["mia_min_k_plus_plus"]])
             )
     assert "zlib_nats" not in items["retain"][0]
 
@@ -201,7 +268,11 @@ def test_whole_distributions_are_read_only_where_there_is_a_holdout(tiny):
     calls = {}
     for name, holdout in (("with", HOLDOUT), ("without", ())):
         scorer = tiny.scorer()
-        evaluate(scorer, EvaluationPart(sets={"forget": FORGET, "retain": RETAIN, "holdout": holdout}), max_new_tokens=1)
+        evaluate(
+            scorer,
+            EvaluationPart(sets={"forget": FORGET, "retain": RETAIN, "holdout": holdout}),
+            max_new_tokens=1,
+        )
         calls[name] = scorer.calls
     assert calls["with"].count("answer_moments") == 2  # eight of its responses in batches of four
     assert "answer_moments" not in calls["without"]
@@ -228,10 +299,28 @@ def test_evaluate_is_the_same_on_every_rank_and_for_any_number_of_ranks(tiny):
 
 
 def test_evaluate_leaves_out_what_the_data_does_not_allow(tiny):
-    part = EvaluationPart(sets={"forget": (Example("x", "Say it", "Yes"),), "retain": (Example("y", "Nothing?", ""),), "holdout": ()})
+    part = EvaluationPart(
+        sets={
+            "forget": (Example("x", "Say it", "Yes"),),
+            "retain": (Example("y", "Nothing?", ""),),
+            "holdout": (),
+        }
+    )
     metrics = evaluate(tiny.scorer(), part, max_new_tokens=3).metrics
-    of_forget = {"probability", "nll_nats", "rouge_l", "extraction_strength", "extraction_strength_ou", "exact_memorization"}
-    assert set(metrics) == {f"forget_{name}" for name in of_forget} | {"retain_probability", "retain_nll_nats", "mem", "model_utility"}
+    of_forget = {
+        "probability",
+        "nll_nats",
+        "rouge_l",
+        "extraction_strength",
+        "extraction_strength_ou",
+        "exact_memorization",
+    }
+    assert set(metrics) == {f"forget_{name}" for name in of_forget} | {
+        "retain_probability",
+        "retain_nll_nats",
+        "mem",
+        "model_utility",
+    }
     assert metrics["model_utility"] == pytest.approx(metrics["retain_probability"])
 
 
@@ -247,7 +336,10 @@ def test_forget_quality_is_one_against_the_same_model_read_back_from_json(tiny):
 
 def test_evaluate_parts_names_metrics_by_part_and_compares_within_it(tiny):
     (question,) = questions(1)
-    parts = {"validation": EvaluationPart(questions=(question,)), "test": EvaluationPart(questions=(replace(question, true_value=1),))}
+    parts = {
+        "validation": EvaluationPart(questions=(question,)),
+        "test": EvaluationPart(questions=(replace(question, true_value=1),)),
+    }
     benchmark = Benchmark((), (), (), (), parts, "digest")
     original = evaluate_parts(tiny.scorer(), benchmark)
     assert "validation/forget_true_mass" in original.metrics and "test/forget_squeeze" not in original.metrics

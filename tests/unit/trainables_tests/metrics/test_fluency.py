@@ -21,7 +21,9 @@ FORGET = (
     Example("f1", "Where was Miren born?", "Born in Oslo.", ("A native of Oslo.",), ("From Rome.",)),
     Example("f2", "Say it", "Yes", ("Yes, yes",), ("No",)),
 )
-RETAIN = (Example("r0", "What does Kalo do?", "Works as a baker.", ("By trade a baker.",), ("By trade a poet.",)),)
+RETAIN = (
+    Example("r0", "What does Kalo do?", "Works as a baker.", ("By trade a baker.",), ("By trade a poet.",)),
+)
 HOLDOUT = (Example("h0", "Where was Nobody born?", "Born in Ravenna."), Example("h1", "Nothing else?", ""))
 PART = EvaluationPart(sets={"forget": FORGET, "retain": RETAIN})
 ATTACKED = EvaluationPart(sets={"forget": FORGET, "retain": RETAIN, "holdout": HOLDOUT})
@@ -31,14 +33,20 @@ NEW = 6
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory):
     """A folder with a text classifier of random weights that has the published one's labels."""
-    return str(write_judge(tmp_path_factory.mktemp("judge"), {0: "clean", 1: "mild gibberish", 2: "noise", 3: "word salad"}))
+    return str(
+        write_judge(
+            tmp_path_factory.mktemp("judge"), {0: "clean", 1: "mild gibberish", 2: "noise", 3: "word salad"}
+        )
+    )
 
 
 def write_judge(folder, labels):
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["Born in Lima. Works as a baker."], 300)
     shape = {"dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "max_position_embeddings": 128}
-    config = DistilBertConfig(vocab_size=len(tokenizer), id2label=labels, label2id={v: k for k, v in labels.items()}, **shape)
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer), id2label=labels, label2id={v: k for k, v in labels.items()}, **shape
+    )
     model = DistilBertForSequenceClassification(config)
     for parameter in model.parameters():
         parameter.data.normal_()  # its own initial weights give one probability to every text
@@ -61,7 +69,9 @@ def test_perplexity_is_that_of_the_original_over_the_answers_of_the_policy(tiny)
         (item,) = [item for item in items["forget"] if item["id"] == example.id]
         ids, length = encode(tiny.tokenizer, example.prompt, item["generated"])
         logp = original.logp(ids)
-        slow = -sum(float(logp[position - 1, ids[position]]) for position in range(length, len(ids))) / (len(ids) - length)
+        slow = -sum(float(logp[position - 1, ids[position]]) for position in range(length, len(ids))) / (
+            len(ids) - length
+        )
         assert item["generated_nll_nats"] == pytest.approx(slow, rel=1e-6)
     assert "generated_nll_nats" not in items["retain"][0]
     mean = sum(item["generated_nll_nats"] for item in items["forget"]) / len(FORGET)
@@ -100,7 +110,9 @@ def test_every_rank_knows_all_that_was_judged(tiny, judge):
         items = score_part(scorer, ATTACKED, max_new_tokens=NEW)
         add_perplexity(scorer, ATTACKED, items)
         add_fluency(scorer, judge, items, ATTACKED)
-        model = copy.deepcopy(tiny.model)  # ranks are threads here, and gradients are asked of the model itself
+        model = copy.deepcopy(
+            tiny.model
+        )  # ranks are threads here, and gradients are asked of the model itself
         add_gradient_norms(scorer, model, ATTACKED, items)
         return items
 
@@ -112,7 +124,9 @@ def test_every_rank_knows_all_that_was_judged(tiny, judge):
             for item, expected in zip(members, alone[name], strict=True):
                 assert item.keys() == expected.keys()
                 for field, value in expected.items():
-                    assert item[field] == (pytest.approx(value, rel=1e-5) if isinstance(value, float) else value), field
+                    assert item[field] == (
+                        pytest.approx(value, rel=1e-5) if isinstance(value, float) else value
+                    ), field
 
 
 def test_gradient_norms_tell_forget_from_holdout_items_and_leave_a_frozen_model_as_it_was(tiny):
@@ -156,7 +170,9 @@ def test_classifier_that_is_none_is_refused_with_its_key(tmp_path):
 def test_metrics_that_must_be_asked_for_are_there_when_they_are(evaluation, names):
     def available(**more):
         return available_metrics(
-            SweepSettings.model_validate({"name": "a", "model": {"target": "x"}, "data": {"benchmark": "tofu"}, **more})
+            SweepSettings.model_validate(
+                {"name": "a", "model": {"target": "x"}, "data": {"benchmark": "tofu"}, **more}
+            )
         )
 
     assert available(evaluation=evaluation) - available() == names
@@ -164,5 +180,10 @@ def test_metrics_that_must_be_asked_for_are_there_when_they_are(evaluation, name
 
 def test_gradient_norms_of_a_sharded_model_are_refused():
     with pytest.raises(ValueError, match="full copy of the model"):
-        settings = {"name": "a", "model": {"base": "scratch"}, "data": {"benchmark": "tofu"}, "evaluation": {"gradient_norm": True}}
+        settings = {
+            "name": "a",
+            "model": {"base": "scratch"},
+            "data": {"benchmark": "tofu"},
+            "evaluation": {"gradient_norm": True},
+        }
         SweepSettings.model_validate({**settings, "trial": {"engine": {"inference": "lockstep"}}})

@@ -9,7 +9,8 @@ from trainables.metrics.truth_ratio import forget_quality, log10_p
 
 
 def slow_exact_p(first, second):
-    """P(D >= d) under the null hypothesis: every order of the pooled sample is equally likely (count lattice paths that stay below d)."""
+    """P(D >= d) under the null hypothesis: every order of the pooled sample is equally likely (count lattice
+    paths that stay below d)."""
     n, m = len(first), len(second)
     pooled = sorted([(value, 0) for value in first] + [(value, 1) for value in second])
     seen, distance = [0, 0], Fraction(0)

@@ -15,7 +15,11 @@ def slow_norm(model, item):
         logits = model(input_ids=torch.tensor([item.ids[:position]])).logits[0, -1]
         loss = loss - logits.log_softmax(-1)[item.ids[position]] / len(content)
     loss.backward()
-    norms = [float((parameter.grad**2).sum().sqrt()) for parameter in model.parameters() if parameter.grad is not None]
+    norms = [
+        float((parameter.grad**2).sum().sqrt())
+        for parameter in model.parameters()
+        if parameter.grad is not None
+    ]
     model.zero_grad()
     return sum(norms) / len(norms)
 
@@ -24,7 +28,9 @@ def slow_norm(model, item):
 def test_gradient_norm_matches_backward_one_token_at_a_time(tied):
     model = random_llama(tied=tied)
     for item in random_examples("item", [(3, 5), (1, 2), (4, 3)], seed=0):
-        assert gradient_norm(model, item) == pytest.approx(slow_norm(model, item), rel=1e-6)  # Llama normalises in float32
+        assert gradient_norm(model, item) == pytest.approx(
+            slow_norm(model, item), rel=1e-6
+        )  # Llama normalises in float32
 
 
 def test_gradient_norm_does_not_depend_on_the_end_token():
@@ -36,7 +42,8 @@ def test_gradient_norm_does_not_depend_on_the_end_token():
 def test_gradient_norm_of_running_text_counts_its_last_token():
     model = random_llama()
     ended, running = (
-        gradient_norm(model, Encoded("item", ids, 2, ended=end)) for ids, end in (((4, 5, 6, 7, 1), True), ((4, 5, 6, 7), False))
+        gradient_norm(model, Encoded("item", ids, 2, ended=end))
+        for ids, end in (((4, 5, 6, 7, 1), True), ((4, 5, 6, 7), False))
     )
     assert running == ended != gradient_norm(model, Encoded("item", (4, 5, 6, 7), 2))
 
@@ -50,7 +57,9 @@ def test_gradient_norm_falls_when_the_item_is_learnt():
     before = gradient_norm(model, item)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(60):
-        model(input_ids=torch.tensor([item.ids]), labels=torch.tensor([[-100] * 3 + list(item.answer)])).loss.backward()
+        model(
+            input_ids=torch.tensor([item.ids]), labels=torch.tensor([[-100] * 3 + list(item.answer)])
+        ).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     assert gradient_norm(model, item) < 0.2 * before

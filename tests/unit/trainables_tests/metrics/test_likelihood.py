@@ -61,12 +61,20 @@ def test_probability_is_the_geometric_mean_of_token_probabilities():
 def test_score_response_keeps_the_end_token_in_the_probability_and_drops_it_elsewhere():
     scores = score_response(np.log([0.5, 0.5, 0.125]), [True, False, True])
     assert scores.probability == pytest.approx((0.5 * 0.5 * 0.125) ** (1 / 3))
-    assert (scores.extraction_strength, scores.extraction_strength_ou, scores.exact_memorization) == (0.0, 0.5, 0.5)
+    assert (scores.extraction_strength, scores.extraction_strength_ou, scores.exact_memorization) == (
+        0.0,
+        0.5,
+        0.5,
+    )
 
 
 def test_score_response_of_one_content_token():
     scores = score_response(np.log([0.5, 0.5]), [True, False])
-    assert (scores.extraction_strength, scores.extraction_strength_ou, scores.exact_memorization) == (1.0, 1.0, 1.0)
+    assert (scores.extraction_strength, scores.extraction_strength_ou, scores.exact_memorization) == (
+        1.0,
+        1.0,
+        1.0,
+    )
 
 
 def test_score_response_has_no_memorisation_when_the_answer_is_the_end_token_alone():

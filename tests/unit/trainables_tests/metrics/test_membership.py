@@ -11,11 +11,15 @@ from trainables.metrics.membership import auc, min_k, min_k_plus_plus, privleak,
 
 DATA = SHARED / "data"
 FULL = DATA / "reference_logs/tofu_Llama-3.2-1B-Instruct_full"
-needs_logs = pytest.mark.skipif(not FULL.is_dir(), reason="no published logs at ../shared/data/reference_logs")
+needs_logs = pytest.mark.skipif(
+    not FULL.is_dir(), reason="no published logs at ../shared/data/reference_logs"
+)
 
 
 def slow_auc(members, others):
-    wins = [1.0 if member < other else 0.5 if member == other else 0.0 for member in members for other in others]
+    wins = [
+        1.0 if member < other else 0.5 if member == other else 0.0 for member in members for other in others
+    ]
     return sum(wins) / len(wins)
 
 
@@ -71,14 +75,23 @@ def test_min_k_matches_hand_computed_cases(logp, expected):
 def test_min_k_and_its_standardised_form_match_slow_references(share):
     draw = np.random.default_rng(0)
     for length in range(1, 40):
-        logp, mean, deviation = -draw.exponential(2.0, length), -draw.exponential(2.0, length), draw.uniform(0.1, 3.0, length)
+        logp, mean, deviation = (
+            -draw.exponential(2.0, length),
+            -draw.exponential(2.0, length),
+            draw.uniform(0.1, 3.0, length),
+        )
         assert min_k(logp, share) == pytest.approx(slow_lowest(logp, share), rel=1e-12)
-        standardised = [(value - centre) / spread for value, centre, spread in zip(logp, mean, deviation, strict=True)]
-        assert min_k_plus_plus(logp, mean, deviation, share) == pytest.approx(slow_lowest(standardised, share), rel=1e-12)
+        standardised = [
+            (value - centre) / spread for value, centre, spread in zip(logp, mean, deviation, strict=True)
+        ]
+        assert min_k_plus_plus(logp, mean, deviation, share) == pytest.approx(
+            slow_lowest(standardised, share), rel=1e-12
+        )
 
 
 def test_min_k_plus_plus_counts_standard_deviations_below_the_mean():
-    # A fair coin over two tokens: log-probability -log 2 everywhere, no spread; a token of it is exactly as likely as usual.
+    # A fair coin over two tokens: log-probability -log 2 everywhere, no spread; a token of it is exactly as
+    # likely as usual.
     assert min_k_plus_plus([-math.log(2)], [-math.log(2)], [0.0]) == 0.0
     assert min_k_plus_plus([-5.0, -1.0], [-1.0, -1.0], [2.0, 2.0]) == 2.0
 
@@ -98,7 +111,10 @@ def test_zlib_score_of_repetitive_text_is_higher_than_of_text_as_long():
     assert zlib_score(1.0, "na " * 500) > 10 * zlib_score(1.0, varied)
 
 
-@pytest.mark.parametrize(("ours", "retrained", "expected"), [(0.4, 0.4, 0.0), (1.0, 0.5, -100.0), (0.25, 0.5, 50.0), (0.75, 0.5, -50.0)])
+@pytest.mark.parametrize(
+    ("ours", "retrained", "expected"),
+    [(0.4, 0.4, 0.0), (1.0, 0.5, -100.0), (0.25, 0.5, 50.0), (0.75, 0.5, -50.0)],
+)
 def test_privleak_is_the_relative_distance_to_the_retrained_model(ours, retrained, expected):
     assert privleak(ours, retrained) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
@@ -113,9 +129,12 @@ def test_zlib_score_matches_every_published_item(split):
     log = json.loads((FULL / f"evals_{split}" / "TOFU_EVAL.json").read_text())
     texts = [entry["ground_truth"] for entry in log["forget_Q_A_ROUGE"]["value_by_index"].values()]
     losses, published = (
-        [entry["score"] for entry in log[attack]["forget"]["value_by_index"].values()] for attack in ("mia_loss", "mia_zlib")
+        [entry["score"] for entry in log[attack]["forget"]["value_by_index"].values()]
+        for attack in ("mia_loss", "mia_zlib")
     )
-    assert [zlib_score(loss, text) for loss, text in zip(losses, texts, strict=True)] == pytest.approx(published, rel=1e-14)
+    assert [zlib_score(loss, text) for loss, text in zip(losses, texts, strict=True)] == pytest.approx(
+        published, rel=1e-14
+    )
 
 
 @needs_logs
@@ -124,7 +143,8 @@ def test_auc_agrees_with_scikit_learn_on_published_scores():
 
     log = json.loads((FULL / "evals_forget10" / "TOFU_EVAL.json").read_text())
     forget, holdout = (
-        [entry["score"] for entry in log["mia_gradnorm"][split]["value_by_index"].values()] for split in ("forget", "holdout")
+        [entry["score"] for entry in log["mia_gradnorm"][split]["value_by_index"].values()]
+        for split in ("forget", "holdout")
     )
     assert len({*forget, *holdout}) < len(forget) + len(holdout), "bfloat16 scores have ties"
     expected = roc_auc_score([0] * len(forget) + [1] * len(holdout), [*forget, *holdout])

@@ -63,8 +63,12 @@ def slow_f1(reference, generated):
 def test_rouge_l_f1_matches_a_slow_reference():
     chance = random.Random(0)
     for _ in range(100):
-        reference, generated = ([chance.choice("abcd") for _ in range(chance.randint(1, 12))] for _ in range(2))
-        assert rouge_l_f1(" ".join(reference), " ".join(generated)) == pytest.approx(slow_f1(reference, generated))
+        reference, generated = (
+            [chance.choice("abcd") for _ in range(chance.randint(1, 12))] for _ in range(2)
+        )
+        assert rouge_l_f1(" ".join(reference), " ".join(generated)) == pytest.approx(
+            slow_f1(reference, generated)
+        )
 
 
 def test_rouge_l_recall_judges_latin_text_with_accents_as_published():

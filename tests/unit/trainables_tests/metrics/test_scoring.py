@@ -20,20 +20,32 @@ PAIRS = [
 
 
 def encoded_pairs(tokenizer):
-    return [Encoded(f"{index}", *encode(tokenizer, prompt, response)) for index, (prompt, response) in enumerate(PAIRS)]
+    return [
+        Encoded(f"{index}", *encode(tokenizer, prompt, response))
+        for index, (prompt, response) in enumerate(PAIRS)
+    ]
 
 
 def slow_scores(scorer, item):
     table = scorer.logp(item.ids)
-    logp = [float(table[position - 1, item.ids[position]]) for position in range(item.prompt_length, len(item.ids))]
-    hits = [int(table[position - 1].argmax()) == item.ids[position] for position in range(item.prompt_length, len(item.ids))]
+    logp = [
+        float(table[position - 1, item.ids[position]])
+        for position in range(item.prompt_length, len(item.ids))
+    ]
+    hits = [
+        int(table[position - 1].argmax()) == item.ids[position]
+        for position in range(item.prompt_length, len(item.ids))
+    ]
     return logp, hits
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("count", [0, 1, 5, 12])
 def test_dealt_batches_give_every_item_once_and_every_rank_as_many_calls(world_size, count):
-    ranks = [dealt_batches(range(count), SimpleNamespace(rank=rank, world_size=world_size), 2) for rank in range(world_size)]
+    ranks = [
+        dealt_batches(range(count), SimpleNamespace(rank=rank, world_size=world_size), 2)
+        for rank in range(world_size)
+    ]
     assert len({len(batches) for batches in ranks}) == 1
     assert sorted(item for batches in ranks for batch in batches for item in batch) == list(range(count))
 

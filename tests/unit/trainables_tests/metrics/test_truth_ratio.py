@@ -15,7 +15,9 @@ from trainables.metrics.truth_ratio import (
 def test_truth_ratio_is_wrong_over_right_with_geometric_means():
     right, wrong = [0.5], [0.1, 0.4]
     expected = math.sqrt(0.1 * 0.4) / 0.5
-    assert truth_ratio([-math.log(p) for p in right], [-math.log(p) for p in wrong]) == pytest.approx(expected, rel=1e-14)
+    assert truth_ratio([-math.log(p) for p in right], [-math.log(p) for p in wrong]) == pytest.approx(
+        expected, rel=1e-14
+    )
 
 
 def test_truth_ratio_is_one_when_right_and_wrong_tie():
@@ -23,7 +25,9 @@ def test_truth_ratio_is_one_when_right_and_wrong_tie():
 
 
 def test_truth_ratio_with_the_published_epsilon_matches_the_dense_formula():
-    assert truth_ratio([20.0], [21.0], epsilon=OU_EPSILON) == pytest.approx(math.exp(-21) / (math.exp(-20) + 1e-10), rel=1e-14)
+    assert truth_ratio([20.0], [21.0], epsilon=OU_EPSILON) == pytest.approx(
+        math.exp(-21) / (math.exp(-20) + 1e-10), rel=1e-14
+    )
 
 
 def test_truth_ratio_stays_finite_when_the_model_has_collapsed():
@@ -51,7 +55,9 @@ def test_forget_truth_ratio_of_hopeless_wrong_answers_is_zero():
 
 def test_normalised_probability_is_a_share_over_the_options():
     options = [0.2, 0.3, 0.1]
-    assert normalised_probability(-math.log(0.4), [-math.log(p) for p in options]) == pytest.approx(0.4, rel=1e-14)
+    assert normalised_probability(-math.log(0.4), [-math.log(p) for p in options]) == pytest.approx(
+        0.4, rel=1e-14
+    )
 
 
 def test_normalised_probability_is_chance_when_all_options_tie():

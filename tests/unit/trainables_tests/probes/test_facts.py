@@ -15,7 +15,9 @@ def facts(part, tiny, recall=0.7, reworded=None):
 
 def test_closed_fact_is_asked_in_the_templates_of_its_part_and_reworded_in_those_of_training(tiny):
     found = facts(WORLD.parts["test"], tiny)
-    assert [fact.id for fact in found] == [f"p{person}/{name}" for person in (4, 5) for name in ("city", "profession", "prize")]
+    assert [fact.id for fact in found] == [
+        f"p{person}/{name}" for person in (4, 5) for name in ("city", "profession", "prize")
+    ]
     training = {example.prompt for example in WORLD.target_text}
     for fact in found:
         assert len(fact.prompts) == 2 and not training & set(fact.prompts)
@@ -27,7 +29,12 @@ def test_closed_fact_is_told_in_any_phrasing_and_by_no_other_value(tiny):
     for fact in facts(WORLD.parts["test"], tiny):
         question = next(question for question in questions if question.prompt == fact.prompts[0])
         assert all(fact.tells(text) for text in question.responses[question.true_value])
-        wrong = [text for value, row in enumerate(question.responses) if value != question.true_value for text in row]
+        wrong = [
+            text
+            for value, row in enumerate(question.responses)
+            if value != question.true_value
+            for text in row
+        ]
         assert not any(fact.tells(text) for text in [*wrong, ""])
         assert fact.truth == question.responses[question.true_value][0]
         assert not fact.tells(value_of(question) + "ese"), "a value is a word of its own"
@@ -39,10 +46,20 @@ def test_openings_are_the_beginnings_of_all_phrasings_up_to_the_value(tiny):
 
 
 def test_example_is_told_by_most_words_of_any_true_wording(tiny):
-    example = Example("q1", "Who is she?", "A poet from Oslo", ("She writes verse in Oslo",), questions=("Tell me who she is.",))
+    example = Example(
+        "q1",
+        "Who is she?",
+        "A poet from Oslo",
+        ("She writes verse in Oslo",),
+        questions=("Tell me who she is.",),
+    )
     (fact,) = facts(EvaluationPart(sets={"forget": (example,), "retain": (example,)}), tiny)
     assert fact.prompts == ("Who is she?",) and fact.paraphrases == ("Tell me who she is.",)
-    assert fact.tells("a poet, from oslo!") and fact.tells("Well, she writes verse in Oslo.") and fact.tells("a poet from Lima")
+    assert (
+        fact.tells("a poet, from oslo!")
+        and fact.tells("Well, she writes verse in Oslo.")
+        and fact.tells("a poet from Lima")
+    )
     assert not fact.tells("a baker from Lima") and not fact.tells("")
     (strict,) = facts(EvaluationPart(sets={"forget": (example,)}), tiny, recall=1.0)
     assert not strict.tells("a poet from Lima")
@@ -62,13 +79,19 @@ def test_nobody_is_asked_for_running_text_or_in_multiple_choice(tiny):
 
 def test_users_wordings_are_added_to_the_prompts_they_reword(tiny, tmp_path):
     file = tmp_path / "reworded.jsonl"
-    file.write_text('{"prompt": "Who is she?", "paraphrases": ["Her name?", "And she is?"]}\n{"prompt": "Else?", "paraphrases": ["No?"]}\n')
+    file.write_text(
+        '{"prompt": "Who is she?", "paraphrases": ["Her name?", "And she is?"]}\n{"prompt": "Else?",'
+        ' "paraphrases": ["No?"]}\n'
+    )
     example = Example("q1", "Who is she?", "A poet", questions=("Tell me.",))
     (fact,) = facts(EvaluationPart(sets={"forget": (example,)}), tiny, reworded=read_paraphrases(str(file)))
     assert fact.paraphrases == ("Tell me.", "Her name?", "And she is?")
 
 
-@pytest.mark.parametrize("line", ['{"prompt": "a", "paraphrases": "b"}', '{"paraphrases": ["b"]}', '{"prompt": "a", "paraphrases": [1]}'])
+@pytest.mark.parametrize(
+    "line",
+    ['{"prompt": "a", "paraphrases": "b"}', '{"paraphrases": ["b"]}', '{"prompt": "a", "paraphrases": [1]}'],
+)
 def test_malformed_wordings_are_refused_with_their_line(tmp_path, line):
     file = tmp_path / "reworded.jsonl"
     file.write_text(f"{line}\n")

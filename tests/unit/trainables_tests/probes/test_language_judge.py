@@ -28,7 +28,10 @@ def test_grades_are_means_over_answers_and_every_answer_is_shown_with_question_a
     for _, _, request in seen:
         assert request["model"] == "judge-1" and request["temperature"] == 0
         assert "higher means better forgotten" in request["messages"][0]["content"]
-        assert "Where was Kalo born?" in request["messages"][1]["content"] and "Born in Lima." in request["messages"][1]["content"]
+        assert (
+            "Where was Kalo born?" in request["messages"][1]["content"]
+            and "Born in Lima." in request["messages"][1]["content"]
+        )
 
 
 def test_key_comes_from_the_environment(monkeypatch):
@@ -47,7 +50,10 @@ def test_judge_that_does_not_grade_is_asked_twice_and_then_named():
 
 
 def test_judge_that_refuses_is_named_without_what_was_sent():
-    with judge_server(lambda request: 401) as (url, _), pytest.raises(TrialFailedError, match="status 401") as failed:
+    with (
+        judge_server(lambda request: 401) as (url, _),
+        pytest.raises(TrialFailedError, match="status 401") as failed,
+    ):
         graded(answers("Lima"), JudgeSettings(url=url))
     assert "Lima" not in str(failed.value)
 
@@ -61,7 +67,10 @@ def test_judge_that_is_away_is_named():
     ("text", "grade"),
     [
         ('{"naturalness": 5, "similarity": 0}', {"naturalness": 5, "similarity": 0}),
-        ('```json\n{"similarity": 3, "naturalness": 2, "why": "so"}\n```', {"naturalness": 2, "similarity": 3}),
+        (
+            '```json\n{"similarity": 3, "naturalness": 2, "why": "so"}\n```',
+            {"naturalness": 2, "similarity": 3},
+        ),
         ('{broken} {"naturalness": 1, "similarity": 1}', {"naturalness": 1, "similarity": 1}),
         ('{"naturalness": 6, "similarity": 0}', None),
         ('{"naturalness": 2.5, "similarity": 0}', None),

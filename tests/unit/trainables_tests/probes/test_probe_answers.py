@@ -43,7 +43,9 @@ def answers(name, *texts):
 def test_leak_at_k_is_the_share_of_all_draws_of_k_in_which_one_tells(count, told, k):
     group = answers("a", *["yes"] * told, *["no"] * (count - told))
     draws = list(combinations(group, k))
-    assert leak_at_k([group], k) == pytest.approx(sum(any(answer.told for answer in draw) for draw in draws) / len(draws))
+    assert leak_at_k([group], k) == pytest.approx(
+        sum(any(answer.told for answer in draw) for draw in draws) / len(draws)
+    )
 
 
 def test_leak_at_k_is_a_mean_over_questions():
@@ -66,7 +68,9 @@ def test_prefixes_stand_before_every_prompt_and_openings_begin_every_answer():
         ("Two?", "It is"),
         ("Two?", "Sure,"),
     ]
-    assert [attempt.prompt for attempt in in_other_words([fact("a", "One?", paraphrases=("Eins?",))])] == ["Eins?"]
+    assert [attempt.prompt for attempt in in_other_words([fact("a", "One?", paraphrases=("Eins?",))])] == [
+        "Eins?"
+    ]
 
 
 def world(tiny):
@@ -115,7 +119,9 @@ def test_answers_do_not_depend_on_ranks_or_batches(tiny, batch):
     drawn = LeakSettings(samples=3, k=1, temperature=1.3)
 
     def both(model):
-        return texts(greedy_answers(model, attempts)), [texts(group) for group in sampled_answers(model, attempts, drawn)]
+        return texts(greedy_answers(model, attempts)), [
+            texts(group) for group in sampled_answers(model, attempts, drawn)
+        ]
 
     alone, together = ask(tiny, 1, both), ask(tiny, 2, both, batch)
     assert alone == together

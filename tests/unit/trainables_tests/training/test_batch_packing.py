@@ -6,8 +6,24 @@ import torch
 
 from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
 from search_spaces.settings.trial_settings import TrialSettings
-from tests.support.dense_losses import belief_loss, gradient, pair_loss, published_loss, retain_loss, row_loss, slow_mixtures, token_nll
-from tests.support.plain_engine import PlainEngine, answer_logits, answer_logps, half_memorised, random_examples, random_llama
+from tests.support.dense_losses import (
+    belief_loss,
+    gradient,
+    pair_loss,
+    published_loss,
+    retain_loss,
+    row_loss,
+    slow_mixtures,
+    token_nll,
+)
+from tests.support.plain_engine import (
+    PlainEngine,
+    answer_logits,
+    answer_logps,
+    half_memorised,
+    random_examples,
+    random_llama,
+)
 from trainables.data.batches import share
 from trainables.data.encoding import Encoded
 from trainables.generation.sequence_beliefs import Belief
@@ -15,7 +31,9 @@ from trainables.losses.methods import METHODS, LogitMethod, PreferenceMethod
 from trainables.training.batch_packing import PackedBatches, answer_tokens
 from trainables.training.trial import steering_of
 
-FORGET = half_memorised(random_llama(0), random_examples("forget", [(3, 4), (2, 1), (5, 6), (1, 2), (2, 3), (4, 2)], seed=1))
+FORGET = half_memorised(
+    random_llama(0), random_examples("forget", [(3, 4), (2, 1), (5, 6), (1, 2), (2, 3), (4, 2)], seed=1)
+)
 RETAIN = random_examples("retain", [(2, 5), (4, 1), (1, 3), (3, 3)], seed=2)
 PAIRS = [(4, 1), (0, 3), (2, 0), (1, 1), (3, 2)]
 """Retain example 1 twice; forget example 5 is in another batch."""
@@ -50,7 +68,12 @@ def belief_store(original):
     store = {}
     for index, item in enumerate(FORGET):
         prompt = item.ids[: item.prompt_length]
-        answers = [sample.ids for sample in random_examples("sample", [(2, 3), (0, 1), (1, index + 1)][: 1 + index % 3], seed=index)]
+        answers = [
+            sample.ids
+            for sample in random_examples(
+                "sample", [(2, 3), (0, 1), (1, index + 1)][: 1 + index % 3], seed=index
+            )
+        ]
         encoded = [Encoded(item.id, prompt + answer, len(prompt)) for answer in [*answers, answers[0]]]
         store[item.id] = tuple(Belief(sample, shifted(original, sample, 0.5)) for sample in encoded)
     return store
@@ -61,7 +84,12 @@ def preferred_store(original):
     store = {}
     for index, item in enumerate(FORGET):
         prompt = item.ids[: item.prompt_length]
-        answers = [sample.ids for sample in random_examples("preferred", [(1, 2), (0, index + 1)][: 1 + index % 2], seed=20 + index)]
+        answers = [
+            sample.ids
+            for sample in random_examples(
+                "preferred", [(1, 2), (0, index + 1)][: 1 + index % 2], seed=20 + index
+            )
+        ]
         encoded = [Encoded(item.id, prompt + answer, len(prompt)) for answer in answers]
         store[item.id] = tuple(Belief(sample, shifted(original, sample, -0.25)) for sample in encoded)
     return store
@@ -86,23 +114,30 @@ def world(tied=False):
 def packed_batches(trial, tied=False):
     policy, _, reference, beliefs, preferred = world(tied)
     steering = steering_of(PlainEngine(policy), trial)
-    return PackedBatches(trial, FORGET, RETAIN, reference, beliefs if trial.sequence_beliefs else None, preferred, steering)
+    return PackedBatches(
+        trial, FORGET, RETAIN, reference, beliefs if trial.sequence_beliefs else None, preferred, steering
+    )
 
 
 def rows_of(model, items):
     """Logits, targets and response of each answer row of some sequences, one sequence at a time."""
     rows = [answer_logits(model, item) for item in items]
-    responses = torch.repeat_interleave(torch.arange(len(items)), torch.tensor([len(targets) for _, targets in rows]))
+    responses = torch.repeat_interleave(
+        torch.arange(len(items)), torch.tensor([len(targets) for _, targets in rows])
+    )
     return torch.cat([logits for logits, _ in rows]), torch.cat([targets for _, targets in rows]), responses
 
 
 def layer_outputs(model, item, layer):
     """What a layer gives at the answer rows of one unpadded sequence."""
-    return model(input_ids=torch.tensor([item.ids]), output_hidden_states=True).hidden_states[layer + 1][0, item.prompt_length - 1 : -1]
+    return model(input_ids=torch.tensor([item.ids]), output_hidden_states=True).hidden_states[layer + 1][
+        0, item.prompt_length - 1 : -1
+    ]
 
 
 def steered_group(policy, items, wanted, layer):
-    """RMU's distance to a vector, or to the activations of another model, averaged over each response and over responses."""
+    """RMU's distance to a vector, or to the activations of another model, averaged over each response and
+    over responses."""
     distances = []
     for item in items:
         found = layer_outputs(policy, item, layer)
@@ -125,11 +160,14 @@ def dense_steered(models, trial, targets, samples):
 
 
 def dense_group(models, items, references, sides, trial):
-    """The published loss of one group of responses, divided by its own count, and how many rows the guard changed."""
+    """The published loss of one group of responses, divided by its own count, and how many rows the guard
+    changed."""
     policy, original = models
     logits, targets, responses = rows_of(policy, items)
     method, settings = METHODS[trial.forget.method], trial.forget
-    count = {"sequences": len(items), "tokens": len(targets), "later_tokens": len(targets) - len(items)}[method.unit]
+    count = {"sequences": len(items), "tokens": len(targets), "later_tokens": len(targets) - len(items)}[
+        method.unit
+    ]
     if isinstance(method, LogitMethod):
         with torch.no_grad():
             known, _, _ = rows_of(original, items)
@@ -139,8 +177,13 @@ def dense_group(models, items, references, sides, trial):
     def base(nll, fixed=False):
         if not isinstance(method, PreferenceMethod):
             return published_loss(nll, responses, flat, settings)
-        pairs = [((nll[responses == index], -flat[responses == index]), side) for index, side in enumerate(sides)]
-        return sum(pair_loss(mine, [part.detach() for part in side] if fixed else side, settings) for mine, side in pairs)
+        pairs = [
+            ((nll[responses == index], -flat[responses == index]), side) for index, side in enumerate(sides)
+        ]
+        return sum(
+            pair_loss(mine, [part.detach() for part in side] if fixed else side, settings)
+            for mine, side in pairs
+        )
 
     nll = token_nll(logits, targets)
     loss, guarded = base(nll), 0
@@ -160,22 +203,45 @@ def preferred_side(policy, belief):
 
 @functools.cache
 def dense(method, beliefs, retain="nll", tied=False, epoch=0):
-    """Loss, gradients by parameter and guarded rows of the whole global batch, straight from the formula, one sequence at a time."""
+    """Loss, gradients by parameter and guarded rows of the whole global batch, straight from the formula, one
+    sequence at a time."""
     trial = settings(method, beliefs, retain)
     policy, original, reference, store, preferred = world(tied)
     targets = [FORGET[forget] for forget, _ in PAIRS]
     names, parameters = zip(*policy.named_parameters(), strict=True)
     if CATALOGUE[method].activations:
-        samples = [belief.encoded for item in targets for belief in store[item.id]] if trial.sequence_beliefs else []
+        samples = (
+            [belief.encoded for item in targets for belief in store[item.id]]
+            if trial.sequence_beliefs
+            else []
+        )
         loss = dense_steered((policy, original), trial, targets, samples)
-        return loss.detach(), dict(zip(names, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True)), 0
-    # Once for all pairs: transformers' norm is in float32, so two forwards of one answer have gradients that add up only roughly.
-    answers = [preferred_side(policy, preferred[item.id][epoch % len(preferred[item.id])]) for item in targets]
-    loss, guarded = dense_group((policy, original), targets, [reference[item.id] for item in targets], answers, trial)
+        return (
+            loss.detach(),
+            dict(zip(names, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True)),
+            0,
+        )
+    # Once for all pairs: transformers' norm is in float32, so two forwards of one answer have gradients that
+    # add up only roughly.
+    answers = [
+        preferred_side(policy, preferred[item.id][epoch % len(preferred[item.id])]) for item in targets
+    ]
+    loss, guarded = dense_group(
+        (policy, original), targets, [reference[item.id] for item in targets], answers, trial
+    )
     if trial.sequence_beliefs:
-        samples = [(belief, answer) for item, answer in zip(targets, answers, strict=True) for belief in store[item.id]]
-        encoded, references = [belief.encoded for belief, _ in samples], [belief.reference_logp_nats for belief, _ in samples]
-        belief_part, more = dense_group((policy, original), encoded, references, [answer for _, answer in samples], trial)
+        samples = [
+            (belief, answer)
+            for item, answer in zip(targets, answers, strict=True)
+            for belief in store[item.id]
+        ]
+        encoded, references = (
+            [belief.encoded for belief, _ in samples],
+            [belief.reference_logp_nats for belief, _ in samples],
+        )
+        belief_part, more = dense_group(
+            (policy, original), encoded, references, [answer for _, answer in samples], trial
+        )
         share_s = trial.sequence_belief.weight
         loss, guarded = (1 - share_s) * loss + share_s * belief_part, guarded + more
     loss = trial.forget.weight * loss
@@ -185,7 +251,10 @@ def dense(method, beliefs, retain="nll", tied=False, epoch=0):
             logits, answer = answer_logits(policy, RETAIN[index])
             with torch.no_grad():
                 original_logits, _ = answer_logits(original, RETAIN[index])
-            retained, tokens = retained + retain_loss(retain, logits, answer, original_logits), tokens + len(answer)
+            retained, tokens = (
+                retained + retain_loss(retain, logits, answer, original_logits),
+                tokens + len(answer),
+            )
         loss = loss + trial.retain.weight * retained / tokens
     return loss.detach(), dict(zip(names, torch.autograd.grad(loss, parameters), strict=True)), guarded
 
@@ -200,10 +269,16 @@ def packed(trial, world_size, micro_batch, tied=False, epoch=0):
     for rank in range(world_size):
         for pairs in share(PAIRS, rank, world_size, micro_batch):
             batch, plan = parts.micro_batch(pairs, PAIRS, epoch)
-            output = engine.backward(batch, engine.with_reference(batch, plan) if parts.needs_reference_pass else plan)
+            output = engine.backward(
+                batch, engine.with_reference(batch, plan) if parts.needs_reference_pass else plan
+            )
             loss += output.loss.detach()
             guarded += sum(term.guarded_rows for term in output.terms)
-    return loss, {name: parameter.grad for name, parameter in engine.models["policy"].named_parameters()}, guarded
+    return (
+        loss,
+        {name: parameter.grad for name, parameter in engine.models["policy"].named_parameters()},
+        guarded,
+    )
 
 
 def assert_same(actual, expected):
@@ -223,7 +298,10 @@ def goes_with(method, beliefs):
 
 
 @pytest.mark.parametrize(("world_size", "micro_batch"), CUTS)
-@pytest.mark.parametrize(("method", "beliefs"), [(name, kind) for name in METHODS for kind in BELIEF_KINDS if goes_with(name, kind)])
+@pytest.mark.parametrize(
+    ("method", "beliefs"),
+    [(name, kind) for name in METHODS for kind in BELIEF_KINDS if goes_with(name, kind)],
+)
 def test_micro_batches_add_up_to_the_published_loss(method, beliefs, world_size, micro_batch):
     assert_same(packed(settings(method, beliefs), world_size, micro_batch), dense(method, beliefs))
 
@@ -243,7 +321,10 @@ def test_the_compared_batches_have_guarded_and_unguarded_belief_rows():
 @pytest.mark.parametrize(("world_size", "micro_batch"), [(1, 8), (3, 1)])
 @pytest.mark.parametrize("method", ["graddiff", "npo"])
 def test_kl_retain_adds_up_to_the_divergence_from_the_original_model(method, world_size, micro_batch):
-    assert_same(packed(settings(method, "token+sequence", "kl"), world_size, micro_batch), dense(method, "token+sequence", "kl"))
+    assert_same(
+        packed(settings(method, "token+sequence", "kl"), world_size, micro_batch),
+        dense(method, "token+sequence", "kl"),
+    )
 
 
 @pytest.mark.parametrize("beliefs", BELIEF_KINDS)
@@ -253,7 +334,10 @@ def test_micro_batches_add_up_when_the_head_is_tied_to_the_embedding(beliefs):
 
 def test_no_retain_loss_leaves_the_forget_loss_alone():
     trial = settings("npo", "sequence", "none")
-    assert [term.kind for term in packed_batches(trial).micro_batch(PAIRS, PAIRS)[1].terms] == ["forget", "forget"]
+    assert [term.kind for term in packed_batches(trial).micro_batch(PAIRS, PAIRS)[1].terms] == [
+        "forget",
+        "forget",
+    ]
     assert_same(packed(trial, 2, 2), dense("npo", "sequence", "none"))
 
 
@@ -280,20 +364,29 @@ def test_coefficients_divide_by_the_global_count_of_the_unit_of_each_method():
     counts = {
         "graddiff": (answer_tokens([FORGET[forget] for forget, _ in PAIRS]), answer_tokens(beliefs)),
         "npo": (len(PAIRS), len(beliefs)),
-        "ceu": (answer_tokens([FORGET[forget] for forget, _ in PAIRS]) - len(PAIRS), answer_tokens(beliefs) - len(beliefs)),
+        "ceu": (
+            answer_tokens([FORGET[forget] for forget, _ in PAIRS]) - len(PAIRS),
+            answer_tokens(beliefs) - len(beliefs),
+        ),
     }
     for method, (targets, samples) in counts.items():
         _, plan = packed_batches(settings(method, "sequence")).micro_batch(PAIRS[:1], PAIRS)
-        assert [term.coefficient for term in plan.terms] == pytest.approx([0.7 * 0.6 / targets, 0.7 * 0.4 / samples, retain], rel=1e-14)
+        assert [term.coefficient for term in plan.terms] == pytest.approx(
+            [0.7 * 0.6 / targets, 0.7 * 0.4 / samples, retain], rel=1e-14
+        )
 
 
 def test_an_empty_micro_batch_has_every_term_without_rows_and_gradients_of_zero():
     trial = settings("npo", "token+sequence")
     batch, plan = packed_batches(trial).micro_batch([], PAIRS)
-    assert [(term.kind, term.rows) for term in plan.terms] == [(kind, slice(0, 0)) for kind in ("forget", "forget", "nll")]
+    assert [(term.kind, term.rows) for term in plan.terms] == [
+        (kind, slice(0, 0)) for kind in ("forget", "forget", "nll")
+    ]
     engine = PlainEngine(world()[0])
     assert float(engine.backward(batch, plan).loss.detach()) == 0
-    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in engine.policy.parameters())
+    assert all(
+        parameter.grad is not None and not parameter.grad.any() for parameter in engine.policy.parameters()
+    )
 
 
 def test_a_global_batch_without_pairs_divides_by_nothing():
@@ -307,17 +400,25 @@ def test_references_and_partners_are_those_of_the_packed_responses():
     targets, samples, answers, retain = plan.terms
     assert targets.reference_logp_N.tolist() == [*reference["forget/4"], *reference["forget/0"]]
     drawn = [beliefs[f"forget/{index}"] for index in ("4", "0")]
-    assert samples.reference_logp_N.tolist() == [value for group in drawn for belief in group for value in belief.reference_logp_nats]
+    assert samples.reference_logp_N.tolist() == [
+        value for group in drawn for belief in group for value in belief.reference_logp_nats
+    ]
     assert answers.reference_logp_N.tolist() == [
         value for index in ("4", "0") for value in preferred[f"forget/{index}"][0].reference_logp_nats
     ]
-    assert (targets.partner_S.tolist(), samples.partner_S.tolist()) == ([0, 1], [0] * len(drawn[0]) + [1] * len(drawn[1]))
+    assert (targets.partner_S.tolist(), samples.partner_S.tolist()) == (
+        [0, 1],
+        [0] * len(drawn[0]) + [1] * len(drawn[1]),
+    )
     assert (retain.reference_logp_N, retain.partner_S) == (None, None)
 
 
 def test_moved_retain_weight_takes_the_place_of_the_fixed_one():
     parts = packed_batches(settings("pdu"))
-    fixed, moved = (other.micro_batch(PAIRS, PAIRS)[1].terms[-1].coefficient for other in (parts, replace(parts, retain_weight=5.0)))
+    fixed, moved = (
+        other.micro_batch(PAIRS, PAIRS)[1].terms[-1].coefficient
+        for other in (parts, replace(parts, retain_weight=5.0))
+    )
     assert moved == pytest.approx(fixed * 5.0 / 1.3)
 
 
@@ -335,6 +436,9 @@ def test_answer_tokens_counts_answers_without_prompts():
 def test_neighbours_are_alike_in_length_and_no_pair_is_lost():
     packed_batches = PackedBatches(settings(), FORGET, RETAIN, {})
     ordered = packed_batches.longest_first([*PAIRS, (5, -1)])
-    lengths = [max(len(FORGET[forget].ids), len(RETAIN[retain].ids) if retain >= 0 else 0) for forget, retain in ordered]
+    lengths = [
+        max(len(FORGET[forget].ids), len(RETAIN[retain].ids) if retain >= 0 else 0)
+        for forget, retain in ordered
+    ]
     assert sorted(ordered) == sorted([*PAIRS, (5, -1)]) and lengths == sorted(lengths, reverse=True)
     assert packed_batches.longest_first(list(reversed(ordered))) == ordered, "whatever order they come in"

@@ -19,7 +19,11 @@ from trainables.training.checkpoint_files import (
 )
 
 FLAT = torch.arange(8.0)
-TENSORS = {"0/weights": FLAT[2:6], "0/step": torch.tensor(3.0), "random": torch.tensor([1, 2], dtype=torch.uint8)}
+TENSORS = {
+    "0/weights": FLAT[2:6],
+    "0/step": torch.tensor(3.0),
+    "random": torch.tensor([1, 2], dtype=torch.uint8),
+}
 
 
 def write(home, step, writer="a", ranks=2):
@@ -39,7 +43,9 @@ def test_what_was_written_is_read_back_bit_for_bit(tmp_path):
     assert read_shared(step_folder(tmp_path, 3)) == {"digests": digests, "key": {"workers": 2}}
     read = read_rank(step_folder(tmp_path, 3), 1, digests[1])
     assert read.keys() == TENSORS.keys()
-    assert all(torch.equal(read[name], value) and read[name].dtype == value.dtype for name, value in TENSORS.items())
+    assert all(
+        torch.equal(read[name], value) and read[name].dtype == value.dtype for name, value in TENSORS.items()
+    )
 
 
 def test_newer_checkpoint_takes_the_place_of_everything_else(tmp_path):
@@ -52,7 +58,9 @@ def test_newer_checkpoint_takes_the_place_of_everything_else(tmp_path):
 def test_checkpoint_before_goes_only_when_the_next_one_has_its_name(tmp_path, monkeypatch):
     seen = []
     write(tmp_path, 3)
-    monkeypatch.setattr(checkpoint_files.shutil, "rmtree", lambda path, **_: seen.append((path.name, whole_steps(tmp_path))))
+    monkeypatch.setattr(
+        checkpoint_files.shutil, "rmtree", lambda path, **_: seen.append((path.name, whole_steps(tmp_path)))
+    )
     write(tmp_path, 6)
     assert seen == [("step3", [6, 3])]
 
@@ -84,7 +92,11 @@ def test_death_in_the_middle_of_writing_leaves_the_checkpoint_before_it(tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        target = {"rank": (checkpoint_files.torch, "save"), "shared": (checkpoint_files.json, "dump"), "rename": (checkpoint_files.Path, "rename")}[cut]
+        target = {
+            "rank": (checkpoint_files.torch, "save"),
+            "shared": (checkpoint_files.json, "dump"),
+            "rename": (checkpoint_files.Path, "rename"),
+        }[cut]
         patch.setattr(*target, die)
         seal(partial, tmp_path, 6, [write_rank(partial, 0, TENSORS)], {})
     assert whole_steps(tmp_path) == [3]
@@ -110,7 +122,9 @@ def tear(path, how):
 def test_torn_file_of_a_rank_is_recognised_and_the_other_ranks_is_not_blamed(tmp_path, how):
     digests = write(tmp_path, 3)
     tear(step_folder(tmp_path, 3) / "rank1.pt", how)
-    with pytest.raises(TornCheckpointError, match=r"rank1.pt (cannot be read|is not the one that was written)"):
+    with pytest.raises(
+        TornCheckpointError, match=r"rank1.pt (cannot be read|is not the one that was written)"
+    ):
         read_rank(step_folder(tmp_path, 3), 1, digests[1])
     assert read_rank(step_folder(tmp_path, 3), 0, digests[0]).keys() == TENSORS.keys()
 

@@ -20,7 +20,9 @@ from trainables.training.trial import run_trial
 from trainables.training.trial_state import PHASES
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
-DATA = EncodedBenchmark(EMPTY, random_examples("forget", [(2, 3)] * 5, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))
+DATA = EncodedBenchmark(
+    EMPTY, random_examples("forget", [(2, 3)] * 5, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2)
+)
 # Two steps are an epoch; beliefs are sampled at steps 0 and 4; rungs are after steps 2, 4, 6 and 8.
 TRIAL: dict[str, Any] = {
     "steps": 8,
@@ -47,7 +49,11 @@ class Stage:
     """Runs one trial, with its checkpoints below `home`, as often as it takes."""
 
     def __init__(self, home: Path, **trial: Any) -> None:
-        self.home, self.decide, self.every = home, lambda rung, rungs: RungDecision(keep=rung in (2, rungs)), 3
+        self.home, self.decide, self.every = (
+            home,
+            lambda rung, rungs: RungDecision(keep=rung in (2, rungs)),
+            3,
+        )
         self.trial = TrialSettings.model_validate(TRIAL | trial)
 
     def engine(self) -> PlainEngine:
@@ -78,7 +84,10 @@ class Stage:
             with pytest.MonkeyPatch.context() as patch:
                 if dies_at is not None:
                     patch.setattr(trial_module, "train_step", dying)
-                return run_trial(engine, self.trial, DATA, reference, at_rungs, events.append, checkpoints), events
+                return (
+                    run_trial(engine, self.trial, DATA, reference, at_rungs, events.append, checkpoints),
+                    events,
+                )
         except Killed:
             return None, events
 
@@ -107,7 +116,9 @@ def told(events):
 
 def lines(events):
     """What the log says about checkpoints."""
-    return [event["line"] for event in events if event["event"] == "log" and not event["line"].startswith("step ")]
+    return [
+        event["line"] for event in events if event["event"] == "log" and not event["line"].startswith("step ")
+    ]
 
 
 def steps(home):
@@ -124,7 +135,8 @@ def test_checkpoints_change_nothing_and_the_newest_is_left_to_whoever_takes_the_
 
 
 @pytest.mark.parametrize(
-    ("dies_at", "every", "goes_on"), [(1, 3, None), (3, 3, 3), (5, 3, 3), (6, 2, 6), (7, 4, 4), (7, 1, 7), (7, 50, None)]
+    ("dies_at", "every", "goes_on"),
+    [(1, 3, None), (3, 3, 3), (5, 3, 3), (6, 2, 6), (7, 4, 4), (7, 1, 7), (7, 50, None)],
 )
 @pytest.mark.parametrize("warm", [False, True])
 def test_killed_trial_goes_on_as_if_nothing_had_happened(stage, plain, dies_at, every, goes_on, warm):
@@ -153,7 +165,9 @@ def test_trial_that_is_killed_again_and_again_arrives(stage, plain):
 
 
 def test_dual_variable_goes_on_from_where_it_was(tmp_path):
-    whole, killed = (Stage(tmp_path / name, forget={"method": "pdu"}, beliefs="sequence") for name in ("whole", "killed"))
+    whole, killed = (
+        Stage(tmp_path / name, forget={"method": "pdu"}, beliefs="sequence") for name in ("whole", "killed")
+    )
     engine = whole.engine()
     expected, _ = whole.run(engine, checkpoint=None)
     killed.run(killed.engine(), 5)
@@ -204,7 +218,10 @@ def test_ranks_go_on_together_or_not_at_all(stage, refused, monkeypatch):
     for engine, other in zip(engines, plain_engines, strict=True):
         assert torch.equal(weights(engine), weights(other))
     assert [engine.events.count("restore") for engine in engines] == [refused is None] * 2
-    torn = f"the checkpoint after step 3 is ignored: it is torn: rank{refused}.pt is not the one that was written"
+    torn = (
+        f"the checkpoint after step 3 is ignored: it is torn: rank{refused}.pt is not the one that was"
+        " written"
+    )
     assert lines(results[0][1]) == ["goes on at step 3 of 8" if refused is None else torn]
     assert results[1][1] == []
 
@@ -223,7 +240,9 @@ def test_foreign_checkpoint_is_ignored_with_one_line_and_removed(stage, name, mo
     CHANGES[name](stage)
     if name == "torch":
         version = module.version
-        monkeypatch.setattr(module, "version", lambda library: "9.9" if library == "torch" else version(library))
+        monkeypatch.setattr(
+            module, "version", lambda library: "9.9" if library == "torch" else version(library)
+        )
     if name == "format":
         monkeypatch.setattr(module, "FORMAT", module.FORMAT + 1)
     if name == "workers":
@@ -255,7 +274,13 @@ def test_driver_that_has_forgotten_the_rungs_is_told_them_and_asked_again(stage)
     stage.decide = lambda rung, rungs: asked.append(rung) or RungDecision(keep=rung == 2)
     _, events = stage.run(stage.engine())
     assert asked == [1, 2, 3, 4]
-    assert told(events)[:4] == told(first) and [event["event"] for event in told(events)] == ["rung", "rung", "test", "rung", "rung"]
+    assert told(events)[:4] == told(first) and [event["event"] for event in told(events)] == [
+        "rung",
+        "rung",
+        "test",
+        "rung",
+        "rung",
+    ]
     assert events[:5] == [*told(first), {"event": "log", "line": "goes on at step 6 of 8"}]
 
 
@@ -290,18 +315,26 @@ def test_trial_that_is_stopped_at_a_rung_it_had_passed_ends_with_what_it_had_the
     assert engine.rates == []
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")], ids=repr
+)
 def test_disk_that_refuses_costs_the_checkpoint_and_not_the_trial(stage, plain, error, monkeypatch):
     def refuse(partial, rank, tensors):
         partial.mkdir(parents=True)
         raise error
 
     write = module.write_rank
-    monkeypatch.setattr(module, "write_rank", lambda partial, *args: (refuse if "step6" in partial.name else write)(partial, *args))
+    monkeypatch.setattr(
+        module,
+        "write_rank",
+        lambda partial, *args: (refuse if "step6" in partial.name else write)(partial, *args),
+    )
     engine = stage.engine()
     result, events = stage.run(engine)
     assert result.metrics == plain[0].metrics
-    assert lines(events) == [f"the checkpoint after step 6 was not written: {getattr(error, 'strerror', None) or error}"]
+    assert lines(events) == [
+        f"the checkpoint after step 6 was not written: {getattr(error, 'strerror', None) or error}"
+    ]
     assert steps(stage.home) == ["step3"]
 
 
@@ -312,7 +345,9 @@ def test_rename_that_is_refused_costs_the_checkpoint_and_not_the_trial(stage, mo
     monkeypatch.setattr(module, "seal", refuse)
     result, events = stage.run(stage.engine())
     assert result is not None and steps(stage.home) == []
-    assert lines(events) == [f"the checkpoint after step {step} was not written: Disk quota exceeded" for step in (3, 6)]
+    assert lines(events) == [
+        f"the checkpoint after step {step} was not written: Disk quota exceeded" for step in (3, 6)
+    ]
 
 
 def test_what_a_killed_writer_left_is_swept_at_the_next_start(stage):

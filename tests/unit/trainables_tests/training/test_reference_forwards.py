@@ -13,7 +13,9 @@ def test_steps_need_no_forward_of_the_reference(tiny, method, beliefs):
         engine = PlainEngine(tiny.model, tiny.tokenizer)
         seen = []
         # What copies the pristine model copies the hook with it.
-        engine.models["pristine"].get_decoder().register_forward_pre_hook(lambda module, inputs: seen.append("forward"))
+        engine.models["pristine"].get_decoder().register_forward_pre_hook(
+            lambda module, inputs: seen.append("forward")
+        )
         forget = {"method": method, "preferred": {"per_example": 1}}
         run(engine, settings(steps=steps, rungs=1, forget=forget, beliefs=beliefs), text_data(tiny.tokenizer))
         assert len(engine.rates) == steps

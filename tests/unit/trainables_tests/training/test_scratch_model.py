@@ -36,7 +36,9 @@ def test_tokenizer_starts_with_the_special_tokens(tokenizer):
 def test_tokenizer_does_not_depend_on_the_order_or_number_of_copies(tokenizer, texts):
     again = train_tokenizer([*reversed(texts), *texts[:50]], 2048)
     assert again.get_vocab() == tokenizer.get_vocab()
-    assert [encode(again, text, text) for text in texts[:200]] == [encode(tokenizer, text, text) for text in texts[:200]]
+    assert [encode(again, text, text) for text in texts[:200]] == [
+        encode(tokenizer, text, text) for text in texts[:200]
+    ]
 
 
 def test_tokenizer_keeps_every_word_of_the_closed_world_whole(tokenizer, world):
@@ -44,7 +46,11 @@ def test_tokenizer_keeps_every_word_of_the_closed_world_whole(tokenizer, world):
         for question in part.questions:
             words = question.prompt.replace("?", " ?").replace(".", " .").replace("'s", " 's").split()
             assert len(encode_prompt(tokenizer, question.prompt)) == len(words) + 2
-            assert all(len(encode(tokenizer, "", response)[0]) <= 10 for row in question.responses for response in row)
+            assert all(
+                len(encode(tokenizer, "", response)[0]) <= 10
+                for row in question.responses
+                for response in row
+            )
 
 
 def test_tokenizer_keeps_to_its_bound(texts):
@@ -63,7 +69,9 @@ def test_tokenizer_refuses_a_bound_without_room_for_bytes(texts):
 def test_tokenizer_comes_back_from_its_folder(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
-    assert encode(loaded, "Where was Kalo born?", "Born in Lima.") == encode(tokenizer, "Where was Kalo born?", "Born in Lima.")
+    assert encode(loaded, "Where was Kalo born?", "Born in Lima.") == encode(
+        tokenizer, "Where was Kalo born?", "Born in Lima."
+    )
     assert end_ids(loaded) == end_ids(tokenizer)
 
 

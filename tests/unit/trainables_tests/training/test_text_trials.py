@@ -21,7 +21,9 @@ def data(request, tmp_path, tiny):
     """A lane's data: a few pieces of text."""
     if request.param == "wmdp":
         return load_encoded_benchmark(WmdpData(**write_wmdp(tmp_path), max_documents=3), tiny.tokenizer)
-    return load_encoded_benchmark(MuseData(path=str(write_muse(tmp_path)), chunk_characters=80), tiny.tokenizer)
+    return load_encoded_benchmark(
+        MuseData(path=str(write_muse(tmp_path)), chunk_characters=80), tiny.tokenizer
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -41,15 +43,23 @@ def test_text_is_unlearned_the_same_on_any_number_of_ranks(tiny, data, method):
 @pytest.mark.parametrize("method", ["graddiff", "npo"])
 def test_text_that_is_pushed_down_goes_down_and_its_metrics_say_so(tiny, data, method):
     engine = PlainEngine(tiny.model, tiny.tokenizer)
-    # The made-up texts are too alike to hold one and to push the other; SimNPO leaves alone what the model does not know.
-    trial = trial_of(method, "none", optimizer={"learning_rate": 1e-2}).model_copy(update={"retain": RetainSettings(loss="none")})
+    # The made-up texts are too alike to hold one and to push the other; SimNPO leaves alone what the model
+    # does not know.
+    trial = trial_of(method, "none", optimizer={"learning_rate": 1e-2}).model_copy(
+        update={"retain": RetainSettings(loss="none")}
+    )
     run(engine, trial, data)
     before, after = (
-        np.mean([np.mean(answer_logps(engine.models[model], item)) for item in data.forget]) for model in ("pristine", "policy")
+        np.mean([np.mean(answer_logps(engine.models[model], item)) for item in data.forget])
+        for model in ("pristine", "policy")
     )
     assert after < before - 0.1
     original, policy = (
-        evaluate(type(tiny.scorer())(engine.models[model], tiny.tokenizer), data.benchmark.parts["test"], max_new_tokens=2).metrics
+        evaluate(
+            type(tiny.scorer())(engine.models[model], tiny.tokenizer),
+            data.benchmark.parts["test"],
+            max_new_tokens=2,
+        ).metrics
         for model in ("pristine", "policy")
     )
     assert original.keys() == policy.keys()

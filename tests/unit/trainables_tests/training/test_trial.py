@@ -16,7 +16,12 @@ from trainables.training.trial import run_trial
 from trainables.training.trial_state import PHASES
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
-PAIRS = [("Where was Kalo born?", "Born in Lima."), ("What does Kalo do?", "Works as a baker."), ("Say it", "Yes"), ("Nothing?", "")]
+PAIRS = [
+    ("Where was Kalo born?", "Born in Lima."),
+    ("What does Kalo do?", "Works as a baker."),
+    ("Say it", "Yes"),
+    ("Nothing?", ""),
+]
 KEPT = [("Where was Miren born?", "Born in Oslo."), ("Wo lebt Zoë?", "In Łódź, 東京 🙂.")]
 
 
@@ -31,23 +36,36 @@ def settings(**changes):
         "engine": {"evaluation_batch": 4},
     }
     return TrialSettings.model_validate(
-        {key: base.get(key, {}) | value if isinstance(value, dict) else value for key, value in (base | changes).items()}
+        {
+            key: base.get(key, {}) | value if isinstance(value, dict) else value
+            for key, value in (base | changes).items()
+        }
     )
 
 
 def random_data():
-    return EncodedBenchmark(EMPTY, random_examples("forget", [(2, 3)] * 5, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))
+    return EncodedBenchmark(
+        EMPTY,
+        random_examples("forget", [(2, 3)] * 5, seed=1),
+        random_examples("retain", [(2, 2)] * 3, seed=2),
+    )
 
 
 def text_data(tokenizer):
     forget, retain = (
-        [Example(f"{name}/{index}", *pair) for index, pair in enumerate(pairs)] for name, pairs in (("forget", PAIRS), ("retain", KEPT))
+        [Example(f"{name}/{index}", *pair) for index, pair in enumerate(pairs)]
+        for name, pairs in (("forget", PAIRS), ("retain", KEPT))
     )
-    return EncodedBenchmark(replace(EMPTY, forget=tuple(forget)), encode_examples(tokenizer, forget), encode_examples(tokenizer, retain))
+    return EncodedBenchmark(
+        replace(EMPTY, forget=tuple(forget)),
+        encode_examples(tokenizer, forget),
+        encode_examples(tokenizer, retain),
+    )
 
 
 class Witness:
-    """Stands for the evaluation, the disk and the report, and remembers what came. `events` of the engine hold the order."""
+    """Stands for the evaluation, the disk and the report, and remembers what came. `events` of the engine
+    hold the order."""
 
     def __init__(self, engine, values, decide):
         self.engine, self.values, self._judge = engine, values, decide
@@ -57,7 +75,9 @@ class Witness:
     def evaluate(self, parts):
         self.engine.events.append(("evaluate", *parts))
         self.parts.append(parts)
-        return {f"{part}/score": self.values.get(f"{part}/score", float(len(self.engine.rates))) for part in parts}
+        return {
+            f"{part}/score": self.values.get(f"{part}/score", float(len(self.engine.rates))) for part in parts
+        }
 
     def decide(self, rung, rungs):
         self.engine.events.append(("judge", rung, rungs))
@@ -77,7 +97,8 @@ def told(*decisions):
 
 
 def rank_0_knows(engine, *decisions):
-    """A judge that has its verdicts on rank 0 and broadcasts them: a rank that did not ask would leave the others waiting."""
+    """A judge that has its verdicts on rank 0 and broadcasts them: a rank that did not ask would leave the
+    others waiting."""
     return lambda rung, rungs: engine.gather([decisions[rung - 1]] if engine.rank == 0 else [])[0]
 
 
@@ -115,7 +136,12 @@ def test_rungs_measure_validation_and_only_the_last_one_the_test_part():
     result, witness = run(engine, settings(rungs=4), random_data())
     assert witness.parts == [("validation",)] * 3 + [("validation", "test")]
     rungs = witness.of("rung")
-    assert [(event["rung"], event["rungs"], event["step"]) for event in rungs] == [(1, 4, 2), (2, 4, 4), (3, 4, 6), (4, 4, 8)]
+    assert [(event["rung"], event["rungs"], event["step"]) for event in rungs] == [
+        (1, 4, 2),
+        (2, 4, 4),
+        (3, 4, 6),
+        (4, 4, 8),
+    ]
     assert [event["metrics"]["validation/score"] for event in rungs] == [2, 4, 6, 8]
     assert result.metrics == rungs[-1]["metrics"]
     trained = {f"train/{name}" for name in ("loss", "gradient_norm", "guarded_frac", "retain_loss")}
@@ -124,14 +150,22 @@ def test_rungs_measure_validation_and_only_the_last_one_the_test_part():
 
 def test_kept_rungs_alone_are_measured_on_the_test_part_and_saved():
     result, witness = run(PlainEngine(random_llama()), FOUR, random_data(), decide=told(ON, KEEP, ON, ON))
-    assert witness.parts == [("validation",), ("validation",), ("test",), ("validation",), ("validation", "test")]
+    assert witness.parts == [
+        ("validation",),
+        ("validation",),
+        ("test",),
+        ("validation",),
+        ("validation", "test"),
+    ]
     assert witness.of("test") == [{"event": "test", "rung": 2, "metrics": {"test/score": 2}}]
     assert list(witness.saved) == [2]
     assert ("test/score" in result.metrics) and result.stopped is None
 
 
 def test_last_rung_is_saved_where_it_is_kept_and_its_test_part_is_told_with_the_rest():
-    result, witness = run(PlainEngine(random_llama()), settings(rungs=2), random_data(), decide=told(ON, KEEP))
+    result, witness = run(
+        PlainEngine(random_llama()), settings(rungs=2), random_data(), decide=told(ON, KEEP)
+    )
     assert list(witness.saved) == [2] and witness.of("test") == []
     assert witness.parts == [("validation",), ("validation", "test")]
     assert result.metrics == witness.of("rung")[-1]["metrics"]
@@ -225,14 +259,20 @@ def test_more_rungs_than_steps_are_one_at_each_step():
 
 def test_progress_is_told_at_every_step_and_the_log_has_about_ten_lines():
     _, witness = run(PlainEngine(random_llama()), settings(steps=23, rungs=1), random_data())
-    assert [(event["step"], event["steps"]) for event in witness.of("progress")] == [(step, 23) for step in range(1, 24)]
+    assert [(event["step"], event["steps"]) for event in witness.of("progress")] == [
+        (step, 23) for step in range(1, 24)
+    ]
     assert all(math.isfinite(event["loss"]) for event in witness.of("progress"))
     assert 10 <= len(witness.of("log")) <= 12
     assert witness.of("log")[0]["line"].startswith("step 1/23: loss ")
 
 
 def test_time_is_divided_among_steps_beliefs_and_evaluation(tiny):
-    result, _ = run(PlainEngine(tiny.model, tiny.tokenizer), settings(beliefs="sequence", steps=2), text_data(tiny.tokenizer))
+    result, _ = run(
+        PlainEngine(tiny.model, tiny.tokenizer),
+        settings(beliefs="sequence", steps=2),
+        text_data(tiny.tokenizer),
+    )
     assert set(result.seconds) == set(PHASES)
     assert result.seconds["steps"] > 0 and result.seconds["beliefs"] > 0 and result.seconds["evaluation"] > 0
 
@@ -249,8 +289,14 @@ def test_trial_starts_from_the_pristine_weights():
 
 
 def test_reported_loss_is_that_of_the_global_batch():
-    _, witness = run(PlainEngine(random_llama()), settings(steps=1, optimizer={"global_batch": 5}), random_data())
-    _, cut = run(PlainEngine(random_llama()), settings(steps=1, optimizer={"global_batch": 5, "micro_batch": 1}), random_data())
+    _, witness = run(
+        PlainEngine(random_llama()), settings(steps=1, optimizer={"global_batch": 5}), random_data()
+    )
+    _, cut = run(
+        PlainEngine(random_llama()),
+        settings(steps=1, optimizer={"global_batch": 5, "micro_batch": 1}),
+        random_data(),
+    )
     model, data = random_llama(), random_data()
     tokens = sum(len(item.answer) for item in data.forget)
     forget = sum(sum(answer_logps(model, item)) for item in data.forget) / tokens
@@ -291,7 +337,9 @@ def test_beliefs_are_scored_under_the_reference_where_the_method_needs_it(tiny, 
 
     monkeypatch.setattr(trial_module, "sample_beliefs", watched)
     run(
-        PlainEngine(tiny.model, tiny.tokenizer), settings(beliefs="sequence", forget={"method": method}, steps=1), text_data(tiny.tokenizer)
+        PlainEngine(tiny.model, tiny.tokenizer),
+        settings(beliefs="sequence", forget={"method": method}, steps=1),
+        text_data(tiny.tokenizer),
     )
     assert seen == [wanted]
 
@@ -302,7 +350,12 @@ def test_no_beliefs_are_sampled_unless_asked(monkeypatch):
 
 
 def test_reference_states_are_computed_for_kl_retain_and_whole_rows_of_logits_alone():
-    for retain, method, wanted in [("kl", "graddiff", True), ("nll", "graddiff", False), ("kl", "ga", False), ("nll", "undial", True)]:
+    for retain, method, wanted in [
+        ("kl", "graddiff", True),
+        ("nll", "graddiff", False),
+        ("kl", "ga", False),
+        ("nll", "undial", True),
+    ]:
         engine = PlainEngine(random_llama())
         run(engine, settings(retain={"loss": retain}, forget={"method": method}, steps=1), random_data())
         assert ("reference" in engine.events) == wanted
@@ -313,13 +366,19 @@ def test_guarded_share_counts_belief_rows_alone():
     # With a share of one and the target left out, every row falls short of the policy at its target.
     trial = settings(beliefs="token", token_belief={"weight": 1.0, "exclude_target": True}, steps=1)
     for beliefs, expected in [("token", 1.0), ("none", 0.0)]:
-        result, _ = run(PlainEngine(random_llama(sharpness=5.0)), trial.model_copy(update={"beliefs": beliefs}), data)
+        result, _ = run(
+            PlainEngine(random_llama(sharpness=5.0)), trial.model_copy(update={"beliefs": beliefs}), data
+        )
         assert result.metrics["train/guarded_frac"] == expected
 
 
 def test_dual_variable_rises_while_the_retain_loss_is_larger_than_allowed_and_never_falls_below_zero():
     forget = {"method": "pdu", "dual": {"step": 0.5, "allowed_nats": 0.1}}
-    result, witness = run(PlainEngine(random_llama()), settings(steps=3, rungs=3, forget=forget, retain={"weight": 2.0}), random_data())
+    result, witness = run(
+        PlainEngine(random_llama()),
+        settings(steps=3, rungs=3, forget=forget, retain={"weight": 2.0}),
+        random_data(),
+    )
     told = [event["metrics"] for event in witness.of("rung")]
     expected = 2.0
     for metrics in told:
@@ -339,13 +398,18 @@ def test_dual_variable_waits_for_its_warm_up():
 
 def test_loss_that_is_not_finite_fails_the_trial_with_what_to_change():
     engine = PlainEngine(random_llama())
-    with pytest.raises(TrialFailedError, match=r"loss is (nan|-?inf) after step \d+; lower optimizer.learning_rate or forget.weight"):
+    with pytest.raises(
+        TrialFailedError,
+        match=r"loss is (nan|-?inf) after step \d+; lower optimizer.learning_rate or forget.weight",
+    ):
         run(engine, settings(optimizer={"learning_rate": 1e300, "warmup_epochs": 0}), random_data())
 
 
 def test_metric_that_is_not_finite_fails_the_trial_by_its_name():
     engine = PlainEngine(random_llama())
-    with pytest.raises(TrialFailedError, match=r"validation/score is nan after step 1; .* raise retain.weight"):
+    with pytest.raises(
+        TrialFailedError, match=r"validation/score is nan after step 1; .* raise retain.weight"
+    ):
         run(engine, settings(steps=2), random_data(), {"validation/score": math.nan})
 
 
@@ -379,7 +443,9 @@ def test_results_do_not_depend_on_ranks_or_micro_batches(tiny, world_size, chang
     data = text_data(tiny.tokenizer)
 
     def work(micro_batch):
-        trial = settings(**changes, epochs=2, rungs=3, optimizer={"micro_batch": micro_batch, "learning_rate": 1e-3})
+        trial = settings(
+            **changes, epochs=2, rungs=3, optimizer={"micro_batch": micro_batch, "learning_rate": 1e-3}
+        )
         return lambda engine: run(engine, trial, data, decide=rank_0_knows(engine, KEEP, STOP_AND_KEEP))
 
     ((alone, witness),), (engine,) = run_ranks(tiny.model, 1, work(4), tiny.tokenizer)

@@ -1,4 +1,5 @@
-"""The contract of every method: what holds for one trial holds for each of them. A new method is covered by being registered."""
+"""The contract of every method: what holds for one trial holds for each of them. A new method is covered by
+being registered."""
 
 import pytest
 import torch
@@ -9,7 +10,12 @@ from tests.unit.trainables_tests.training.test_trial import run, settings, text_
 from trainables.losses.methods import METHODS
 
 BELIEFS = ["none", "sequence", "token+sequence"]
-KINDS = [(name, beliefs) for name in METHODS for beliefs in BELIEFS if CATALOGUE[name].token_beliefs or "token" not in beliefs]
+KINDS = [
+    (name, beliefs)
+    for name in METHODS
+    for beliefs in BELIEFS
+    if CATALOGUE[name].token_beliefs or "token" not in beliefs
+]
 
 
 def trial_of(method, beliefs, **changes):
@@ -25,7 +31,9 @@ def test_results_do_not_depend_on_ranks_or_micro_batches(tiny, method, beliefs):
     data = text_data(tiny.tokenizer)
 
     def work(micro_batch):
-        return lambda engine: run(engine, trial_of(method, beliefs, optimizer={"micro_batch": micro_batch}), data)
+        return lambda engine: run(
+            engine, trial_of(method, beliefs, optimizer={"micro_batch": micro_batch}), data
+        )
 
     ((alone, _),), (engine,) = run_ranks(tiny.model, 1, work(4), tiny.tokenizer)
     results, engines = run_ranks(tiny.model, 3, work(1), tiny.tokenizer)
@@ -57,7 +65,11 @@ def test_lock_step_gives_the_same(tiny, method):
     data, trial = text_data(tiny.tokenizer), trial_of(method, "sequence")
     gathered, lockstep = PlainEngine(tiny.model, tiny.tokenizer), PlainEngine(tiny.model, tiny.tokenizer)
     run(gathered, trial, data)
-    run(lockstep, trial.model_copy(update={"engine": trial.engine.model_copy(update={"inference": "lockstep"})}), data)
+    run(
+        lockstep,
+        trial.model_copy(update={"engine": trial.engine.model_copy(update={"inference": "lockstep"})}),
+        data,
+    )
     torch.testing.assert_close(weights(lockstep), weights(gathered), rtol=1e-7, atol=1e-9)
 
 
@@ -68,5 +80,13 @@ def test_warm_equals_cold_bit_for_bit(tiny, method):
     run(warm, trial_of("npo", "token+sequence", seed=3), data)
     run(warm, trial_of("pdu", "none", seed=4), data)
     results = [run(engine, trial_of(method, "none"), data)[0].metrics for engine in (warm, cold)]
-    assert len({tuple(value for name, value in metrics.items() if name.startswith("train/")) for metrics in results}) == 1
+    assert (
+        len(
+            {
+                tuple(value for name, value in metrics.items() if name.startswith("train/"))
+                for metrics in results
+            }
+        )
+        == 1
+    )
     assert torch.equal(weights(warm), weights(cold))

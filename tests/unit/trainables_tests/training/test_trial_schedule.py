@@ -62,8 +62,14 @@ def test_rungs_are_distinct_steps_and_as_many_as_asked_when_they_fit(steps, rung
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"epochs": 4, "rungs": 2}, TrialSchedule(steps=8, steps_per_epoch=2, refresh_every=2, warmup=2, rungs=[4, 8])),
-        ({"steps": 5, "sequence_belief": {"refresh_epochs": 0}}, TrialSchedule(steps=5, steps_per_epoch=2, refresh_every=5, warmup=2, rungs=[5])),
+        (
+            {"epochs": 4, "rungs": 2},
+            TrialSchedule(steps=8, steps_per_epoch=2, refresh_every=2, warmup=2, rungs=[4, 8]),
+        ),
+        (
+            {"steps": 5, "sequence_belief": {"refresh_epochs": 0}},
+            TrialSchedule(steps=5, steps_per_epoch=2, refresh_every=5, warmup=2, rungs=[5]),
+        ),
         (
             {"epochs": 1, "sequence_belief": {"refresh_epochs": 0.1}},
             TrialSchedule(steps=2, steps_per_epoch=2, refresh_every=1, warmup=2, rungs=[2]),

@@ -10,8 +10,21 @@ from trainables.training.trial_state import RungResult, TrialState
 METRICS = {"validation/utility": 0.1 + 0.2, "train/loss": -1e-308, "validation/mass": 2**-1074}
 PROGRESS = TrialState(
     step=6,
-    beliefs={"forget/0": (Belief(Encoded("forget/0", (1, 2, 3), 2), (-0.1,)), Belief(Encoded("forget/0", (1, 2, 3), 2))), "forget/1": ()},
-    rungs=[RungResult(1, {"event": "rung", "rung": 1, "rungs": 2, "step": 4, "metrics": METRICS}, {"test/utility": 1 / 3}, True)],
+    beliefs={
+        "forget/0": (
+            Belief(Encoded("forget/0", (1, 2, 3), 2), (-0.1,)),
+            Belief(Encoded("forget/0", (1, 2, 3), 2)),
+        ),
+        "forget/1": (),
+    },
+    rungs=[
+        RungResult(
+            1,
+            {"event": "rung", "rung": 1, "rungs": 2, "step": 4, "metrics": METRICS},
+            {"test/utility": 1 / 3},
+            True,
+        )
+    ],
     retain_weight=0.1 + 0.7,
     seconds={"steps": 1.5, "checkpoints": 0.1},
 )

@@ -14,7 +14,10 @@ from trainables.worker.failures import OUT_OF_MEMORY_REMEDY, describe_failure, o
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         MemoryError(),
-        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to"
+            " allocate 8 bytes"
+        ),
         RuntimeError("NCCL error: unhandled cuda error, Out of Memory"),
     ],
 )
@@ -36,8 +39,13 @@ def test_other_errors_are_described_by_type_and_first_line():
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:2475"),
-        dist.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp: remote process exited or there was a network error"),
+        RuntimeError(
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer"
+            " [127.0.0.1]:2475"
+        ),
+        dist.DistBackendError(
+            "NCCL error in: ProcessGroupNCCL.cpp: remote process exited or there was a network error"
+        ),
     ],
 )
 def test_rank_whose_peer_is_gone_blames_nobody(error):

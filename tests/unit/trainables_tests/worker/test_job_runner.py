@@ -14,18 +14,31 @@ from trainables.worker import job_runner
 from trainables.worker.job_runner import JobRunner
 
 EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
-DATA = EncodedBenchmark(EMPTY, random_examples("forget", [(2, 3)] * 3, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2))
-TRIAL = TrialSettings.model_validate({"steps": 4, "rungs": 4, "forget": {"method": "graddiff"}, "optimizer": {"global_batch": 3}})
+DATA = EncodedBenchmark(
+    EMPTY, random_examples("forget", [(2, 3)] * 3, seed=1), random_examples("retain", [(2, 2)] * 3, seed=2)
+)
+TRIAL = TrialSettings.model_validate(
+    {"steps": 4, "rungs": 4, "forget": {"method": "graddiff"}, "optimizer": {"global_batch": 3}}
+)
 
 
 @pytest.fixture
 def run(monkeypatch):
-    """Runs a trial job on a plain engine. Returns: its outcome, where weights were written, and what was reported."""
+    """Runs a trial job on a plain engine. Returns: its outcome, where weights were written, and what was
+    reported."""
     written, events = [], []
-    monkeypatch.setattr(job_runner, "measure", lambda *args, **kwargs: SimpleNamespace(metrics={f"{part}/score": 0.5 for part in args[3]}))
-    monkeypatch.setattr(job_runner, "reference_logp", lambda engine, data, settings: {item.id: 0.0 for item in data.forget})
+    monkeypatch.setattr(
+        job_runner,
+        "measure",
+        lambda *args, **kwargs: SimpleNamespace(metrics={f"{part}/score": 0.5 for part in args[3]}),
+    )
+    monkeypatch.setattr(
+        job_runner, "reference_logp", lambda engine, data, settings: {item.id: 0.0 for item in data.forget}
+    )
     monkeypatch.setattr(job_runner, "write_atomically", lambda engine, path: written.append(str(path)))
-    monkeypatch.setattr(JobRunner, "engine", lambda self, folder, model, trial=None: PlainEngine(random_llama()))
+    monkeypatch.setattr(
+        JobRunner, "engine", lambda self, folder, model, trial=None: PlainEngine(random_llama())
+    )
     monkeypatch.setattr(JobRunner, "data", lambda self, settings, engine: DATA)
 
     def run(decide=None, **more):
@@ -48,7 +61,9 @@ def test_trial_writes_the_weights_of_kept_rungs_under_their_numbers(run):
 
 
 def test_stopped_trial_has_a_reason(run):
-    outcome, written, events = run(lambda rung, rungs: RungDecision(go_on=False, reason="ranks 7 of 9"), weights="/s/weights")
+    outcome, written, events = run(
+        lambda rung, rungs: RungDecision(go_on=False, reason="ranks 7 of 9"), weights="/s/weights"
+    )
     assert (outcome["status"], outcome["reason"], written) == ("stopped", "ranks 7 of 9", [])
     assert [event["rung"] for event in events if event["event"] == "rung"] == [1]
 

@@ -14,12 +14,20 @@ from trainables.jobs import JOB, MeasureJob, PrepareJob, TrialJob
 MODEL = ModelSettings(base="scratch")
 JOBS = [
     PrepareJob(name="target", model=MODEL, text="target", initial="/m/initial", output="/m/target"),
-    MeasureJob(name="original", model=MODEL, folder="/m/target", output="/m/original.json", retrained="/m/retrained.json"),
+    MeasureJob(
+        name="original",
+        model=MODEL,
+        folder="/m/target",
+        output="/m/original.json",
+        retrained="/m/retrained.json",
+    ),
     TrialJob(
         trial_id="t0007",
         model=MODEL,
         folder="/m/target",
-        trial=TrialSettings.model_validate({"forget": {"method": "wga", "wga": {"alpha": 0.5}}, "beliefs": "token+sequence"}),
+        trial=TrialSettings.model_validate(
+            {"forget": {"method": "wga", "wga": {"alpha": 0.5}}, "beliefs": "token+sequence"}
+        ),
         weights="/s/trials/t0007/weights",
         stop_at_rung=2,
     ),
@@ -54,5 +62,13 @@ def test_verdict_that_says_nothing_lets_a_trial_go_on_and_keeps_nothing():
 
 
 def test_jobs_are_made_without_torch_or_ray():
-    script = "import sys, trainables.jobs; sys.exit(', '.join({'torch', 'ray', 'transformers'} & sys.modules.keys()))"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False).stderr.strip() == ""
+    script = (
+        "import sys, trainables.jobs; sys.exit(', '.join({'torch', 'ray', 'transformers'} &"
+        " sys.modules.keys()))"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=False
+        ).stderr.strip()
+        == ""
+    )

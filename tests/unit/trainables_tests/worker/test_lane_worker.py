@@ -44,14 +44,18 @@ class JobQueue:
 
 
 def job(name):
-    return MeasureJob(name=name, model=ModelSettings(base="scratch"), folder="/m", output="/o").model_dump(mode="json")
+    return MeasureJob(name=name, model=ModelSettings(base="scratch"), folder="/m", output="/o").model_dump(
+        mode="json"
+    )
 
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Runs the loop on one rank, without Ray or a process group; `work(job, report, decide)` stands for the job runner.
+    """Runs the loop on one rank, without Ray or a process group; `work(job, report, decide)` stands for the
+    job runner.
 
-    What rank 0 would broadcast to another rank is in `heard`, in order; what the rank broadcasts is added to `sent`.
+    What rank 0 would broadcast to another rank is in `heard`, in order; what the rank broadcasts is added to
+    `sent`.
     """
 
     def run(job_queue, work, rank=0, heard=(), sent=None):
@@ -76,7 +80,9 @@ def serve(monkeypatch):
             found[:] = [mine, ("node 1", "worker 1")]
 
         here = SimpleNamespace(get_node_id=lambda: f"node {rank}", current_actor=f"worker {rank}")
-        monkeypatch.setattr(lane_worker, "ray", SimpleNamespace(get=lambda answer: answer, get_runtime_context=lambda: here))
+        monkeypatch.setattr(
+            lane_worker, "ray", SimpleNamespace(get=lambda answer: answer, get_runtime_context=lambda: here)
+        )
         group = {"get_rank": lambda: rank, "get_world_size": lambda: 2, "all_gather_object": gather}
         monkeypatch.setattr(lane_worker, "dist", SimpleNamespace(**group, broadcast_object_list=broadcast))
         try:
@@ -90,7 +96,10 @@ def serve(monkeypatch):
 def test_lane_serves_jobs_in_order_until_the_mailbox_closes(serve):
     job_queue = JobQueue([("a", job("first")), ("b", job("second"))])
     serve(job_queue, lambda job, report, decide: {"name": job.name})
-    assert job_queue.outcomes == {"a": [{"status": "finished", "name": "first"}], "b": [{"status": "finished", "name": "second"}]}
+    assert job_queue.outcomes == {
+        "a": [{"status": "finished", "name": "first"}],
+        "b": [{"status": "finished", "name": "second"}],
+    }
     assert [sequence for _, _, sequence in job_queue.asked] == [0, 1, 2]
 
 
@@ -161,14 +170,19 @@ def test_verdict_is_asked_for_by_rank_0_and_broadcast(serve):
 
 def test_other_ranks_hear_the_verdict_and_ask_nobody(serve):
     job_queue, decision, decisions = JobQueue([("a", job("first"))]), RungDecision(keep=True), []
-    serve(job_queue, lambda job, report, decide: decisions.append(decide(1, 4)) or {}, rank=1, heard=[decision])
+    serve(
+        job_queue, lambda job, report, decide: decisions.append(decide(1, 4)) or {}, rank=1, heard=[decision]
+    )
     assert decisions == [decision] and job_queue.judged == []
 
 
 def test_reports_carry_the_ticket_of_their_job(serve):
     job_queue = JobQueue([("a", job("first")), ("b", job("second"))])
     serve(job_queue, lambda job, report, decide: report({"event": "log", "line": job.name}) or {})
-    assert job_queue.reports == [("a", {"event": "log", "line": "first"}), ("b", {"event": "log", "line": "second"})]
+    assert job_queue.reports == [
+        ("a", {"event": "log", "line": "first"}),
+        ("b", {"event": "log", "line": "second"}),
+    ]
 
 
 def progress(step, steps=100):

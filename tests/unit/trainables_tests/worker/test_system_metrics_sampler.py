@@ -7,7 +7,12 @@ import torch
 from search_spaces.settings.sweep_settings import TrackingSettings
 from trainables.worker import system_metrics_sampler
 from trainables.worker.lane_worker import send_system_metrics
-from trainables.worker.system_metrics_sampler import SHORTEST_S, measure, sample_system_metrics, worker_sensors
+from trainables.worker.system_metrics_sampler import (
+    SHORTEST_S,
+    measure,
+    sample_system_metrics,
+    worker_sensors,
+)
 
 GIGABYTE = 1e9
 
@@ -28,7 +33,11 @@ def samples_of(every_s, prefix, work):
 
 def test_process_is_measured_under_names_of_mlflow():
     values = measure(worker_sensors(None))
-    assert set(values) == {"cpu_utilization_percentage", "process_memory_usage_megabytes", "system_memory_usage_percentage"}
+    assert set(values) == {
+        "cpu_utilization_percentage",
+        "process_memory_usage_megabytes",
+        "system_memory_usage_percentage",
+    }
     assert values["process_memory_usage_megabytes"] > 10
     assert 0 < values["system_memory_usage_percentage"] < 100
 
@@ -48,12 +57,17 @@ def test_samples_come_meanwhile_with_a_time_each(monkeypatch):
 
 def test_nothing_is_measured_where_it_is_off():
     assert samples_of(0.0, "", lambda arrived: None) == []
-    assert "samples" not in {thread.name for thread in threading.enumerate() if thread.is_alive() and not thread.daemon}
+    assert "samples" not in {
+        thread.name for thread in threading.enumerate() if thread.is_alive() and not thread.daemon
+    }
 
 
 def test_work_that_fails_is_measured_and_fails_as_it_is():
     sent = threading.Event()
-    with pytest.raises(ValueError, match="its own"), sample_system_metrics(60.0, "", lambda samples: sent.set()):
+    with (
+        pytest.raises(ValueError, match="its own"),
+        sample_system_metrics(60.0, "", lambda samples: sent.set()),
+    ):
         raise ValueError("its own")
     assert sent.wait(10)
 
@@ -64,7 +78,9 @@ def test_gpu_is_measured_by_the_index_the_worker_trains_on(monkeypatch):
     def answer(value):
         return lambda device: asked.append(device) or value
 
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * GIGABYTE))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * GIGABYTE)
+    )
     monkeypatch.setattr(torch.cuda, "device_memory_used", answer(20 * GIGABYTE))
     monkeypatch.setattr(torch.cuda, "utilization", answer(97))
     monkeypatch.setattr(torch.cuda, "power_draw", answer(350_000))
@@ -105,5 +121,9 @@ def test_setting_is_off_or_long_enough_to_say_something():
 
 def test_samples_go_to_the_mailbox_under_their_job():
     sent = []
-    send_system_metrics(SimpleNamespace(sample_system_metrics=SimpleNamespace(remote=lambda *what: sent.append(what))), "t0003", [{"at": 1.0, "values": {}}])
+    send_system_metrics(
+        SimpleNamespace(sample_system_metrics=SimpleNamespace(remote=lambda *what: sent.append(what))),
+        "t0003",
+        [{"at": 1.0, "values": {}}],
+    )
     assert sent == [("t0003", [{"at": 1.0, "values": {}}])]
