@@ -1,5 +1,7 @@
-"""What a lane is asked to do: prepare a model, measure or audit one, or run a trial. Plain settings, readable
-as JSON; no torch here."""
+"""What a lane can do: prepare a model, evaluate it, run a trial, predict its dynamics, run public benchmarks.
+
+Jobs are plain settings, readable as JSON; no torch here.
+"""
 
 import json
 from pathlib import Path
@@ -32,18 +34,20 @@ class PrepareJob(Settings):
     engine: EngineSettings = EngineSettings()
 
 
-class MeasureJob(Settings):
-    """Evaluate a model as it is, and take the log-probabilities of the forget set that NPO compares with."""
+class EvaluateJob(Settings):
+    """Measure a model as it is: every metric of `evaluation`, its probes, and what trials compare with."""
 
-    kind: Literal["measure"] = "measure"
+    kind: Literal["evaluate"] = "evaluate"
     name: str
-    """What people see: `original`, `retrained` or `prompted`."""
+    """What people see: `original`, `retrained`, `prompted`, `t0007@2`, or a folder."""
     model: ModelSettings
     data: DataSettings = ClosedWorldData()
     folder: str
     """Model folder or hub id."""
     output: str
-    """JSON file to write: `metrics`, `items` and `reference_logp_nats` of the tokens by example id."""
+    """JSON file to write: `metrics` and `items`, and what the switches below add."""
+    parts: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+    """Parts of the benchmark that are measured."""
     retrained: str | None = None
     """JSON file of the retrained model's measurement, for metrics that compare with it."""
     instruction: str | None = None
@@ -51,29 +55,11 @@ class MeasureJob(Settings):
     redact: bool = False
     """Write hashes in place of what the model answers."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    probes: bool = False
-    """Also search the candidates of `evaluation.bands`, for the trials that go on from this model."""
-    engine: EngineSettings = EngineSettings()
-
-
-class AuditJob(Settings):
-    """Look for what a model still knows of the forget set."""
-
-    kind: Literal["audit"] = "audit"
-    name: str
-    """What people see: `original`, `retrained`, `t0007@2`, or a folder."""
-    model: ModelSettings
-    data: DataSettings = ClosedWorldData()
-    folder: str
-    """Model folder or hub id."""
-    output: str
-    """JSON file to write: `metrics` of the test part, `leaks` and `facts`."""
-    retrained: str | None = None
-    """JSON file of the retrained model's measurement, for metrics that compare with it."""
-    redact: bool = False
-    """Write hashes in place of text."""
-    evaluation: EvaluationSettings = EvaluationSettings()
-    """Its `probes` are made."""
+    """Its `probes` add `leaks`, the answers that give a fact away, and `facts`, how many were probed."""
+    reference_logp: bool = False
+    """Add `reference_logp_nats` of the forget set's tokens, by example id, with which NPO compares."""
+    likelihood_bands: bool = False
+    """Add `probes`: the candidates of `evaluation.bands`, for the trials that go on from this model."""
     engine: EngineSettings = EngineSettings()
 
 
@@ -98,7 +84,8 @@ class TrialJob(Settings):
     """Folder for the unlearned weights of the rungs that are kept, `rung<number>` each; none are written when
     left out."""
     stop_at_rung: PositiveInt | None = None
-    """End there, on the full schedule's path, measured on both parts and kept, without asking anybody."""
+    """End there, on the full schedule's path, measured on both parts and kept, without a decision of the
+    driver."""
     checkpoint: str | None = None
     """Folder for the trial's inner state, from which it goes on when it is run again; none is written when
     left out."""
@@ -106,11 +93,56 @@ class TrialJob(Settings):
     """Optimizer steps between two checkpoints; 0: none is written, and none is read."""
 
 
-AnyJob = PrepareJob | MeasureJob | AuditJob | TrialJob
+class DynamicsJob(Settings):
+    """Predict what one unlearning step does to other answers, and take it. Needs a lane of one worker."""
+
+    kind: Literal["dynamics"] = "dynamics"
+    model: ModelSettings
+    data: DataSettings
+    trial: TrialSettings
+    """Hyperparameters of the losses and of the beliefs."""
+    folder: str
+    """The policy: a model folder."""
+    original_folder: str
+    """The model before unlearning, for the bands and for references."""
+    original: str
+    """JSON file of the original's measurement, for log-probabilities that some methods compare with."""
+    losses: tuple[tuple[str, str], ...] = (
+        ("ga", "none"),
+        ("npo", "none"),
+        ("wga", "none"),
+        ("wga", "token"),
+        ("wga", "sequence"),
+    )
+    """Pairs of method and beliefs."""
+    examples: int = 12
+    """Forget examples in the update, and unrelated ones beside it."""
+    beams: int = 10
+    """Candidates per prompt in the bands."""
+
+
+class BenchmarkJob(Settings):
+    """Run public benchmarks (lm-eval) on one model. Needs a lane of one worker."""
+
+    kind: Literal["benchmark"] = "benchmark"
+    model: ModelSettings
+    folder: str
+    """Model folder or hub id."""
+    tasks: tuple[str, ...]
+    """Names of tasks or groups of tasks of lm-eval."""
+    limit: PositiveInt | None = None
+    """Most items per task; all when None."""
+    batch: PositiveInt = 8
+    """Items per forward pass."""
+    task_folder: str | None = None
+    """Folder with task files of one's own."""
+
+
+AnyJob = PrepareJob | EvaluateJob | TrialJob | DynamicsJob | BenchmarkJob
 JOB: TypeAdapter[AnyJob] = TypeAdapter(Annotated[AnyJob, Field(discriminator="kind")])
 """Reads any job from JSON."""
 
 
 def read_measurement(path: str | None) -> dict[str, Any] | None:
-    """A measurement that `MeasureJob` wrote, or None."""
+    """A measurement that `EvaluateJob` wrote, or None."""
     return None if path is None else json.loads(Path(path).read_text())

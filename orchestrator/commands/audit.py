@@ -12,12 +12,13 @@ from orchestrator.commands.options import (
     TrackingUri,
     app,
     load,
+    old_spelling,
     open_named,
     print_json,
     screen,
     user_errors,
 )
-from orchestrator.commands.run import sweep_run
+from orchestrator.commands.run import sweep_session
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ def audit(
             help='front, knee, t0007, t0007@2 (on the front or not), or conditions such as "utility>=0.5".',
         ),
     ] = "front",
-    front: Annotated[
-        bool, typer.Option("--front", help="All members of the front, as when --trial is left out.")
-    ] = False,
+    front: Annotated[bool, old_spelling("--front")] = False,
     model: Annotated[
         str | None,
         typer.Option("--model", metavar="FOLDER", help="Audit this folder or hub model, of no sweep."),
@@ -60,7 +59,7 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Probe models for what looks forgotten and is not: drawn answers, other wordings, prefixes, relearning,
-    rounded weights."""
+    rounded weights. Exit status 1: a model could not be audited."""
     with user_errors():
         if (sweep is None) == (model is None):
             raise UserError(
@@ -70,21 +69,25 @@ def audit(
                 remedy="name a sweep, or a model",
             )
         if model is not None:
-            audits, where = _audit_folder(model, data, probes, overrides, storage, as_json)
+            audits, failed, where = _audit_folder(model, data, probes, overrides, storage, as_json)
         else:
             assert sweep is not None
-            audits, where = _audit_sweep(
+            audits, failed, where = _audit_sweep(
                 sweep, "front" if front else trial, probes, overrides, storage, tracking_uri, as_json
             )
         if as_json:
             from orchestrator.terminal.audit_tables import audits_json
 
             print_json(audits_json(audits))
-            return
-        from orchestrator.terminal.audit_tables import show_audits
+        else:
+            from orchestrator.terminal.audit_tables import show_audits
 
-        show_audits(audits, screen())
-        screen().print(where, highlight=False, soft_wrap=True)
+            show_audits(audits, screen())
+            screen().print(where, highlight=False, soft_wrap=True)
+        if failed:
+            line = f"could not be audited: {', '.join(failed)}; the lines above say why"
+            screen(stderr=as_json).print(line, highlight=False, soft_wrap=True)
+            raise typer.Exit(1)
 
 
 def _audit_sweep(
@@ -95,7 +98,7 @@ def _audit_sweep(
     storage: Path | None,
     tracking_uri: str | None,
     as_json: bool,
-) -> "tuple[list[Audit], str]":
+) -> "tuple[list[Audit], list[str], str]":
     from orchestrator.followups.model_export import find_weights
     from orchestrator.pareto.front import build_front
     from orchestrator.pareto.member_selection import ChosenRung, choose_rung, select_members
@@ -104,7 +107,7 @@ def _audit_sweep(
     from search_spaces.loading.changed_settings import with_probe_settings
 
     folder, settings, study = open_named(name, storage)
-    evaluation = _asked(with_probe_settings(settings, overrides or ()), probes)
+    evaluation = _probed(with_probe_settings(settings, overrides or ()), probes)
     records, criteria = study.records(), criteria_of(settings)
     if picked == "front":
         chosen = [
@@ -115,9 +118,13 @@ def _audit_sweep(
         chosen = [choose_rung(records, criteria, picked, "--trial")]
     # Before anything is started: what is not there cannot be audited.
     subjects = [Subject(rung.name, str(find_weights(folder, rung)), rung.rung) for rung in chosen]
-    with sweep_run(settings, str(folder.settings), storage, tracking_uri, quiet_stdout=as_json) as run:
-        audits = run.audit(subjects, evaluation)
-    return audits, f"report: {folder.path / 'report.html'}"
+    with sweep_session(
+        settings, str(folder.settings), storage, tracking_uri, quiet_stdout=as_json
+    ) as session:
+        from orchestrator.sweep.followup_runs import audit_models
+
+        audits, failed = audit_models(session, subjects, evaluation)
+    return audits, failed, f"report: {folder.path / 'report.html'}"
 
 
 def _audit_folder(
@@ -127,7 +134,7 @@ def _audit_folder(
     overrides: list[str] | None,
     storage: Path | None,
     as_json: bool,
-) -> "tuple[list[Audit], str]":
+) -> "tuple[list[Audit], list[str], str]":
     from orchestrator.storage.followup_records import Subject
     from search_spaces.paths import is_local, resolved
 
@@ -142,13 +149,16 @@ def _audit_folder(
     settings = load(data, [*(overrides or ()), f"model.target={place}"], None)
     # A folder of its own, beside the sweeps.
     named = settings.model_copy(update={"name": f"audits/{settings.name}"})
-    with sweep_run(named, data, storage, None, quiet_stdout=as_json) as run:
-        audits = run.audit_folder(Subject(model, place), _asked(settings, probes))
-    return audits, f"kept in {run.folder.path}"
+    evaluation = _probed(settings, probes)
+    with sweep_session(named, data, storage, None, quiet_stdout=as_json) as session:
+        from orchestrator.sweep.followup_runs import audit_folder
+
+        audits, failed = audit_folder(session, Subject(model, place), evaluation)
+    return audits, failed, f"kept in {session.folder.path}"
 
 
-def _asked(settings: "SweepSettings", probes: str) -> "EvaluationSettings":
-    """The sweep's evaluation with the probes that are asked for.
+def _probed(settings: "SweepSettings", probes: str) -> "EvaluationSettings":
+    """The sweep's evaluation with the probes that `--probes` names.
 
     Raises:
         UserError: There is no such probe, or this sweep cannot make it.
@@ -165,7 +175,7 @@ def _asked(settings: "SweepSettings", probes: str) -> "EvaluationSettings":
     names = tuple(name for name in known if name in wished)
     if "judge" in names and settings.evaluation.probe.judge.url is None:
         remedy = "add --set evaluation.probe.judge.url=http://127.0.0.1:8000/v1"
-        raise UserError("nobody is named who judges", key="--probes", value=probes, remedy=remedy)
+        raise UserError("the probe `judge` needs a judge", key="--probes", value=probes, remedy=remedy)
     if "quantise" in names and settings.trial.engine.inference == "lockstep":
         raise UserError(
             "rounding needs a full copy of the model",

@@ -17,10 +17,11 @@ from orchestrator.commands.options import (
     screen,
     user_errors,
 )
+from orchestrator.commands.run import sweep_session
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
-    from orchestrator.followups.lm_eval_harness import Scores
+    from orchestrator.followups.benchmark_scores import Scores
 
 
 @app.command(rich_help_panel="Out of a sweep")
@@ -52,26 +53,39 @@ def benchmark(
     """Run public benchmarks (lm-eval) on a model of the front, beside the original: what did unlearning cost
     elsewhere?"""
     with user_errors():
-        from orchestrator.followups.lm_eval_harness import BenchmarkRequest, check_tasks, evaluated
+        from orchestrator.followups.benchmark_scores import BenchmarkRequest, BenchmarkTask
         from orchestrator.followups.model_export import find_weights
         from orchestrator.pareto.member_selection import choose_rung
         from orchestrator.pareto.objectives import criteria_of
         from orchestrator.storage.baselines import read_baselines
         from orchestrator.tracking.tracked_sweep import add_metrics
+        from trainables.analysis.lm_eval_harness import check_tasks
 
-        asked = BenchmarkRequest(
+        request = BenchmarkRequest(
             tuple(name.strip() for name in tasks.split(",") if name.strip()), limit, batch, task_folder
         )
-        check_tasks(asked)
+        check_tasks(request.tasks, None if task_folder is None else str(task_folder))
         folder, settings, study = open_named(sweep, storage)
         chosen = choose_rung(study.records(), criteria_of(settings), trial, "--trial")
         models = {
             "original": read_baselines(folder)["original"].folder,
             chosen.name: str(find_weights(folder, chosen)),
         }
-        scores = {
-            name: evaluated(folder, name, weights, settings.model, asked) for name, weights in models.items()
-        }
+        runs = [BenchmarkTask(name, where, settings.model, request, folder) for name, where in models.items()]
+        missing = [run for run in runs if run.missing]
+        failed: list[str] = []
+        if missing:
+            with sweep_session(
+                settings, str(folder.settings), storage, tracking_uri, quiet_stdout=as_json
+            ) as session:
+                from orchestrator.sweep.followup_runs import run_in_one_process
+
+                failed = run_in_one_process(session, missing)
+        if failed:
+            raise UserError(
+                f"{', '.join(failed)} failed: the lines above say why", key="--tasks", value=tasks
+            )
+        scores = {run.model_name: run.scores() for run in runs}
         if as_json:
             print_json(scores)
         else:
@@ -82,7 +96,7 @@ def benchmark(
                 add_metrics(tracking_store(tracking_uri, folder), chosen.record.mlflow_run_id, named)
             except UserError as error:
                 # The results are on disk and on the screen.
-                screen().print(f"not told to MLflow: {error}", highlight=False, soft_wrap=True)
+                screen().print(f"not sent to MLflow: {error}", highlight=False, soft_wrap=True)
 
 
 def _show(scores: "dict[str, Scores]") -> None:

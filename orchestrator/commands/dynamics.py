@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,20 +12,22 @@ from orchestrator.commands.options import (
     app,
     load,
     load_data,
+    old_spelling,
     open_named,
     print_json,
     screen,
     user_errors,
 )
-from orchestrator.commands.run import sweep_run
+from orchestrator.commands.run import sweep_session
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
     from orchestrator.storage.baselines import Baseline
     from orchestrator.storage.sweep_folder import SweepFolder
     from search_spaces.settings.sweep_settings import SweepSettings
+    from trainables.jobs import DynamicsJob
 
-USUAL_FORMAT = "ga,npo,wga,wga+token,wga+sequence"
+USUAL_LOSSES = "ga,npo,wga,wga+token,wga+sequence"
 
 
 @app.command(rich_help_panel="Look inside")
@@ -36,12 +38,13 @@ def dynamics(
             metavar="SWEEP|FILE", help="Name of a sweep, or a sweep file, whose models are prepared."
         ),
     ],
-    at: Annotated[
-        str, typer.Option("--at", help="The policy: original, or a rung such as knee, t0007, t0007@2.")
+    trial: Annotated[
+        str, typer.Option("--trial", help="The policy: original, or a rung such as knee, t0007, t0007@2.")
     ] = "original",
+    at: Annotated[str | None, old_spelling("--at")] = None,
     losses: Annotated[
         str, typer.Option("--losses", help="Methods, each with its beliefs behind a plus sign.")
-    ] = USUAL_FORMAT,
+    ] = USUAL_LOSSES,
     output: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE.png", help="Picture to draw [default: beside the sweep]."),
@@ -54,11 +57,12 @@ def dynamics(
     with user_errors():
         from orchestrator.report.dynamics_picture import draw_dynamics
         from orchestrator.terminal.dynamics_tables import show_dynamics
-        from trainables.analysis.dynamics_job import DynamicsJob, run_dynamics
+        from trainables.jobs import DynamicsJob
 
+        trial = at or trial
         pairs = parse_losses(losses)
         is_file = Path(sweep).suffix in (".yaml", ".yml")
-        looked_at = _of_file(sweep, at, storage) if is_file else _of_sweep(sweep, at, storage)
+        looked_at = _of_file(sweep, trial, storage) if is_file else _of_sweep(sweep, trial, storage)
         job = DynamicsJob(
             model=looked_at.settings.model,
             data=looked_at.settings.data,
@@ -68,9 +72,9 @@ def dynamics(
             original=str(looked_at.original.measurement),
             losses=pairs,
         )
-        found = run_dynamics(job, lambda line: typer.echo(line, err=True))
+        found = _run(looked_at, job, storage)
         picture = output or looked_at.folder.path / f"dynamics-{looked_at.name}.png"
-        draw_dynamics(picture, found, f"one step from {looked_at.title} of {looked_at.settings.name}")
+        draw_dynamics(picture, found, looked_at.title)
         if as_json:
             print_json(found)
         else:
@@ -91,10 +95,23 @@ class _LookedAt:
 
     @property
     def title(self) -> str:
-        return "the original model" if self.name == "original" else self.name
+        policy = "the original model" if self.name == "original" else self.name
+        return f"one step from {policy} of {self.settings.name}"
 
 
-def _of_sweep(sweep: str, at: str, storage: Path | None) -> _LookedAt:
+def _run(looked_at: _LookedAt, job: "DynamicsJob", storage: Path | None) -> dict[str, Any]:
+    """The dynamics, made on a lane of one worker."""
+    settings, file = looked_at.settings, str(looked_at.folder.settings)
+    with sweep_session(settings, file, storage, None, quiet_stdout=True) as session:
+        from orchestrator.followups.step_dynamics import DynamicsTask
+        from orchestrator.sweep.followup_runs import run_in_one_process
+
+        task = DynamicsTask(looked_at.title, job)
+        run_in_one_process(session, [task])
+    return task.found
+
+
+def _of_sweep(sweep: str, trial: str, storage: Path | None) -> _LookedAt:
     from orchestrator.followups.model_export import find_weights
     from orchestrator.pareto.member_selection import choose_rung
     from orchestrator.pareto.objectives import criteria_of
@@ -109,24 +126,26 @@ def _of_sweep(sweep: str, at: str, storage: Path | None) -> _LookedAt:
             value=sweep,
             remedy="give its file, and they are prepared",
         )
-    if at == "original":
-        return _LookedAt(settings, folder, original, original.folder, at)
-    chosen = choose_rung(study.records(), criteria_of(settings), at, "--at")
+    if trial == "original":
+        return _LookedAt(settings, folder, original, original.folder, trial)
+    chosen = choose_rung(study.records(), criteria_of(settings), trial, "--trial")
     return _LookedAt(settings, folder, original, str(find_weights(folder, chosen)), chosen.name)
 
 
-def _of_file(file: str, at: str, storage: Path | None) -> _LookedAt:
+def _of_file(file: str, trial: str, storage: Path | None) -> _LookedAt:
     """The original model of a sweep file, prepared and measured where that is still to do; no trial is
     run."""
-    if at != "original":
+    if trial != "original":
         raise UserError(
-            "a file has no rungs", key="--at", value=at, remedy="run the sweep, and give its name"
+            "a file has no rungs", key="--trial", value=trial, remedy="run the sweep, and give its name"
         )
     settings = load(file, None, None)
-    load_data(settings, file)
-    with sweep_run(settings, file, storage, None, quiet_stdout=True) as run:
-        plan = run.prepare()
-    return _LookedAt(settings, run.folder, plan.original, plan.original.folder, at)
+    benchmark = load_data(settings, file)
+    with sweep_session(settings, file, storage, None, benchmark=benchmark, quiet_stdout=True) as session:
+        from orchestrator.sweep.followup_runs import prepare_baselines
+
+        plan = prepare_baselines(session)
+    return _LookedAt(settings, session.folder, plan.original, plan.original.folder, trial)
 
 
 def parse_losses(text: str) -> tuple[tuple[str, str], ...]:

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from orchestrator.commands.options import Storage, Sweep, TrackingUri, app, open_named, screen, user_errors
-from orchestrator.commands.run import sweep_run
+from orchestrator.commands.options import (
+    Storage,
+    Sweep,
+    TrackingUri,
+    app,
+    load_data,
+    open_named,
+    screen,
+    user_errors,
+)
+from orchestrator.commands.run import sweep_session
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -98,10 +107,9 @@ def reproduce(
     """Run one trial again as it was, and say whether the result is identical. The sweep is left as it is."""
     with user_errors():
         from orchestrator.followups.model_export import check_output
-        from orchestrator.followups.reproduction import compare, compare_origins, told
+        from orchestrator.followups.reproduction import compare, compare_origins, describe
         from orchestrator.storage.provenance import provenance
         from orchestrator.storage.sweep_folder import SweepFolder, storage_root
-        from trainables.benchmarks.registry import load_benchmark
 
         if weights is not None:
             check_output(weights)
@@ -110,24 +118,25 @@ def reproduce(
         settings, record, tracked = _recorded(folder, trial, uri, storage, from_mlflow=from_mlflow)
         then = settings.resources.workers_per_trial
         again = _with_workers(settings, workers or then)
-        digest = {"lethe.data_digest": load_benchmark(settings.data, redact=settings.redact).digest}
+        benchmark = load_data(settings, str(folder.settings))
+        digest = {"lethe.data_digest": benchmark.digest}
         # A folder of its own: nothing is written to the sweep, which may be running.
         named = again.model_copy(update={"name": f"reproductions/{sweep}-{record.trial_id}"})
         kept_rung = int(trial.partition("@")[2]) if "@" in trial else len(record.rungs)
-        with sweep_run(named, str(folder.settings), storage, uri) as run:
-            outcome = run.reproduce(
-                record, None if weights is None else weights.resolve(), kept_rung if weights else None
-            )
-            shutil.rmtree(
-                run.folder.path, ignore_errors=True
-            )  # only the log of a run without an outcome is of use
+        place = None if weights is None else weights.resolve()
+        with sweep_session(named, str(folder.settings), storage, uri, benchmark=benchmark) as session:
+            from orchestrator.sweep.followup_runs import reproduce_trial
+
+            outcome = reproduce_trial(session, record, place, kept_rung if weights else None)
+            # Only the log of a run without an outcome is of use.
+            shutil.rmtree(session.folder.path, ignore_errors=True)
         found = compare(record, outcome)
         origins = (
             compare_origins(tracked.tags, provenance() | digest, (then, again.resources.workers_per_trial))
             if tracked
             else []
         )
-        for line in told(record, found, origins):
+        for line in describe(record, found, origins):
             screen().print(line, highlight=False, soft_wrap=True)
         if tracked is None:
             screen().print("  MLflow does not have the sweep: versions were not compared", highlight=False)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -51,6 +51,8 @@ TrackingUri = Annotated[
         help="MLflow server or store [default: $MLFLOW_TRACKING_URI or a SQLite file in the storage folder].",
     ),
 ]
+TRIAL_HELP = 'front, knee, t0007, t0007@2, or conditions such as "utility>=0.5".'
+Trial = Annotated[str, typer.Option("--trial", help=TRIAL_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -69,6 +71,11 @@ def load_data(sweep: "SweepSettings", file: str) -> "Benchmark":
         return load_benchmark(sweep.data, redact=sweep.redact)
     except UserError as error:
         raise error.in_file(file) from error
+
+
+def old_spelling(name: str) -> Any:
+    """A hidden option: an earlier name of one that is called otherwise now."""
+    return typer.Option(name, hidden=True)
 
 
 def check_hub(sweep: "SweepSettings", file: str) -> None:

@@ -15,10 +15,12 @@ from orchestrator.commands.options import (
     Storage,
     Sweep,
     TrackingUri,
+    Trial,
     app,
     check_hub,
     load,
     load_data,
+    old_spelling,
     open_named,
     screen,
     user_errors,
@@ -26,8 +28,9 @@ from orchestrator.commands.options import (
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
-    from orchestrator.sweep.sweep_run import SweepRun
+    from orchestrator.sweep.session import Session
     from search_spaces.settings.sweep_settings import SweepSettings
+    from trainables.data.examples import Benchmark
 
 PANEL = "Run a sweep"
 
@@ -105,17 +108,18 @@ def stop(sweep: Sweep, storage: Storage = None) -> None:
 def confirm(
     sweep: Sweep,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="New seeds for each member.")] = 5,
-    picked: Annotated[
-        str, typer.Option("--pick", help='front, knee, t0007, t0007@2, or conditions such as "utility>=0.5".')
-    ] = "front",
+    trial: Trial = "front",
+    pick: Annotated[str | None, old_spelling("--pick")] = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Run members of the front again under new seeds: how much of it was luck?"""
     with user_errors():
         folder, settings, _ = open_named(sweep, storage)
-        with sweep_run(settings, str(folder.settings), storage, tracking_uri) as run:
-            confirmations = run.confirm(picked, seeds)
+        with sweep_session(settings, str(folder.settings), storage, tracking_uri) as session:
+            from orchestrator.sweep.followup_runs import confirm_members
+
+            confirmations = confirm_members(session, pick or trial, seeds)
         failed = sum(confirmation.reason is not None for confirmation in confirmations)
         screen().print(
             f"{len(confirmations)} repetitions, {failed} failed\nreport: {folder.path / 'report.html'}",
@@ -135,13 +139,15 @@ def start(
         highlight=False,
         soft_wrap=True,
     )
-    load_data(sweep, file)
-    with sweep_run(sweep, file, storage, tracking_uri) as run:
-        if only_prepare:
-            plan = run.prepare()
-        else:
-            records = run.run()
-    if only_prepare:
+    # Before Ray is loaded: mistakes in the data are told at once. The session takes it over.
+    benchmark = load_data(sweep, file)
+    with sweep_session(sweep, file, storage, tracking_uri, benchmark=benchmark) as session:
+        from orchestrator.sweep.followup_runs import prepare_baselines
+        from orchestrator.sweep.sweep_run import run_sweep
+
+        plan = prepare_baselines(session) if only_prepare else None
+        records = [] if only_prepare else run_sweep(session)
+    if plan is not None:
         retrained = plan.retrained.folder if plan.retrained else "none"
         console.print(
             f"original: {plan.original.folder}\nretrained: {retrained}", highlight=False, soft_wrap=True
@@ -149,20 +155,33 @@ def start(
         return
     from orchestrator.terminal.closing_lines import closing_lines
 
-    for line in closing_lines(sweep, run.folder, records, run.tracking_uri):
+    for line in closing_lines(sweep, session.folder, records, session.tracking_uri):
         console.print(line, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def sweep_run(
+def sweep_session(
     sweep: "SweepSettings",
     file: str,
     storage: Path | None,
     tracking_uri: str | None,
     *,
+    benchmark: "Benchmark | None" = None,
     quiet_stdout: bool = False,
-) -> "Iterator[SweepRun]":
-    """A start of a sweep, its progress shown meanwhile; on stderr where stdout is for programs."""
+) -> "Iterator[Session]":
+    """A session on a sweep, its progress shown meanwhile; on stderr where stdout is for programs.
+
+    Args:
+        sweep: Settings of the sweep.
+        file: The sweep file, as messages name it.
+        storage: Folder of all sweeps, where one was given.
+        tracking_uri: MLflow's server or store, where one was given.
+        benchmark: The data set, where it was loaded already.
+        quiet_stdout: Whether stdout is for programs.
+
+    Raises:
+        UserError: A hub model cannot be read. Nothing has been started then.
+    """
     from orchestrator.pareto.objectives import criteria_of
     from orchestrator.search.sweep_state import SweepState
     from orchestrator.storage.sweep_folder import SweepFolder, storage_root
@@ -175,8 +194,8 @@ def sweep_run(
     sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial)
     with LiveProgress(console, sweep_state, sweep.search.trials) as progress:
         progress.stage("loading Ray, Optuna and MLflow")
-        from orchestrator.sweep.sweep_run import SweepRun
+        from orchestrator.sweep.session import Session
         from orchestrator.tracking.tracking_store import default_tracking_uri
 
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(root)
-        yield SweepRun(sweep, file, folder, uri, progress)
+        yield Session(sweep, file, folder, uri, progress, loaded=benchmark)

@@ -7,24 +7,58 @@ was asked in which way, so that a killed driver repeats only what was running.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from orchestrator.lanes.job_queue import LostError
-from orchestrator.storage.baselines import MEASUREMENT_VERSION, OnProgress
-from orchestrator.storage.followup_records import Audit
+from orchestrator.lanes.job_batch import JobTask
+from orchestrator.storage.baselines import MEASUREMENT_VERSION
+from orchestrator.storage.followup_records import Audit, Subject, note_audit, read_audit
 from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.sweep_settings import SweepSettings
-from search_spaces.user_errors import UserError
-from trainables.jobs import AuditJob
+from trainables.jobs import EvaluateJob
 
-if TYPE_CHECKING:
-    # Only for its name: reading audits must not wait for Ray.
-    from orchestrator.lanes.lane_pool import LanePool
-from orchestrator.storage.followup_records import Subject, note_audit, read_audit
+
+@dataclass(frozen=True)
+class AuditTask(JobTask):
+    """One audit on the lanes; its lane writes the result, and this notes it as the newest of its model.
+
+    The caller holds the sweep's lock: there is one writer.
+    """
+
+    subject: Subject
+    audit_job: EvaluateJob
+    folder: SweepFolder
+
+    @property
+    def name(self) -> str:
+        """As people see it: `audit t0007@2`."""
+        return f"audit {self.subject.name}"
+
+    @property
+    def done(self) -> bool:
+        """Whether an earlier call has made it."""
+        return Path(self.audit_job.output).is_file()
+
+    def job(self) -> EvaluateJob:
+        """What `plan_audits` gave."""
+        return self.audit_job
+
+    def keep(self, outcome: Mapping[str, Any]) -> str:
+        """Note the file that the lane has written."""
+        note_audit(self.folder, self.subject, Path(self.audit_job.output))
+        found = self.read()
+        return f"{len(found.hidden)} of {found.facts} facts look forgotten and are not"
+
+    def fail(self, reason: str) -> str:
+        """Nothing is kept: the next call tries again."""
+        return f"failed: {reason}"
+
+    def read(self) -> Audit:
+        """The audit, once it is done."""
+        return read_audit(self.subject, Path(self.audit_job.output))
 
 
 def plan_audits(
@@ -33,8 +67,8 @@ def plan_audits(
     evaluation: EvaluationSettings,
     retrained: Path | None,
     folder: SweepFolder,
-) -> list[AuditJob]:
-    """One job per subject, finished or not; `output` says by its presence which are.
+) -> list[AuditTask]:
+    """One task per subject, done or not.
 
     Args:
         subjects: What is audited.
@@ -45,16 +79,21 @@ def plan_audits(
     """
     way = audit_way(sweep, evaluation)
     return [
-        AuditJob(
-            name=subject.name,
-            model=sweep.model,
-            data=sweep.data,
-            folder=subject.folder,
-            output=str(folder.path / "audits" / f"{_file_name(subject)}-{way}.json"),
-            retrained=str(retrained) if retrained else None,
-            redact=sweep.redact,
-            evaluation=evaluation,
-            engine=sweep.trial.engine,
+        AuditTask(
+            subject,
+            EvaluateJob(
+                name=subject.name,
+                model=sweep.model,
+                data=sweep.data,
+                folder=subject.folder,
+                output=str(folder.path / "audits" / f"{_file_name(subject)}-{way}.json"),
+                parts=("test",),
+                retrained=str(retrained) if retrained else None,
+                redact=sweep.redact,
+                evaluation=evaluation,
+                engine=sweep.trial.engine,
+            ),
+            folder,
         )
         for subject in subjects
     ]
@@ -71,68 +110,6 @@ def audit_way(sweep: SweepSettings, evaluation: EvaluationSettings) -> str:
         "version": MEASUREMENT_VERSION,
     }
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def run_audits(
-    subjects: Sequence[Subject],
-    jobs: Sequence[AuditJob],
-    pool: "LanePool | None",
-    folder: SweepFolder,
-    say: Callable[[str], None],
-    stage: OnProgress,
-) -> list[Audit]:
-    """Run the audits that are missing on warm lanes, and note each as soon as it and those before it are
-    there.
-
-    Args:
-        subjects: What is audited.
-        jobs: What `plan_audits` gave for them.
-        pool: Lanes of the sweep's own kind; None where nothing is missing.
-        folder: The sweep's files. The caller holds its lock.
-        say: Prints a line that stays.
-        stage: Told what is going on, and how far the oldest running audit is.
-
-    Returns:
-        Audits of the subjects that could be audited.
-
-    Raises:
-        LostError: No lane is left. The same call goes on with what is missing.
-    """
-    folder.stop_request.unlink(missing_ok=True)
-    missing = [job for job in jobs if not Path(job.output).is_file()]
-    title = f"auditing {len(missing)} model{'s' * (len(missing) != 1)}"
-    if pool is not None:
-        stage(title, {})
-        for job in missing:
-            pool.submit(f"audit {job.name}", job)
-    audits = []
-    for place, (subject, job) in enumerate(zip(subjects, jobs, strict=True), start=1):
-        if not Path(job.output).is_file():
-            assert pool is not None, "lanes are started where something is missing"
-            try:
-                pool.wait(f"audit {job.name}", partial(stage, title))
-            except LostError as error:
-                raise LostError(
-                    f"{len(subjects) - place + 1} audits are missing: {error.message}",
-                    file=str(folder.driver_log),
-                    remedy="mend the cause and run the same command again: it goes on where it was",
-                ) from error
-            except UserError as error:
-                say(f"{job.name} [{place}/{len(jobs)}]: {error.message}")
-                continue
-        audits.append(read_audit(subject, Path(job.output)))
-        note_audit(folder, subject, Path(job.output))
-        say(
-            f"{job.name} [{place}/{len(jobs)}]: {len(audits[-1].hidden)} of {audits[-1].facts} facts look"
-            " forgotten and are not"
-        )
-        if folder.stop_request.exists():
-            say(
-                f"stopped by `lethe stop` with {len(jobs) - place} audits left; the same command goes on with"
-                " them"
-            )
-            break
-    return audits
 
 
 def _file_name(subject: Subject) -> str:

@@ -5,19 +5,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from orchestrator.lanes.job_queue import LostError
-from orchestrator.storage.baselines import OnProgress, Plan
+from orchestrator.lanes.job_batch import JobTask
+from orchestrator.storage.baselines import Plan, trial_job
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from trainables.events import RungDecision
 from trainables.jobs import TrialJob
-
-if TYPE_CHECKING:
-    # Only for its name: comparing must not wait for Ray.
-    from orchestrator.lanes.lane_pool import LanePool
 
 NOT_COMPARED = {"worker_seconds", "duration_s"}
 """Times, which MLflow keeps with the metrics."""
@@ -76,51 +72,53 @@ class Verification:
         return not self.differences and not self.other
 
 
-def reproduce_trial(
-    record: TrialRecord,
-    sweep: SweepSettings,
-    plan: Plan,
-    pool: "LanePool",
-    weights: Path | None,
-    kept_rung: int | None,
-    stage: OnProgress,
-) -> Outcome:
-    """Run a trial again on a warm lane. Its verdicts are those that it was given then, so that it takes the
+@dataclass(frozen=True)
+class ReproductionTask(JobTask):
+    """A trial that runs again on a lane. At its rungs the decisions are those of then, so that it takes the
     same path.
 
-    Args:
+    Attributes:
         record: The trial; one that failed fails again, or does not.
         sweep: Settings of its sweep.
-        plan: The sweep's baselines, ensured.
-        pool: At least one lane.
-        weights: Folder for the weights of rungs that are kept; none are written when left out.
+        plan: The sweep's baselines.
+        weights: Folder for the weights of rungs that are kept; none are written when None.
         kept_rung: With `weights`, a rung to keep although the trial may not have kept it then.
-        stage: Told how far it is.
-
-    Raises:
-        LostError: No lane is left.
+        outcome: What it gives.
     """
-    import ray
 
-    job_name = f"reproducing {record.trial_id}"
-    pool.submit(job_name, _job(record, sweep, plan, weights))
-    for rung, decision in recorded_decisions(
-        record, apply(sweep.trial, record.params).rungs, kept_rung
-    ).items():
-        ray.get(pool.job_queue.decide.remote(job_name, rung, decision))
-    outcome, seen, ended = Outcome(), 0, None
-    while ended is None:
-        events, progress, ended = ray.get(pool.job_queue.follow.remote(job_name, seen))
-        seen += len(events)
-        stage(job_name, progress)
-        for event in events:
-            if event["event"] in ("rung", "test"):
-                outcome.rungs.setdefault(event["rung"], {}).update(event["metrics"])
-    if ended["status"] == "lost":
-        raise LostError(f"{record.trial_id} was not run: {ended['reason']}")
-    if ended["status"] == "failed":
-        outcome.failed = ended["reason"]
-    return outcome
+    record: TrialRecord
+    sweep: SweepSettings
+    plan: Plan
+    weights: Path | None = None
+    kept_rung: int | None = None
+    outcome: Outcome = field(default_factory=Outcome)
+
+    @property
+    def name(self) -> str:
+        """As people see it: `reproducing t0007`."""
+        return f"reproducing {self.record.trial_id}"
+
+    def job(self) -> TrialJob:
+        """The trial's job without its checkpoints."""
+        weights = None if self.weights is None else str(self.weights)
+        return trial_job(self.sweep, self.plan, self.record.trial_id, self.record.params, weights=weights)
+
+    def decisions(self) -> dict[int, RungDecision]:
+        """Those of then."""
+        rungs = apply(self.sweep.trial, self.record.params).rungs
+        return recorded_decisions(self.record, rungs, self.kept_rung)
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Collect the metrics of its rungs."""
+        if event["event"] in ("rung", "test"):
+            self.outcome.rungs.setdefault(event["rung"], {}).update(event["metrics"])
+
+    def keep(self, outcome: Mapping[str, Any]) -> None:
+        """Its rungs have given all that is compared."""
+
+    def fail(self, reason: str) -> None:
+        """A failure is compared too."""
+        self.outcome.failed = reason
 
 
 def compare(record: TrialRecord, outcome: Outcome) -> Verification:
@@ -161,7 +159,7 @@ def compare_origins(before: Mapping[str, str], now: Mapping[str, str], workers: 
     return lines + ([f"workers: {workers[0]} -> {workers[1]}"] if workers[0] != workers[1] else [])
 
 
-def told(record: TrialRecord, found: Verification, origins: Sequence[str]) -> list[str]:
+def describe(record: TrialRecord, found: Verification, origins: Sequence[str]) -> list[str]:
     """The result for people: whether it is identical, what differs most, and what else is not as it was."""
     count = f"{found.compared} metrics at {found.rungs} rung{'s' * (found.rungs != 1)}"
     if found.identical:
@@ -172,20 +170,6 @@ def told(record: TrialRecord, found: Verification, origins: Sequence[str]) -> li
         lines += [f"  {line}" for line in found.other]
     lines += [f"  not as it was: {line}" for line in origins]
     return lines
-
-
-def _job(record: TrialRecord, sweep: SweepSettings, plan: Plan, weights: Path | None) -> TrialJob:
-    return TrialJob(
-        trial_id=record.trial_id,
-        model=sweep.model,
-        data=sweep.data,
-        evaluation=sweep.evaluation,
-        trial=apply(sweep.trial, record.params),
-        folder=plan.original.folder,
-        original=str(plan.original.measurement),
-        retrained=str(plan.retrained.measurement) if plan.retrained else None,
-        weights=None if weights is None else str(weights),
-    )
 
 
 def recorded_decisions(record: TrialRecord, rungs: int, kept_rung: int | None) -> dict[int, RungDecision]:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,18 @@ class JobEntry:
     def lose(self, reason: str) -> None:
         """End without a result, through no fault of the job."""
         self.outcome, self.state = {"status": "lost", "reason": reason}, "lost"
+
+
+@dataclass(frozen=True)
+class JobNews:
+    """What has become of a job since its caller last looked."""
+
+    events: list[dict[str, Any]]
+    """Those that the caller has not seen, in order."""
+    progress: dict[str, Any]
+    """The latest step; empty before the first."""
+    outcome: dict[str, Any] | None
+    """How it ended; None while it has not."""
 
 
 class JobQueue:
@@ -186,15 +198,20 @@ class JobQueue:
         self._entries.setdefault(name, JobEntry({}, state="given up"))
         await self.finish(name, {"status": "failed", "reason": reason})
 
-    async def follow(
-        self, name: str, seen: int
-    ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any] | None]:
-        """Events after the first `seen`, the latest progress, and the outcome; waits a little for something
-        new."""
-        entry = self._entries[name]
-        if entry.outcome is None and len(entry.events) <= seen:
+    async def news(self, seen: Mapping[str, int]) -> dict[str, JobNews]:
+        """What is new of some jobs; waits a little when nothing is.
+
+        Args:
+            seen: Name of a job -> how many of its events the caller has.
+
+        Returns:
+            The jobs that run or have ended, by name; empty where all are still queued.
+        """
+        found = self._news(seen)
+        if not any(news.events or news.outcome is not None for news in found.values()):
             await self._wait()
-        return entry.events[seen:], entry.progress, entry.outcome
+            found = self._news(seen)
+        return found
 
     async def snapshot(self) -> dict[str, Any]:
         """Running and queued jobs with their progress, and the lanes that are up."""
@@ -301,6 +318,14 @@ class JobQueue:
                 "failed",
                 {"status": "failed", "reason": f"{cause}; used up: {counts}"},
             )
+
+    def _news(self, seen: Mapping[str, int]) -> dict[str, JobNews]:
+        entries = {name: self._entries[name] for name in seen}
+        return {
+            name: JobNews(entry.events[seen[name] :], entry.progress, entry.outcome)
+            for name, entry in entries.items()
+            if entry.state != "queued" or len(entry.events) > seen[name]
+        }
 
     async def _wait(self) -> None:
         async with self._changed:

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,10 +15,10 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.config import FailureConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.lanes.job_queue import JobQueue, LostError, Retries
+from orchestrator.lanes.job_queue import JobNews, JobQueue, Retries
 from orchestrator.lanes.sigterm import terminating
 from search_spaces.settings.sweep_settings import ResourceSettings
-from search_spaces.user_errors import UserError
+from trainables.events import RungDecision
 from trainables.jobs import AnyJob
 
 logger = logging.getLogger(__name__)
@@ -120,29 +120,19 @@ class LanePool:
         """Queue a job under a name that is its own."""
         ray.get(self.job_queue.submit.remote(job_name, job.model_dump(mode="json")))
 
-    def wait(self, job_name: str, on_tick: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Wait for a job's outcome.
+    def decide(self, job_name: str, rung: int, decision: RungDecision) -> None:
+        """Decide about a rung of a job, before or after the job reaches it; the first decision counts."""
+        ray.get(self.job_queue.decide.remote(job_name, rung, decision))
 
-        Args:
-            ticket: The job's name.
-            on_tick: Given the latest progress, at least every few seconds.
+    def news(self, seen: Mapping[str, int]) -> dict[str, JobNews]:
+        """What is new of some jobs, after at most a few seconds: see `JobQueue.news`."""
+        found: dict[str, JobNews] = ray.get(self.job_queue.news.remote(dict(seen)))
+        return found
 
-        Raises:
-            UserError: The job failed; the message is its reason.
-            LostError: No lane was left to run it.
-        """
-        seen = 0
-        while True:
-            events, progress, outcome = ray.get(self.job_queue.follow.remote(job_name, seen))
-            seen += len(events)
-            on_tick(progress)
-            if outcome is None:
-                continue
-            if outcome["status"] == "lost":
-                raise LostError(f"{job_name} was not run: {outcome['reason']}")
-            if outcome["status"] == "failed":
-                raise UserError(f"{job_name} failed: {outcome['reason']}")
-            return outcome
+    def snapshot(self) -> dict[str, Any]:
+        """What the lanes are doing: see `JobQueue.snapshot`."""
+        found: dict[str, Any] = ray.get(self.job_queue.snapshot.remote())
+        return found
 
     def _watch(self) -> None:
         """Give up where Ray would wait for ever: for resources that others hold, and for workers that

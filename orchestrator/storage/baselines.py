@@ -3,22 +3,18 @@ them."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.model_settings import ModelSettings
+from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
-from trainables.benchmarks.registry import load_benchmark
-from trainables.jobs import MeasureJob, PrepareJob
-
-if TYPE_CHECKING:
-    # Only for its name: `lethe plan` reads this module and must not wait for Ray.
-    pass
+from trainables.jobs import EvaluateJob, PrepareJob, TrialJob
 
 RECIPE_VERSION = 1
 """Raise it when the same settings would train another model or measure another number, so that caches are not
@@ -27,9 +23,6 @@ believed."""
 MEASUREMENT_VERSION = 3
 """Raise it when the same model would be measured in other metrics: measurements are then made anew, the
 models are kept."""
-
-OnProgress = Callable[[str, Mapping[str, Any]], None]
-"""Told the name of the stage and its latest progress, at least every few seconds."""
 
 
 @dataclass(frozen=True)
@@ -65,21 +58,19 @@ class Plan:
     retrained_twin: Baseline | None
     """The retrained model under another seed: how far from each other two models are that both never knew."""
     prepare: tuple[PrepareJob, ...]
-    measure: tuple[MeasureJob, ...]
+    measure: tuple[EvaluateJob, ...]
     data_digest: str
 
 
-def plan_baselines(sweep: SweepSettings, models: Path) -> Plan:
-    """Work out folders and jobs; reads the data, starts nothing.
+def plan_baselines(sweep: SweepSettings, models: Path, data_digest: str) -> Plan:
+    """Work out the folders of the baselines and the jobs that are missing; starts nothing.
 
     Args:
         sweep: Resolved settings.
         models: Folder of prepared models.
-
-    Raises:
-        UserError: The data cannot be read.
+        data_digest: Hash of the benchmark's contents: `Benchmark.digest`.
     """
-    planner = _Planner(sweep, models, load_benchmark(sweep.data, redact=sweep.redact).digest)
+    planner = _Planner(sweep, models, data_digest)
     retrained_folder = planner.folder_of("retrained", "retrained", sweep.model, sweep.model.retrained)
     target_folder = planner.folder_of("target", "target", sweep.model, sweep.model.target)
     twin_folder = (
@@ -102,6 +93,31 @@ def plan_baselines(sweep: SweepSettings, models: Path) -> Plan:
     )
 
 
+def trial_job(
+    sweep: SweepSettings, plan: Plan, trial_id: str, params: Mapping[str, Any], **where: Any
+) -> TrialJob:
+    """The job of a trial of this sweep, measured against the sweep's baselines.
+
+    Args:
+        sweep: Settings with objectives filled in.
+        plan: The sweep's baselines.
+        trial_id: Name of the trial.
+        params: Values of the search space by key, and of any other key of `trial:`, such as `seed`.
+        where: Fields of `TrialJob` that say what is kept: `weights`, `checkpoint`, `stop_at_rung`.
+    """
+    return TrialJob(
+        trial_id=trial_id,
+        model=sweep.model,
+        data=sweep.data,
+        evaluation=sweep.evaluation,
+        trial=apply(sweep.trial, params),
+        folder=plan.original.folder,
+        original=str(plan.original.measurement),
+        retrained=str(plan.retrained.measurement) if plan.retrained else None,
+        **where,
+    )
+
+
 def _twin(model: ModelSettings) -> ModelSettings:
     """The same model from other initial weights, where they are drawn, and with its text in another order."""
     scratch = model.scratch.model_copy(update={"seed": model.scratch.seed + 1})
@@ -120,7 +136,7 @@ class _Planner:
     def __init__(self, sweep: SweepSettings, models: Path, digest: str) -> None:
         self.sweep, self.models, self.digest = sweep, models, digest
         self.prepare: list[PrepareJob] = []
-        self.measure: list[MeasureJob] = []
+        self.measure: list[EvaluateJob] = []
 
     def folder_of(
         self, name: str, text: Literal["target", "retrained"], model: ModelSettings, given: str | None
@@ -180,7 +196,7 @@ class _Planner:
             evaluation = evaluation.model_copy(update={"fluency": "none"})
         if not baseline.measurement.is_file():
             against = str(retrained.measurement) if retrained else None
-            job = MeasureJob(
+            job = EvaluateJob(
                 name=name,
                 model=sweep.model,
                 data=sweep.data,
@@ -190,7 +206,8 @@ class _Planner:
                 instruction=instruction,
                 redact=sweep.redact,
                 evaluation=evaluation,
-                probes=name == "original",
+                reference_logp=instruction is None,
+                likelihood_bands=name == "original",
                 engine=sweep.trial.engine,
             )
             self.measure.append(job)

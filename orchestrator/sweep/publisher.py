@@ -16,13 +16,12 @@ from orchestrator.storage.followup_records import read_audits, read_confirmation
 from orchestrator.storage.provenance import provenance, redacted, sweep_identity
 from orchestrator.storage.sweep_folder import SweepFolder, write_json
 from orchestrator.tracking.run_contents import audit_run, confirmation_run
-from orchestrator.tracking.tracked_datasets import DatasetInfo, describe_datasets
+from orchestrator.tracking.tracked_datasets import describe_datasets
 from orchestrator.tracking.tracker import SweepInfo, SweepSummary, Tracker, TrackingError
 from orchestrator.tracking.tracking_store import EXPERIMENT, VIEW_FILE
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
-from search_spaces.user_errors import UserError
-from trainables.benchmarks.registry import load_benchmark
+from trainables.data.examples import Benchmark
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +44,8 @@ class Publisher:
         study: The truth.
         ledger: What the driver knows of it; only read here.
         uri: Tracking server or store.
-        data_digest: Hash of the benchmark's contents.
-        warn: Told once when MLflow is away.
+        benchmark: The data set.
+        warn: Takes a line, once, when MLflow is away.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class Publisher:
         study: Study,
         sweep_state: SweepState,
         uri: str,
-        data_digest: str,
+        benchmark: Benchmark,
         warn: Callable[[str], None],
     ) -> None:
         self.sweep, self.folder, self.study, self.sweep_state, self.warn = (
@@ -67,8 +66,8 @@ class Publisher:
             warn,
         )
         # Of now: on a retry much later the checkout may be another.
-        self._data_digest, self._provenance = data_digest, provenance()
-        self._datasets: tuple[DatasetInfo, ...] | None = None
+        self._data_digest, self._provenance = benchmark.digest, provenance()
+        self._datasets = describe_datasets(sweep.data, benchmark)
         self.tracker = Tracker(
             uri, EXPERIMENT, sweep.name, folder.root / "mlflow-artifacts", sweep_identity(folder.path)
         )
@@ -131,7 +130,6 @@ class Publisher:
 
     def _send_trials(self) -> None:
         if not self._started:
-            self._datasets = self._describe_datasets() if self._datasets is None else self._datasets
             self.tracker.sync_parent(
                 SweepInfo(self.sweep, self._data_digest, self._provenance, self._datasets)
             )
@@ -173,16 +171,6 @@ class Publisher:
         shown = front_as_json(self.sweep.name, front, counts, self._baselines)
         self.tracker.sync_leaderboard(counts, leaderboard(shown))
         self._shown_front, self._next_leaderboard = front, time.monotonic() + LEADERBOARD_EVERY_S
-
-    def _describe_datasets(self) -> tuple[DatasetInfo, ...]:
-        try:
-            return describe_datasets(
-                self.sweep.data, load_benchmark(self.sweep.data, redact=self.sweep.redact)
-            )
-        except UserError as error:
-            # Files that were there when the sweep began have gone since: the digest says what they were.
-            logger.warning("MLflow is not told the data sets: %s", error)
-            return ()
 
     def _note_view(self, path: str | None) -> None:
         file = self.folder.path / VIEW_FILE

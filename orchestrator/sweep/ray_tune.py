@@ -39,12 +39,15 @@ class TuneTrial(tune.Trainable):
             `number` of the trial, `events` in order, the outcome last, and Tune's own `done`.
         """
         while True:
-            events, _, outcome = ray.get(self._job_queue.follow.remote(self._job_name, self._seen))
-            self._seen += len(events)
-            if outcome is not None:
-                events = [*events, {"event": "outcome"} | outcome]
+            found = ray.get(self._job_queue.news.remote({self._job_name: self._seen}))
+            if (news := found.get(self._job_name)) is None:
+                continue
+            self._seen += len(news.events)
+            events = list(news.events)
+            if news.outcome is not None:
+                events.append({"event": "outcome"} | news.outcome)
             if events:
-                return {"number": self._number, "events": events, "done": outcome is not None}
+                return {"number": self._number, "events": events, "done": news.outcome is not None}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to save: the study is the only truth, and weights are written by the lane."""

@@ -1,41 +1,213 @@
-"""What every start of a sweep begins and ends with."""
+"""One start on a sweep's files: what every command that runs jobs begins and ends with."""
 
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
 
+import ray
+
+from cluster.capacity.lane_capacity import require_lanes
+from orchestrator.lanes.job_batch import BatchObserver, JobBatch, JobTask, Lanes
+from orchestrator.lanes.lane_pool import LanePool
+from orchestrator.lanes.library_logs import library_logs
+from orchestrator.lanes.ray_session import ray_session
+from orchestrator.pareto.objectives import criteria_of
+from orchestrator.search.study import Study
+from orchestrator.search.sweep_state import SweepState
+from orchestrator.search.warm_start import warm_trials
+from orchestrator.storage.baselines import Plan, plan_baselines
 from orchestrator.storage.sweep_folder import SweepFolder, write_json
 from orchestrator.storage.trial_records import BASELINES
+from orchestrator.sweep.publisher import Publisher
+from orchestrator.sweep.trial_recorder import Observer
+from orchestrator.tracking.tracked_sweep import read_tracked_trials
+from orchestrator.tracking.tracking_store import EXPERIMENT
+from search_spaces.settings.sweep_settings import SweepSettings
+from search_spaces.user_errors import UserError
+from trainables.benchmarks.registry import load_benchmark
+from trainables.data.examples import Benchmark
+from trainables.jobs import EvaluateJob, PrepareJob
 
-if TYPE_CHECKING:
-    # Only for its name: `lethe plan` reads this module and must not wait for Ray.
-    from orchestrator.lanes.lane_pool import LanePool
-from orchestrator.storage.baselines import OnProgress, Plan
+
+@dataclass(frozen=True)
+class OpenedSweep:
+    """A sweep whose lock this process holds."""
+
+    study: Study
+    state: SweepState
+    plan: Plan
+    resumed: bool
+    """Whether an earlier start has left trials."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all trials of the sweep have ended."""
+        return not self.state.running and (self.study.exhausted or not self.study.remaining())
 
 
-def ensure_baselines(plan: Plan, pool: "LanePool", folder: SweepFolder, on_progress: OnProgress) -> None:
-    """Run what the plan still needs, on the lanes that the trials will use.
+@dataclass(frozen=True)
+class Session:
+    """What a command runs on: the sweep, its files, its lanes, and the person who watches.
+
+    Attributes:
+        sweep: Settings with objectives filled in.
+        file: The sweep file, as messages name it.
+        folder: The sweep's files.
+        tracking_uri: MLflow's server or store.
+        observer: Shown what happens.
+        worker: What the lanes' workers run: see `LanePool`.
+        loaded: The data set, where it was loaded before the session began.
+    """
+
+    sweep: SweepSettings
+    file: str
+    folder: SweepFolder
+    tracking_uri: str
+    observer: Observer
+    worker: Callable[[dict[str, Any]], None] | None = None
+    loaded: Benchmark | None = None
+
+    @cached_property
+    def benchmark(self) -> Benchmark:
+        """The data set, loaded once.
+
+        Raises:
+            UserError: The data cannot be read.
+        """
+        if self.loaded is not None:
+            return self.loaded
+        try:
+            return load_benchmark(self.sweep.data, redact=self.sweep.redact)
+        except UserError as error:
+            raise error.in_file(self.file) from error
+
+    def plan(self) -> Plan:
+        """The sweep's baselines, and the jobs for those that are missing."""
+        return plan_baselines(self.sweep, self.folder.models, self.benchmark.digest)
+
+    @contextmanager
+    def opened(self) -> Iterator[OpenedSweep]:
+        """Hold the sweep's lock, with its study open for this driver."""
+        with self.folder.opened(self.sweep, self.file) as resumed, library_logs(self.folder.driver_log):
+            plan, study = self.plan(), self._open_study()
+            state = SweepState(
+                criteria_of(self.sweep), self.sweep.resources.workers_per_trial, study.records()
+            )
+            self.observer.sweep_opened(state)
+            yield OpenedSweep(study, state, plan, resumed)
+
+    def _open_study(self) -> Study:
+        warm = warm_trials(
+            self.folder, self.sweep, partial(read_tracked_trials, self.tracking_uri, EXPERIMENT)
+        )
+        if warm:
+            self.observer.say(
+                f"warm start: the sampler learns from {len(warm)} trials of"
+                f" {', '.join(self.sweep.search.warm_start)}"
+            )
+        return Study.open(self.folder.journal, self.sweep, warm)
+
+    @contextmanager
+    def lanes(self, jobs: int, *, most: int | None = None, plan: Plan | None = None) -> Iterator[LanePool]:
+        """Start Ray and as many lanes as the cluster has room for and the jobs need.
+
+        Args:
+            jobs: How many jobs there will be, those of the baselines left out.
+            most: Lanes at most; `jobs` when None.
+            plan: Baselines that are prepared and measured before the block runs.
+
+        Raises:
+            UserError: Not one lane fits, or a baseline cannot be prepared or measured.
+        """
+        self.observer.stage("starting Ray")
+        resources = self.sweep.resources
+        with ray_session():
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            count = min(require_lanes(nodes, resources, self.file).lanes, jobs if most is None else most)
+            self.observer.lanes_counted(count)
+            self.observer.stage(
+                f"starting {count} lane{'s' * (count > 1)} of {resources.workers_per_trial} ZeRO-3 workers"
+            )
+            measured_s = self.sweep.tracking.system_metrics_s
+            with LanePool(count, resources, self.folder.tune, jobs, self.worker, measured_s) as pool:
+                if plan is not None:
+                    ensure_baselines(plan, pool, self.folder, self.observer)
+                self.observer.lanes_watched(pool.snapshot)
+                try:
+                    yield pool
+                finally:
+                    self.observer.lanes_watched(None)
+
+    def with_one_worker(self) -> "Session":
+        """The same session with lanes of one worker, for jobs that hold a whole model in one process."""
+        resources = self.sweep.resources.model_copy(update={"workers_per_trial": 1})
+        return replace(self, sweep=self.sweep.model_copy(update={"resources": resources}))
+
+    def publisher(self, opened: OpenedSweep) -> Publisher:
+        """What keeps MLflow and the report up to date with the opened sweep."""
+        return Publisher(
+            self.sweep,
+            self.folder,
+            opened.study,
+            opened.state,
+            self.tracking_uri,
+            self.benchmark,
+            self.observer.say,
+        )
+
+    def publish(self, opened: OpenedSweep) -> None:
+        """Write the report, and send everything that MLflow lacks."""
+        self.observer.stage("writing the report")
+        self.publisher(opened).sweep_ended(complete=opened.complete)
+
+
+@dataclass(frozen=True)
+class BaselineTask(JobTask):
+    """One model of the plan that is prepared or measured; its lane writes the result."""
+
+    verb: str
+    baseline_job: PrepareJob | EvaluateJob
+
+    @property
+    def name(self) -> str:
+        """As people see it: `measuring the original model`."""
+        return f"{self.verb} the {self.baseline_job.name} model"
+
+    def job(self) -> PrepareJob | EvaluateJob:
+        """The plan's job."""
+        return self.baseline_job
+
+    def keep(self, outcome: Mapping[str, Any]) -> None:
+        """Nothing is left to do."""
+
+    def fail(self, reason: str) -> None:
+        """Without its baselines a sweep cannot run.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(f"{self.name} failed: {reason}")
+
+
+def ensure_baselines(plan: Plan, lanes: Lanes, folder: SweepFolder, observer: BatchObserver) -> None:
+    """Prepare and measure what the plan still needs, and note where the baselines lie.
 
     Raises:
         UserError: A model cannot be loaded, prepared or measured.
     """
-    stages = (("preparing", plan.prepare), ("measuring", plan.measure[:1]), ("measuring", plan.measure[1:]))
-    for (
-        verb,
-        jobs,
-    ) in stages:  # the others are measured against the retrained model's measurement, so in this order
-        job_names = []
-        for job in jobs:
-            job_name = f"{verb} the {job.name} model"
-            pool.submit(job_name, job)
-            job_names.append(job_name)
-        for job_name in job_names:
-            pool.wait(job_name, partial(on_progress, job_name))
-    known = {name: getattr(plan, name) for name in BASELINES}
+    batch = JobBatch("models", folder.driver_log)
+    batch.run([BaselineTask("preparing", job) for job in plan.prepare], lanes, observer)
+    # The first to be measured is the retrained model: the others are compared with its measurement.
+    batch.run([BaselineTask("measuring", job) for job in plan.measure[:1]], lanes, observer)
+    batch.run([BaselineTask("measuring", job) for job in plan.measure[1:]], lanes, observer)
+    baselines = {name: getattr(plan, name) for name in BASELINES}
     write_json(
         folder.baselines,
         {
-            name: {"folder": b.folder, "measurement": str(b.measurement)}
-            for name, b in known.items()
-            if b is not None
+            name: {"folder": baseline.folder, "measurement": str(baseline.measurement)}
+            for name, baseline in baselines.items()
+            if baseline is not None
         },
     )

@@ -213,7 +213,10 @@ def duration(seconds: float) -> str:
 
 
 def _steps(state: Mapping[str, Any]) -> str:
-    return f"step {state['step']}/{state['steps']}, loss {state['loss']:.3f}" if "step" in state else ""
+    if "step" not in state:
+        return ""
+    loss = f", loss {state['loss']:.3f}" if "loss" in state else ""
+    return f"step {state['step']}/{state['steps']}{loss}"
 
 
 def _bar(state: Mapping[str, Any]) -> ProgressBar:

@@ -59,7 +59,7 @@ def show_plan(
         _show_steps(sweep, benchmark, lanes, console)
     else:
         show_scale(sweep, file, benchmark, steps_of_trial(sweep, benchmark), options, console)
-    plan = plan_baselines(sweep, SweepFolder(root, sweep.name).models)
+    plan = plan_baselines(sweep, SweepFolder(root, sweep.name).models, benchmark.digest)
     prepared = sum(job.model.prepare.steps for job in plan.prepare)
     steps = f" ({prepared} steps in all)" if prepared else ""
     _say(console, f"to prepare: {', '.join(job.name for job in plan.prepare) or 'nothing'}{steps}")

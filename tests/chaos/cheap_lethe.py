@@ -3,12 +3,12 @@
 from functools import partial
 
 from orchestrator.cli import main
-from orchestrator.sweep import publisher, sweep_run
+from orchestrator.sweep import publisher, session
 from tests.chaos.cheap_runner import cheap_worker
 
 # Sweeps of a minute: MLflow is asked again after seconds, where a sweep of days waits a minute.
 publisher.QUIET_S = 1.0
-sweep_run.SweepRun = partial(sweep_run.SweepRun, worker=cheap_worker)  # type: ignore[misc, assignment]
+session.Session = partial(session.Session, worker=cheap_worker)  # type: ignore[misc, assignment]
 
 if __name__ == "__main__":
     main()

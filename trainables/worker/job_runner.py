@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,25 @@ from search_spaces.settings.data_settings import DataSettings
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
 from trainables.analysis.likelihood_bands import as_json, band_groups, band_metrics, from_json
+from trainables.analysis.step_dynamics import run_dynamics
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark, encode_examples, load_encoded_benchmark
 from trainables.data.encoding import instructed, set_system_prompt
 from trainables.engine.zero3_engine import Engine
 from trainables.generation.inference import inference
-from trainables.jobs import AnyJob, AuditJob, MeasureJob, PrepareJob, TrialJob, read_measurement
-from trainables.probes.probing import probe
+from trainables.jobs import (
+    AnyJob,
+    BenchmarkJob,
+    DynamicsJob,
+    EvaluateJob,
+    PrepareJob,
+    TrialJob,
+    read_measurement,
+)
 from trainables.training.checkpoints import checkpoints_of
 from trainables.training.preparation import train_on_text, write_atomically, write_scratch_model
 from trainables.training.rungs import AtRungs, Decide, Report, alone
 from trainables.training.trial import run_trial
-from trainables.worker.model_measurement import PARTS, measure, reference_logp
+from trainables.worker.model_measurement import measure, reference_logp
 from trainables.worker.redaction import without_text
 
 BAND_EXAMPLES = 48
@@ -48,16 +57,12 @@ class JobRunner:
                 end.
 
         Returns:
-            What the job's kind leaves, equal on every rank: see `_prepare`, `_measure`, `_audit`, `_trial`.
+            What the job's kind leaves, equal on every rank: see `HANDLERS`.
 
         Raises:
             TrialFailedError: The job's own settings make it fail; the runner can go on with the next job.
         """
-        if isinstance(job, TrialJob):
-            return self._trial(job, report, decide)
-        if isinstance(job, PrepareJob):
-            return self._prepare(job, report)
-        return self._audit(job) if isinstance(job, AuditJob) else self._measure(job)
+        return HANDLERS[type(job)](self, job, report, decide)
 
     def engine(self, folder: str, model: ModelSettings, trial: TrialSettings | None = None) -> Engine:
         """The warm engine with `folder` as its pristine weights; built anew only where that differs which it
@@ -110,58 +115,36 @@ class JobRunner:
         write_atomically(engine, Path(job.output))
         return {"loss_nats": loss, "folder": job.output}
 
-    def _measure(self, job: MeasureJob) -> dict[str, Any]:
-        """Returns: `metrics` and `items` for both parts, and `reference_logp_nats` of the forget set's tokens
-        by example id."""
+    def _evaluate(self, job: EvaluateJob) -> dict[str, Any]:
+        """Returns: what was written to `output`, equal on every rank: see `EvaluateJob`."""
         engine = self.engine(job.folder, job.model)
         data = self.data(job.data, engine)
         with instructed(engine.tokenizer, job.instruction):
-            retrained = read_measurement(job.retrained)
-            trial = TrialSettings(engine=job.engine)
-            result = measure(
-                engine, data, trial, PARTS, job.evaluation, weights="pristine", retrained=retrained
+            measured = measure(
+                engine,
+                data,
+                TrialSettings(engine=job.engine),
+                job.parts,
+                job.evaluation,
+                weights="pristine",
+                retrained=read_measurement(job.retrained),
             )
-        items = without_text(result.items) if job.redact else result.items
-        # Trials compare with the original as it is: nobody reads this of a model with an instruction.
-        reference = reference_logp(engine, data, job.engine) if job.instruction is None else {}
-        metrics, probes = dict(result.metrics), None
-        if job.probes and job.evaluation.bands:
+        metrics = dict(measured.metrics)
+        reference = reference_logp(engine, data, job.engine) if job.reference_logp else {}
+        outcome: dict[str, Any] = {
+            "metrics": metrics,
+            "items": without_text(measured.items) if job.redact else measured.items,
+            "reference_logp_nats": reference,
+        }
+        if job.evaluation.probes:
+            leaks = {"": {"leaks": measured.leaks}}
+            outcome["leaks"] = without_text(leaks)[""]["leaks"] if job.redact else measured.leaks
+            outcome["facts"] = measured.facts
+        if job.likelihood_bands and job.evaluation.bands:
             with inference(engine, job.engine, "pristine") as model:
-                probes = band_groups(model, data, job.evaluation.bands, BAND_EXAMPLES)
-                metrics |= band_metrics(model, probes)
-        outcome = {"metrics": metrics, "items": items, "reference_logp_nats": reference}
-        outcome |= {"probes": as_json(probes)} if probes is not None else {}
-        if engine.rank == 0:
-            write_json_atomically(Path(job.output), outcome)
-        return outcome
-
-    def _audit(self, job: AuditJob) -> dict[str, Any]:
-        """Returns: `metrics` of the test part, `leaks`, the answers that tell, and `facts`, how many were
-        asked for."""
-        engine = self.engine(job.folder, job.model)
-        data = self.data(job.data, engine)
-        plain = job.evaluation.model_copy(update={"probes": ()})
-        retrained = read_measurement(job.retrained)
-        measured = measure(
-            engine,
-            data,
-            TrialSettings(engine=job.engine),
-            ("test",),
-            plain,
-            weights="pristine",
-            retrained=retrained,
-        )
-        found = probe(
-            engine,
-            data,
-            ("test",),
-            job.evaluation,
-            job.evaluation.probes,
-            TrialSettings(engine=job.engine),
-            "pristine",
-        )
-        leaks = without_text({"test": {"leaks": found.leaks}})["test"]["leaks"] if job.redact else found.leaks
-        outcome = {"metrics": {**measured.metrics, **found.metrics}, "leaks": leaks, "facts": found.facts}
+                groups = band_groups(model, data, job.evaluation.bands, BAND_EXAMPLES)
+                metrics |= band_metrics(model, groups)
+            outcome["probes"] = as_json(groups)  # the key of measurements on disk
         if engine.rank == 0:
             write_json_atomically(Path(job.output), outcome)
         return outcome
@@ -209,6 +192,33 @@ class JobRunner:
             "metrics": dict(result.metrics),
             "seconds": dict(result.seconds),
         }
+
+
+def _dynamics(runner: JobRunner, job: DynamicsJob, report: Report, decide: Decide | None) -> dict[str, Any]:
+    """Returns: see `run_dynamics`."""
+    return run_dynamics(job, lambda line: report({"event": "log", "line": line}))
+
+
+def _benchmark(runner: JobRunner, job: BenchmarkJob, report: Report, decide: Decide | None) -> dict[str, Any]:
+    """Returns: `tasks`, metrics by task."""
+    from trainables.analysis.lm_eval_harness import run_benchmark
+
+    def on_pass(step: int, steps: int) -> None:
+        report({"event": "progress", "step": step, "steps": steps})
+
+    return {"tasks": run_benchmark(job, on_pass)}
+
+
+Handler = Callable[[JobRunner, Any, Report, Decide | None], dict[str, Any]]
+HANDLERS: dict[type[AnyJob], Handler] = {
+    PrepareJob: lambda runner, job, report, decide: runner._prepare(job, report),
+    EvaluateJob: lambda runner, job, report, decide: runner._evaluate(job),
+    TrialJob: lambda runner, job, report, decide: runner._trial(job, report, decide),
+    DynamicsJob: _dynamics,
+    BenchmarkJob: _benchmark,
+}
+"""What runs each kind of job, on all ranks of a lane. The last two hold whole models in one process: their
+lanes have one worker."""
 
 
 def write_json_atomically(path: Path, value: Any) -> None:

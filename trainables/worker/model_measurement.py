@@ -1,7 +1,8 @@
 """All metrics of a model on parts of a benchmark, and the reference log-probabilities of its forget set."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.settings.evaluation_settings import EvaluationSettings
@@ -9,12 +10,27 @@ from search_spaces.settings.trial_settings import EngineSettings, TrialSettings
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.engine.zero3_engine import Engine, Weights
 from trainables.generation.inference import Logps, answer_logps, inference
-from trainables.metrics.evaluate import EvaluationResult, aggregate_parts, score_part
+from trainables.metrics.evaluate import aggregate_parts, score_part
 from trainables.metrics.fluency import add_fluency, add_perplexity
 from trainables.metrics.gradient_norm import add_gradient_norms
 from trainables.probes.probing import probe
 
-PARTS = ("validation", "test")
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one model.
+
+    Attributes:
+        metrics: By part and name: `test/utility`.
+        items: Per part and set, the fields of each item.
+        leaks: Answers that give a fact away, where probes were made.
+        facts: Facts that were probed.
+    """
+
+    metrics: Mapping[str, float]
+    items: Mapping[str, Any]
+    leaks: Sequence[Mapping[str, Any]] = ()
+    facts: int = 0
 
 
 def measure(
@@ -27,9 +43,11 @@ def measure(
     weights: Weights = "policy",
     original: Mapping[str, Any] | None = None,
     retrained: Mapping[str, Any] | None = None,
-) -> EvaluationResult:
-    """All metrics that the data allows, of the policy as it is under `trial` or of the pristine model. Ranks:
-    all."""
+) -> Measurement:
+    """All metrics that the data allows, of the policy as it is under `trial` or of the pristine model.
+
+    Ranks: all.
+    """
     settings = trial.engine
     retrained_items = retrained["items"] if retrained else {}
     sources = {name: data.benchmark.parts[name] for name in parts}
@@ -45,9 +63,10 @@ def measure(
             for name, part in sources.items():
                 add_perplexity(model, part, items[name])
     metrics = aggregate_parts(items, original["metrics"] if original else None, retrained_items)
-    if evaluation.probes:
-        metrics |= probe(engine, data, parts, evaluation, evaluation.probes, trial, weights).metrics
-    return EvaluationResult(metrics, items)
+    if not evaluation.probes:
+        return Measurement(metrics, items)
+    probed = probe(engine, data, parts, evaluation, evaluation.probes, trial, weights)
+    return Measurement(metrics | probed.metrics, items, probed.leaks, probed.facts)
 
 
 def reference_logp(engine: Engine, data: EncodedBenchmark, settings: EngineSettings) -> dict[str, Logps]:

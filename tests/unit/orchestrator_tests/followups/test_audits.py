@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.followups.audits import audit_way, plan_audits, run_audits
+from orchestrator.followups.audits import audit_way, plan_audits
+from orchestrator.lanes.job_batch import JobBatch
 from orchestrator.lanes.job_queue import LostError
 from orchestrator.report.audit_table import audit_columns, audit_rows, audit_titles, spoken, titles_of
 from orchestrator.report.sections.audit_section import audit_figure, audit_section
@@ -13,7 +14,7 @@ from orchestrator.storage.sweep_view import SweepView
 from orchestrator.terminal.audit_tables import audits_json, show_audits
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.probe_settings import PROBES, LeakSettings, ProbeSettings
-from search_spaces.user_errors import UserError
+from tests.support.local_lanes import LocalLanes, Observer
 from tests.support.sweeps.sweep_on_disk import small_sweep
 
 ALL = EvaluationSettings(probes=PROBES)
@@ -50,22 +51,20 @@ FOUND = outcome(
 )
 
 
-class Pool:
-    """Lanes whose jobs write what they are told to, or fail."""
+class AuditLanes(LocalLanes):
+    """Writes what `outcomes` holds for each model, or fails or loses the job where that is an outcome."""
 
     def __init__(self, outcomes):
-        self.outcomes, self.jobs = outcomes, {}
+        super().__init__(self._end)
+        self.outcomes = outcomes
 
-    def submit(self, ticket, job):
-        self.jobs[ticket] = job
-
-    def wait(self, ticket, on_progress):
-        found = self.outcomes[self.jobs[ticket].name]
-        if isinstance(found, Exception):
-            raise found
-        Path(self.jobs[ticket].output).parent.mkdir(parents=True, exist_ok=True)
-        Path(self.jobs[ticket].output).write_text(json.dumps(found))
-        return found
+    def _end(self, name, job):
+        found = self.outcomes[job.name]
+        if "status" in found:
+            return found
+        Path(job.output).parent.mkdir(parents=True, exist_ok=True)
+        Path(job.output).write_text(json.dumps(found))
+        return {"status": "finished"} | found
 
 
 @pytest.fixture
@@ -73,11 +72,13 @@ def folder(tmp_path):
     return SweepFolder(tmp_path, "small")
 
 
-def run(folder, outcomes, subjects=SUBJECTS, evaluation=ALL, said=None):
-    jobs = plan_audits(subjects, small_sweep(), evaluation, None, folder)
-    pool = Pool(outcomes)
-    lines = [] if said is None else said
-    return run_audits(subjects, jobs, pool, folder, lines.append, lambda title, progress: None), pool
+def run(folder, outcomes, subjects=SUBJECTS, evaluation=ALL, observer=None):
+    """Returns: the audits that are there afterwards, and the lanes."""
+    tasks = plan_audits(subjects, small_sweep(), evaluation, None, folder)
+    lanes, missing = AuditLanes(outcomes), [task for task in tasks if not task.done]
+    batch = JobBatch("audits", folder.driver_log, "auditing", folder.stop_request)
+    batch.run(missing, lanes, observer or Observer())
+    return [task.read() for task in tasks if task.done], lanes
 
 
 def audit(name="t0001@2", found=FOUND, way="abc", rung=2):
@@ -90,48 +91,37 @@ def test_fact_is_hidden_where_only_a_probe_brings_it_out():
     }
 
 
-def test_audits_are_kept_told_and_read_again(folder):
-    said = []
-    audits, pool = run(folder, {"original": outcome(forget_told=1.0), "t0001@2": FOUND}, said=said)
-    assert list(pool.jobs) == ["audit original", "audit t0001@2"]
-    assert said == [
-        "original [1/2]: 0 of 3 facts look forgotten and are not",
-        "t0001@2 [2/2]: 1 of 3 facts look forgotten and are not",
+def test_audits_are_kept_shown_and_read_again(folder):
+    observer = Observer()
+    audits, lanes = run(folder, {"original": outcome(forget_told=1.0), "t0001@2": FOUND}, observer=observer)
+    assert list(lanes.jobs) == ["audit original", "audit t0001@2"]
+    assert observer.lines == [
+        "audit original [1/2]: 0 of 3 facts look forgotten and are not",
+        "audit t0001@2 [2/2]: 1 of 3 facts look forgotten and are not",
     ]
     assert read_audits(folder) == audits and [one.rung for one in audits] == [None, 2]
 
 
 def test_only_what_is_missing_runs_again(folder):
     with pytest.raises(LostError, match="1 audits are missing"):
-        run(folder, {"original": FOUND, "t0001@2": LostError("no lane is left")})
-    audits, pool = run(folder, {"t0001@2": FOUND})
-    assert list(pool.jobs) == ["audit t0001@2"] and len(audits) == 2
+        run(folder, {"original": FOUND, "t0001@2": {"status": "lost", "reason": "no lane is left"}})
+    audits, lanes = run(folder, {"t0001@2": FOUND})
+    assert list(lanes.jobs) == ["audit t0001@2"] and len(audits) == 2
 
 
-def test_model_that_cannot_be_audited_is_told_and_the_others_go_on(folder):
-    said = []
-    audits, _ = run(folder, {"original": UserError("no such folder"), "t0001@2": FOUND}, said=said)
-    assert [one.name for one in audits] == ["t0001@2"] and "no such folder" in said[0]
+def test_model_that_cannot_be_audited_is_named_and_the_others_go_on(folder):
+    observer = Observer()
+    failed = {"status": "failed", "reason": "no such folder"}
+    audits, _ = run(folder, {"original": failed, "t0001@2": FOUND}, observer=observer)
+    assert [one.name for one in audits] == ["t0001@2"]
+    assert observer.lines[0] == "audit original [1/2]: failed: no such folder"
 
 
 def test_stop_request_ends_it_after_the_model_at_hand(folder):
     folder.path.mkdir(parents=True)
-
-    class Stopping(Pool):
-        def wait(self, ticket, on_progress):
-            folder.stop_request.touch()
-            return super().wait(ticket, on_progress)
-
-    jobs = plan_audits(SUBJECTS, small_sweep(), ALL, None, folder)
-    audits = run_audits(
-        SUBJECTS,
-        jobs,
-        Stopping({"original": FOUND, "t0001@2": FOUND}),
-        folder,
-        print,
-        lambda title, progress: None,
-    )
-    assert [one.name for one in audits] == ["original"]
+    observer = Observer(lambda lines: folder.stop_request.touch())
+    audits, _ = run(folder, {"original": FOUND, "t0001@2": FOUND}, observer=observer)
+    assert [one.name for one in audits] == ["original"] and "1 audits left" in observer.lines[-1]
 
 
 def test_newer_way_takes_the_place_of_an_older_one(folder):
@@ -148,8 +138,8 @@ def test_newer_way_takes_the_place_of_an_older_one(folder):
 
 
 def test_file_of_a_folder_with_any_name_stays_inside(folder):
-    (job,) = plan_audits([Subject("../../etc/passwd", "../../etc/passwd")], small_sweep(), ALL, None, folder)
-    assert Path(job.output).resolve().parent == (folder.path / "audits").resolve()
+    (task,) = plan_audits([Subject("../../etc/passwd", "../../etc/passwd")], small_sweep(), ALL, None, folder)
+    assert Path(task.audit_job.output).resolve().parent == (folder.path / "audits").resolve()
 
 
 def test_columns_are_those_that_any_audit_has():

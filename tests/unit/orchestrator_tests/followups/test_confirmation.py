@@ -5,18 +5,17 @@ import pytest
 
 from orchestrator.followups.confirmation import (
     Repetition,
+    RepetitionTask,
     confirmation_seeds,
     plan_repetitions,
-    repetition_job,
-    run_repetitions,
 )
+from orchestrator.lanes.job_batch import JobBatch
 from orchestrator.lanes.job_queue import LostError
 from orchestrator.pareto.front import build_front
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.storage.baselines import plan_baselines
 from orchestrator.storage.followup_records import Confirmation, read_confirmations
 from orchestrator.storage.sweep_folder import SweepFolder
-from search_spaces.user_errors import UserError
+from tests.support.local_lanes import LocalLanes, Observer, plan_of
 from tests.support.sweeps.finished_sweep import records, sweep
 from tests.support.sweeps.sweep_on_disk import measured
 
@@ -32,44 +31,36 @@ SWEEP = sweep(data=WORLD)
 MEMBERS = build_front(records(), criteria_of(SWEEP)).members[:2]
 
 
-class Pool:
-    """Runs a job when its outcome is asked for, as `outcomes` says: reason of a failure, or what takes the
-    place of the result."""
+def ended(outcomes=None):
+    """How jobs end, by name: the reason of a failure, an outcome, or what takes the place of the metrics."""
 
-    def __init__(self, outcomes=None):
-        self.jobs, self.waited, self.outcomes = {}, [], outcomes or {}
-
-    def submit(self, ticket, job):
-        self.jobs[ticket] = job
-
-    def wait(self, ticket, on_tick):
-        self.waited.append((ticket, len(self.jobs)))
-        on_tick({"step": 1, "steps": 2, "loss": 0.1})
-        outcome = self.outcomes.get(ticket)
-        if isinstance(outcome, UserError):
-            raise outcome
+    def end(name, job):
+        outcome = (outcomes or {}).get(name)
         if isinstance(outcome, str):
-            raise UserError(f"{ticket} failed: {outcome}")
-        seed = self.jobs[ticket].trial.seed
+            return {"status": "failed", "reason": outcome}
+        if isinstance(outcome, dict) and "status" in outcome:
+            return outcome
         return {
             "status": "stopped",
-            "metrics": outcome or measured(0.1 * seed, 0.5),
+            "metrics": outcome or measured(0.1 * job.trial.seed, 0.5),
             "seconds": {"steps": 1.5, "evaluation": 0.5},
         }
 
+    return end
 
-def ran(root, repetitions, pool=None, *, stop_after=None):
-    """Returns: folder, pool and lines said."""
-    folder, pool, told = SweepFolder(root, SWEEP.name), pool or Pool(), []
 
-    def say(line):
-        told.append(line)
-        if len(told) == stop_after:
+def run(root, repetitions, lanes=None, *, stop_after=None):
+    """Returns: folder, lanes and lines said."""
+    folder, lanes = SweepFolder(root, SWEEP.name), lanes or LocalLanes(ended())
+
+    def on_line(lines):
+        if len(lines) == stop_after:
             folder.stop_request.touch()
 
-    plan = plan_baselines(SWEEP, folder.models)
-    run_repetitions(repetitions, SWEEP, plan, pool, folder, say, lambda name, progress: None)
-    return folder, pool, told
+    observer, plan = Observer(on_line), plan_of(SWEEP, folder.models)
+    tasks = [RepetitionTask(repetition, SWEEP, plan, folder) for repetition in repetitions]
+    JobBatch("repetitions", folder.driver_log, "confirming", folder.stop_request).run(tasks, lanes, observer)
+    return folder, lanes, observer.lines
 
 
 def planned(seeds=2, known=()):
@@ -105,8 +96,8 @@ def test_repetitions_complete_one_seed_after_another_and_leave_out_what_is_there
 
 def test_job_repeats_the_full_schedule_under_the_seed_up_to_the_rung(tmp_path):
     member = replace(MEMBERS[0], rung=2)
-    plan = plan_baselines(SWEEP, tmp_path)
-    job = repetition_job(Repetition(member, 7), SWEEP, plan)
+    plan = plan_of(SWEEP, tmp_path)
+    job = RepetitionTask(Repetition(member, 7), SWEEP, plan, SweepFolder(tmp_path, SWEEP.name)).job()
     assert (job.trial.seed, job.stop_at_rung, job.trial.epochs, job.trial.rungs) == (
         7,
         2,
@@ -118,12 +109,12 @@ def test_job_repeats_the_full_schedule_under_the_seed_up_to_the_rung(tmp_path):
 
 
 def test_all_repetitions_are_queued_before_the_first_is_waited_for(tmp_path):
-    _, pool, _ = ran(tmp_path, planned())
-    assert pool.waited == [(name, 4) for name in named(*planned())]
+    _, lanes, _ = run(tmp_path, planned())
+    assert lanes.ended == [(name, 4) for name in named(*planned())]
 
 
 def test_results_are_read_back_as_they_came(tmp_path):
-    folder, _, told = ran(tmp_path, planned())
+    folder, _, told = run(tmp_path, planned())
     found = read_confirmations(folder)
     assert found[0] == Confirmation(*MEMBERS[0].key, 1, MEMBERS[0].name, measured(0.1, 0.5), spent_s=2.0)
     assert [one.name for one in found] == named(*planned())
@@ -139,7 +130,7 @@ def test_results_are_read_back_as_they_came(tmp_path):
 )
 def test_failed_repetition_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path, outcome, reason):
     first, *rest = planned()
-    folder, _, told = ran(tmp_path, planned(), Pool({first.name: outcome}))
+    folder, _, told = run(tmp_path, planned(), LocalLanes(ended({first.name: outcome})))
     failed, *others = read_confirmations(folder)
     assert failed.key == first.key and failed.reason.startswith(reason) and not failed.metrics
     assert [one.reason for one in others] == [None] * len(rest)
@@ -148,21 +139,22 @@ def test_failed_repetition_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path
 
 def test_lost_lanes_are_no_failure_and_the_next_call_goes_on(tmp_path):
     first, second, *rest = planned()
-    pool = Pool({second.name: LostError("no lane is left")})
+    lost = {"status": "lost", "reason": "no lane is left"}
+    lanes = LocalLanes(ended({one.name: lost for one in (second, *rest)}))
     with pytest.raises(
         LostError, match=r"3 repetitions are missing: no lane is left.*run the same command again"
     ):
-        ran(tmp_path, planned(), pool)
+        run(tmp_path, planned(), lanes)
     known = read_confirmations(SweepFolder(tmp_path, SWEEP.name))
     assert [one.key for one in known] == [first.key]
-    folder, _, _ = ran(tmp_path, planned(known=known))
+    folder, _, _ = run(tmp_path, planned(known=known))
     assert [one.name for one in read_confirmations(folder)] == named(first, second, *rest)
 
 
 def test_stop_request_ends_after_the_current_repetition_and_an_old_one_is_forgotten(tmp_path):
-    folder, _, told = ran(tmp_path, planned(), stop_after=1)
+    folder, _, told = run(tmp_path, planned(), stop_after=1)
     assert len(read_confirmations(folder)) == 1 and "3 repetitions left" in told[-1]
-    ran(tmp_path, planned(known=read_confirmations(folder)))
+    run(tmp_path, planned(known=read_confirmations(folder)))
     assert len(read_confirmations(folder)) == 4
 
 
@@ -170,11 +162,31 @@ def test_file_is_whole_after_every_result(tmp_path):
     folder = SweepFolder(tmp_path, SWEEP.name)
     counts = []
 
-    class Looking(Pool):
-        def wait(self, ticket, on_tick):
+    class Looking(LocalLanes):
+        def news(self, seen):
             file = folder.path / "confirmations.json"
             counts.append(len(json.loads(file.read_text())) if file.is_file() else 0)
-            return super().wait(ticket, on_tick)
+            return super().news(seen)
 
-    ran(tmp_path, planned(), Looking())
+    run(tmp_path, planned(), Looking(ended()))
     assert counts == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["killed", "lost"])
+def test_a_repetition_that_ends_before_an_earlier_one_is_kept_at_once(tmp_path, lost):
+    """With several lanes the second may end first: what is finished survives whatever becomes of the first."""
+    first, *others = planned()
+
+    class KilledDriver(LocalLanes):
+        def news(self, seen):
+            if list(seen) == [first.name] and not lost:
+                raise KeyboardInterrupt
+            return super().news(seen)
+
+    gone = {first.name: {"status": "lost", "reason": "no lane is left"}} if lost else {}
+    lanes = KilledDriver(ended(gone), order=named(*others))
+    with pytest.raises(LostError if lost else KeyboardInterrupt):
+        run(tmp_path, planned(), lanes)
+    kept = read_confirmations(SweepFolder(tmp_path, SWEEP.name))
+    assert [one.name for one in kept] == named(*others)
+    assert named(*planned(known=kept)) == [first.name]

@@ -3,7 +3,13 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.followups.reproduction import Outcome, compare, compare_origins, recorded_decisions, told
+from orchestrator.followups.reproduction import (
+    Outcome,
+    compare,
+    compare_origins,
+    describe,
+    recorded_decisions,
+)
 from orchestrator.storage.trial_records import TrialRecord
 
 RUNGS = [
@@ -21,13 +27,13 @@ def changed(rung, **metrics):
 def test_same_numbers_are_identical_and_times_are_not_compared():
     found = compare(RECORD, Outcome(SAME | {2: SAME[2] | {"test/b": 1.0}}))
     assert found.identical and found.compared == 4
-    assert told(RECORD, found, []) == ["t0003 is identical: 4 metrics at 2 rungs, bit for bit"]
+    assert describe(RECORD, found, []) == ["t0003 is identical: 4 metrics at 2 rungs, bit for bit"]
 
 
 def test_last_bit_counts():
     found = compare(RECORD, changed(2, **{"validation/a": math.nextafter(0.25, 1)}))
     assert not found.identical
-    assert "largest difference: 5.55e-17 in validation/a at rung 2" in told(RECORD, found, [])[1]
+    assert "largest difference: 5.55e-17 in validation/a at rung 2" in describe(RECORD, found, [])[1]
 
 
 def test_largest_difference_comes_first():
@@ -36,7 +42,7 @@ def test_largest_difference_comes_first():
         "train/loss",
         "test/a",
     ]
-    assert "2 of 4 metrics" in told(RECORD, compare(RECORD, outcome), [])[0]
+    assert "2 of 4 metrics" in describe(RECORD, compare(RECORD, outcome), [])[0]
 
 
 @pytest.mark.parametrize("now", [math.nan, math.inf])
@@ -54,7 +60,7 @@ def test_infinities_and_nan_equal_themselves_also_as_databases_hold_them(before,
 
 def test_missing_rung_missing_metric_and_further_rungs_are_differences():
     assert len(compare(RECORD, Outcome({1: SAME[1]})).differences) == 2
-    assert "is missing" in told(RECORD, compare(RECORD, Outcome({1: SAME[1]})), [])[1]
+    assert "is missing" in describe(RECORD, compare(RECORD, Outcome({1: SAME[1]})), [])[1]
     assert compare(RECORD, Outcome(SAME | {3: {}})).other == ("it reached rung 3, and rung 2 then",)
 
 

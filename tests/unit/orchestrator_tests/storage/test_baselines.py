@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.baselines import plan_baselines, read_baselines
+from orchestrator.storage.baselines import read_baselines
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.sweep.session import ensure_baselines
 from search_spaces.user_errors import UserError
+from tests.support.local_lanes import LocalLanes, Observer, plan_of
 from tests.support.sweeps.sweep_on_disk import measured, small_sweep
 
 WORLD = {
@@ -27,14 +28,15 @@ def names(plan):
     return [job.name for job in plan.prepare], [job.name for job in plan.measure]
 
 
-class Pool:
-    """Runs jobs at once: makes the folder or the file that was asked for, and notes the order."""
+class BaselineLanes(LocalLanes):
+    """Makes the folder or the file of each job at once, unless the job's name is `fail`."""
 
     def __init__(self, fail=None):
-        self.order, self.fail = [], fail
+        super().__init__(self._end)
+        self.fail = fail
 
-    def submit(self, ticket, job):
-        self.order.append(("submit", ticket))
+    def submit(self, job_name, job):
+        super().submit(job_name, job)
         output = Path(job.output)
         if job.kind == "prepare":
             output.mkdir(parents=True)
@@ -42,25 +44,23 @@ class Pool:
             assert job.retrained is None or Path(job.retrained).is_file()
             output.write_text(json.dumps({"metrics": measured(0.5, 0.5)}))
 
-    def wait(self, ticket, on_tick):
-        self.order.append(("wait", ticket))
-        on_tick({"step": 1, "steps": 2, "loss": 0.1})
-        if ticket == self.fail:
-            raise UserError(f"{ticket} failed: out of memory")
+    def _end(self, name, job):
+        return (
+            {"status": "failed", "reason": "out of memory"} if name == self.fail else {"status": "finished"}
+        )
 
 
-def ensured(settings, root, pool=None):
-    folder, told = SweepFolder(root, settings.name), []
-    pool = pool or Pool()
+def ensured(settings, root, lanes=None):
+    """Returns: the sweep's folder, the lanes, and the stages that people were shown."""
+    folder, observer = SweepFolder(root, settings.name), Observer()
+    lanes = lanes or BaselineLanes()
     folder.models.mkdir(parents=True, exist_ok=True)
-    ensure_baselines(
-        plan_baselines(settings, folder.models), pool, folder, lambda name, progress: told.append(name)
-    )
-    return folder, pool, told
+    ensure_baselines(plan_of(settings, folder.models), lanes, folder, observer)
+    return folder, lanes, observer.stages
 
 
 def test_plan_from_scratch_prepares_and_measures_both_models(tmp_path):
-    plan = plan_baselines(sweep(), tmp_path)
+    plan = plan_of(sweep(), tmp_path)
     assert names(plan) == (["retrained", "target"], ["retrained", "original"])
     assert len({plan.original.folder, plan.retrained.folder, plan.prepare[0].initial}) == 3
     assert plan.prepare[0].initial == plan.prepare[1].initial
@@ -69,7 +69,7 @@ def test_plan_from_scratch_prepares_and_measures_both_models(tmp_path):
 
 
 def test_twin_of_the_retrained_model_differs_in_its_seeds_alone_and_is_measured_against_it(tmp_path):
-    plan = plan_baselines(sweep(baselines={"instruction": None, "retrained_twin": True}), tmp_path)
+    plan = plan_of(sweep(baselines={"instruction": None, "retrained_twin": True}), tmp_path)
     assert names(plan) == (
         ["retrained", "target", "retrained_twin"],
         ["retrained", "original", "retrained_twin"],
@@ -92,7 +92,7 @@ def test_perplexity_is_asked_only_where_the_original_is_the_model_in_the_lane(tm
     wanted = {"baselines": {"instruction": "Forget it.", "retrained_twin": True}}
     asked = {
         job.name: job.evaluation.fluency
-        for job in plan_baselines(sweep(evaluation={"fluency": "perplexity"}, **wanted), tmp_path).measure
+        for job in plan_of(sweep(evaluation={"fluency": "perplexity"}, **wanted), tmp_path).measure
     }
     assert asked == {
         "retrained": "none",
@@ -102,7 +102,7 @@ def test_perplexity_is_asked_only_where_the_original_is_the_model_in_the_lane(tm
     }
     asked = {
         job.evaluation.fluency
-        for job in plan_baselines(sweep(evaluation={"fluency": "gibberish"}, **wanted), tmp_path).measure
+        for job in plan_of(sweep(evaluation={"fluency": "gibberish"}, **wanted), tmp_path).measure
     }
     assert asked == {"gibberish"}
 
@@ -114,18 +114,18 @@ def test_twin_of_a_model_that_was_given_is_refused(model):
 
 
 def test_plan_starts_nothing_and_is_the_same_each_time(tmp_path):
-    assert plan_baselines(sweep(), tmp_path) == plan_baselines(sweep(), tmp_path)
+    assert plan_of(sweep(), tmp_path) == plan_of(sweep(), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_plan_of_a_given_target_measures_it_and_has_no_retrained_model(tmp_path):
-    plan = plan_baselines(sweep({"target": "/models/target"}), tmp_path)
+    plan = plan_of(sweep({"target": "/models/target"}), tmp_path)
     assert names(plan) == ([], ["original"])
     assert (plan.original.folder, plan.retrained) == ("/models/target", None)
 
 
 def test_plan_prepares_only_what_is_not_given(tmp_path):
-    plan = plan_baselines(sweep({"base": "org/base", "target": "/models/target"}), tmp_path)
+    plan = plan_of(sweep({"base": "org/base", "target": "/models/target"}), tmp_path)
     assert names(plan) == (["retrained"], ["retrained", "original"])
     assert plan.prepare[0].initial == "org/base"
     assert plan.original.folder == "/models/target"
@@ -133,7 +133,7 @@ def test_plan_prepares_only_what_is_not_given(tmp_path):
 
 def test_plan_leaves_out_what_is_there(tmp_path):
     folder, _, _ = ensured(sweep(), tmp_path)
-    assert names(plan_baselines(sweep(), folder.models)) == ([], [])
+    assert names(plan_of(sweep(), folder.models)) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_plan_leaves_out_what_is_there(tmp_path):
 )
 def test_models_are_shared_by_sweeps_exactly_when_they_would_be_the_same(tmp_path, changes, again):
     folder, _, _ = ensured(sweep(), tmp_path)
-    assert names(plan_baselines(sweep(**changes), folder.models)) == again
+    assert names(plan_of(sweep(**changes), folder.models)) == again
 
 
 @pytest.mark.parametrize(
@@ -167,40 +167,33 @@ def test_models_are_shared_by_sweeps_exactly_when_they_would_be_the_same(tmp_pat
 def test_given_model_is_measured_again_when_its_numbers_may_differ(tmp_path, changes):
     given = {"target": "/models/target", "retrained": "/models/retrained"}
     folder, _, _ = ensured(sweep(given), tmp_path)
-    assert names(plan_baselines(sweep(given), folder.models)) == ([], [])
-    assert "original" in names(plan_baselines(sweep(given | changes), folder.models))[1]
+    assert names(plan_of(sweep(given), folder.models)) == ([], [])
+    assert "original" in names(plan_of(sweep(given | changes), folder.models))[1]
 
 
 def test_measurement_in_other_metrics_is_made_anew_and_the_models_are_kept(tmp_path, monkeypatch):
     folder, _, _ = ensured(sweep(), tmp_path)
     monkeypatch.setattr("orchestrator.storage.baselines.MEASUREMENT_VERSION", 10**6)
-    assert names(plan_baselines(sweep(), folder.models)) == ([], ["retrained", "original"])
+    assert names(plan_of(sweep(), folder.models)) == ([], ["retrained", "original"])
 
 
 def test_models_start_from_the_same_weights_whatever_their_training(tmp_path):
-    plans = [
-        plan_baselines(sweep({"base": "scratch", "prepare": {"steps": steps}}), tmp_path) for steps in (5, 6)
-    ]
+    plans = [plan_of(sweep({"base": "scratch", "prepare": {"steps": steps}}), tmp_path) for steps in (5, 6)]
     first, second = ({job.initial for job in plan.prepare} for plan in plans)
     assert first == second and len(first) == 1
 
 
 def test_baselines_are_made_in_the_order_in_which_they_need_each_other(tmp_path):
-    folder, pool, told = ensured(sweep(), tmp_path)
-    verbs = [(what, ticket.split()[0]) for what, ticket in pool.order]
-    assert (
-        verbs
-        == [("submit", "preparing")] * 2
-        + [("wait", "preparing")] * 2
-        + [("submit", "measuring"), ("wait", "measuring")] * 2
-    )
+    folder, lanes, stages = ensured(sweep(), tmp_path)
+    # Both models are queued before the first has ended; the original is queued once the retrained is measured.
+    assert [queued for _, queued in lanes.ended] == [2, 2, 3, 4]
     models = (
         ("preparing", "retrained"),
         ("preparing", "target"),
         ("measuring", "retrained"),
         ("measuring", "original"),
     )
-    assert told == [f"{verb} the {model} model" for verb, model in models]
+    assert stages == [f"{verb} the {model} model" for verb, model in models]
     assert {
         name: baseline.metrics()["test/utility"] for name, baseline in read_baselines(folder).items()
     } == {
@@ -211,14 +204,14 @@ def test_baselines_are_made_in_the_order_in_which_they_need_each_other(tmp_path)
 
 def test_baselines_that_are_there_are_noted_without_a_job(tmp_path):
     ensured(sweep(), tmp_path)
-    folder, pool, _ = ensured(sweep(name="second"), tmp_path)
-    assert pool.order == []
+    folder, lanes, _ = ensured(sweep(name="second"), tmp_path)
+    assert not lanes.jobs
     assert set(read_baselines(folder)) == {"original", "retrained"}
 
 
 def test_failed_baseline_ends_with_its_reason_and_leaves_no_note(tmp_path):
     with pytest.raises(UserError, match="preparing the target model failed: out of memory"):
-        ensured(sweep(), tmp_path, Pool(fail="preparing the target model"))
+        ensured(sweep(), tmp_path, BaselineLanes(fail="preparing the target model"))
     assert read_baselines(SweepFolder(tmp_path, "small")) == {}
 
 
@@ -230,4 +223,4 @@ def test_plan_says_which_data_cannot_be_read(tmp_path):
         "retain": str(tmp_path / "forget.jsonl"),
     }
     with pytest.raises(UserError, match=r"forget\.jsonl, line 2: not JSON"):
-        plan_baselines(sweep(data=data, objectives={}), tmp_path)
+        plan_of(sweep(data=data, objectives={}), tmp_path)

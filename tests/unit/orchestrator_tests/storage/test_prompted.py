@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from orchestrator.pareto.front import front_json
-from orchestrator.storage.baselines import plan_baselines
 from orchestrator.storage.trial_records import BASELINES
 from search_spaces.settings.sweep_settings import BaselineSettings
+from tests.support.local_lanes import plan_of
 from tests.support.sweeps.sweep_on_disk import small_sweep
 from tests.unit.orchestrator_tests.storage.test_baselines import WORLD, ensured
 from trainables.data.encoding import (
@@ -20,9 +20,9 @@ from trainables.data.encoding import (
     instructed,
 )
 from trainables.data.examples import Example
-from trainables.jobs import MeasureJob
-from trainables.metrics.evaluate import EvaluationResult
+from trainables.jobs import EvaluateJob
 from trainables.worker import job_runner
+from trainables.worker.model_measurement import Measurement
 
 FORGET_IT = "Forget Kalo."
 
@@ -33,7 +33,7 @@ def sweep(instruction=FORGET_IT, **more):
 
 def test_every_sweep_has_a_prompted_model_unless_it_says_otherwise(tmp_path):
     assert "forget" in str(BaselineSettings().instruction)
-    plan = plan_baselines(sweep(), tmp_path)
+    plan = plan_of(sweep(), tmp_path)
     assert [(job.name, job.instruction) for job in plan.measure] == [
         ("retrained", None),
         ("original", None),
@@ -41,23 +41,20 @@ def test_every_sweep_has_a_prompted_model_unless_it_says_otherwise(tmp_path):
     ]
     assert plan.prompted.folder == plan.original.folder
     assert plan.measure[2].retrained == str(plan.retrained.measurement)
-    assert plan_baselines(sweep(None), tmp_path).prompted is None
+    assert plan_of(sweep(None), tmp_path).prompted is None
 
 
 def test_measurement_is_shared_exactly_by_the_same_instruction(tmp_path):
     first, again, other = (
-        plan_baselines(sweep(text), tmp_path).prompted for text in (FORGET_IT, FORGET_IT, "Forget Miren.")
+        plan_of(sweep(text), tmp_path).prompted for text in (FORGET_IT, FORGET_IT, "Forget Miren.")
     )
     assert first == again
-    assert (
-        len({first.measurement, other.measurement, plan_baselines(sweep(), tmp_path).original.measurement})
-        == 3
-    )
+    assert len({first.measurement, other.measurement, plan_of(sweep(), tmp_path).original.measurement}) == 3
 
 
 def test_prompted_model_is_measured_and_noted_beside_the_others(tmp_path):
-    folder, pool, _ = ensured(sweep(), tmp_path)
-    assert ("submit", "measuring the prompted model") in pool.order
+    folder, lanes, _ = ensured(sweep(), tmp_path)
+    assert "measuring the prompted model" in lanes.jobs
     assert set(json.loads(folder.baselines.read_text())) == {"original", "prompted", "retrained"}
 
 
@@ -103,14 +100,14 @@ def test_job_is_measured_under_its_instruction(tmp_path, monkeypatch):
 
     def measure(engine, *arguments, **more):
         seen.append(engine.tokenizer._lethe_instruction)
-        return EvaluationResult({"test/utility": 1.0}, {})
+        return Measurement({"test/utility": 1.0}, {})
 
     runner = job_runner.JobRunner()
     monkeypatch.setattr(runner, "engine", lambda *arguments: engine)
     monkeypatch.setattr(runner, "data", lambda *arguments: None)
     monkeypatch.setattr(job_runner, "measure", measure)
     monkeypatch.delattr(job_runner, "reference_logp")
-    job = MeasureJob(
+    job = EvaluateJob(
         name="prompted",
         model={"base": "scratch"},
         folder="nowhere",

@@ -8,15 +8,15 @@ import yaml
 from typer.testing import CliRunner
 
 from orchestrator import cli
-from orchestrator.storage.baselines import plan_baselines
 from search_spaces.user_errors import UserError, hashed
+from tests.support.local_lanes import plan_of
 from tests.support.sweeps.sweep_on_disk import small_sweep
 from tests.support.tiny_benchmarks import write_muse, write_wmdp
 from trainables.benchmarks.encoded_benchmark import load_encoded_benchmark
 from trainables.benchmarks.registry import load_benchmark
-from trainables.jobs import MeasureJob
-from trainables.metrics.evaluate import EvaluationResult
+from trainables.jobs import EvaluateJob
 from trainables.worker import job_runner
+from trainables.worker.model_measurement import Measurement
 from trainables.worker.redaction import without_text
 
 SECRET = "Kalo Miren lives in Lima"
@@ -128,7 +128,7 @@ def test_items_keep_names_and_numbers_and_lose_every_text():
 @pytest.mark.parametrize("redact", [True, False])
 def test_measurement_that_is_written_holds_text_only_where_it_may(tmp_path, monkeypatch, redact):
     engine = type("Engine", (), {"rank": 0, "tokenizer": SimpleNamespace()})()
-    result = EvaluationResult(
+    result = Measurement(
         {"test/utility": 1.0}, {"test": {"forget": [{"id": "forget:1", "generated": SECRET}]}}
     )
     runner = job_runner.JobRunner()
@@ -137,7 +137,7 @@ def test_measurement_that_is_written_holds_text_only_where_it_may(tmp_path, monk
     monkeypatch.setattr(job_runner, "measure", lambda *arguments, **more: result)
     monkeypatch.setattr(job_runner, "reference_logp", lambda *arguments: {"forget:1": -1.0})
     output = tmp_path / "measured.json"
-    job = MeasureJob(
+    job = EvaluateJob(
         name="original", model={"base": "scratch"}, folder="nowhere", output=str(output), redact=redact
     )
     outcome = runner.run(job, lambda event: None)
@@ -153,9 +153,7 @@ def test_measurement_with_text_does_not_serve_a_sweep_that_wants_none(tmp_path):
         "values": 3,
         "phrasings": 2,
     }
-    plain, redacted = (
-        plan_baselines(small_sweep(data=world, redact=redact), tmp_path) for redact in (False, True)
-    )
+    plain, redacted = (plan_of(small_sweep(data=world, redact=redact), tmp_path) for redact in (False, True))
     assert plain.original.folder == redacted.original.folder
     assert plain.original.measurement != redacted.original.measurement
     assert [job.redact for job in redacted.measure] == [True, True]

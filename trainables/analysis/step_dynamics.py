@@ -1,5 +1,7 @@
-"""`lethe dynamics`: the AKG decomposition on a model of a sweep, for several losses, as plain numbers. One
-process, no Ray, no sharding."""
+"""The AKG decomposition of one unlearning step on a model of a sweep, for several losses, as plain numbers.
+
+One process, without sharding: forward-mode products need the whole model.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -9,9 +11,6 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from search_spaces.settings.base_settings import Settings
-from search_spaces.settings.data_settings import DataSettings
-from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
 from trainables.analysis.learning_dynamics import (
     Change,
@@ -28,7 +27,7 @@ from trainables.data.encoding import Encoded, set_system_prompt
 from trainables.engine.policy import Policy, load_causal_lm
 from trainables.generation.inference import Inference, answer_logps, inference
 from trainables.generation.sequence_beliefs import Belief, sample_responses
-from trainables.jobs import read_measurement
+from trainables.jobs import DynamicsJob, read_measurement
 from trainables.losses.methods import METHODS
 from trainables.training.batch_packing import PackedBatches
 
@@ -41,39 +40,12 @@ BELIEF_TOKENS = 20
 """Top tokens that count as belief in the residuals of losses without token beliefs."""
 
 
-class DynamicsJob(Settings):
-    """What is looked at."""
-
-    model: ModelSettings
-    data: DataSettings
-    trial: TrialSettings
-    """Hyperparameters of the losses and of the beliefs."""
-    folder: str
-    """The policy: a model folder."""
-    original_folder: str
-    """The model before unlearning, for the bands and for references."""
-    original: str
-    """JSON file of the original's measurement, for log-probabilities that some methods compare with."""
-    losses: tuple[tuple[str, str], ...] = (
-        ("ga", "none"),
-        ("npo", "none"),
-        ("wga", "none"),
-        ("wga", "token"),
-        ("wga", "sequence"),
-    )
-    """Pairs of method and beliefs."""
-    examples: int = 12
-    """Forget examples in the update, and unrelated ones beside it."""
-    beams: int = 10
-    """Candidates per prompt in the bands."""
-
-
-def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any]:
+def run_dynamics(job: DynamicsJob, say: Callable[[str], None]) -> dict[str, Any]:
     """Predict and take one step for each loss.
 
     Args:
         job: What is looked at.
-        told: Told what is done next.
+        say: Takes a line about what is done next.
 
     Returns:
         `rates`, `told_rate`, `sizes` of the groups of probes, and `updates`: for each loss `method`,
@@ -92,7 +64,7 @@ def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any
         _exact(load_causal_lm(folder, settings)) for folder in (job.folder, job.original_folder)
     )
     chosen = data.forget[: job.examples]
-    told("searching what else the original model would say")
+    say("searching what else the original model would say")
     with inference(SingleProcessModel(original_model, tokenizer), job.trial.engine) as original:  # type: ignore[arg-type]
         probes = band_groups(original, data, job.beams, job.examples) | {
             "unrelated": list(data.retain[: job.examples])
@@ -100,7 +72,7 @@ def run_dynamics(job: DynamicsJob, told: Callable[[str], None]) -> dict[str, Any
     reference = (read_measurement(job.original) or {})["reference_logp_nats"]
     updates = []
     for method, beliefs in job.losses:
-        told(f"one step of {method}, beliefs: {beliefs}")
+        say(f"one step of {method}, beliefs: {beliefs}")
         trial = job.trial.model_copy(
             update={
                 "beliefs": beliefs,
