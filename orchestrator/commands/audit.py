@@ -176,6 +176,13 @@ def _probed(settings: "SweepSettings", probes: str) -> "EvaluationSettings":
     if "judge" in names and settings.evaluation.probe.judge.url is None:
         remedy = "add --set evaluation.probe.judge.url=http://127.0.0.1:8000/v1"
         raise UserError("the probe `judge` needs a judge", key="--probes", value=probes, remedy=remedy)
+    if "judge" in names and settings.redact:
+        raise UserError(
+            "the judge would be sent answers and the true text, and this sweep has `redact: true`",
+            key="--probes",
+            value=probes,
+            remedy="leave judge out",
+        )
     if "quantise" in names and settings.trial.engine.inference == "lockstep":
         raise UserError(
             "rounding needs a full copy of the model",

@@ -21,7 +21,8 @@ from orchestrator.commands.run import sweep_session
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
-    from orchestrator.followups.benchmark_scores import Scores
+    from orchestrator.followups.benchmark_scores import BenchmarkTask, Scores
+    from orchestrator.sweep.session import Session
 
 
 @app.command(rich_help_panel="Out of a sweep")
@@ -58,7 +59,6 @@ def benchmark(
         from orchestrator.pareto.member_selection import choose_rung
         from orchestrator.pareto.objectives import criteria_of
         from orchestrator.storage.baselines import read_baselines
-        from orchestrator.tracking.tracked_sweep import add_metrics
         from trainables.analysis.lm_eval_harness import check_tasks
 
         request = BenchmarkRequest(
@@ -72,31 +72,36 @@ def benchmark(
             chosen.name: str(find_weights(folder, chosen)),
         }
         runs = [BenchmarkTask(name, where, settings.model, request, folder) for name, where in models.items()]
-        missing = [run for run in runs if run.missing]
-        failed: list[str] = []
-        if missing:
+        if missing := [run for run in runs if run.missing]:
             with sweep_session(
                 settings, str(folder.settings), storage, tracking_uri, quiet_stdout=as_json
             ) as session:
-                from orchestrator.sweep.followup_runs import run_in_one_process
-
-                failed = run_in_one_process(session, missing)
-        if failed:
-            raise UserError(
-                f"{', '.join(failed)} failed: the lines above say why", key="--tasks", value=tasks
-            )
+                _run(session, missing)
         scores = {run.model_name: run.scores() for run in runs}
         if as_json:
             print_json(scores)
         else:
             _show(scores)
         if chosen.record.mlflow_run_id is not None:
-            named = {f"lm_eval/{name}": value for name, value in scores[chosen.name].items()}
-            try:
-                add_metrics(tracking_store(tracking_uri, folder), chosen.record.mlflow_run_id, named)
-            except UserError as error:
-                # The results are on disk and on the screen.
-                screen().print(f"not sent to MLflow: {error}", highlight=False, soft_wrap=True)
+            store = tracking_store(tracking_uri, folder)
+            _send_to_mlflow(store, chosen.record.mlflow_run_id, scores[chosen.name])
+
+
+def _run(session: "Session", tasks: "list[BenchmarkTask]") -> None:
+    from orchestrator.sweep.followup_runs import run_in_one_process
+
+    if failed := run_in_one_process(session, tasks):
+        raise UserError(f"{', '.join(failed)} failed: the lines above say why", key="--tasks")
+
+
+def _send_to_mlflow(store: str, run_id: str, scores: "Scores") -> None:
+    from orchestrator.tracking.tracked_sweep import add_metrics
+
+    try:
+        add_metrics(store, run_id, {f"lm_eval/{name}": value for name, value in scores.items()})
+    except UserError as error:
+        # The results are on disk and on the screen.
+        screen().print(f"not sent to MLflow: {error}", highlight=False, soft_wrap=True)
 
 
 def _show(scores: "dict[str, Scores]") -> None:

@@ -103,7 +103,7 @@ def _run(looked_at: _LookedAt, job: "DynamicsJob", storage: Path | None) -> dict
     """The dynamics, made on a lane of one worker."""
     settings, file = looked_at.settings, str(looked_at.folder.settings)
     with sweep_session(settings, file, storage, None, quiet_stdout=True) as session:
-        from orchestrator.followups.step_dynamics import DynamicsTask
+        from orchestrator.followups.dynamics_prediction import DynamicsTask
         from orchestrator.sweep.followup_runs import run_in_one_process
 
         task = DynamicsTask(looked_at.title, job)

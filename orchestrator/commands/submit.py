@@ -11,57 +11,60 @@ from orchestrator.commands.options import File, Name, Overrides, app, load, scre
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
+    from cluster.job_request import JobRequest
     from cluster.job_server import JobServer
 
 PANEL = "On a cluster"
 
 
+Address = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        metavar="URL",
+        envvar="RAY_API_SERVER_ADDRESS",
+        help="The cluster's dashboard, e.g. http://127.0.0.1:8265.",
+    ),
+]
+ClusterStorage = Annotated[
+    str | None,
+    typer.Option(
+        "--storage", help="Folder of all sweeps on the cluster; left out, its $LETHE_STORAGE or ~/lethe-runs."
+    ),
+]
+ClusterTracking = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", help="MLflow server or store; left out, the cluster's $MLFLOW_TRACKING_URI."
+    ),
+]
+WorkingDir = Annotated[
+    Path,
+    typer.Option(
+        "--working-dir", exists=True, file_okay=False, help="Folder that is uploaded; the job starts in it."
+    ),
+]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Leave as soon as the job is submitted.")]
+NoCheck = Annotated[
+    bool,
+    typer.Option(
+        "--no-check",
+        help="Leave checking to the cluster, for files whose data lie only there; needs --name.",
+    ),
+]
+
+
 @app.command(rich_help_panel=PANEL)
 def submit(
     file: File,
-    address: Annotated[
-        str,
-        typer.Option(
-            "--address",
-            metavar="URL",
-            envvar="RAY_API_SERVER_ADDRESS",
-            help="The cluster's dashboard, e.g. http://127.0.0.1:8265.",
-        ),
-    ],
+    address: Address,
     overrides: Overrides = None,
     name: Name = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            "--storage",
-            help="Folder of all sweeps on the cluster; left out, its $LETHE_STORAGE or ~/lethe-runs.",
-        ),
-    ] = None,
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(
-            "--tracking-uri", help="MLflow server or store; left out, the cluster's $MLFLOW_TRACKING_URI."
-        ),
-    ] = None,
-    working_dir: Annotated[
-        Path,
-        typer.Option(
-            "--working-dir",
-            exists=True,
-            file_okay=False,
-            help="Folder that is uploaded; the job starts in it.",
-        ),
-    ] = Path(),
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Leave as soon as the job is submitted.")
-    ] = False,
-    no_check: Annotated[
-        bool,
-        typer.Option(
-            "--no-check",
-            help="Leave checking to the cluster, for files whose data lie only there; asks for --name.",
-        ),
-    ] = False,
+    storage: ClusterStorage = None,
+    tracking_uri: ClusterTracking = None,
+    working_dir: WorkingDir = Path(),
+    no_wait: NoWait = False,
+    no_check: NoCheck = False,
 ) -> None:
     """Run a sweep as a Ray job and follow it; the same command again attaches to it, or resumes it.
 
@@ -89,23 +92,29 @@ def submit(
         # Importing Ray takes seconds; by now all that can be refused without it has been.
         from cluster.job_server import JobServer
 
-        server, say = JobServer(address), screen()
-        running = server.running(sweep_name)
-        if running is not None:
-            job_id, job = running
-            say.print(
-                f"job {job_id} of this sweep is {job.status.value}: attaching to it, nothing is submitted",
-                highlight=False,
-            )
-            if job.entrypoint != request.entrypoint:
-                say.print(f"it was submitted otherwise: {job.entrypoint}", highlight=False, soft_wrap=True)
-        else:
-            job_id = server.submit(request)
-            say.print(f"submitted {job_id}: {request.entrypoint}", highlight=False, soft_wrap=True)
+        server = JobServer(address)
+        job_id = _submit_or_attach(server, request)
         if no_wait:
-            say.print(_ways(job_id, server.address), highlight=False, soft_wrap=True)
+            screen().print(_ways(job_id, server.address), highlight=False, soft_wrap=True)
             return
         raise typer.Exit(_follow(server, job_id))
+
+
+def _submit_or_attach(server: "JobServer", request: "JobRequest") -> str:
+    """The id of the sweep's job: the one that runs, or a new one."""
+    console, running = screen(), server.running(request.name)
+    if running is None:
+        job_id = server.submit(request)
+        console.print(f"submitted {job_id}: {request.entrypoint}", highlight=False, soft_wrap=True)
+        return job_id
+    job_id, job = running
+    console.print(
+        f"job {job_id} of this sweep is {job.status.value}: attaching to it, nothing is submitted",
+        highlight=False,
+    )
+    if job.entrypoint != request.entrypoint:
+        console.print(f"it was submitted otherwise: {job.entrypoint}", highlight=False, soft_wrap=True)
+    return job_id
 
 
 def _follow(server: "JobServer", job_id: str) -> int:

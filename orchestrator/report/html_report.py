@@ -108,21 +108,10 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
     """Heading, explanation and content; a section without content is left out."""
     drawn = bool(points_of(view, objectives, front))
     groups = squeeze_groups(view)
-    what = "; ".join(
-        f"{objective.name}: {METRICS[objective.name].description}"
-        for objective in objectives
-        if objective.name in METRICS
-    )
     return [
         (
             "Pareto front",
-            (
-                "Every trial at its end, on the test part of the evaluation items; one that was stopped at a"
-                " dominated rung was not measured there. Large, outlined marks are the front: chosen on the"
-                " validation part, which the search sees, and reported on the test part, which it does not."
-                " Every rung is a candidate: t0007@2 is trial t0007 at its second rung, t0007 its end."
-                f" {what}."
-            ),
+            _front_text(objectives),
             _drawing("front", front_figure(view, objectives, front)) if drawn or view.baselines else "",
         ),
         (
@@ -169,6 +158,20 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
         ("Early stopping", EARLY_STOPPING, stopping_section(view, front, _drawing)),
         ("Failed trials", "They never reach the front.", failed_table(view)),
     ]
+
+
+def _front_text(objectives: tuple[Objective, ...]) -> str:
+    what = "; ".join(
+        f"{objective.name}: {METRICS[objective.name].description}"
+        for objective in objectives
+        if objective.name in METRICS
+    )
+    return (
+        "Every trial at its end, on the test part of the evaluation items; one that was stopped at a"
+        " dominated rung was not measured there. Large, outlined marks are the front: chosen on the"
+        " validation part, which the search sees, and reported on the test part, which it does not."
+        f" Every rung is a candidate: t0007@2 is trial t0007 at its second rung, t0007 its end. {what}."
+    )
 
 
 def _section(heading: str, text: str, content: str) -> str:

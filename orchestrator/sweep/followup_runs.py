@@ -6,8 +6,8 @@ from pathlib import Path
 from orchestrator.followups.audits import AuditTask, plan_audits
 from orchestrator.followups.benchmark_scores import BenchmarkTask
 from orchestrator.followups.confirmation import RepetitionTask, confirmation_seeds, plan_repetitions
+from orchestrator.followups.dynamics_prediction import DynamicsTask
 from orchestrator.followups.reproduction import Outcome, ReproductionTask
-from orchestrator.followups.step_dynamics import DynamicsTask
 from orchestrator.lanes.job_batch import JobBatch, JobTask
 from orchestrator.lanes.library_logs import library_logs
 from orchestrator.pareto.member_selection import select_members

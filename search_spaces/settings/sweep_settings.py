@@ -214,6 +214,15 @@ class SweepSettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _judges_read_answers(self) -> Self:
+        if "judge" in self.evaluation.probes and self.redact:
+            raise ValueError(
+                "the probe `judge` sends answers and the true text to another server, and redact keeps text"
+                " out of everything: leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _backward_passes_need_a_whole_model(self) -> Self:
         needing = ["gradient_norm"] if self.evaluation.gradient_norm else []
         needing += ["probes: [quantise]"] if "quantise" in self.evaluation.probes else []

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from search_spaces.settings.trial_settings import TrialSettings
 from trainables.events import TrialFailedError
-from trainables.jobs import MeasureJob, PrepareJob, TrialJob
+from trainables.jobs import EvaluateJob, PrepareJob, TrialJob
 from trainables.worker.lane_worker import lane_loop
 
 STEPS_PER_RUNG = 3
@@ -85,7 +85,7 @@ class CheapRunner:
     def _write_model(self, job: PrepareJob) -> None:
         write_folder(Path(job.output), {"config.json": "{}"})
 
-    def _write_measurement(self, job: MeasureJob) -> None:
+    def _write_measurement(self, job: EvaluateJob) -> None:
         share = {"original": (0.83, 0.84), "prompted": (0.6, 0.7), "retrained": (0.002, 0.8)}[job.name]
         metrics = {
             f"{part}/{name}": value

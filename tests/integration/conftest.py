@@ -59,7 +59,8 @@ def prepared(
         **common,
     }
     measure = {
-        "kind": "measure",
+        "kind": "evaluate",
+        "reference_logp": True,
         "name": "original",
         "folder": str(folder / "target"),
         "output": str(folder / "original.json"),

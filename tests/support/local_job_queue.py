@@ -28,3 +28,19 @@ def local_mailbox(monkeypatch, module):
         box = JobQueue()
         runner.run(box.lane_ready("lane0", "first"))
         yield box, runner.run
+
+
+async def follow(box, name, seen=0):
+    """Events of one job after the first `seen`, its latest progress and its outcome."""
+    news = (await box.news({name: seen})).get(name)
+    return ([], {}, None) if news is None else (news.events, news.progress, news.outcome)
+
+
+def outcome_of(pool, name):
+    """Waits for the outcome of a job on a real pool. Returns: it, and the events on the way."""
+    events, outcome = [], None
+    while outcome is None:
+        news = pool.news({name: len(events)}).get(name)
+        if news is not None:
+            events, outcome = events + list(news.events), news.outcome
+    return outcome, events

@@ -72,12 +72,11 @@ SEAMS = {
     "ray": [
         "orchestrator/lanes/",
         "orchestrator/sweep/",
-        "orchestrator/followups/reproduction.py",
         "trainables/worker/lane_worker.py",
         "cluster/job_server.py",
     ],
     "moocore": ["orchestrator/pareto/dominance.py"],
-    "lm_eval": ["orchestrator/followups/lm_eval_harness.py"],
+    "lm_eval": ["trainables/analysis/lm_eval_harness.py"],
     "torchao": ["trainables/probes/quantisation.py"],
     "openai": ["trainables/probes/language_judge.py"],
 }
@@ -113,7 +112,7 @@ def root_of(module):
 
 def settings_classes():
     """Every block of settings, found from the classes that are read from files and JSON."""
-    found, todo = set(), [SweepSettings, jobs.PrepareJob, jobs.MeasureJob, jobs.AuditJob, jobs.TrialJob]
+    found, todo = set(), [SweepSettings, *typing.get_args(jobs.AnyJob)]
     while todo:
         block = todo.pop()
         if block not in found:

@@ -71,7 +71,8 @@ def fine_tuned(
         micro_batch=trial.optimizer.micro_batch,
     )
     try:
-        train_steps(engine, encoded, schedule, trial.engine)
+        rate_key = "evaluation.probe.relearn.learning_rate"
+        train_steps(engine, encoded, schedule, trial.engine, rate_key=rate_key)
         yield
     finally:
         engine.reset(trial)

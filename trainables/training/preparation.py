@@ -84,8 +84,12 @@ def train_steps(
     settings: PrepareSettings,
     engine_settings: EngineSettings,
     report: "Report" = lambda event: None,
+    rate_key: str = "model.prepare.learning_rate",
 ) -> float:
-    """`train_on_text` from where the engine stands. Ranks: all."""
+    """`train_on_text` from where the engine stands; `rate_key` is the setting that a failure names.
+
+    Ranks: all.
+    """
     loss = math.nan
     for step in range(settings.steps):
         indices = plain_batch(settings.seed, step, len(encoded), settings.global_batch)
@@ -114,7 +118,7 @@ def train_steps(
         engine.step(rate)
         (loss,) = engine.sum([local])
         if not math.isfinite(loss):
-            raise TrialFailedError(f"loss is {loss} after step {step + 1}; lower model.prepare.learning_rate")
+            raise TrialFailedError(f"loss is {loss} after step {step + 1}; lower {rate_key}")
         if engine.rank == 0:
             report({"event": "progress", "step": step + 1, "steps": settings.steps, "loss": loss})
     return loss

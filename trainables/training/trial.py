@@ -22,7 +22,7 @@ from trainables.losses.steering import random_direction, steered_layer
 from trainables.training.batch_packing import PackedBatches
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.rungs import AtRungs, Report, check_finite, reach_rung, resume_trial
-from trainables.training.trial_schedule import learning_rate, schedule_of
+from trainables.training.trial_schedule import TrialSchedule, learning_rate, schedule_of
 from trainables.training.trial_state import Clock, StepResult, TrialResult, TrialState
 
 LOG_LINES = 10
@@ -59,44 +59,42 @@ def run_trial(
     torch.manual_seed(trial.seed)
     engine.reset(trial)
     schedule = schedule_of(trial, len(data.forget))
-    state, ended = TrialState(), None
+    state = TrialState()
     if checkpoints is not None:
         state, ended = resume_trial(engine, checkpoints, schedule, at_rungs, report)
-    if ended is not None:
-        return ended
+        if ended is not None:
+            return ended
     clock = Clock(state.seconds, began)
     clock.lap("setup")
     packed_batches = pack_batches(engine, trial, data, reference_logp_nats, state)
     clock.lap("beliefs")
     for step in range(state.step, schedule.steps):
         if trial.sequence_beliefs and step % schedule.refresh_every == 0:
-            packed_batches = replace(
-                packed_batches, beliefs=_refresh(engine, trial, data, step // schedule.refresh_every)
-            )
+            beliefs = _refresh(engine, trial, data, step // schedule.refresh_every)
+            packed_batches = replace(packed_batches, beliefs=beliefs)
             clock.lap("beliefs")
-        rate = learning_rate(
-            step, schedule.steps, trial.optimizer.learning_rate, schedule.warmup, trial.optimizer.schedule
-        )
+        rate = _rate(trial, schedule, step)
         result = train_step(engine, packed_batches, step, rate)
-        weight = next_weight(
-            trial, packed_batches.retain_weight, result.retain_loss, step / schedule.steps_per_epoch
-        )
+        epochs = step / schedule.steps_per_epoch
+        weight = next_weight(trial, packed_batches.retain_weight, result.retain_loss, epochs)
         packed_batches = replace(packed_batches, retain_weight=weight)
         clock.lap("steps")
         check_finite({"loss": result.loss, "gradient norm": result.gradient_norm}, step)
-        if engine.rank == 0:
-            _report_step(report, step, schedule.steps, result, rate)
+        _report_step(engine, report, step, schedule.steps, result, rate)
         if step + 1 in schedule.rungs:
             decision = reach_rung(engine, at_rungs, report, schedule, step, result, state.rungs, clock)
             if step + 1 < schedule.steps and not decision.go_on:
                 return TrialResult(state.rungs[-1].metrics, clock.seconds, decision.reason or "stopped")
         if checkpoints is not None and step + 1 < schedule.steps and checkpoints.is_due(step + 1):
-            state = TrialState(
-                step + 1, packed_batches.beliefs, state.rungs, packed_batches.retain_weight, clock.seconds
-            )
-            checkpoints.write(state)
+            beliefs, weight = packed_batches.beliefs, packed_batches.retain_weight
+            checkpoints.write(TrialState(step + 1, beliefs, state.rungs, weight, clock.seconds))
             clock.lap("checkpoints")
     return TrialResult(state.rungs[-1].metrics, clock.seconds)
+
+
+def _rate(trial: TrialSettings, schedule: TrialSchedule, step: int) -> float:
+    optimizer = trial.optimizer
+    return learning_rate(step, schedule.steps, optimizer.learning_rate, schedule.warmup, optimizer.schedule)
 
 
 def pack_batches(
@@ -128,7 +126,11 @@ def steering_of(engine: Engine, trial: TrialSettings) -> Steering | None:
     return Steering(layer, random_direction(config.hidden_size, settings.coefficient, trial.seed))
 
 
-def _report_step(report: Report, step: int, steps: int, result: StepResult, rate: float) -> None:
+def _report_step(
+    engine: Engine, report: Report, step: int, steps: int, result: StepResult, rate: float
+) -> None:
+    if engine.rank != 0:
+        return
     report({"event": "progress", "step": step + 1, "steps": steps, "loss": result.loss})
     if step % max(1, steps // LOG_LINES) == 0:
         line = (

@@ -83,7 +83,7 @@ def test_folder_of_no_sweep_is_audited_with_the_data_of_a_file(finished, tmp_pat
     ("arguments", "message"),
     [
         (("tiny", "--probes", "telepathy"), "no such probe"),
-        (("tiny", "--probes", "judge"), "nobody is named who judges"),
+        (("tiny", "--probes", "judge"), "the probe `judge` needs a judge"),
         (("tiny", "--set", "trial.steps=3"), "nothing but how probes are made"),
         (("tiny", "--trial", "t0099"), "no such trial"),
         (("--model", "x"), "the data is missing"),

@@ -15,7 +15,7 @@ def test_a_step_is_predicted_for_every_group_of_answers(finished, tmp_path, at):
     told = (
         "dynamics",
         "tiny",
-        "--at",
+        "--trial",
         at,
         "--losses",
         "ga,npo,wga+token,npo+sequence",
@@ -68,5 +68,5 @@ def test_file_is_prepared_and_looked_at_without_a_trial(finished, tmp_path):
     assert (storage / "unlearnt" / "dynamics-original.png").is_file() and not (
         storage / "unlearnt" / "trials"
     ).exists()
-    refused = lethe("dynamics", str(other), "--at", "knee", storage=storage, check=False)
+    refused = lethe("dynamics", str(other), "--trial", "knee", storage=storage, check=False)
     assert refused.returncode == 2 and "a file has no rungs" in refused.stderr

@@ -28,7 +28,8 @@ def audited_job(tmp_path_factory):
 
     def build(name, probes=PROBES, probe=PROBE):
         return {
-            "kind": "audit",
+            "kind": "evaluate",
+            "parts": ["test"],
             "name": name,
             "folder": models[name],
             "output": str(folder / f"{name}.json"),

@@ -74,11 +74,11 @@ def test_likelihood_bands_are_searched_once_and_followed_at_every_rung(prepared,
     evaluation = {"bands": 6}
     original = str(tmp_path / "original.json")
     measure = {
-        "kind": "measure",
+        "kind": "evaluate",
         "name": "original",
         "folder": str(prepared.target),
         "output": original,
-        "probes": True,
+        "likelihood_bands": True,
     }
     trial = trial_job(forget={"method": "graddiff"}) | {"original": original, "evaluation": evaluation}
     steps = [

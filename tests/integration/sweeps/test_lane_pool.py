@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.subject import workers_below
-from trainables.jobs import MeasureJob, PrepareJob
+from tests.support.local_job_queue import outcome_of
+from trainables.jobs import EvaluateJob, PrepareJob
 
 
 @pytest.fixture(scope="module")
@@ -29,44 +30,40 @@ def ray_session():
 def test_lane_lives_on_after_jobs_that_broke_all_or_one_of_its_workers(ray_session, prepared, tmp_path):
     from orchestrator.lanes.lane_pool import LanePool
     from search_spaces.settings.sweep_settings import ResourceSettings
-    from search_spaces.user_errors import UserError
 
     missing = tmp_path / "no_model"
     common = {
         **prepared.common,
         "model": {**prepared.common["model"], "prepare": {"steps": 2, "global_batch": 4}},
     }
-    broken = MeasureJob(
+    broken = EvaluateJob(
         name="broken", folder=str(missing), output=str(tmp_path / "broken.json"), **prepared.common
     )
     # Only rank 0 writes, so only rank 0 fails: the other one waits for it in a collective.
     unwritable = PrepareJob(
         name="unwritable", text="target", initial=str(prepared.target), output="/dev/null/model", **common
     )
-    sound = MeasureJob(
+    sound = EvaluateJob(
         name="sound", folder=str(prepared.target), output=str(tmp_path / "sound.json"), **prepared.common
     )
     with LanePool(1, ResourceSettings(workers_per_trial=2), tmp_path / "ray") as pool:
         pool.submit("broken", broken)
         pool.submit("unwritable", unwritable)
         pool.submit("sound", sound)
-        with pytest.raises(UserError, match="no_model"):
-            pool.wait("broken", lambda progress: None)
-        with pytest.raises(UserError, match="NotADirectoryError"):
-            pool.wait("unwritable", lambda progress: None)
-        outcome = pool.wait("sound", lambda progress: None)
+        for name, reason in (("broken", "no_model"), ("unwritable", "NotADirectoryError")):
+            outcome, _ = outcome_of(pool, name)
+            assert outcome["status"] == "failed" and reason in outcome["reason"]
+        outcome, _ = outcome_of(pool, "sound")
     assert outcome["metrics"] == pytest.approx(prepared.measure["result"]["metrics"])
 
 
 def test_worker_that_hangs_is_killed_with_a_job_or_without_one(ray_session, prepared, tmp_path, monkeypatch):
-    import ray
-
     from orchestrator.lanes import lane_pool
     from orchestrator.lanes.lane_pool import LanePool
     from search_spaces.settings.sweep_settings import ResourceSettings
     from tests.support.processes.hanging_worker import hanging_worker
 
-    job = MeasureJob(
+    job = EvaluateJob(
         name="still", folder=str(prepared.target), output=str(tmp_path / "hung"), **prepared.common
     )
     with LanePool(
@@ -77,8 +74,8 @@ def test_worker_that_hangs_is_killed_with_a_job_or_without_one(ray_session, prep
         worker=hanging_worker,
     ) as pool:
         pool.submit("still", job)
-        assert pool.wait("still", lambda progress: None) == {"status": "finished"}
-        (again,) = ray.get(pool.job_queue.follow.remote("still", 0))[0]
+        outcome, (again,) = outcome_of(pool, "still")
+        assert outcome == {"status": "finished"}
         workers_below(os.getpid())[0].suspend()
         monkeypatch.setattr(lane_pool, "CLOSE_IDLE_S", 2.0)
     assert not any(thread.is_alive() for thread in threading.enumerate() if thread.name == "lane0"), (
@@ -91,7 +88,6 @@ def test_pool_without_room_says_so_in_time_in_place_of_waiting_for_ever(ray_sess
     """The last one, because its lane waits for room as long as the Ray session lasts."""
     from orchestrator.lanes.lane_pool import LanePool
     from search_spaces.settings.sweep_settings import ResourceSettings
-    from search_spaces.user_errors import UserError
 
     job = PrepareJob(
         name="target",
@@ -102,5 +98,5 @@ def test_pool_without_room_says_so_in_time_in_place_of_waiting_for_ever(ray_sess
     )
     with LanePool(1, ResourceSettings(workers_per_trial=4, start_timeout_s=2), tmp_path / "ray") as pool:
         pool.submit("starved", job)
-        with pytest.raises(UserError, match="start_timeout_s"):
-            pool.wait("starved", lambda progress: None)
+        outcome, _ = outcome_of(pool, "starved")
+    assert outcome["status"] == "lost" and "start_timeout_s" in outcome["reason"]

@@ -1,9 +1,16 @@
 """A small sweep on disk as a driver leaves it in mid-run: real study, baselines, logs and weights, made up in
 closed form."""
 
+from dataclasses import replace
+from functools import cache
+
+from pydantic import TypeAdapter
+
 from orchestrator.storage.sweep_folder import SweepFolder, write_json
+from search_spaces.settings.data_settings import DataSettings
 from search_spaces.settings.sweep_settings import SweepSettings
 from tests.support.sweeps import finished_sweep
+from trainables.benchmarks.registry import load_benchmark
 
 # Forget mass (down is better) and utility (up is better) of the ended trials; None has failed. t0002 is
 # dominated by t0001.
@@ -69,3 +76,13 @@ def add_baselines(folder: SweepFolder) -> None:
         write_json(measurement, {"metrics": measured(*point), "items": {}})
         entries[name] = {"folder": str(model), "measurement": str(measurement)}
     write_json(folder.baselines, entries)
+
+
+def benchmark_of(sweep):
+    """The sweep's data set under a digest that tests know."""
+    return replace(_loaded(sweep.data.model_dump_json()), digest="digest")
+
+
+@cache
+def _loaded(data):
+    return load_benchmark(TypeAdapter(DataSettings).validate_json(data))

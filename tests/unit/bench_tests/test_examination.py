@@ -13,7 +13,7 @@ from orchestrator.tracking.tracking_store import default_tracking_uri
 from tests.chaos.cheap_runner import STARTS
 from tests.chaos.examination import Findings, ended_trials, examine
 from tests.support.mlflow_store import new_store
-from tests.support.sweeps.sweep_on_disk import store
+from tests.support.sweeps.sweep_on_disk import benchmark_of, store
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def sweep(tmp_path, tmp_path_factory):
     study.stop(5, "rank 5 of 5")
     uri = default_tracking_uri(new_store(tmp_path_factory))
     sweep_state = SweepState(criteria_of(settings), settings.resources.workers_per_trial, study.records())
-    Publisher(settings, folder, study, sweep_state, uri, "digest", pytest.fail).trials_changed(
+    Publisher(settings, folder, study, sweep_state, uri, benchmark_of(settings), pytest.fail).trials_changed(
         sweep_state.records
     )
     return folder, uri

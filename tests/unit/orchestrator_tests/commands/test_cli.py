@@ -141,7 +141,7 @@ def test_plan_shows_space_lanes_and_what_is_prepared_and_writes_nothing(file, tm
 def test_plan_looks_for_prepared_models_in_the_storage_folder(file, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "orchestrator.terminal.plan_tables.plan_baselines",
-        lambda sweep, models: pytest.fail(f"looked in {models}"),
+        lambda sweep, models, digest: pytest.fail(f"looked in {models}"),
     )
     with pytest.raises(pytest.fail.Exception, match="elsewhere/models"):
         CliRunner().invoke(

@@ -1,4 +1,4 @@
-"""Our own measurements, as `MeasureJob` writes them, through `lethe score`."""
+"""Our own measurements, as `EvaluateJob` writes them, through `lethe score`."""
 
 import copy
 import json
@@ -12,7 +12,7 @@ from orchestrator.evaluation_logs.scores import score
 from search_spaces.user_errors import UserError
 from tests.support.scored_logs import muse_log, write
 from trainables.data.examples import Benchmark, ClosedQuestion, EvaluationPart, Example
-from trainables.jobs import MeasureJob
+from trainables.jobs import EvaluateJob
 from trainables.metrics.evaluate import evaluate_parts
 from trainables.worker import job_runner
 
@@ -80,7 +80,7 @@ def measured(results, tmp_path, monkeypatch):
         monkeypatch.setattr(job_runner, "reference_logp", lambda *arguments: {})
         output = tmp_path / f"measured-{name}.json"
         runner.run(
-            MeasureJob(name=name, model={"base": "scratch"}, folder="nowhere", output=str(output), **more),
+            EvaluateJob(name=name, model={"base": "scratch"}, folder="nowhere", output=str(output), **more),
             lambda event: None,
         )
         return output

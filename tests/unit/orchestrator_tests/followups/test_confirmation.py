@@ -174,7 +174,7 @@ def test_file_is_whole_after_every_result(tmp_path):
 
 @pytest.mark.parametrize("lost", [False, True], ids=["killed", "lost"])
 def test_a_repetition_that_ends_before_an_earlier_one_is_kept_at_once(tmp_path, lost):
-    """With several lanes the second may end first: what is finished survives whatever becomes of the first."""
+    """With several lanes the second may end first; it survives whatever becomes of the first."""
     first, *others = planned()
 
     class KilledDriver(LocalLanes):

@@ -4,6 +4,7 @@ import pytest
 
 from orchestrator.lanes import job_queue
 from orchestrator.lanes.job_queue import JobQueue
+from tests.support.local_job_queue import follow
 from trainables.events import RungDecision
 
 FINISHED = {"status": "finished", "metrics": {}}
@@ -28,7 +29,7 @@ async def with_lane(box, *jobs, lane="lane0", generation="first"):
 
 
 async def outcome(box, name):
-    return (await box.follow(name, 0))[2]
+    return (await follow(box, name, 0))[2]
 
 
 def test_every_rank_of_a_group_gets_the_same_jobs_in_the_order_of_submission():
@@ -83,9 +84,9 @@ def test_follow_gives_new_events_the_latest_progress_and_the_outcome():
             {"event": "log", "line": "x"},
         ):
             await box.report("a", event)
-        running = await box.follow("a", 1)
+        running = await follow(box, "a", 1)
         await box.finish("a", FINISHED)
-        return running, await box.follow("a", 2)
+        return running, await follow(box, "a", 2)
 
     running, ended = scenario(steps)
     assert running == ([{"event": "log", "line": "x"}], {"event": "progress", "step": 2}, None)
@@ -95,7 +96,7 @@ def test_follow_gives_new_events_the_latest_progress_and_the_outcome():
 def test_follow_comes_back_with_nothing_when_nothing_happens():
     async def steps(box):
         await with_lane(box, "a")
-        return await box.follow("a", 0)
+        return await follow(box, "a", 0)
 
     assert scenario(steps) == ([], {}, None)
 
@@ -118,7 +119,7 @@ def test_job_of_a_group_that_died_is_handed_to_the_next_group_from_its_start():
         await box.report("a", RUNG)
         await box.report("a", {"event": "progress", "step": 3})
         await box.lane_ready("lane0", "second")
-        events, progress, outcome = await box.follow("a", 0)
+        events, progress, outcome = await follow(box, "a", 0)
         assert events == [RUNG, {"event": "again", "line": "its workers died; it starts again (start 2)"}]
         assert (progress, outcome) == ({}, None)
         return (await box.next_job("lane0", "second", 0))[0]

@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.lanes import job_queue
 from orchestrator.lanes.job_queue import JobQueue, Retries
+from tests.support.local_job_queue import follow
 from trainables.events import RungDecision
 
 KEEP = RungDecision(keep=True)
@@ -22,7 +23,7 @@ def scenario(steps, *arguments):
 
 
 async def outcome(box, name):
-    return (await box.follow(name, 0))[2]
+    return (await follow(box, name, 0))[2]
 
 
 async def lose_workers(box, times):
@@ -54,7 +55,7 @@ def test_job_fails_when_its_workers_died_too_often():
 def test_node_that_went_away_costs_no_attempt():
     async def steps(box):
         await lose_workers(await submitted(box), times=4)
-        events, _, ended = await box.follow("a", 0)
+        events, _, ended = await follow(box, "a", 0)
         assert ended is None
         return events
 
@@ -103,7 +104,7 @@ def test_workers_of_a_quiet_job_are_named_once_and_the_job_starts_again():
         assert await box.hung(0.01) == workers
         assert await box.hung(0.01) == []
         await box.lane_ready("lane0", "second", workers)
-        return (await box.follow("a", 0))[0]
+        return (await follow(box, "a", 0))[0]
 
     (again,) = scenario(steps, Retries(), lambda: {"here"})
     assert (

@@ -8,7 +8,7 @@ from orchestrator.lanes.job_queue import MOST_SAMPLES, JobQueue
 from orchestrator.lanes.system_metrics_collector import collect_system_metrics, keep_system_metrics
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.system_metrics_file import read_samples
-from tests.support.local_job_queue import Handle
+from tests.support.local_job_queue import Handle, follow
 
 
 def sample(value):
@@ -54,7 +54,7 @@ def test_samples_are_no_sign_of_life_of_a_job_and_wake_nobody(monkeypatch):
 
     async def steps(box):
         await running(box, "t0000")
-        follower = asyncio.create_task(box.follow("t0000", 0))
+        follower = asyncio.create_task(follow(box, "t0000", 0))
         await asyncio.sleep(0.05)
         await box.take_samples("t0000", [sample(1)])
         await asyncio.sleep(0.01)
@@ -70,7 +70,7 @@ def test_samples_are_neither_events_nor_progress_and_survive_the_end_of_a_job():
         await running(box, "t0000")
         await box.finish("t0000", {"status": "finished"})
         await box.take_samples("t0000", [sample(1)])  # a worker sends its last one a little later
-        return await box.follow("t0000", 0), await box.take_system_metrics()
+        return await follow(box, "t0000", 0), await box.take_system_metrics()
 
     assert asyncio.run(steps(JobQueue())) == (([], {}, {"status": "finished"}), {"t0000": [sample(1)]})
 

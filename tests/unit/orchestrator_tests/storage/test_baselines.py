@@ -185,7 +185,7 @@ def test_models_start_from_the_same_weights_whatever_their_training(tmp_path):
 
 def test_baselines_are_made_in_the_order_in_which_they_need_each_other(tmp_path):
     folder, lanes, stages = ensured(sweep(), tmp_path)
-    # Both models are queued before the first has ended; the original is queued once the retrained is measured.
+    # Both models are queued before the first has ended; the original once the retrained is measured.
     assert [queued for _, queued in lanes.ended] == [2, 2, 3, 4]
     models = (
         ("preparing", "retrained"),

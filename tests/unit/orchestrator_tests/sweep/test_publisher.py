@@ -17,7 +17,15 @@ from orchestrator.tracking.tracker import TrackingError
 from orchestrator.tracking.tracking_store import EXPERIMENT, VIEW_FILE, default_tracking_uri
 from search_spaces.user_errors import UserError
 from tests.support.mlflow_store import new_store
-from tests.support.sweeps.sweep_on_disk import BASELINES, FRONT, HYPERVOLUME, REASON, measured, store
+from tests.support.sweeps.sweep_on_disk import (
+    BASELINES,
+    FRONT,
+    HYPERVOLUME,
+    REASON,
+    benchmark_of,
+    measured,
+    store,
+)
 
 AWAY = "sqlite:////proc/no-such-folder/mlflow.db"
 
@@ -38,7 +46,7 @@ def quick_report(monkeypatch):
             file.write_text("report")
         return files
 
-    monkeypatch.setattr(publishing, "write_report", write)
+    monkeypatch.setattr(html_report, "write_report", write)
 
 
 @pytest.fixture
@@ -50,7 +58,13 @@ def publisher(stored, uri, warnings=None):
     folder, sweep, study = stored
     sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
     return Publisher(
-        sweep, folder, study, sweep_state, uri, "digest", (warnings if warnings is not None else []).append
+        sweep,
+        folder,
+        study,
+        sweep_state,
+        uri,
+        benchmark_of(sweep),
+        (warnings if warnings is not None else []).append,
     )
 
 
@@ -142,15 +156,6 @@ def test_parent_lists_the_data_of_the_sweep(stored, uri):
     client = MlflowClient(tracking_uri=uri)
     inputs = client.get_run(runs(stored, uri)["small"].info.run_id).inputs.dataset_inputs
     assert sorted(one.dataset.name for one in inputs) == ["closed_world-forget", "closed_world-retain"]
-
-
-def test_data_that_is_gone_is_not_listed_and_fails_nothing(stored, uri, monkeypatch):
-    def gone(data, **how):
-        raise UserError("cannot be read")
-
-    monkeypatch.setattr(publishing, "load_benchmark", gone)
-    publisher(stored, uri).trials_changed([0])
-    assert sorted(runs(stored, uri)) == ["small", "t0000"]
 
 
 def test_leaderboard_follows_the_front_while_the_sweep_runs_but_not_too_often(stored, uri, monkeypatch):

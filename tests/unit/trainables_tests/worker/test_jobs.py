@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
 from trainables.events import RungDecision
-from trainables.jobs import JOB, MeasureJob, PrepareJob, TrialJob
+from trainables.jobs import JOB, EvaluateJob, PrepareJob, TrialJob
 
 MODEL = ModelSettings(base="scratch")
 JOBS = [
     PrepareJob(name="target", model=MODEL, text="target", initial="/m/initial", output="/m/target"),
-    MeasureJob(
+    EvaluateJob(
         name="original",
         model=MODEL,
         folder="/m/target",
@@ -47,7 +47,7 @@ def test_job_refuses_keys_that_it_does_not_know(job):
 
 
 def test_job_of_no_known_kind_is_refused_with_the_kinds_there_are():
-    with pytest.raises(ValidationError, match=r"'prepare', 'measure', 'audit', 'trial'"):
+    with pytest.raises(ValidationError, match=r"'prepare', 'evaluate', 'trial', 'dynamics', 'benchmark'"):
         JOB.validate_python({"kind": "export"})
 
 

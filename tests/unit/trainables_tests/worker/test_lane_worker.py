@@ -6,7 +6,7 @@ import torch
 
 from search_spaces.settings.model_settings import ModelSettings
 from trainables.events import RungDecision, TrialFailedError
-from trainables.jobs import MeasureJob
+from trainables.jobs import EvaluateJob
 from trainables.worker import lane_worker
 from trainables.worker.lane_worker import PROGRESS_EVERY_S, Reporter, lane_loop
 
@@ -44,7 +44,7 @@ class JobQueue:
 
 
 def job(name):
-    return MeasureJob(name=name, model=ModelSettings(base="scratch"), folder="/m", output="/o").model_dump(
+    return EvaluateJob(name=name, model=ModelSettings(base="scratch"), folder="/m", output="/o").model_dump(
         mode="json"
     )
 
