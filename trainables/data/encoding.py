@@ -198,7 +198,7 @@ def instructed(tokenizer: PreTrainedTokenizerBase, instruction: str | None) -> I
         tokenizer._lethe_instruction = None
 
 
-def asked_under(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, ...]:
+def prompt_settings(tokenizer: PreTrainedTokenizerBase) -> tuple[str | None, ...]:
     """What decides, beside its text, how a prompt is encoded: whoever keeps token ids keeps this with
     them."""
     names = ("_lethe_system_prompt", "_lethe_instruction", "chat_template")
