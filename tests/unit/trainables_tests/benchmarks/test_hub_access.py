@@ -102,7 +102,7 @@ def _use(monkeypatch, endpoint):
         ),
         ("org/waiting", "the model is gated.*accept the licence at"),
         ("org/missing", "the hub has no such model.*check the spelling"),
-        ("org/hidden", "the hub has no such model, or shows it to others only.*set HF_TOKEN"),
+        ("org/hidden", "the hub has no such model, or the model is private.*set HF_TOKEN"),
         ("org/text", "holds no model.*transformers' format"),
         ("org/forbidden", r"refuses access.*HTTP 403.*set HF_TOKEN"),
         ("one/two/three", "neither a folder nor a hub id.*write ./ in front"),

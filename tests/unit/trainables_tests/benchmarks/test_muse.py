@@ -14,7 +14,7 @@ from trainables.benchmarks.registry import load_benchmark
 from trainables.data.encoding import encode_example, plain_ids
 from trainables.data.examples import EvaluationPart, Example
 from trainables.metrics.evaluate import evaluate
-from trainables.metrics.example_sets import judge
+from trainables.metrics.example_sets import rouge_fields
 from trainables.metrics.rouge import rouge_l_f1, rouge_l_recall
 
 
@@ -323,9 +323,9 @@ def test_longest_answers_are_the_published_ones(tiny):
     ],
 )
 def test_answer_is_judged_by_hand_computed_values(answer, reference, recall, f1):
-    fields = judge(answer, reference, f1=True)
+    fields = rouge_fields(answer, reference, f1=True)
     assert (fields["rouge_l"], fields["rouge_l_f1"]) == (pytest.approx(recall), pytest.approx(f1))
-    assert judge(answer, reference, f1=False) == {"generated": answer, "rouge_l": fields["rouge_l"]}
+    assert rouge_fields(answer, reference, f1=False) == {"generated": answer, "rouge_l": fields["rouge_l"]}
 
 
 def test_metrics_of_muse_are_those_of_the_catalogue_and_in_their_range(folder, tiny):

@@ -28,16 +28,16 @@ def test_closed_fact_is_told_in_any_phrasing_and_by_no_other_value(tiny):
     questions = [question for question in WORLD.parts["test"].questions if question.subset == "forget"]
     for fact in facts(WORLD.parts["test"], tiny):
         question = next(question for question in questions if question.prompt == fact.prompts[0])
-        assert all(fact.tells(text) for text in question.responses[question.true_value])
+        assert all(fact.revealed_by(text) for text in question.responses[question.true_value])
         wrong = [
             text
             for value, row in enumerate(question.responses)
             if value != question.true_value
             for text in row
         ]
-        assert not any(fact.tells(text) for text in [*wrong, ""])
+        assert not any(fact.revealed_by(text) for text in [*wrong, ""])
         assert fact.truth == question.responses[question.true_value][0]
-        assert not fact.tells(value_of(question) + "ese"), "a value is a word of its own"
+        assert not fact.revealed_by(value_of(question) + "ese"), "a value is a word of its own"
 
 
 def test_openings_are_the_beginnings_of_all_phrasings_up_to_the_value(tiny):
@@ -56,13 +56,13 @@ def test_example_is_told_by_most_words_of_any_true_wording(tiny):
     (fact,) = facts(EvaluationPart(sets={"forget": (example,), "retain": (example,)}), tiny)
     assert fact.prompts == ("Who is she?",) and fact.paraphrases == ("Tell me who she is.",)
     assert (
-        fact.tells("a poet, from oslo!")
-        and fact.tells("Well, she writes verse in Oslo.")
-        and fact.tells("a poet from Lima")
+        fact.revealed_by("a poet, from oslo!")
+        and fact.revealed_by("Well, she writes verse in Oslo.")
+        and fact.revealed_by("a poet from Lima")
     )
-    assert not fact.tells("a baker from Lima") and not fact.tells("")
+    assert not fact.revealed_by("a baker from Lima") and not fact.revealed_by("")
     (strict,) = facts(EvaluationPart(sets={"forget": (example,)}), tiny, recall=1.0)
-    assert not strict.tells("a poet from Lima")
+    assert not strict.revealed_by("a poet from Lima")
 
 
 def test_passage_is_told_by_as_many_words_as_an_answer_may_have(tiny):

@@ -10,7 +10,9 @@ from trainables.probes.language_judge import graded, read_grade
 
 
 def answers(*texts):
-    fact = Fact("kalo", ("Where?",), (), (), truth="Born in Lima.", tells=lambda answer: "Lima" in answer)
+    fact = Fact(
+        "kalo", ("Where?",), (), (), truth="Born in Lima.", revealed_by=lambda answer: "Lima" in answer
+    )
     return [Answer(Attempt(fact, "Where was Kalo born?"), text) for text in texts]
 
 

@@ -32,7 +32,7 @@ SET = (
 
 
 def fact(name, *prompts, openings=(), paraphrases=()):
-    return Fact(name, prompts, paraphrases, openings, truth="yes", tells=lambda answer: "yes" in answer)
+    return Fact(name, prompts, paraphrases, openings, truth="yes", revealed_by=lambda answer: "yes" in answer)
 
 
 def answers(name, *texts):
@@ -44,7 +44,7 @@ def test_leak_at_k_is_the_share_of_all_draws_of_k_in_which_one_tells(count, told
     group = answers("a", *["yes"] * told, *["no"] * (count - told))
     draws = list(combinations(group, k))
     assert leak_at_k([group], k) == pytest.approx(
-        sum(any(answer.told for answer in draw) for draw in draws) / len(draws)
+        sum(any(answer.reveals for answer in draw) for draw in draws) / len(draws)
     )
 
 
@@ -95,7 +95,10 @@ def texts(found):
 
 def short(facts):
     """Answers of a model that does not end are long: a few tokens will do."""
-    return [SimpleNamespace(**{**vars(one), "asking": type(one.asking)(max_new_tokens=8)}) for one in facts]
+    return [
+        SimpleNamespace(**{**vars(one), "answer_format": type(one.answer_format)(max_new_tokens=8)})
+        for one in facts
+    ]
 
 
 def test_greedy_answers_are_those_of_one_question_at_a_time_opening_included(tiny):
