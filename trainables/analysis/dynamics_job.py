@@ -71,12 +71,12 @@ class DynamicsJob(Settings):
     """Candidates per prompt in the bands."""
 
 
-def run_dynamics(job: DynamicsJob, report: Callable[[str], None]) -> dict[str, Any]:
+def run_dynamics(job: DynamicsJob, say: Callable[[str], None]) -> dict[str, Any]:
     """Predict and take one step for each loss.
 
     Args:
         job: The models, the data and the losses.
-        report: Called with one line before each stage.
+        say: Called with one line before each stage.
 
     Returns:
         `rates`, `told_rate`, `sizes` of the groups of probes, and `updates`: for each loss `method`,
@@ -95,7 +95,7 @@ def run_dynamics(job: DynamicsJob, report: Callable[[str], None]) -> dict[str, A
         _exact(load_causal_lm(folder, settings)) for folder in (job.folder, job.original_folder)
     )
     chosen = data.forget[: job.examples]
-    report("searching likely answers of the original model")
+    say("searching likely answers of the original model")
     with inference(SingleProcessModel(original_model, tokenizer), job.trial.engine) as original:  # type: ignore[arg-type]
         probes = band_groups(original, data, job.beams, job.examples) | {
             "unrelated": list(data.retain[: job.examples])
@@ -103,7 +103,7 @@ def run_dynamics(job: DynamicsJob, report: Callable[[str], None]) -> dict[str, A
     reference = (read_measurement(job.original) or {})["reference_logp_nats"]
     updates = []
     for method, beliefs in job.losses:
-        report(f"one step of {method}, beliefs: {beliefs}")
+        say(f"one step of {method}, beliefs: {beliefs}")
         trial = job.trial.model_copy(
             update={
                 "beliefs": beliefs,

@@ -62,14 +62,7 @@ def belief_residual(
     policy_NV = softmax.probability_NV.scatter_(1, at_target_N1, 0.0)
     policy_mass_N = policy_NV.sum(dim=-1)
 
-    share_N = torch.full_like(weight_N, settings.weight)
-    guarded_N = torch.zeros_like(targets_N, dtype=torch.bool)
-    if settings.guards:
-        # The residual at the target, (1 - lambda) + lambda * q_y - p_y, equals policy_mass - lambda *
-        # belief_mass: the guard acts where it would be negative.
-        guarded_N = share_N * belief_mass_N > policy_mass_N
-        share_N = torch.where(guarded_N, policy_mass_N / belief_mass_N, share_N)
-
+    share_N, guarded_N = _guarded_share(weight_N, belief_mass_N, policy_mass_N, settings)
     # Built in the softmax's own buffer: -w * p for every token, plus w * lambda * q for the tokens of the
     # belief.
     residual_NV = policy_NV.mul_(-weight_N.unsqueeze(1)).scatter_add_(
@@ -82,6 +75,19 @@ def belief_residual(
         residual_NV.scatter_(1, at_target_N1, target_N.unsqueeze(1)),
         guarded_N,
     )
+
+
+def _guarded_share(
+    weight_N: Tensor, belief_mass_N: Tensor, policy_mass_N: Tensor, settings: TokenBeliefSettings
+) -> tuple[Tensor, Tensor]:
+    """Return lambda at each row, shrunk by the guard, and whether the guard acted, both `[N]`."""
+    share_N = torch.full_like(weight_N, settings.weight)
+    if not settings.guards:
+        return share_N, torch.zeros_like(weight_N, dtype=torch.bool)
+    # The residual at the target, (1 - lambda) + lambda * q_y - p_y, is policy_mass - lambda * belief_mass:
+    # the guard acts where it would be negative.
+    guarded_N = share_N * belief_mass_N > policy_mass_N
+    return torch.where(guarded_N, policy_mass_N / belief_mass_N, share_N), guarded_N
 
 
 def belief(logits_NV: Tensor, targets_N: Tensor, settings: TokenBeliefSettings) -> Tensor:

@@ -298,7 +298,7 @@ def test_rung_that_is_to_be_kept_unlike_before_needs_the_whole_way(stage):
     stage.decide = lambda rung, rungs: KEEP
     engine, other = stage.engine(), stage.engine()
     result, events = stage.run(engine)
-    assert lines(events) == ["rung 1 is to be kept, unlike before: starts again at step 0"]
+    assert lines(events) == ["rung 1 must now be kept but its weights were dropped: restarting from step 0"]
     assert [event[1] for event in engine.events if event[0] == "save"] == [1, 2, 3, 4]
     assert result.metrics == stage.run(other, checkpoint=None)[0].metrics
     assert torch.equal(weights(engine), weights(other))

@@ -246,7 +246,7 @@ def test_trial_that_is_to_end_at_a_rung_goes_there_on_the_full_schedules_path():
     run(whole, trial, data)
     result, witness = run(cut, trial, data, decide=alone(stop_at=2))
     assert cut.rates == whole.rates[:2]
-    assert result.stopped == "asked to end at rung 2"
+    assert result.stopped == "ended at rung 2 on request"
     assert (result.metrics["validation/score"], result.metrics["test/score"]) == (2, 2)
     assert list(witness.saved) == [2]
     assert run(PlainEngine(random_llama()), trial, data, decide=alone(stop_at=4))[0].stopped is None

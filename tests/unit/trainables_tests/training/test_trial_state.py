@@ -30,7 +30,7 @@ PROGRESS = TrialState(
 )
 
 
-@pytest.mark.parametrize("progress", [PROGRESS, TrialState()], ids=["whole", "empty"])
+@pytest.mark.parametrize("state", [PROGRESS, TrialState()], ids=["whole", "empty"])
 def test_progress_survives_json_bit_for_bit(state):
     read = TrialState.from_json(json.loads(json.dumps(state.to_json())))
     assert read == state
