@@ -3,7 +3,7 @@ import torch
 
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.plain_engine import PlainEngine, answer_logps, run_ranks
-from tests.unit.trainables_tests.training.test_trial import PAIRS, text_data
+from tests.support.training.observed_trials import PAIRS, text_data
 from trainables.data.encoding import encode
 from trainables.generation.preferred_answers import UNKNOWING, preferred_answers, read_lines
 
