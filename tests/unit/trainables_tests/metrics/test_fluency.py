@@ -150,7 +150,7 @@ def test_classifier_that_is_none_is_refused_with_its_key(tmp_path):
         ({"gradient_norm": True}, {"mia_gradient_norm"}),
     ],
 )
-def test_metrics_that_must_be_asked_for_are_there_when_they_are(evaluation, names):
+def test_optional_metrics_are_there_when_they_are_set(evaluation, names):
     def available(**more):
         return available_metrics(
             SweepSettings.model_validate(

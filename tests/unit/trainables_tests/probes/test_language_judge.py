@@ -44,7 +44,7 @@ def test_key_comes_from_the_environment(monkeypatch):
     assert [headers["authorization"] for _, headers, _ in seen] == ["Bearer sesame", "Bearer none"]
 
 
-def test_judge_that_does_not_grade_is_asked_twice_and_then_named():
+def test_judge_that_does_not_grade_gets_two_requests_and_then_named():
     with judge_server(lambda request: "I would rather not.") as (url, seen):
         with pytest.raises(TrialFailedError, match="gives no grades"):
             graded(answers("x"), JudgeSettings(url=url))

@@ -39,9 +39,9 @@ def answers(name, *texts):
     return [Answer(Attempt(fact(name, "?"), "?"), text) for text in texts]
 
 
-@pytest.mark.parametrize(("count", "told", "k"), [(5, 0, 2), (5, 5, 2), (5, 2, 1), (6, 2, 3), (4, 3, 4)])
-def test_leak_at_k_is_the_share_of_all_draws_of_k_in_which_one_tells(count, told, k):
-    group = answers("a", *["yes"] * told, *["no"] * (count - told))
+@pytest.mark.parametrize(("count", "leaks", "k"), [(5, 0, 2), (5, 5, 2), (5, 2, 1), (6, 2, 3), (4, 3, 4)])
+def test_leak_at_k_is_the_share_of_all_draws_of_k_in_which_one_leaks(count, leaks, k):
+    group = answers("a", *["yes"] * leaks, *["no"] * (count - leaks))
     draws = list(combinations(group, k))
     assert leak_at_k([group], k) == pytest.approx(
         sum(any(answer.reveals for answer in draw) for draw in draws) / len(draws)
@@ -52,14 +52,14 @@ def test_leak_at_k_is_a_mean_over_questions():
     assert leak_at_k([answers("a", "yes", "no"), answers("b", "no", "no")], 1) == 0.25
 
 
-def test_worst_case_counts_facts_and_told_frac_counts_attempts():
+def test_worst_case_counts_facts_and_known_frac_counts_attempts():
     mixed = [*answers("a", "no", "yes", "no"), *answers("b", "no")]
     assert worst_case(mixed) == 0.5 and known_frac(mixed) == 0.25
 
 
 def test_prefixes_stand_before_every_prompt_and_openings_begin_every_answer():
-    asked = fact("a", "One?", "Two?", openings=("It is",))
-    found = behind_prefixes([asked], PrefixSettings(prompts=("Please.",), answers=("Sure,",)))
+    question = fact("a", "One?", "Two?", openings=("It is",))
+    found = behind_prefixes([question], PrefixSettings(prompts=("Please.",), answers=("Sure,",)))
     assert [(attempt.prompt, attempt.opening) for attempt in found] == [
         ("Please. One?", ""),
         ("One?", "It is"),
