@@ -68,7 +68,7 @@ def _grade(client: Any, settings: JudgeSettings, answer: Answer) -> dict[str, in
     import openai
 
     fact = answer.attempt.fact
-    # The prompt that was asked is shown, not the fact's first one: a paraphrase may need another answer.
+    # The judge sees the prompt of this attempt: an answer to a paraphrase must fit the paraphrase.
     shown = f"Question: {answer.attempt.prompt}\nTrue answer: {fact.truth}\nAnswer to grade: {answer.text}"
     turns = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": shown}]
     for _ in range(TRIES):

@@ -41,7 +41,7 @@ def slow_scores(scorer, item):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("count", [0, 1, 5, 12])
-def test_dealt_batches_give_every_item_once_and_every_rank_as_many_calls(world_size, count):
+def test_batches_of_ranks_give_every_item_once_and_every_rank_as_many_calls(world_size, count):
     ranks = [
         batches_of_rank(range(count), SimpleNamespace(rank=rank, world_size=world_size), 2)
         for rank in range(world_size)
