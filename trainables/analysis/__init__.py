@@ -1,1 +1,1 @@
-"""Where probability moves in one training step: learning dynamics and likelihood bands."""
+"""Where probability mass moves in a training step: learning dynamics and likelihood bands."""

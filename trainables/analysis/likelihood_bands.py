@@ -1,5 +1,4 @@
-"""The answers whose probability is watched while others are pushed down: targets, their rephrasings,
-likelihood bands, unrelated text.
+"""Likelihood bands: groups of answers whose log-probability is tracked while the forget set is unlearned.
 
 Source: BS figure 2 (bands of beam-searched candidates of the original model, split at 20 and 60 %).
 """
@@ -22,22 +21,23 @@ from trainables.metrics.scoring import score_responses
 Item = TypeVar("Item")
 PREFIX = "bands/"
 SPARE_TOKENS = 4
-"""By how much a candidate may be longer than the longest forget answer."""
+"""Tokens by which a candidate may be longer than the longest forget answer."""
 BANDS = (("high", 0.0, 0.2), ("mid", 0.2, 0.6), ("low", 0.6, 1.0))
-"""Name, and the shares of candidates, the most likely first, that it lies between."""
+"""Name, start and end of each band, as shares of the candidates ordered from most to least likely."""
 
 
 def split_into_bands(ranked: Sequence[Item]) -> dict[str, list[Item]]:
-    """Cut candidates, most likely first, into bands; every band has one at least where there are three."""
+    """Cut candidates, ordered from most to least likely, into bands."""
     found = {}
     for name, start, end in BANDS:
         first, last = round(start * len(ranked)), round(end * len(ranked))
+        # Rounding may leave a band empty; with three candidates or more each band gets at least one.
         found[name] = list(ranked[first : max(last, first + (len(ranked) >= len(BANDS)))])
     return found
 
 
 def bands_of(original: Inference, targets: Sequence[Encoded], beams: int) -> dict[str, list[Encoded]]:
-    """What else the original model would say to the forget prompts, by likelihood.
+    """Search the original model's most likely answers to forget prompts, and split them into bands.
 
     Args:
         original: The model before unlearning.
@@ -50,9 +50,8 @@ def bands_of(original: Inference, targets: Sequence[Encoded], beams: int) -> dic
     longest = max((len(target.answer) for target in targets), default=1) + SPARE_TOKENS
     mine = range(original.rank, len(targets), original.world_size)
     found: list[tuple[int, list[Ids]]] = []
-    for call in range(
-        math.ceil(len(targets) / original.world_size)
-    ):  # one prompt at a time: every prompt has many beams
+    # One prompt per call, since every prompt brings many beams; the same number of calls on every rank.
+    for call in range(math.ceil(len(targets) / original.world_size)):
         chosen = mine[call : call + 1]
         prompts = [targets[index].ids[: targets[index].prompt_length] for index in chosen]
         beamed = beam_search(original, prompts, beams, longest)
@@ -61,6 +60,7 @@ def bands_of(original: Inference, targets: Sequence[Encoded], beams: int) -> dic
             for index, group in zip(chosen, beamed, strict=True)
         ]
     bands: dict[str, list[Encoded]] = {name: [] for name, _, _ in BANDS}
+    # Sorted by index, so that the groups do not depend on the number of ranks.
     for index, candidates in sorted(original.gather(found)):
         target = targets[index]
         for name, members in split_into_bands(candidates).items():
@@ -71,8 +71,7 @@ def bands_of(original: Inference, targets: Sequence[Encoded], beams: int) -> dic
 def band_groups(
     original: Inference, data: EncodedBenchmark, beams: int, examples: int
 ) -> dict[str, list[Encoded]]:
-    """Targets, their rephrasings where the data has them, and the bands, of the first forget examples. Ranks:
-    all."""
+    """Return targets, rephrasings and bands of the first forget examples; no empty group. Ranks: all."""
     targets = list(data.forget[:examples])
     groups = {
         "target": targets,
@@ -83,13 +82,16 @@ def band_groups(
 
 
 def band_metrics(model: Inference, probes: Mapping[str, Sequence[Encoded]]) -> dict[str, float]:
-    """Mean log-probability per response of each group, in nats, as `bands/high_band_nats`. Ranks: all."""
+    """Return each group's mean log-probability per response, as `bands/high_band_nats`. Ranks: all."""
     metrics = {}
     for name, members in probes.items():
         mine = score_responses(model, members)
+        # The mean NLL per token times the length is the summed log-probability.
         sums = model.gather(
             [(index, -scores.nll_nats * len(members[index].answer)) for index, scores in mine.items()]
         )
+        # Summed in the order of the group and without rounding, so that every number of ranks gives the same
+        # bits.
         metrics[f"{PREFIX}{name.replace(' ', '_')}_nats"] = math.fsum(
             value for _, value in sorted(sums)
         ) / len(members)
@@ -97,7 +99,7 @@ def band_metrics(model: Inference, probes: Mapping[str, Sequence[Encoded]]) -> d
 
 
 def as_json(probes: Mapping[str, Sequence[Encoded]]) -> dict[str, list[Any]]:
-    """Probes as plain values."""
+    """Convert groups of encoded answers to plain values for JSON."""
     return {
         name: [[item.id, list(item.ids), item.prompt_length, item.ended] for item in members]
         for name, members in probes.items()
@@ -105,7 +107,7 @@ def as_json(probes: Mapping[str, Sequence[Encoded]]) -> dict[str, list[Any]]:
 
 
 def from_json(stored: Mapping[str, Sequence[Any]]) -> dict[str, list[Encoded]]:
-    """What `as_json` gave."""
+    """Convert the result of `as_json` back to groups of encoded answers."""
     return {
         name: [Encoded(one, tuple(ids), length, ended) for one, ids, length, ended in rows]
         for name, rows in stored.items()
@@ -115,9 +117,9 @@ def from_json(stored: Mapping[str, Sequence[Any]]) -> dict[str, list[Encoded]]:
 def rephrasings(
     tokenizer: PreTrainedTokenizerBase, benchmark: Benchmark, forget: Sequence[Example]
 ) -> list[Encoded]:
-    """Other wordings of forget answers, where the data has them: paraphrases, or the closed world's other
-    phrasings of the true value."""
+    """Encode rephrased forget answers: paraphrases, or the closed world's other true phrasings."""
     questions = [question for part in benchmark.parts.values() for question in part.questions]
+    # Any question of a fact will do: all of them have the same responses.
     facts = {fact_of(question.id): question for question in questions if question.subset == "forget"}
     return [
         encode_example(tokenizer, example, text)

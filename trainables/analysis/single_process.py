@@ -1,5 +1,4 @@
-"""One process with one whole model, behind the part of an engine that sampling and scoring see: for looking
-at models outside of trials."""
+"""One process with one whole model, with the interface of an engine that sampling and scoring use."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +8,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class SingleProcessModel:
-    """An engine of one rank that trains nothing.
+    """An engine of one rank for inference only, used outside of trials.
 
     Args:
         model: The model, on its device.
-        tokenizer: Its tokenizer.
+        tokenizer: Tokenizer of the model.
     """
 
     rank, world_size = 0, 1
@@ -21,21 +20,22 @@ class SingleProcessModel:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self._model, self.tokenizer = model, tokenizer
         self.device, self.hf_config = model.device, model.config
+        # The place where `Inference` keeps captured decode steps between batches.
         self.captured_steps = None
 
     def plain_model(self, weights: str = "policy") -> PreTrainedModel:
-        """The model: there is but one."""
+        """Return the only model that this process holds, whatever `weights` says."""
         return self._model
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Sums over ranks."""
+        """Return the values themselves: the sums over one rank."""
         return list(values)
 
     def gather(self, items: list[Any]) -> list[Any]:
-        """The items of every rank."""
+        """Return the items themselves: those of the only rank."""
         return items
 
 
 def best_device() -> str:
-    """`cuda` where there is a GPU, otherwise `cpu`."""
+    """Return `cuda` on machines with a GPU, otherwise `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,6 +1,6 @@
-"""The AKG decomposition of one unlearning step on a model of a sweep, for several losses, as plain numbers.
+"""`lethe dynamics`: the AKG decomposition of several losses on a model of a sweep.
 
-One process, without sharding: forward-mode products need the whole model.
+It runs in one process, without Ray and without sharding.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,10 +32,11 @@ from trainables.losses.methods import METHODS
 from trainables.training.batch_packing import PackedBatches
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4)
-"""Lengths of the step, whose direction has norm 1: losses differ in scale, and the first order does not."""
+"""Step sizes along the unit-norm gradient, which makes losses of different scales comparable."""
 REPORTED_RATE = 1e-2
+"""The step size of the reported changes."""
 LARGEST_IN_FLOAT64 = 100_000_000
-"""Parameters up to which the model is taken to float64, where small steps are not lost in rounding."""
+"""Parameters up to which the model is converted to float64, where rounding does not hide small steps."""
 BELIEF_TOKENS = 20
 """Top tokens that count as belief in the residuals of losses without token beliefs."""
 
@@ -44,17 +45,17 @@ def run_dynamics(job: DynamicsJob, say: Callable[[str], None]) -> dict[str, Any]
     """Predict and take one step for each loss.
 
     Args:
-        job: What is looked at.
-        say: Takes a line about what is done next.
+        job: The models, the data and the losses.
+        say: Called with one line before each stage.
 
     Returns:
         `rates`, `told_rate`, `sizes` of the groups of probes, and `updates`: for each loss `method`,
         `beliefs`, `slopes` and `correlations` by rate, `residual_mass`, and per group of probes the means per
-        response in nats of `predicted`, `actual`, `logit`, `softmax` (at the told rate), and `softmax_share`.
+        response in nats of `predicted`, `actual`, `logit`, `softmax` (at `told_rate`), and `softmax_share`.
     """
-    settings = job.model.model_copy(
-        update={"attention": "eager", "dtype": "float32"}
-    )  # forward-mode products need eager attention
+    # Forward-mode derivatives exist for the eager form of attention only; bfloat16 would round the changes
+    # away.
+    settings = job.model.model_copy(update={"attention": "eager", "dtype": "float32"})
     tokenizer = AutoTokenizer.from_pretrained(
         job.folder, revision=job.model.revision, trust_remote_code=job.model.trust_remote_code
     )
@@ -64,7 +65,7 @@ def run_dynamics(job: DynamicsJob, say: Callable[[str], None]) -> dict[str, Any]
         _exact(load_causal_lm(folder, settings)) for folder in (job.folder, job.original_folder)
     )
     chosen = data.forget[: job.examples]
-    say("searching what else the original model would say")
+    say("searching likely answers of the original model")
     with inference(SingleProcessModel(original_model, tokenizer), job.trial.engine) as original:  # type: ignore[arg-type]
         probes = band_groups(original, data, job.beams, job.examples) | {
             "unrelated": list(data.retain[: job.examples])
@@ -77,13 +78,17 @@ def run_dynamics(job: DynamicsJob, say: Callable[[str], None]) -> dict[str, Any]
             update={
                 "beliefs": beliefs,
                 "forget": job.trial.forget.model_copy(update={"method": method}),
+                # The effect of the forget loss is analysed by itself; a retain loss would add a step of its
+                # own.
                 "retain": job.trial.retain.model_copy(update={"loss": "none"}),
             }
         )
         with inference(SingleProcessModel(policy_model, tokenizer), trial.engine) as model:  # type: ignore[arg-type]
             drawn = _draw(model, chosen, trial) if trial.sequence_beliefs else {}
+        # The responses are drawn from the policy, but their reference log-probabilities come from the
+        # original model.
         with inference(SingleProcessModel(original_model, tokenizer), trial.engine) as original:  # type: ignore[arg-type]
-            beliefs_of = {name: _known(original, answers, trial) for name, answers in drawn.items()}
+            beliefs_of = {name: _beliefs(original, answers, trial) for name, answers in drawn.items()}
         packed_batches = PackedBatches(trial, data.forget, (), reference, beliefs=beliefs_of or None)
         updates.append(
             {"method": method, "beliefs": beliefs}
@@ -98,12 +103,13 @@ def run_dynamics(job: DynamicsJob, say: Callable[[str], None]) -> dict[str, Any]
 
 
 def _exact(model: Any) -> Any:
+    # Above the limit float64 would not fit into memory, and the smallest steps show rounding.
     small = sum(parameter.numel() for parameter in model.parameters()) <= LARGEST_IN_FLOAT64
     return (model.double() if small else model).eval()
 
 
 def _draw(model: Inference, chosen: Sequence[Encoded], trial: TrialSettings) -> dict[str, list[Encoded]]:
-    """Responses of the policy to the chosen prompts, off-policy: sampled once from it as it is."""
+    """Sample responses of the policy to the chosen prompts once, from its current weights."""
     groups = sample_responses(model, chosen, trial.sequence_belief, f"{trial.seed}/0", at_most=len(chosen))
     return {
         item.id: [
@@ -113,9 +119,8 @@ def _draw(model: Inference, chosen: Sequence[Encoded], trial: TrialSettings) -> 
     }
 
 
-def _known(original: Inference, answers: Sequence[Encoded], trial: TrialSettings) -> tuple[Belief, ...]:
-    """Sequence beliefs with their log-probabilities under the original model, where the method compares with
-    it."""
+def _beliefs(original: Inference, answers: Sequence[Encoded], trial: TrialSettings) -> tuple[Belief, ...]:
+    """Make sequence beliefs, with reference log-probabilities if the method needs them."""
     if not METHODS[trial.forget.method].needs_reference:
         return tuple(Belief(answer) for answer in answers)
     logps = answer_logps(original, answers, at_most=len(answers))
@@ -125,10 +130,12 @@ def _known(original: Inference, answers: Sequence[Encoded], trial: TrialSettings
 def _update(
     policy: Policy, packed_batches: PackedBatches, count: int, probes: dict[str, list[Encoded]]
 ) -> dict[str, Any]:
-    """One update on the first `count` forget examples, and what it does to every group."""
+    """Take one update on the first `count` forget examples, and compute its effect on every group."""
+    # -1: no retain partner.
     pairs = [(index, -1) for index in range(count)]
     batch, plan = packed_batches.micro_batch(pairs, pairs)
     gradient = step_gradient(policy, batch, plan)
+    # The direction is normalised, so that one set of step sizes fits losses of any scale.
     size = torch.sqrt(sum((part.double() ** 2).sum() for part in gradient.values()))  # type: ignore[arg-type]
     unit = {name: part / size.to(part.dtype) for name, part in gradient.items()}
     batches = {name: collate(members, pad_id=0) for name, members in probes.items()}
@@ -141,8 +148,11 @@ def _update(
     slopes, correlations = {}, {}
     for rate in RATES:
         actual_N = torch.cat(list(actual[rate].values())).double().numpy()
+        # The slope of a regression through the origin, of actual on predicted changes: 1 where first order is
+        # exact.
         slopes[str(rate)] = float(rate * predicted_N @ actual_N / (rate**2 * predicted_N @ predicted_N))
         correlations[str(rate)] = float(np.corrcoef(predicted_N, actual_N)[0, 1])
+    # A loss without token beliefs still has residual mass on the policy's top tokens; the weight is not used.
     believed = plan.token_belief or packed_batches.trial.token_belief.model_copy(
         update={"top_k": BELIEF_TOKENS, "weight": 0.0}
     )
@@ -152,11 +162,12 @@ def _update(
 
 
 def _group(change: Change, actual_N: torch.Tensor, probe: TokenBatch) -> dict[str, float]:
-    """Means per response, in nats; the share of A in all that moves."""
+    """Return means per response in nats, and the softmax term's share in the summed absolute change."""
     responses = probe.num_sequences
     logit, softmax = (
         float(part.sum()) * REPORTED_RATE / responses for part in (change.logit_N, change.softmax_N)
     )
+    # Absolute values, since the two parts often have opposite signs and their sum may vanish.
     sizes = [float(part.abs().sum()) for part in (change.logit_N, change.softmax_N)]
     return {
         "predicted": logit + softmax,

@@ -1,4 +1,4 @@
-"""The closed world: invented people whose facts, and every way of telling them, are known by construction.
+"""The closed world: a generated benchmark of invented people whose facts and phrasings are all listed.
 
 Source: method.md section 6 (semantic mass without a judge).
 """
@@ -16,7 +16,7 @@ from trainables.data.examples import Benchmark, ClosedQuestion, EvaluationPart, 
 
 MOST_PEOPLE = 1000
 LARGEST_DENOMINATOR = 50
-"""A canonical weight is realised as a ratio of small whole numbers: they become copies of examples."""
+"""Denominator limit of a canonical weight, whose numerator and denominator become copies of examples."""
 
 ONSETS = words("b br d dr f fl g gr h j k kl l m n p pr r s st t tr v z")
 VOWELS = words("a e i o u")
@@ -36,16 +36,16 @@ class Fact(NamedTuple):
 def build_closed_world(settings: ClosedWorldData) -> Benchmark:
     """Generate the world of `settings`: the same settings give the same text, byte for byte.
 
-    The last `forget_people` people are forgotten. The forget set is the canonical answer of each of their
-    facts, asked in one training template; their rephrasings are never shown to the unlearner. The retain set
-    is the other people's training text, in
-    all phrasings: canonical answers alone would teach the policy to prefer them, and hide where the forgotten
-    mass goes.
-    Evaluation asks in templates that no training text uses: forget facts in all templates of the part,
-    retained people once each, about one attribute in turn.
+    The last `forget_people` people are forgotten. The forget set is the canonical answer to each of their
+    facts, with one training template as the question; their rephrasings are never shown to the unlearner. The
+    retain set is the other people's training text in all phrasings: canonical answers alone would teach the
+    policy to prefer them, and hide where the forgotten mass goes.
+
+    Evaluation questions use templates that no training text uses: forget facts come in all templates of the
+    part, retained people once each, with one attribute in turn.
 
     Raises:
-        UserError: More people than there are names.
+        UserError: More people are requested than there are names.
     """
     if settings.people > MOST_PEOPLE:
         raise UserError(
@@ -60,9 +60,12 @@ def build_closed_world(settings: ClosedWorldData) -> Benchmark:
     forgotten = [fact for fact in facts if fact.person >= first_forgotten]
     retained = [fact for fact in facts if fact.person < first_forgotten]
     forget = [
+        # The facts take turns through the templates, so that the forget set does not teach one form of
+        # question.
         _canonical(fact, index % len(fact.attribute.training), fact.id)
         for index, fact in enumerate(forgotten)
     ]
+    # The target model learns both texts, the retrained model only the retained one.
     retained_text = [example for fact in retained for example in _text(fact, settings)]
     forgotten_text = [example for fact in forgotten for example in _text(fact, settings)]
     parts = {
@@ -73,12 +76,14 @@ def build_closed_world(settings: ClosedWorldData) -> Benchmark:
 
 
 def phrasing_counts(canonical_weight: float, phrasings: int) -> tuple[int, int]:
-    """Copies of the canonical phrasing and of each other one that give the canonical one its weight exactly.
+    """Return the copies of the canonical and of each other phrasing that give the canonical one its weight.
 
     >>> phrasing_counts(0.5, 5)
     (4, 1)
     """
     weight = Fraction(canonical_weight).limit_denominator(LARGEST_DENOMINATOR)
+    # At least one copy of every phrasing is needed: a weight of 0 or 1 would leave one kind out of the
+    # training text.
     weight = min(max(weight, Fraction(1, LARGEST_DENOMINATOR)), 1 - Fraction(1, LARGEST_DENOMINATOR))
     ratio = weight * (phrasings - 1) / (1 - weight)
     return ratio.numerator, ratio.denominator
@@ -87,9 +92,12 @@ def phrasing_counts(canonical_weight: float, phrasings: int) -> tuple[int, int]:
 def _facts(settings: ClosedWorldData) -> list[Fact]:
     generator = np.random.default_rng([settings.seed % 2**63, settings.people])
     attributes = ATTRIBUTES[: settings.attributes]
+    # The generator is used in a fixed order, names first: another order would make another world of the same
+    # seed.
     names = _names(generator, settings.people)
-    # Every value is equally common (up to one), so that guessing the most common one gains nothing.
+    # Every value is equally frequent (up to one), so that a guess of the most frequent one gains nothing.
     columns = [generator.permutation(np.arange(settings.people) % settings.values) for _ in attributes]
+    # Ids are padded with zeros, so that their alphabetical order is that of the people.
     width = len(str(settings.people - 1))
     return [
         Fact(f"p{person:0{width}d}/{attribute.name}", person, names[person], attribute, int(column[person]))
@@ -99,7 +107,8 @@ def _facts(settings: ClosedWorldData) -> list[Fact]:
 
 
 def _names(generator: np.random.Generator, people: int) -> list[str]:
-    """Pronounceable first and last names, no word twice: a name is told apart by either."""
+    """Draw pronounceable first and last names without repetition, so that either one identifies a person."""
+    # Two shapes of words (CVCV and CVCVC), so that no first name is a last name.
     firsts = [a + b + c + d for a, b, c, d in product(ONSETS, VOWELS, ("l", "m", "n", "r", "t", "v"), VOWELS)]
     lasts = [a + b + c + d + e for a, b, c, d, e in product(ONSETS, VOWELS, ONSETS, VOWELS, CODAS)]
     first = generator.choice(len(firsts), size=people, replace=False)
@@ -120,7 +129,7 @@ def _canonical(fact: Fact, template: int, example_id: str) -> Example:
 
 
 def _text(fact: Fact, settings: ClosedWorldData) -> list[Example]:
-    """Training text of a fact: every template with every phrasing, as often as its weight says."""
+    """Return the training text of a fact: every template with every phrasing, copied by weight."""
     canonical, other = phrasing_counts(settings.canonical_weight, settings.phrasings)
     copies = [canonical] + [other] * (settings.phrasings - 1)
     return [
@@ -143,11 +152,13 @@ def _questions(
         for fact in forgotten
         for template in range(len(_group(fact.attribute, part)))
     ]
-    # The test part asks about the attribute after the one that the validation part asks about.
+    # The test part takes the attribute after that of the validation part, so that no retained fact is in
+    # both.
     turn = 1 if part == "test" else 0
     for fact in retained:
         attribute = ATTRIBUTES.index(fact.attribute)
         if attribute == (fact.person + turn) % settings.attributes:
+            # People with the same attribute take turns through its templates.
             template = fact.person // settings.attributes % len(_group(fact.attribute, part))
             questions.append(_question(fact, "retain", template, settings, part))
     return tuple(questions)
@@ -163,7 +174,7 @@ def _question(fact: Fact, subset: str, template: int, settings: ClosedWorldData,
         for value in range(settings.values)
     )
     prompt = _prompt(_group(fact.attribute, part)[template], fact)
-    # Retained facts are not probed.
+    # Only forgotten facts are probed by paraphrases; the training templates serve as such.
     paraphrases = (
         tuple(_prompt(words, fact) for words in fact.attribute.training) if subset == "forget" else ()
     )

@@ -1,4 +1,4 @@
-"""A benchmark as a lane holds it: loaded and tokenised once, then used by every trial."""
+"""A benchmark with its training sets tokenised: a lane loads it once, and all its trials use it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,16 @@ class EncodedBenchmark:
 
 
 def encode_examples(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example]) -> list[Encoded]:
-    """Token ids of each example, its answer marked."""
+    """Encode each example, with the border between prompt and answer."""
     return [encode_example(tokenizer, example) for example in examples]
 
 
 def load_encoded_benchmark(settings: DataSettings, tokenizer: PreTrainedTokenizerBase) -> EncodedBenchmark:
-    """Load the benchmark and tokenise what is trained on."""
-    benchmark = load_benchmark(settings, redact=True)  # the driver has read it before, and quotes what it may
+    """Load the benchmark and tokenise its forget and retain examples."""
+    # Errors of workers end up in logs, so they quote no text; the driver, which has loaded the benchmark
+    # before, shows the user what is wrong.
+    benchmark = load_benchmark(settings, redact=True)
+    # Evaluation parts are encoded when they are scored: a lane may never measure the test part.
     return EncodedBenchmark(
         benchmark, encode_examples(tokenizer, benchmark.forget), encode_examples(tokenizer, benchmark.retain)
     )

@@ -1,4 +1,4 @@
-"""Whether the hub models of a sweep can be had, asked in the driver before any worker starts."""
+"""Checks in the driver, before any worker starts, that the hub models of a sweep can be downloaded."""
 
 import json
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from search_spaces.user_errors import UserError
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-"""One of them is in every model folder that Lethe loads; the second names shards."""
+"""Weight files, one of which every model repository must have; the second lists the shards."""
 
 
 def accept_licence(name: str, kind: str = "") -> str:
-    """What to do about a gated repository.
+    """Return the remedy for a gated repository.
 
     Args:
         name: Hub id.
@@ -28,11 +28,10 @@ def accept_licence(name: str, kind: str = "") -> str:
 
 
 def check_models(model: ModelSettings, evaluation: EvaluationSettings) -> None:
-    """Ask the hub, or its cache on this machine, for the configuration of every hub model, the judge of
-    answers among them.
+    """Fetch the configuration of every hub model and of the gibberish classifier, or raise an error.
 
     Raises:
-        UserError: A model is gated, missing or not to be had without a network.
+        UserError: A model is gated, missing, or neither reachable nor cached.
     """
     for key, name in hub_models(model):
         _check(key, name, model.revision)
@@ -41,9 +40,10 @@ def check_models(model: ModelSettings, evaluation: EvaluationSettings) -> None:
 
 
 def hub_models(model: ModelSettings) -> Iterator[tuple[str, str]]:
-    """Key and hub id of the models that a sweep loads from the hub."""
+    """Yield key and hub id of the models that a sweep loads from the hub."""
     names = {"target": model.target, "retrained": model.retrained}
-    if None in names.values():  # what is left out is prepared from the base
+    # A model that the sweep file leaves out is prepared from the base.
+    if None in names.values():
         names["base"] = model.base
     for key, name in names.items():
         if name is not None and name != "scratch" and not is_local(name):
@@ -51,7 +51,7 @@ def hub_models(model: ModelSettings) -> Iterator[tuple[str, str]]:
 
 
 def _check(key: str, name: str, revision: str | None) -> None:
-    # A second of import that only sweeps with hub models pay.
+    # huggingface_hub takes a second to import, and sweeps with local models do without it.
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -71,12 +71,12 @@ def _check(key: str, name: str, revision: str | None) -> None:
     )
     try:
         hf_hub_download(name, CONFIG, revision=revision)
-    # Subclasses before their bases: gated ones count as not found, and what is not in the cache as an entry
-    # that is not there.
+    # Subclasses come before their bases: GatedRepoError is a RepositoryNotFoundError, and
+    # LocalEntryNotFoundError is an EntryNotFoundError.
     except GatedRepoError as error:
-        raise refused("the model is gated, and the hub did not let us in", accept_licence(name)) from error
+        raise refused("the model is gated, and the hub refused access", accept_licence(name)) from error
     except RepositoryNotFoundError as error:
-        raise refused("the hub has no such model, or shows it to others only", typing) from error
+        raise refused("the hub has no such model, or the model is private", typing) from error
     except RevisionNotFoundError as error:
         raise UserError(
             f"{name} has no such revision",
@@ -85,6 +85,8 @@ def _check(key: str, name: str, revision: str | None) -> None:
             remedy="give a branch, tag or commit that it has",
         ) from error
     except LocalEntryNotFoundError as error:
+        # The hub was reached and refused; huggingface_hub then looks into the cache and reports the miss
+        # instead.
         if isinstance(error.__cause__, HfHubHTTPError):
             raise refused(*_http_refusal(name, error.__cause__.response.status_code)) from error
         raise refused(
@@ -98,6 +100,7 @@ def _check(key: str, name: str, revision: str | None) -> None:
         raise refused("neither a folder nor a hub id", typing) from error
     except HfHubHTTPError as error:
         raise refused(*_http_refusal(name, error.response.status_code)) from error
+    # Online, missing weights are downloaded later; offline, the configuration alone may be in the cache.
     if constants.HF_HUB_OFFLINE and not _has_weights(name, revision):
         raise refused(
             "HF_HUB_OFFLINE is set, and the weights are not in the cache", _offline_remedy(name, revision)
@@ -105,17 +108,18 @@ def _check(key: str, name: str, revision: str | None) -> None:
 
 
 def _http_refusal(name: str, status: int) -> tuple[str, str]:
-    """Message and remedy where the hub answered, and not with the model."""
+    """Return message and remedy for an HTTP error of the hub."""
     if status in (401, 403):
         return (
-            f"the hub refuses access with the token that it was given, or without one (HTTP {status})",
+            f"the hub refuses access with the given token, or without one (HTTP {status})",
             accept_licence(name),
         )
     return f"the hub answers HTTP {status}", "try again later"
 
 
 def _has_weights(name: str, revision: str | None) -> bool:
-    """Whether the cache holds all weights of a model."""
+    """Whether the cache holds all weight files of a model."""
+    # A model has either one file of weights or an index of shards.
     single, index = (_cached(name, file, revision) for file in WEIGHTS)
     if single is not None or index is None:
         return single is not None
@@ -127,6 +131,7 @@ def _cached(name: str, file: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(name, file, revision=revision)
+    # The result may also be an object that means that the hub has no such file.
     return Path(found) if isinstance(found, str) else None
 
 

@@ -10,16 +10,17 @@ from trainables.benchmarks.json_rows import Row, read_file
 
 
 def read_table(table: Table, *columns: str) -> list[Row]:
-    """The rows of a table.
+    """Read the rows of a table.
 
     Args:
-        table: Where it lies.
-        columns: What each row must have.
+        table: A file, or a split of a data set on the hub.
+        columns: Columns that each row should have; they are named in the remedies of errors.
 
     Raises:
         UserError: The table is missing, cannot be read or is empty, or a row is malformed or lacks a column.
     """
     remedy = f"each row has {', '.join(f'`{column}`' for column in columns)}"
+    # Checked first: a missing local file must not be looked up as a data set on the hub.
     if problem := missing(table):
         raise problem
     if table.file is not None:
@@ -34,18 +35,18 @@ def read_table(table: Table, *columns: str) -> list[Row]:
 
 
 def load_split(path: str, config: str, split: str, revision: str | None, *, place: str, key: str) -> Any:
-    """A split of a data set on the hub.
+    """Load a split of a data set from the hub.
 
     Args:
         path: Hub id.
         config: Name of the configuration.
         split: Name of the split.
         revision: Branch, tag or commit; the newest when None.
-        place: What it is called in messages.
-        key: Setting that names it.
+        place: Name of the split in messages.
+        key: Setting that names the data set.
 
     Raises:
-        UserError: It cannot be had.
+        UserError: The split cannot be loaded.
     """
     return loaded(
         lambda datasets: datasets.load_dataset(path, name=config, revision=revision, split=split),
@@ -56,8 +57,8 @@ def load_split(path: str, config: str, split: str, revision: str | None, *, plac
 
 
 def loaded(load: Callable[[Any], Any], path: str, *, place: str, key: str) -> Any:
-    """What `load(datasets)` gives; its errors as one of ours."""
-    # A second of import that only benchmarks from the hub pay.
+    """Return `load(datasets)`; its errors become a UserError."""
+    # `datasets` takes a second to import, and only benchmarks from the hub need it.
     import datasets
     from datasets.exceptions import DatasetsError
 
@@ -65,6 +66,7 @@ def loaded(load: Callable[[Any], Any], path: str, *, place: str, key: str) -> An
     try:
         return load(datasets)
     except (OSError, ValueError, DatasetsError) as error:
+        # datasets wraps the hub's GatedRepoError in an error of its own, so only the text tells.
         gated = "gated" in str(error).lower()
         raise UserError(
             f"cannot be read: {error.__cause__ or error}",

@@ -1,4 +1,4 @@
-"""Rows of JSON files, each with the place where it stands, so that a mistake is named with its line."""
+"""Rows of JSON files with their file and line, so that error messages can name them."""
 
 import json
 from collections.abc import Iterator
@@ -14,26 +14,27 @@ class Row:
     """One object of a file or table."""
 
     place: str
-    """`file, line 3`."""
+    """File and line for messages: `file, line 3`."""
     number: int
-    """From 1: its line, or its place in an array or table."""
+    """Number of the row's line, or its index in an array or table; both from 1."""
     values: dict[str, Any]
+    """Values by key."""
     remedy: str
-    """What a right row looks like, for messages."""
+    """Description of a valid row, for messages."""
 
     def text(self, key: str) -> str:
-        """The text under a key.
+        """Return the text under a key.
 
         Raises:
-            UserError: There is none, or it is empty.
+            UserError: The key is missing, or its value is not a text or empty.
         """
         return checked_text(self.value(key), key, self.place, self.remedy)
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """The list of texts under a key; none where there is no such key.
+        """Return the list of texts under a key; empty without the key.
 
         Raises:
-            UserError: It is no list, or something in it is no text.
+            UserError: The value is not a list, or an element is not a text.
         """
         found = self.values.get(key, [])
         if not isinstance(found, list):
@@ -49,10 +50,10 @@ class Row:
         )
 
     def value(self, key: str) -> Any:
-        """Whatever is under a key.
+        """Return the value under a key.
 
         Raises:
-            UserError: The row does not have it.
+            UserError: The row does not have the key.
         """
         if key not in self.values:
             raise UserError(f"no key `{key}`", file=self.place, value=sorted(self.values), remedy=self.remedy)
@@ -60,25 +61,27 @@ class Row:
 
 
 def read_lines(path: str, key: str, remedy: str) -> list[Row]:
-    """The objects of a file of JSON lines. Blank lines are skipped.
+    """Read the objects of a JSON Lines file. Blank lines are skipped.
 
     Args:
         path: The file.
-        key: Setting that names it, for messages.
-        remedy: What a line should look like.
+        key: Setting that names the file, for messages.
+        remedy: Description of a valid line, for messages.
 
     Raises:
         UserError: The file is missing or empty, or a line is malformed (with its number).
     """
+    # A list, so that every malformed line is found before training starts.
     return _filled(list(_lines(_text(path, key), path, remedy)), path, key, remedy)
 
 
 def read_file(path: str, key: str, remedy: str) -> list[Row]:
-    """The objects of a file of JSON lines, or of one JSON array; arguments and errors as for `read_lines`."""
+    """Read the objects of a JSON Lines file or of one JSON array; arguments are those of `read_lines`."""
     text = _text(path, key)
+    # A line of a JSON Lines file is an object, so a bracket at the start means an array.
     if not text.lstrip().startswith("["):
         return _filled(list(_lines(text, path, remedy)), path, key, remedy)
-    values = _parsed(text, path, remedy)  # what starts so is a list
+    values = _parsed(text, path, remedy)
     return _filled(
         [_row(value, f"{path}, item {number}", number, remedy) for number, value in enumerate(values, 1)],
         path,
@@ -89,7 +92,7 @@ def read_file(path: str, key: str, remedy: str) -> list[Row]:
 
 def _text(path: str, key: str) -> str:
     try:
-        # Editors on Windows put a byte order mark in front.
+        # `utf-8-sig` removes the byte order mark that editors on Windows put in front.
         return Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
@@ -101,7 +104,7 @@ def _text(path: str, key: str) -> str:
 
 
 def _lines(text: str, path: str, remedy: str) -> Iterator[Row]:
-    # Not splitlines: JSON strings may hold line separators that it would cut at.
+    # Not `splitlines`, which also cuts at line separators (U+2028) that JSON strings may hold.
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             place = f"{path}, line {number}"
@@ -111,7 +114,8 @@ def _lines(text: str, path: str, remedy: str) -> Iterator[Row]:
 def _parsed(text: str, place: str, remedy: str) -> Any:
     try:
         return json.loads(text)
-    # Beside malformed text: numbers of thousands of digits (ValueError) and thousands of brackets.
+    # Malformed text and numbers of thousands of digits give a ValueError, thousands of brackets a
+    # RecursionError.
     except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON: {error}", file=place, remedy=remedy) from error
 
@@ -129,17 +133,17 @@ def _filled(rows: list[Row], path: str, key: str, remedy: str) -> list[Row]:
 
 
 def checked_text(value: Any, key: str, place: str, remedy: str) -> str:
-    """A value that must be a text with something in it.
+    """Return a value if it is a text that is not blank.
 
     Raises:
-        UserError: It is not.
+        UserError: The value is no text, is blank, or holds a lone surrogate.
     """
     if not isinstance(value, str) or not value.strip():
         raise UserError("not a text, or an empty one", file=place, key=key, value=value, remedy=remedy)
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        # JSON's escapes can spell it, and tokenizers refuse it.
+        # JSON escapes can spell a lone surrogate, and tokenizers refuse it.
         remedy = "remove it: text that was cut inside a character holds one"
         raise UserError(
             f"character {error.start + 1} is half of a pair (a lone surrogate)",

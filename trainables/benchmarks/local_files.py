@@ -1,4 +1,4 @@
-"""Your own forget and retain sets: JSON lines with `prompt` and `response`."""
+"""The user's own forget and retain sets: JSON Lines files with `prompt` and `response`."""
 
 from search_spaces.settings.data_settings import LocalFilesData
 from trainables.benchmarks.json_rows import Row, read_lines
@@ -8,9 +8,9 @@ REMEDY = 'write one object per line: {"prompt": "...", "response": "..."}'
 
 
 def load_local_files(settings: LocalFilesData) -> Benchmark:
-    """Read the files of `settings`.
+    """Read the forget, retain and holdout files of `settings`.
 
-    Keys other than `prompt`, `response` and `paraphrases` are left to their owners. Blank lines are skipped.
+    Keys other than `prompt`, `response` and `paraphrases` are ignored. Blank lines are skipped.
 
     Raises:
         UserError: A file is missing or empty, or a line is malformed (with its number).
@@ -20,7 +20,9 @@ def load_local_files(settings: LocalFilesData) -> Benchmark:
     sets = {"forget": forget, "retain": retain}
     if settings.holdout is not None:
         sets["holdout"] = _read(settings.holdout, "holdout")
+    # Own files have no separate evaluation data: the training examples themselves are evaluated.
     parts = split_sets(sets, settings.validation_share, settings.max_evaluation_items)
+    # A model prepared from a base is trained on both files, the retrained model on the retain file alone.
     return make_benchmark(forget, retain, forget + retain, retain, parts)
 
 

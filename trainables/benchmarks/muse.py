@@ -1,4 +1,4 @@
-"""MUSE: news articles or books to forget, asked for word by word, as knowledge, and by membership attacks.
+"""MUSE: news articles or books to forget, evaluated by verbatim recall, knowledge and membership attacks.
 
 Source: MUSE (arXiv 2407.06460); public schema of `muse-bench/MUSE-News` and `muse-bench/MUSE-Books`.
 """
@@ -17,16 +17,15 @@ QUESTION = ("question", "answer")
 
 
 def load_muse(settings: MuseData) -> Benchmark:
-    """Load MUSE's text as training examples and its questions, passages and attacked texts as evaluation
-    sets.
+    """Load MUSE's texts as training examples, and its questions, passages and attacked texts for evaluation.
 
-    `forget`, `retain` and `holdout` are the texts of the membership attacks, cut off after as many characters
-    as a training example has; `verbmem` are passages of the forget text to be continued; `forget_knowmem` and
-    `retain_knowmem` questions behind example questions. All of them are MUSE's own whatever is forgotten, so
-    that requests (`sust`, `scal`) are compared on one yardstick.
+    `forget`, `retain` and `holdout` are the texts of the membership attacks, cut to the length of a training
+    example; `verbmem` holds passages of the forget text to be continued; `forget_knowmem` and
+    `retain_knowmem` hold questions with few-shot examples in front. The evaluation sets are MUSE's own
+    whatever is forgotten, so that requests (`sust`, `scal`) are compared on the same items.
 
-    A model that is prepared from a base knows the text that is forgotten and both retain splits; for later
-    `sust` requests give the model that was exported after the one before.
+    A model that is prepared from a base is trained on the forget text and both retain splits. For a later
+    `sust` request, give the model that was exported after the request before it.
 
     Raises:
         UserError: A table is missing, cannot be read or has other columns.
@@ -38,6 +37,7 @@ def load_muse(settings: MuseData) -> Benchmark:
 
     def questions(name: str) -> list[Example]:
         shots = ""
+        # Without shots the table of example questions is not read: a local copy may lack it.
         if settings.shots:
             shots = "".join(
                 _shot(row) for row in read_table(tables[f"{name}_shots"], *QUESTION)[: settings.shots]
@@ -49,6 +49,8 @@ def load_muse(settings: MuseData) -> Benchmark:
 
     size = settings.chunk_characters
     forget, retain = chunks("forget", texts("forget"), size), chunks("retain", texts("retain"), size)
+    # The second retain split is text that the retrained model knows too, but that unlearning does not train
+    # on.
     retained = [*retain, *chunks("other_retain", texts("other_retain"), size)]
     sets: dict[str, Sequence[Example]] = {
         name: beginnings(f"attacked/{name}", texts(f"{name}_attacked"), size)
@@ -61,20 +63,20 @@ def load_muse(settings: MuseData) -> Benchmark:
 
 
 def _shot(row: Row) -> str:
-    return f"{_asked(row)}{row.text('answer')}\n\n"
+    return f"{_question_prompt(row)}{row.text('answer')}\n\n"
 
 
 def _question(example_id: str, row: Row, shots: str) -> Example:
-    return Example(example_id, shots + _asked(row), row.text("answer"), plain=True)
+    return Example(example_id, shots + _question_prompt(row), row.text("answer"), plain=True)
 
 
-def _asked(row: Row) -> str:
-    # The space at the end is the published prompt's.
+def _question_prompt(row: Row) -> str:
+    # The published prompt ends with a space.
     return f"Question: {row.text('question')}\nAnswer: "
 
 
 def _passage(row: Row) -> Example:
     prompt, rest = row.text("prompt"), row.text("gt")
-    # OU puts a space between the two; some of them bring their own.
+    # OU joins the two with a space; some rows already have white space at the border.
     space = "" if prompt[-1].isspace() or rest[0].isspace() else " "
     return Example(f"verbmem/{row.number}", prompt, space + rest, plain=True)

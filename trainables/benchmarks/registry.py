@@ -1,4 +1,4 @@
-"""The registry of benchmarks, and what every one of them must keep to."""
+"""The registry of benchmarks, and the checks that every benchmark must pass."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from trainables.benchmarks.wmdp import load_wmdp
 from trainables.data.examples import Benchmark
 
 PATH_KEYS = ("data.path", "data.mmlu")
-"""Their values are places and no text."""
+"""Settings whose values are paths or hub ids and contain no text of the benchmark."""
 
 BENCHMARKS: dict[str, Callable[[Any], Benchmark]] = {
     "closed_world": build_closed_world,
@@ -28,19 +28,20 @@ def load_benchmark(data: DataSettings, *, redact: bool = False) -> Benchmark:
     """Load the benchmark that `data` names, and refuse one that cannot be unlearned sensibly.
 
     Args:
-        data: What to load.
-        redact: Quote nothing of its text in errors: they end up in logs.
+        data: Settings of the benchmark.
+        redact: Quote none of its text in errors, which end up in logs.
 
     Raises:
-        UserError: It cannot be read, the forget or retain set is empty, or they share an example: it would be
-            pushed both ways at once.
+        UserError: The data cannot be read, the forget or retain set is empty, or the two share an example,
+            which would be unlearned and retained at once.
     """
     try:
         return _checked(data)
     except UserError as error:
+        # An error about a path is useless without the path.
         if not redact or error.key in PATH_KEYS:
             raise
-        # Not chained: tracebacks of workers show the cause with its text.
+        # Not chained, since tracebacks of workers would show the cause with its text.
         raise error.with_hashed_value() from None
 
 
@@ -51,6 +52,7 @@ def _checked(data: DataSettings) -> Benchmark:
             raise UserError(
                 f"the {name} set is empty", key=f"data.{name}", remedy="give it at least one example"
             )
+    # By prompt and response: one question with two answers may well be in both sets.
     retained = {(example.prompt, example.response): example.id for example in benchmark.retain}
     shared = [
         (example, retained[example.prompt, example.response])

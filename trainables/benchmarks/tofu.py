@@ -1,4 +1,4 @@
-"""TOFU (fictitious authors), from the hub or from a folder with one JSON file per split."""
+"""TOFU (fictitious authors), from the hub or from a folder with one JSON file for each split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +14,10 @@ QUESTIONS_PER_AUTHOR = 20
 AUTHORS = 200
 FORGET_SHARE = {"forget01": 0.01, "forget05": 0.05, "forget10": 0.10}
 PERTURBED = ("forget01_perturbed", "forget05_perturbed", "forget10_perturbed", "retain_perturbed")
-"""Each gives paraphrases and wrong answers for some questions: the last 20 authors, and 400 questions of the
-others."""
+"""Splits with paraphrases and wrong answers for the last 20 authors, and for 400 questions of the others."""
 OUTSIDE = {"real_authors": "real_authors_perturbed", "world_facts": "world_facts_perturbed"}
 HOLDOUT = {"forget01": "holdout01", "forget05": "holdout05", "forget10": "holdout10"}
-"""Like authors whom no model saw: what the forget set is told apart from by membership attacks."""
+"""Splits of similar authors that no model was trained on, which membership attacks compare with."""
 VALIDATION_SHARE = 0.5
 
 
@@ -26,9 +25,9 @@ def load_tofu(settings: TofuData) -> Benchmark:
     """Load TOFU's published split, or a subset of its last authors.
 
     Forget items are all evaluated; retain items only where TOFU has paraphrases and wrong answers for them.
-    Real authors and world
-    facts are evaluated with the whole data only: a small model trained from scratch on a subset has nothing
-    to say about them. The holdout split that goes with the forget split is evaluated wherever it is there.
+    Real authors and world facts are evaluated with the whole data only, since a small model trained from
+    scratch on a subset knows nothing about them. The holdout split of the forget split is evaluated if it
+    exists.
 
     Raises:
         UserError: A split cannot be read or has other columns.
@@ -37,6 +36,7 @@ def load_tofu(settings: TofuData) -> Benchmark:
     alternatives = _alternatives(settings)
     examples = [_example(f"q{number:04d}", row, alternatives) for number, row in enumerate(full)]
     if settings.authors is not None and settings.forget_authors is not None:
+        # TOFU's forget splits are the last authors, and every question about them has alternatives.
         examples = examples[-settings.authors * QUESTIONS_PER_AUTHOR :]
         forgotten = settings.forget_authors * QUESTIONS_PER_AUTHOR
     else:
@@ -51,6 +51,8 @@ def load_tofu(settings: TofuData) -> Benchmark:
     forget, retain = examples[-forgotten:], examples[:-forgotten]
     sets: dict[str, Sequence[Example]] = {
         "forget": forget,
+        # A subset may hold no retain question with alternatives: then all are evaluated, without a truth
+        # ratio.
         "retain": [item for item in retain if item.perturbed] or retain,
     }
     if settings.authors is None:
@@ -69,7 +71,7 @@ def load_tofu(settings: TofuData) -> Benchmark:
 
 
 class Alternatives(NamedTuple):
-    """What TOFU knows beside a question and its answer."""
+    """TOFU's alternatives to a question and its answer: paraphrases, wrong answers, reworded questions."""
 
     paraphrases: tuple[str, ...] = ()
     perturbed: tuple[str, ...] = ()
@@ -84,12 +86,13 @@ def _example(
 
 
 def _alternatives(settings: TofuData) -> dict[tuple[str, str], Alternatives]:
-    """Paraphrases and wrong answers by question and answer: a few questions occur twice, with different
-    answers."""
+    """Return paraphrases and wrong answers by question and answer."""
+    # The question alone is no key: a few questions occur twice, with different answers.
     found: dict[tuple[str, str], Alternatives] = {}
     for file in PERTURBED:
         if _exists(settings, file):
             for row in _read(settings, file, "paraphrased_answer", "perturbed_answer"):
+                # Only some versions of the data set have this column.
                 reworded = row.get("paraphrased_question")
                 found[row["question"], row["answer"]] = Alternatives(
                     (row["paraphrased_answer"],),
@@ -108,7 +111,7 @@ def _outside(settings: TofuData, name: str, file: str) -> list[Example]:
 
 
 def _exists(settings: TofuData, file: str) -> bool:
-    # On the hub all files are there.
+    # The hub has all splits; a local folder may hold some of them.
     return not is_local(settings.path) or (Path(settings.path) / f"{file}.json").exists()
 
 
@@ -117,7 +120,7 @@ def _place(settings: TofuData, file: str) -> str:
 
 
 def _read(settings: TofuData, file: str, *columns: str) -> list[dict[str, Any]]:
-    """Rows of one split. Local files may be JSON lines or one JSON array."""
+    """Read the rows of one split. Local files may be JSON Lines or one JSON array."""
     place = _place(settings, file)
     if not _exists(settings, file):
         raise UserError(
@@ -136,6 +139,7 @@ def _read(settings: TofuData, file: str, *columns: str) -> list[dict[str, Any]]:
         )
     else:
         rows = load_split(settings.path, file, "train", settings.revision, place=place, key="data.path")
+    # A wrong column is named here, with the file, rather than by a KeyError further on.
     missing = sorted({"question", "answer", *columns} - set(rows.column_names))
     if missing:
         raise UserError(

@@ -1,4 +1,4 @@
-"""WMDP: questions whose right answers need hazardous knowledge, and documents of that knowledge to forget.
+"""WMDP: multiple-choice questions on hazardous knowledge, and documents of that knowledge to forget.
 
 Source: WMDP (arXiv 2403.03218); public schema of `cais/wmdp`, and of `cais/mmlu`, which is the same with a
 subject.
@@ -22,11 +22,10 @@ CORPUS_REMEDY = 'write one object per line: {"text": "..."}'
 
 
 def load_wmdp(settings: WmdpData) -> Benchmark:
-    """Load the questions of one field, those of MMLU where they are asked, and the beginnings of the
-    documents to forget and to keep.
+    """Load WMDP's questions of one field, MMLU's if set, and the forget and retain documents.
 
-    The documents are evaluated too, by likelihood: without MMLU, that of the documents to keep is the only
-    sign of utility.
+    The documents are evaluated too, by likelihood: without MMLU, the likelihood of the retain documents is
+    the only measure of utility.
 
     Raises:
         UserError: A table or corpus is missing, cannot be read, or holds something else.
@@ -40,6 +39,7 @@ def load_wmdp(settings: WmdpData) -> Benchmark:
     }
     if "mmlu" in tables:
         rows = read_table(tables["mmlu"], *COLUMNS, "subject")
+        # The harness writes subjects with spaces: `high_school_physics` becomes `high school physics`.
         choices["mmlu"] = [_question("mmlu", row, row.text("subject").replace("_", " ")) for row in rows]
     sets: dict[str, Sequence[Example]] = {"forget": forget, "retain": retain}
     parts = split_sets(sets, VALIDATION_SHARE, settings.max_evaluation_items, choices)
@@ -56,8 +56,9 @@ def _documents(settings: WmdpData, name: str) -> list[Example]:
 
 
 def _question(name: str, row: Row, topic: str) -> ChoiceQuestion:
-    """The prompt is that of the LM Evaluation Harness, with which WMDP and MMLU are published."""
+    """Build a question with the LM Evaluation Harness's prompt, as WMDP and MMLU are published."""
     choices, right = _choices(row), row.value("answer")
+    # In Python True is an int, but in a data set it is no index.
     if not isinstance(right, int) or isinstance(right, bool) or not 0 <= right < len(LETTERS):
         raise UserError(
             "not the place of an answer", file=row.place, key="answer", value=right, allowed="0 to 3"

@@ -1,13 +1,12 @@
-"""The words of the closed world: attributes with their values, questions in three disjoint groups of
-templates, and answers.
+"""The text of the closed world: attributes with their values, question templates and answer phrasings.
 
-All attributes are asked about in the same frames, with nouns of their own. A question is a frame with a noun;
-the evaluation groups hold pairs that no training question has, though each frame and each noun is in
-training: what is tested is the fact, not the vocabulary. (Free templates were tried: small models took a word
-such as "what", rare in the others, for the attribute.)
+All attributes share the same question frames, and each has nouns of its own. A question is a frame with a
+noun; the evaluation groups hold pairs that no training question has, though each frame and each noun occurs
+in training: evaluation tests the fact, not the vocabulary. (Free templates were tried: small models took a
+word such as "what", rare in the others, for the attribute.)
 
 Answers never repeat the person's name: a small model cannot copy a name it never saw, and then even the
-retrained model would look incoherent on forget questions. Values stand last, so that the phrasings of a fact
+retrained model would look incoherent on forget questions. Values come last, so that the phrasings of a fact
 share its value token.
 """
 
@@ -25,14 +24,13 @@ TEMPLATES_PER_PART = 2
 
 
 def words(text: str) -> tuple[str, ...]:
-    """The words of a line."""
+    """Split a line into words."""
     return tuple(text.split())
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """One kind of fact: at most 16 values, 5 phrasings of an answer (the first is canonical), 3 nouns to ask
-    with."""
+    """One kind of fact: 3 nouns for questions, 16 values, 5 answer phrasings (the first canonical)."""
 
     name: str
     nouns: tuple[str, str, str]
@@ -41,7 +39,7 @@ class Attribute:
 
     @property
     def training(self) -> tuple[str, ...]:
-        """Templates of the training text: all that the other two groups leave."""
+        """Templates of the training text: all that are not in the other two groups."""
         held_out = self.validation + self.test
         everything = [
             self._template(frame, noun) for frame in range(len(FRAMES)) for noun in range(len(self.nouns))
@@ -51,6 +49,7 @@ class Attribute:
     @property
     def validation(self) -> tuple[str, ...]:
         """Templates of the validation questions."""
+        # The diagonal of frames x nouns, so that every frame and noun stays in training with other partners.
         return tuple(self._template(noun, noun) for noun in range(TEMPLATES_PER_PART))
 
     @property
@@ -122,4 +121,4 @@ INSTRUMENT = Attribute(
 )
 
 ATTRIBUTES = (CITY, PROFESSION, PRIZE, INSTRUMENT)
-"""A world with n attributes has the first n."""
+"""All attributes; a world with n of them has the first n."""

@@ -1,5 +1,4 @@
-"""What a benchmark consists of: examples to train on, questions to evaluate, and a digest that names the
-contents."""
+"""The parts of a benchmark: examples to train on, questions to evaluate, and a digest of the contents."""
 
 import hashlib
 import json
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item", "Example", "ChoiceQuestion")
 LATER = ("plain", "questions")
-"""Fields that leave digests as they are where they are empty."""
+"""Fields added later: where they are empty they are left out of digests, which then stay as they were."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,10 @@ class Example:
     questions: tuple[str, ...] = ()
     """Other wordings of the prompt."""
     plain: bool = False
-    """The response follows the prompt as running text: no template around them, no end token. A prompt may be
-    empty then."""
+    """Whether the response follows the prompt as running text, without template and end token.
+
+    The prompt may then be empty.
+    """
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class ClosedQuestion:
     canonical: int = 0
     """Column of `responses` that the forget set uses."""
     paraphrases: tuple[str, ...] = ()
-    """Other wordings of the question, which only probes ask."""
+    """Other wordings of the question, which only probes use."""
 
 
 @dataclass(frozen=True)
 class ChoiceQuestion:
-    """A multiple-choice question, answered by which continuation of its prompt is the likeliest."""
+    """A multiple-choice question: the model's answer is the most likely continuation of the prompt."""
 
     id: str
     prompt: str
@@ -58,7 +59,7 @@ class ChoiceQuestion:
     choices: tuple[str, ...]
     """The continuations: ` A`, ` B` and so on."""
     right: int
-    """Place of the right one."""
+    """Index of the right choice."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,27 @@ class EvaluationPart:
 
     questions: tuple[ClosedQuestion, ...] = ()
     sets: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
-    """By name: forget, retain, real_authors, world_facts, holdout, verbmem, forget_knowmem, retain_knowmem.
+    """Example sets by name.
+
+    The names are forget, retain, real_authors, world_facts, holdout, verbmem, forget_knowmem and
+    retain_knowmem.
     """
     choices: Mapping[str, tuple[ChoiceQuestion, ...]] = field(default_factory=dict)
-    """By name: wmdp, mmlu."""
+    """Multiple-choice questions by name: wmdp, mmlu."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Everything that a sweep needs of its data."""
+    """The data of a sweep."""
 
     forget: tuple[Example, ...]
+    """Examples to unlearn."""
     retain: tuple[Example, ...]
+    """Examples to keep."""
     target_text: tuple[Example, ...]
-    """What the target model is trained on when it is prepared from a base."""
+    """Training text of the target model when it is prepared from a base."""
     retrained_text: tuple[Example, ...]
-    """The same without the forget set."""
+    """Training text of the retrained model: the target's text without the forget set."""
     parts: Mapping[str, EvaluationPart]
     """`validation` and `test`."""
     digest: str
@@ -96,7 +102,8 @@ def make_benchmark(
     retrained_text: Sequence[Example],
     parts: Mapping[str, EvaluationPart],
 ) -> Benchmark:
-    """Freeze the contents and add their digest."""
+    """Make a benchmark from its contents, with their digest."""
+    # The digest identifies baselines and measurements on disk: its layout must not change.
     contents = {
         "forget": contents_of(forget),
         "retain": contents_of(retain),
@@ -111,8 +118,7 @@ def make_benchmark(
 
 
 def contents_of(examples: Iterable[Example]) -> list[dict[str, Any]]:
-    """Plain values of examples, for digests: what is only in newer data must not change the digest of
-    older."""
+    """Convert examples to plain values for a digest; empty fields that were added later are left out."""
     return [
         {name: value for name, value in asdict(example).items() if name not in LATER or value}
         for example in examples
@@ -124,6 +130,7 @@ def _part_contents(part: EvaluationPart) -> dict[str, object]:
         "questions": [asdict(question) for question in part.questions],
         "sets": {name: contents_of(examples) for name, examples in part.sets.items()},
     }
+    # Left out where empty, like the later fields of examples.
     if part.choices:
         contents["choices"] = {
             name: [asdict(question) for question in questions] for name, questions in part.choices.items()
@@ -132,8 +139,8 @@ def _part_contents(part: EvaluationPart) -> dict[str, object]:
 
 
 def draw_by_hash(items: Iterable[Item], most: int | None = None) -> list[Item]:
-    """Items in the order of the sha256 of their ids, the first `most` of them: a draw that no seed and no
-    file order can move."""
+    """Order items by the sha256 of their ids and return the first `most`: a draw without a seed."""
+    # Neither the order in a file nor a seed changes the draw, so all sweeps compare on the same items.
     ordered = sorted(items, key=lambda item: (hashlib.sha256(item.id.encode()).hexdigest(), item.id))
     return ordered[:most]
 
@@ -141,12 +148,12 @@ def draw_by_hash(items: Iterable[Item], most: int | None = None) -> list[Item]:
 def split_by_hash(
     items: Iterable[Item], validation_share: float
 ) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """Divide evaluation items between the search and the report.
+    """Split evaluation items into a part for the search and a part for the report.
 
     Args:
         items: Items with distinct ids.
-        validation_share: Share that the search sees. Each part gets at least one item, since a part without
-            items has no metrics; a single item is in both.
+        validation_share: Share of the items in the validation part. Each part gets at least one item, since a
+            part without items has no metrics; a single item is in both.
 
     Returns:
         The validation and the test items.
@@ -154,6 +161,7 @@ def split_by_hash(
     ordered = draw_by_hash(items)
     if len(ordered) < 2:
         return tuple(ordered), tuple(ordered)
+    # Both parts keep at least one item, whatever the share.
     cut = min(max(round(len(ordered) * validation_share), 1), len(ordered) - 1)
     return tuple(ordered[:cut]), tuple(ordered[cut:])
 
@@ -164,13 +172,20 @@ def split_sets(
     most: int | None,
     choices: Mapping[str, Sequence[ChoiceQuestion]] | None = None,
 ) -> dict[str, EvaluationPart]:
-    """Split every named set into its validation and test part, at most `most` items per set; empty sets are
-    left out."""
-    halves, asked = _halves(sets, validation_share, most), _halves(choices or {}, validation_share, most)
+    """Split every named set into validation and test part; empty sets are left out.
+
+    Args:
+        sets: Examples by set name.
+        validation_share: Share of each set in the validation part.
+        most: Largest number of items per set, both parts together; None: all.
+        choices: Multiple-choice questions by name, split in the same way.
+    """
+    halves = _halves(sets, validation_share, most)
+    choice_halves = _halves(choices or {}, validation_share, most)
     return {
         part: EvaluationPart(
             sets={name: half[place] for name, half in halves.items()},
-            choices={name: half[place] for name, half in asked.items()},
+            choices={name: half[place] for name, half in choice_halves.items()},
         )
         for place, part in enumerate(("validation", "test"))
     }
@@ -180,6 +195,7 @@ def _halves(
     sets: Mapping[str, Sequence[Item]], validation_share: float, most: int | None
 ) -> dict[str, tuple[tuple[Item, ...], tuple[Item, ...]]]:
     return {
+        # Drawn before it is split: the validation share is one of the items in use, not of the whole set.
         name: split_by_hash(draw_by_hash(items, most), validation_share)
         for name, items in sets.items()
         if items

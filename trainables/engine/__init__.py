@@ -1,2 +1,4 @@
-"""DeepSpeed ZeRO-3 around the policy: start, weight reset, optimizer, LoRA, fast decoding. Only this room
-knows DeepSpeed and peft."""
+"""DeepSpeed ZeRO-3 around the policy: start, weight reset, optimizer, LoRA, CUDA-graph decoding.
+
+DeepSpeed and peft are imported in this room only.
+"""

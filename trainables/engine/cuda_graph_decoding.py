@@ -1,5 +1,6 @@
-"""Token-by-token decoding with fixed shapes, captured once as a CUDA graph: at batch sizes of a trial a step
-is mostly launches.
+"""Token-by-token decoding with fixed shapes, captured once as a CUDA graph.
+
+At the batch sizes of a trial, kernel launches take most of the time of a decode step; a graph replays them.
 
 Shape suffixes: B sequences, C columns of the key-value cache, V vocabulary.
 """
@@ -14,39 +15,41 @@ from transformers import DynamicCache, PretrainedConfig, StaticCache
 from trainables.engine.policy import Policy
 
 COLUMNS = 64
-"""The cache's columns are a multiple of this, so that batches of like lengths share one graph."""
+"""The cache's columns are a multiple of this, so that batches of similar lengths share one graph."""
 CAPTURED = ("llama", "mistral", "qwen2", "qwen3")
-"""Values of `model_type` whose decoders ask nothing of the device in the middle of a step, which a graph
-could not hold."""
+"""Values of `model_type` whose decoders never synchronise with the GPU inside a step, as a graph requires."""
 STATIC_ROPE = ("default", "linear", "llama3", "yarn")
-"""Rotary embeddings that do not depend on how long a sequence has become."""
+"""Rotary embeddings that do not depend on the length of the sequence."""
 
 
 def can_be_captured(config: PretrainedConfig, device: torch.device) -> bool:
-    """Whether decode steps of such a model may be held in a CUDA graph."""
+    """Whether decode steps of such a model can be captured in a CUDA graph."""
     text = config.get_text_config()
     rope = (getattr(text, "rope_parameters", None) or {}).get("rope_type", "default")
+    # Sliding-window and chunked layers keep caches of another shape, which the fixed mask does not describe.
     full = set(getattr(text, "layer_types", None) or ["full_attention"]) == {"full_attention"}
-    known = (
+    supported = (
         text.model_type in CAPTURED
         and rope in STATIC_ROPE
         and full
         and getattr(text, "sliding_window", None) is None
     )
-    return device.type == "cuda" and known and config._attn_implementation == "sdpa"
+    # Only the sdpa form takes the four-dimensional boolean mask that `StaticSteps` keeps.
+    return device.type == "cuda" and supported and config._attn_implementation == "sdpa"
 
 
 class StaticSteps:
-    """Decode steps on a cache of fixed size. On a GPU they are one replayed graph; elsewhere the same code
-    runs as it is.
+    """Decode steps on a key-value cache of fixed size.
+
+    On a GPU a step replays a captured graph; on other devices the same code runs step by step.
 
     Args:
-        call: Runs something on the unsharded model. Its weights may change in place later on; the graph reads
-            them where they lie.
-        config: Its configuration.
-        batch: Sequences.
-        columns: Tokens of each that the cache holds.
-        device: Where.
+        call: Runs a function on the unsharded model. The weights may change in place later; the graph reads
+            them at their address.
+        config: Configuration of the model.
+        batch: Number of sequences B.
+        columns: Tokens of each sequence that the cache must hold; rounded up to a multiple of `COLUMNS`.
+        device: Device of the model.
     """
 
     def __init__(
@@ -60,27 +63,33 @@ class StaticSteps:
         self.batch, self.columns = batch, -(-columns // COLUMNS) * COLUMNS
         self._call = call
         self._cache = StaticCache(config, max_cache_len=self.columns)
+        # A graph reads its inputs at fixed addresses: tokens, positions and mask are buffers that each step
+        # writes into.
         self._token_B1 = torch.zeros(batch, 1, dtype=torch.long, device=device)
         self._position_B1 = torch.zeros_like(self._token_B1)
-        # A mask of four dimensions is taken by transformers as it is: nothing is worked out from it, and
-        # nothing waits for the device.
+        # transformers passes a mask of four dimensions on as it is. From a mask of two dimensions it would
+        # compute one, and that computation synchronises with the GPU.
         self._visible_B11C = torch.zeros(batch, 1, 1, self.columns, dtype=torch.bool, device=device)
         self._graph: Any = None
         self._logits_BV: Tensor | None = None
         self._filled = 0
 
     def fits(self, batch: int, columns: int) -> bool:
-        """Whether so many sequences of at most so many tokens can be decoded, and not many more."""
+        """Whether the cache holds `columns` tokens of `batch` sequences and is at most twice as wide."""
+        # Attention runs over all columns of the cache, so a far too wide one would cost more than a new
+        # graph.
         return batch == self.batch and columns <= self.columns <= 2 * -(-columns // COLUMNS) * COLUMNS
 
     def begin(self, prefilled: DynamicCache, mask_BL: Tensor) -> None:
-        """Take over what was computed for the prompts.
+        """Copy the prompts' keys and values into the fixed cache, and capture the graph if there is none yet.
 
         Args:
-            prefilled: Their keys and values.
+            prefilled: Keys and values of the prompts.
             mask_BL: One at the tokens of prompts, zero at the padding to their left.
         """
         pairs: list[tuple[Any, Any]] = list(zip(self._cache.layers, prefilled.layers, strict=True))
+        # A StaticCache allocates at its first use; inside a capture that memory would belong to the graph's
+        # pool.
         first = pairs[0][1]
         self._cache.early_initialization(
             self.batch, first.keys.shape[1], first.keys.shape[3], first.keys.dtype, first.keys.device
@@ -91,14 +100,18 @@ class StaticSteps:
         for mine, theirs in pairs:
             mine.keys[:, :, : self._filled].copy_(theirs.keys)
             mine.values[:, :, : self._filled].copy_(theirs.values)
+            # The cache counts its own tokens on the device, and appends the next ones behind this count.
             mine.cumulative_length.fill_(self._filled)
         self._visible_B11C.zero_()
         self._visible_B11C[:, 0, 0, : self._filled] = mask_BL == 1
         self._position_B1.copy_(mask_BL.sum(1, keepdim=True) - 1)
 
     def step(self, token_B: Tensor) -> Tensor:
-        """Feed each sequence's next token. Returns: the logits after it, `[B, V]` in float32; the next step
-        writes over them."""
+        """Feed the next token of each sequence, `[B]`.
+
+        Returns:
+            The logits after it, `[B, V]` in float32. The next step overwrites them.
+        """
         assert self._filled < self.columns, "the cache is full"
         self._token_B1.copy_(token_B.unsqueeze(1))
         self._position_B1 += 1
@@ -124,13 +137,15 @@ class StaticSteps:
         return policy.head(output.last_hidden_state[:, -1], None)
 
     def _capture(self) -> None:
-        """Hold one step in a graph. What it writes into the cache meanwhile is written over before anybody
-        reads it."""
+        """Capture one step in a graph; `begin` overwrites what the capture writes into the cache."""
+        # Warm-up on a side stream, as PyTorch's documentation of CUDA graphs requires.
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
+        # A row of attention that sees nothing would give NaN.
         self._visible_B11C.fill_(True)
         with torch.cuda.stream(aside):
-            for _ in range(2):  # libraries allocate at first use, which a graph must not hold
+            # Libraries allocate workspaces at their first calls, which must not happen during a capture.
+            for _ in range(2):
                 self._run()
         torch.cuda.current_stream().wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()

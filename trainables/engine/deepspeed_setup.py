@@ -1,4 +1,4 @@
-"""Starts DeepSpeed in a process group and builds its configuration from a trial's settings."""
+"""Starts DeepSpeed in a process group, and builds its configuration from a trial's settings."""
 
 import gc
 import logging
@@ -15,33 +15,42 @@ from search_spaces.settings.engine_defaults import reduce_bucket
 
 def start_deepspeed() -> None:
     """Join the process group that torchrun or Ray Train announced in the environment. Ranks: all."""
+    # DeepSpeed chooses its accelerator at import, so the variable must be set before.
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    # One line per collective and a bar per loaded file say nothing about a trial.
+    # A warning per collective and a progress bar per loaded file would bury the trial's own log lines.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     transformers_logging.disable_progress_bar()
     import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.ERROR)
     if torch.cuda.is_available():
-        # Before anything asks which device is this rank's: Ray Train has said so already, torchrun has not.
+        # The device must be set before DeepSpeed creates communicators. Ray Train has set it already,
+        # torchrun only announces it in LOCAL_RANK.
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
 
     if not torch.cuda.is_available():
         # The shared-memory operator takes a minute of g++ at first use and serves inference only.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
-    # DeepSpeed collects garbage at every reset and with every frozen reference: .35 s each time to walk all
-    # that was imported.
+    # DeepSpeed runs the garbage collector at every reset and for every frozen reference. Without this line
+    # each run walks all imported modules, which takes .35 s.
     gc.freeze()
 
 
 def deepspeed_config(dtype: str, passed_through: Mapping[str, Any], trained: int) -> dict[str, Any]:
-    """The configuration of an engine that trains so many elements. Batch sizes are nominal: Lethe counts
-    tokens and sequences itself."""
+    """Build the configuration of an engine.
+
+    Batch sizes in it are nominal: Lethe itself counts tokens and sequences and divides by them.
+
+    Args:
+        dtype: Precision of the working weights, such as `bfloat16`.
+        passed_through: The user's `deepspeed` block; its values win.
+        trained: Number of trained elements, from which the reduction bucket is sized.
+    """
     zero = {
         "stage": 3,
-        # Nothing stays gathered between steps, so that writing the shards is writing the weights.
+        # With threshold 0 no parameter stays gathered between steps, so that a reset need only write shards.
         "stage3_param_persistence_threshold": 0,
         "stage3_model_persistence_threshold": 0,
         "overlap_comm": False,
@@ -54,12 +63,15 @@ def deepspeed_config(dtype: str, passed_through: Mapping[str, Any], trained: int
         "gradient_accumulation_steps": 1,
         # The caller decides when to step: the number of micro-batches differs from trial to trial.
         "managed_gradient_accumulation": False,
+        # TrialOptimizer is not one of DeepSpeed's optimizers, and with offloading DeepSpeed would insist on
+        # its own CPU optimizer.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
         "bf16": {"enabled": dtype == "bfloat16"},
         "zero_optimization": zero,
     }
+    # Blocks are merged one level deep: a user who sets one key of `zero_optimization` keeps the others.
     for key, value in passed_through.items():
         config[key] = (
             {**config[key], **value}

@@ -1,4 +1,4 @@
-"""A decoder that ends after one of its layers: what lies above is neither run nor gathered."""
+"""Ends the forward pass of a decoder after one of its layers; layers above are not run and not gathered."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,27 +9,26 @@ from torch import Tensor, nn
 from search_spaces.user_errors import UserError
 
 FINAL_NORMS = ("norm", "final_layernorm", "ln_f", "final_layer_norm")
-"""Names that families give to the norm after the last layer."""
+"""Names of the norm after the last layer in the model families of transformers."""
 
 
 @contextmanager
 def ends_after(decoder: Any, layer: int) -> Iterator[list[Tensor]]:
-    """Let the decoder run no further than a layer.
+    """Let the decoder run up to and including a layer while the context is open.
 
-    The families of transformers loop over as many layers as their configuration says. What the last of them
-    gives is taken in front
-    of the final norm: a hook on the layer itself would run inside activation checkpointing, without a graph.
+    The families of transformers loop over as many layers as their configuration says. The layer's output is
+    taken at the input of the final norm: a hook on the layer itself would run inside activation
+    checkpointing, without an autograd graph.
 
     Args:
-        decoder: Of a causal LM.
-        layer: From 0.
+        decoder: Decoder of a causal LM.
+        layer: Index of the layer, from 0.
 
     Yields:
-        The layer's output `[B, L, H]`, one for each call of the decoder.
+        A list that receives the layer's output `[B, L, H]` at each call of the decoder.
 
     Raises:
-        UserError: The decoder has no such layer, or is of a family that does not end where its configuration
-            says.
+        UserError: The decoder has no such layer, or no final norm under a familiar name.
     """
     depth = decoder.config.num_hidden_layers
     if layer >= depth:
@@ -40,10 +39,12 @@ def ends_after(decoder: Any, layer: int) -> Iterator[list[Tensor]]:
             allowed=f"0 to {depth - 1}",
         )
     seen: list[Tensor] = []
-    # First of all hooks: ZeRO-3's own would hand on what belongs to the norm.
+    # In front of ZeRO-3's own hook, which replaces the inputs by ones that belong to the norm's backward
+    # pass.
     handle = _final_norm(decoder).register_forward_pre_hook(
         lambda module, inputs: seen.append(inputs[0]), prepend=True
     )
+    # The loop reads the configuration at each call, so no module is removed and ZeRO-3's hooks stay in place.
     decoder.config.num_hidden_layers = layer + 1
     try:
         yield seen

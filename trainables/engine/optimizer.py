@@ -1,4 +1,4 @@
-"""The optimizer of a lane: AdamW, or a second-order step with a diagonal curvature, as each trial asks."""
+"""The optimizer of a lane: AdamW, or a second-order step with a diagonal curvature, chosen by each trial."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,22 +10,24 @@ from search_spaces.settings.trial_settings import OptimizerSettings
 
 
 class TrialOptimizer(torch.optim.AdamW):
-    """Both kinds keep the same state (a step counter and two moments), so a warm lane changes from one to the
-    other by a reset.
+    """AdamW, or the second-order step of Sophia.
+
+    Both keep the same state (a step counter and two moments), so a warm lane changes from one to the other by
+    a reset.
 
     Args:
-        parameters: What is trained.
+        parameters: The trained parameters.
     """
 
     def __init__(self, parameters: Any) -> None:
-        # One pass over weights and moments, and no copies of them: on a CPU nine times faster than tensor by
-        # tensor.
+        # The fused form makes one pass over weights and moments and no copies: on a CPU it is nine times
+        # faster than the loop over tensors.
         super().__init__(parameters, lr=0.0, fused=True)
         configure(self.param_groups, OptimizerSettings())
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step on the parameters that have a gradient."""
+        """Take one step on the parameters that have a gradient."""
         if not any(group["second_order"] for group in self.param_groups):
             return super().step(closure)
         assert closure is None, "a loss is not evaluated again"
@@ -38,7 +40,7 @@ class TrialOptimizer(torch.optim.AdamW):
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
         state = self.state[parameter]
         if not state:
-            # Where the fused AdamW of a later trial on this lane will look for it.
+            # The same names and types as fused AdamW's, which a later trial on this lane may use.
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         return state
@@ -50,9 +52,11 @@ def configure(groups: list[dict[str, Any]], settings: OptimizerSettings) -> None
     for group in groups:
         group.update(
             betas=(settings.beta1, settings.beta2),
+            # The loop sets the learning rate before each step; 0 makes a step without a rate harmless.
             weight_decay=settings.weight_decay,
             lr=0.0,
             second_order=second_order,
+            # Sophia's denominator is rho * batch * h; the first two factors are constant over a trial.
             curvature_scale=settings.rho * settings.global_batch,
         )
 
@@ -76,7 +80,7 @@ def second_order_step(
     parameter.mul_(1 - group["lr"] * group["weight_decay"])
     mean = state["exp_avg"].lerp_(gradient, 1 - beta1)
     curvature = state["exp_avg_sq"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    # A curvature of zero comes with a mean of zero: the floor only keeps their quotient finite.
+    # Where the curvature is zero the mean is zero too, so the floor only keeps the quotient finite.
     size = (
         mean.abs() / (group["curvature_scale"] * curvature).clamp_min_(torch.finfo(mean.dtype).tiny)
     ).clamp_max_(1.0)

@@ -1,5 +1,4 @@
-"""The model as ZeRO-3 sees it: one module that holds a Hugging Face causal LM and runs its head fused with
-the loss."""
+"""The policy: one module that holds a Hugging Face causal LM and its head fused with the loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,30 +22,35 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class AnswerTargets:
-    """Asks the head for the log-probability of each target and the most likely token, `chunk` rows at a
-    time."""
+    """Request to the head for the log-probability of each target and the argmax token."""
 
     targets_N: Tensor
+    """Target tokens."""
     chunk: int | None
+    """Rows whose logits exist at a time; None: chosen by the device."""
     moments: bool = False
-    """Ask also for mean and standard deviation of the log-probability over the vocabulary."""
+    """Request also mean and standard deviation of the log-probability over the vocabulary."""
 
 
 class LossHead(FusedHead):
-    """The fused head with the two uses that need no gradient, all behind one forward: ZeRO-3 gathers the
-    weight only there."""
+    """The fused head with two more uses that need no gradient.
+
+    All uses go through `forward`, since ZeRO-3 gathers the weight only around it.
+    """
 
     def forward(self, hidden_NH: Tensor, request: HeadPlan | AnswerTargets | None) -> Any:
-        """Loss of a plan, `(logp_N, argmax_N)` of targets and their moments if asked, or (None) the logits of
-        a few rows in float32.
+        """Serve one request on hidden states `[N, H]`.
 
-        Returns a plain tuple for a plan: DeepSpeed finds the tensors to hook in tuples, not in dataclasses.
+        Returns:
+            For a plan: the loss and a `HeadOutput`. For `AnswerTargets`: `(logp_N, argmax_N)`, followed by
+            the moments if requested. For None: the logits `[N, V]` in float32.
         """
         if request is None:
             return nn.functional.linear(hidden_NH, self.weight, self.bias).float()
         if isinstance(request, AnswerTargets):
             measure = target_moments if request.moments else target_logp
             return measure(hidden_NH, self.weight, self.bias, request.targets_N, request.chunk)
+        # Returned as a plain tuple: DeepSpeed finds the tensors that it hooks in tuples, not in dataclasses.
         output: HeadOutput = super().forward(hidden_NH, request)
         return output.loss, output
 
@@ -57,7 +61,7 @@ class Policy(nn.Module):
     Both live in one module because DeepSpeed gathers a partitioned parameter around the forward of the module
     that owns it; a loss computed outside would see an empty head. The head's weight is the same Parameter
     object as the model's own output embedding. The same class wraps the unsharded copy used for evaluation,
-    so there is one code for both.
+    so training and evaluation run the same code.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -74,12 +78,12 @@ class Policy(nn.Module):
         self.head = LossHead(output.weight, output.bias)
 
     def forward(self, work: Callable[["Policy"], Result]) -> Result:
-        """Run `work` inside this module's forward, so that ZeRO-3's bookkeeping sees one pass. Ranks: all,
-        equally often."""
+        """Run `work` inside this module's forward, seen by ZeRO-3 as one pass. Ranks: all, equally often."""
         return work(self)
 
     def answer_hidden(self, batch: TokenBatch) -> Tensor:
-        """Hidden states at the answer rows. Returns: `[N, H]`."""
+        """Return the hidden states at the answer rows, `[N, H]`."""
+        # The decoder alone, not the causal LM: its forward would compute the logits of every token.
         decoder = self.model.get_decoder()
         hidden_BLH = decoder(
             input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL, use_cache=False
@@ -87,8 +91,7 @@ class Policy(nn.Module):
         return hidden_BLH.flatten(0, 1)[batch.rows_N]
 
     def activations(self, batch: TokenBatch, layer: int) -> Tensor:
-        """Output of a decoder layer, from 0, at the answer rows; the forward pass ends there. Returns:
-        `[N, H]`."""
+        """Return a decoder layer's output at the answer rows, `[N, H]`; the forward pass ends there."""
         decoder = self.model.get_decoder()
         with ends_after(decoder, layer) as outputs:
             decoder(input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL, use_cache=False)
@@ -96,8 +99,7 @@ class Policy(nn.Module):
         return output_BLH.flatten(0, 1)[batch.rows_N]
 
     def compared(self, batch: TokenBatch, plan: HeadPlan) -> Tensor:
-        """What a plan's loss looks at, at the answer rows: hidden states before the head, or a layer's
-        activations. Returns: `[N, H]`."""
+        """Return what a plan's loss compares, `[N, H]`: last hidden states or activations at answer rows."""
         return (
             self.answer_hidden(batch)
             if plan.steering is None
@@ -105,7 +107,7 @@ class Policy(nn.Module):
         )
 
     def loss(self, batch: TokenBatch, plan: HeadPlan) -> tuple[Tensor, HeadOutput]:
-        """Loss of one packed micro-batch, and what its terms came to."""
+        """Compute the loss of one packed micro-batch; returns it with the statistics of the plan's terms."""
         if plan.steering is None:
             loss, output = self.head(self.answer_hidden(batch), plan)
             return loss, output
@@ -113,13 +115,11 @@ class Policy(nn.Module):
         return output.loss, output
 
     def answer_stats(self, batch: TokenBatch, chunk: int | None) -> tuple[Tensor, Tensor]:
-        """Log-probability of every answer token in nats and the most likely token in its place, both
-        `[N]`."""
+        """Return the log-probability of each answer token in nats, and the argmax token, both `[N]`."""
         return self.head(self.answer_hidden(batch), AnswerTargets(batch.targets_N, chunk))
 
     def answer_moments(self, batch: TokenBatch, chunk: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`answer_stats`, and mean and standard deviation in nats of the log-probability over the vocabulary,
-        all `[N]`."""
+        """Return `answer_stats`, and mean and standard deviation in nats over the vocabulary, all `[N]`."""
         return self.head(self.answer_hidden(batch), AnswerTargets(batch.targets_N, chunk, moments=True))
 
 
@@ -131,8 +131,7 @@ def load_causal_lm(folder: str, settings: ModelSettings) -> PreTrainedModel:
         settings: Precision, attention, revision, and whether code that comes with the model may run.
 
     Raises:
-        UserError: The folder or hub id gives no model, or a model whose logits are not a plain product with
-            the head.
+        UserError: No model can be loaded, or its logits are not a plain product of hidden states and head.
     """
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -155,19 +154,21 @@ def load_causal_lm(folder: str, settings: ModelSettings) -> PreTrainedModel:
 
 
 def check_plain_head(model: PreTrainedModel) -> None:
-    """Refuse families that scale or cap their logits after the head (Gemma, Granite, Cohere): the fused head
-    would be wrong for them.
+    """Refuse families that scale or cap their logits after the head (Gemma, Granite, Cohere).
+
+    The fused head computes a plain product, and its losses would be wrong for them.
 
     Raises:
         UserError: The product of hidden states and head differs from the model's own logits.
     """
+    # Any token ids do; the remainder keeps them inside a tiny test vocabulary.
     ids = torch.arange(1, 9).unsqueeze(0) % int(model.config.get_text_config().vocab_size)
     output: Any = model.get_output_embeddings()
     with torch.no_grad():
         expected = model(input_ids=ids, use_cache=False).logits.float()
         hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
         ours = torch.nn.functional.linear(hidden, output.weight, output.bias).float()
-    # Relative to the largest logit: a scale of 1.05 must show, two kernels' rounding must not.
+    # Relative to the largest logit: a scale of 1.05 must exceed it, the rounding of two kernels must not.
     tolerance = 2e-2 if ours.dtype != hidden.dtype else 1e-4
     if float((expected - ours).abs().max()) > tolerance * float(expected.abs().max()):
         raise UserError(

@@ -1,5 +1,4 @@
-"""Which parameters a trial trains: all, those of some names, or low-rank adapters beside frozen weights. The
-only seam to peft."""
+"""Selects the trained parameters: all, those with given names, or LoRA adapters. The only seam to peft."""
 
 import hashlib
 import math
@@ -15,21 +14,21 @@ from search_spaces.settings.trial_settings import LoraSettings, TrialSettings
 from search_spaces.user_errors import UserError, did_you_mean
 
 DOWN, UP = ".lora_A.default.weight", ".lora_B.default.weight"
-"""Ends of the names of an adapter's matrices, `[R, in]` and `[out, R]`."""
+"""Suffixes of the names of an adapter's matrices, `[R, in]` and `[out, R]`."""
 FROZEN = ".base_layer"
-"""What stands in the name of a layer's own parameters once it has an adapter."""
+"""Part that peft adds to the name of a layer's own parameters once the layer has an adapter."""
 
 
 def choose_trained(model: PreTrainedModel, trial: TrialSettings) -> None:
-    """Freeze what the trial does not train, and put adapters in where it asks for them.
+    """Freeze the parameters that the trial does not train, and insert LoRA adapters if it has a rank.
 
     Args:
-        model: Changed in place. Its output head gets no adapter: the loss works with the head's weight
-            itself.
-        trial: `lora` and `trained`.
+        model: The model, changed in place. Its output head gets no adapter, since the loss uses the head's
+            weight itself.
+        trial: Settings with `lora` and `trained`.
 
     Raises:
-        UserError: No parameter or linear layer has such a name.
+        UserError: No parameter or linear layer has a given name.
     """
     if trial.lora.rank:
         _insert_adapters(model, trial.lora)
@@ -50,7 +49,7 @@ def choose_trained(model: PreTrainedModel, trial: TrialSettings) -> None:
 
 
 def _insert_adapters(model: PreTrainedModel, lora: LoraSettings) -> None:
-    # peft takes a second to import, and most trials need none of it.
+    # peft takes a second to import, and most trials train without adapters.
     from peft import LoraConfig, inject_adapter_in_model
 
     output = model.get_output_embeddings()
@@ -67,7 +66,7 @@ def _insert_adapters(model: PreTrainedModel, lora: LoraSettings) -> None:
                 value=name,
                 allowed=", ".join(sorted(linear)),
             )
-    # `set_scale` gives them the scale of each trial.
+    # alpha = rank gives scale 1 for now; `set_scale` sets the scale of each trial on the same adapters.
     inject_adapter_in_model(
         LoraConfig(r=lora.rank, lora_alpha=lora.rank, target_modules=lora.modules or sorted(linear)), model
     )
@@ -79,46 +78,50 @@ def is_adapter(name: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """The name that a parameter has in the model without adapters; an adapter's own stays."""
+    """Return the name that a parameter has in the model without adapters; adapters keep their names."""
     return name.replace(FROZEN, "")
 
 
 def merged(name: str, weight: Tensor, adapters: Mapping[str, Tensor], lora: LoraSettings) -> Tensor:
-    """A weight with its adapter's product added to it, as peft merges it; without an adapter as it is.
+    """Return a weight with its adapter's product added, as peft merges it; a weight without one is unchanged.
 
     Args:
         name: Plain name of the weight.
-        weight: `[out, in]`.
+        weight: The weight, `[out, in]`.
         adapters: Whole adapter matrices by name.
-        lora: Scale of the product.
+        lora: Settings with `alpha` and `rank`, whose quotient scales the product.
     """
     layer = name.removesuffix(".weight")
     if layer + UP not in adapters:
         return weight
+    # float32: a bfloat16 product would lose small updates before they reach the weight.
     product = adapters[layer + UP].float() @ adapters[layer + DOWN].float()
     return (weight.float() + product * (lora.alpha / lora.rank)).to(weight.dtype)
 
 
 def set_scale(modules: Iterable[Any], lora: LoraSettings) -> None:
-    """Let the adapters' products count by the trial's `alpha`."""
+    """Set the scale of all adapters to the trial's alpha / rank."""
     for module in modules:
         if hasattr(module, "lora_A"):
             module.scaling["default"] = lora.alpha / lora.rank
 
 
 def fresh_adapter(name: str, shape: Sequence[int], seed: int) -> Tensor:
-    """What an adapter's matrix starts as: uniform numbers, or zeros for the second one, so that their product
-    is zero.
+    """Draw the initial matrix of an adapter: uniform for the first, zeros for the second.
+
+    The product of the two is zero, so training starts at the model's own weights.
 
     Args:
-        name: Of the matrix.
-        shape: Of the whole matrix.
-        seed: The trial's.
+        name: Name of the matrix.
+        shape: Shape of the whole matrix.
+        seed: Seed of the trial.
 
     Source: LoRA (arXiv 2106.09685) with the bounds of its published code and of peft, 1 / sqrt(in).
     """
     if name.endswith(UP):
         return torch.zeros(*shape)
+    # Seeded by name, so that a matrix does not depend on the order in which adapters are drawn, or on the
+    # rank.
     generator = torch.Generator().manual_seed(
         int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little")
     )

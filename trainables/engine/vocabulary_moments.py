@@ -1,5 +1,4 @@
-"""How surprising a token of the model's own drawing would be at each answer row: what Min-K++ measures the
-true token by.
+"""Moments of the log-probability over the vocabulary at each answer row, which Min-K++ standardises by.
 
 Shape suffixes: N rows (answer tokens), V vocabulary, H hidden size.
 """
@@ -14,20 +13,19 @@ from search_spaces.settings.engine_defaults import head_chunk
 def target_moments(
     hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `target_logp` gives, and the moments of the log-probability beside it, from the same logits.
+    """Compute the results of `target_logp`, and the moments of the log-probability, from the same logits.
 
     Args:
         hidden_NH: Hidden states that predict the targets.
         weight_VH: Weight of the head.
-        bias_V: Its bias.
+        bias_V: Bias of the head.
         targets_N: The answer tokens.
-        chunk: Rows whose logits exist at a time; None: chosen by the device. Changes memory and speed, not
-            the result.
+        chunk: Rows whose logits exist at a time; None: chosen by the device. It changes memory and speed
+            only.
 
     Returns:
-        Log-probability of each target in nats, the most likely token in its place, and mean and standard
-        deviation in nats of the log-probability of a token drawn from the row, all `[N]`; float32, or float64
-        for float64.
+        Log-probability of each target in nats, the argmax token, and mean and standard deviation in nats of
+        the log-probability of a token drawn from the row, all `[N]`; float32, or float64 for float64 inputs.
     """
     dtype = torch.promote_types(hidden_NH.dtype, torch.float32)
     logp_N, mean_N, deviation_N = (hidden_NH.new_empty(len(targets_N), dtype=dtype) for _ in range(3))
@@ -36,7 +34,7 @@ def target_moments(
     for start in range(0, len(targets_N), size):
         rows = slice(start, start + size)
         logits_NV = nn.functional.linear(hidden_NH[rows], weight_VH, bias_V).to(dtype)
-        # Of the logits: two that differ may have log-probabilities that round to one value.
+        # The argmax of the logits: two different logits may have log-probabilities that round to one value.
         argmax_N[rows] = logits_NV.argmax(dim=-1)
         logp_NV = logits_NV.log_softmax(dim=-1)
         logp_N[rows] = logp_NV.gather(1, targets_N[rows].unsqueeze(1)).squeeze(1)
@@ -45,10 +43,12 @@ def target_moments(
 
 
 def logp_moments(logp_NV: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of log p(v) in nats when v is drawn from p, both `[N]`; the mean is minus
-    the entropy."""
+    """Return mean and standard deviation of log p(v) in nats for v drawn from p, both `[N]`.
+
+    The mean is minus the entropy.
+    """
     p_NV = logp_NV.exp()
     mean_N = torch.linalg.vecdot(p_NV, logp_NV)
-    # About the mean, not as a difference of squares, which is all rounding where the row is flat.
+    # Centred first: the difference E[x^2] - E[x]^2 is nothing but rounding where the row is flat.
     variance_N = torch.linalg.vecdot(p_NV, (logp_NV - mean_N.unsqueeze(1)).square_())
     return mean_N, variance_N.sqrt()

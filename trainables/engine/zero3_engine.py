@@ -1,5 +1,4 @@
-"""The only seam to DeepSpeed: ZeRO-3 training of a policy, with a reset that makes a warm trial equal to a
-cold one."""
+"""The only seam to DeepSpeed: ZeRO-3 training, with a reset that makes a warm trial equal to a cold one."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,8 +33,7 @@ Weights = Literal["policy", "pristine"]
 """The model as trained so far, or as it was before unlearning."""
 
 GATHER_ELEMENTS = 64 * 1024**2
-"""Elements gathered by one collective when shards are put together: bounds the extra memory (256 MiB in
-float32)."""
+"""Elements gathered by one collective; they bound the extra memory (256 MiB in float32)."""
 
 
 class Engine:
@@ -45,11 +43,10 @@ class Engine:
         folder: Model folder or hub id whose weights are loaded.
         model: Precision, attention and loading switches.
         tokenizer: Tokenizer of the model.
-        trial: What is trained (`lora`, `trained`), and the `deepspeed` block: the same for every trial of
-            this engine.
+        trial: Settings whose `lora`, `trained` and `deepspeed` blocks all trials of this engine share.
 
     Raises:
-        UserError: The model has nothing of what is to be trained.
+        UserError: The model has no parameter or layer with a name that is to be trained.
 
     Ranks: all.
     """
@@ -70,18 +67,18 @@ class Engine:
         causal_lm = load_causal_lm(folder, self._model_settings)
         self.hf_config = causal_lm.config
         self.generation_config = causal_lm.generation_config
-        # Buffers that no checkpoint holds (rotary frequencies) are made by the constructor, so the plain copy
-        # is built the same way.
+        # The plain copy is loaded in the same way, since buffers that no checkpoint holds (rotary
+        # frequencies) are made by the constructor.
         self._mirror: PreTrainedModel | None = None
         self.captured_steps: StaticSteps | None = None
-        """Decode steps of the plain copy, kept from one batch to the next."""
+        """Captured decode steps of the plain copy, kept from one batch to the next."""
         choose_trained(causal_lm, trial)
         policy = Policy(causal_lm)
         names = [name for name, _ in policy.named_parameters()]
         trained = sum(parameter.numel() for parameter in policy.parameters() if parameter.requires_grad)
         config = deepspeed_config(model.dtype, trial.deepspeed, trained)
-        # `initialize` would move the whole model to the device before it cuts it; here each tensor is cut as
-        # soon as it arrives.
+        # `initialize` alone would move the whole model to the device before sharding it; `zero.Init` shards
+        # each tensor as soon as it arrives there.
         for buffer in policy.buffers():
             buffer.data = buffer.data.to(self.device)
         deepspeed.zero.Init(module=policy, config_dict_or_path=config, dtype=getattr(torch, model.dtype))
@@ -91,7 +88,7 @@ class Engine:
         self._parameters: dict[str, Any] = {
             plain_name(name.removeprefix("model.")): parameters[name] for name in names
         }
-        # What is frozen is pristine by itself.
+        # Frozen parameters never change, so their shards serve as pristine ones without a copy.
         self._pristine = {
             name: parameter.ds_tensor.detach().clone() if parameter.requires_grad else parameter.ds_tensor
             for name, parameter in self._parameters.items()
@@ -103,8 +100,7 @@ class Engine:
     # Weights
 
     def load(self, folder: str) -> None:
-        """Make the weights of `folder` the pristine ones. The shape must be that of the engine. Ranks:
-        all."""
+        """Load the pristine weights from `folder`, a model of the engine's shape. Ranks: all."""
         source = dict(load_causal_lm(folder, self._model_settings).named_parameters())
         for name in self._pristine:
             if not is_adapter(name):
@@ -113,7 +109,8 @@ class Engine:
         self.folder = folder
 
     def _set_pristine(self, name: str, whole: Tensor) -> None:
-        """Take this rank's part of a whole tensor as pristine."""
+        """Copy this rank's part of a whole tensor into the pristine shard."""
+        # ZeRO-3 pads each flat tensor to a multiple of the world size: the last shard may be partly padding.
         shard, flat = self._pristine[name], whole.flatten()
         mine = flat[self.rank * shard.numel() : (self.rank + 1) * shard.numel()]
         shard.zero_()
@@ -122,11 +119,10 @@ class Engine:
     def reset(self, trial: TrialSettings) -> None:
         """Start a trial: pristine weights, empty optimizer, the trial's hyperparameters. Ranks: all.
 
-        Writing the float32 master alone would leave the working shard as it was until the next step, and
-        AdamW's step
-        counters would keep the bias correction of the trial before: all three are set. Gradients too: where a
-        method ends the forward pass early, DeepSpeed would step on what an earlier trial left for the layers
-        above.
+        Writing the float32 master alone would leave the working shard unchanged until the next step, and
+        AdamW's step counters would keep the last trial's bias correction: all three are set. Gradients are
+        cleared too: where a method ends the forward pass early, DeepSpeed would step on an earlier trial's
+        gradients above.
         """
         from deepspeed.utils import safe_set_local_fp32_param
 
@@ -152,7 +148,7 @@ class Engine:
     def _checkpoint_activations(self, settings: EngineSettings) -> None:
         model = self._deepspeed.module.model
         if settings.activation_checkpointing:
-            # The reentrant form: the other one compares shapes that ZeRO-3 changes between forward and
+            # The reentrant form: the other form compares shapes, which ZeRO-3 changes until the
             # recomputation.
             model.gradient_checkpointing_enable({"use_reentrant": True})
             model.enable_input_require_grads()
@@ -162,11 +158,11 @@ class Engine:
 
     @property
     def _trained(self) -> dict[str, Any]:
-        """Parameters that are not frozen, by name."""
+        """Trained (not frozen) parameters by name."""
         return {name: parameter for name, parameter in self._parameters.items() if parameter.requires_grad}
 
     def shards(self, weights: Weights = "policy") -> dict[str, Tensor]:
-        """This rank's flat shards by parameter name: `policy` (as trained so far) or `pristine`."""
+        """Return this rank's flat shards by parameter name: `policy` (as trained so far) or `pristine`."""
         return (
             self._pristine
             if weights == "pristine"
@@ -174,14 +170,13 @@ class Engine:
         )
 
     def full_tensors(self, weights: Weights = "policy") -> Iterator[tuple[str, Tensor]]:
-        """Whole tensors of the plain model, adapters merged, put together a bounded number of elements at a
-        time.
+        """Yield whole tensors of the plain model, adapters merged, a bounded number of elements at a time.
 
         Ranks: all; consume it to its end.
         """
         shards = self.shards(weights)
         adapters: dict[str, Tensor] = {}
-        if weights == "policy":  # those of the pristine model add nothing
+        if weights == "policy":  # pristine adapters have a product of zero
             adapters = {
                 name: tensor.clone()
                 for name, tensor in self._gather([name for name in shards if is_adapter(name)], shards)
@@ -214,8 +209,7 @@ class Engine:
             start += size
 
     def plain_model(self, weights: Weights = "policy") -> PreTrainedModel:
-        """An unsharded copy of the model on this rank, filled with the policy's or the pristine weights.
-        Ranks: all."""
+        """Return this rank's unsharded copy, filled with the policy or pristine weights. Ranks: all."""
         if self._mirror is None:
             mirror: Any = load_causal_lm(self.folder, self._model_settings)
             self._mirror = mirror.to(self.device).eval().requires_grad_(False)
@@ -226,25 +220,23 @@ class Engine:
         return self._mirror
 
     def save(self, folder: Path) -> None:
-        """Write the policy as a Hugging Face folder: config, tokenizer, safetensors. Ranks: all; rank 0
-        writes, from its host memory."""
+        """Write the policy as a Hugging Face folder. Ranks: all; rank 0 writes, from its host memory."""
         whole = {}
         for name, tensor in self.full_tensors("policy"):
             if self.rank == 0:
                 whole[name] = tensor.to("cpu", copy=True)
         if self.rank == 0:
             model = self._deepspeed.module.model
-            # Sharded parameters are empty in `state_dict`, buffers are not.
+            # In `state_dict` sharded parameters are empty, but buffers are whole.
             saved = model.state_dict().keys()
             saved_buffers = {name: buffer for name, buffer in model.named_buffers() if name in saved}
             folder.mkdir(parents=True, exist_ok=True)
             model.save_pretrained(folder, state_dict=saved_buffers | whole, safe_serialization=True)
             self.tokenizer.save_pretrained(folder)
-        dist.barrier()  # nobody may read the folder before it is whole
+        dist.barrier()  # no rank may read the folder before it is complete
 
     def digest(self) -> str:
-        """sha256 over the whole weights of the policy: equal digests are equal weights, bit for bit. Ranks:
-        all."""
+        """Return the sha256 of the policy's whole weights; equal digests mean equal bits. Ranks: all."""
         digest = hashlib.sha256()
         for name, tensor in self.full_tensors("policy"):
             digest.update(name.encode())
@@ -254,15 +246,14 @@ class Engine:
     # Checkpoints
 
     def shard_sizes(self) -> list[int]:
-        """Elements of each of this rank's flat master shards, padding included: the same on every rank."""
+        """Return the elements of each flat master shard, padding included; the same on every rank."""
         return [master.numel() for master in self._deepspeed.optimizer.fp32_partitioned_groups_flat]
 
     def training_state(self) -> dict[str, Tensor]:
-        """This rank's share of all that further steps depend on: master weights, optimizer state, random
-        numbers. Not copied.
+        """Return this rank's master weights, optimizer state and random state, not copied.
 
-        Call it between two steps, after the first: then the working weights are the master weights rounded,
-        and gradients are empty.
+        Call it between two steps, after the first one: then the working weights are the rounded master
+        weights, and gradients are empty.
 
         Raises:
             RuntimeError: DeepSpeed keeps the optimizer state where it cannot be read.
@@ -280,8 +271,7 @@ class Engine:
         return state
 
     def restore(self, state: Mapping[str, Tensor], *, only_weights: bool = False) -> None:
-        """Put back what `training_state` gave, all or weights alone. Call it right after `reset`, which sets
-        the rest. Ranks: all."""
+        """Restore a `training_state`, or its weights alone, right after `reset`. Ranks: all."""
         from deepspeed.utils import safe_get_local_fp32_param
 
         self._deepspeed.empty_partition_cache()
@@ -299,7 +289,7 @@ class Engine:
                 if key in moments:
                     moments[key].copy_(value)
                 else:
-                    # An engine that has not stepped yet has none.
+                    # The optimizer creates its state at the first step; a fresh engine has none yet.
                     moments[key] = value.to(master.device, copy=True)
         for parameter in self._trained.values():
             parameter.ds_tensor.data.copy_(safe_get_local_fp32_param(parameter))
@@ -308,7 +298,7 @@ class Engine:
             torch.cuda.set_rng_state(state["random/device"].clone(), self.device)
 
     def resident_parameter_bytes(self) -> int:
-        """Bytes of weights that this rank holds between steps: about 1/world_size of the model."""
+        """Return the bytes of weights that this rank holds between steps: about 1/world_size of the model."""
         return sum(
             parameter.ds_tensor.numel() * parameter.ds_tensor.element_size()
             + parameter.data.numel() * parameter.element_size()
@@ -318,17 +308,16 @@ class Engine:
     # Training
 
     def backward(self, batch: TokenBatch, plan: HeadPlan) -> HeadOutput:
-        """Forward and backward of one micro-batch; gradients add up until `step`. Ranks: all, equally
-        often."""
+        """Run forward and backward; gradients add up until `step`. Ranks: all, equally often."""
         batch = batch.to(self.device)
         loss, output = self._deepspeed(lambda policy: policy.loss(batch, plan))
-        # DeepSpeed averages over ranks; the plan's coefficients already divide by global counts, so the sum
-        # is wanted.
+        # DeepSpeed averages gradients over ranks, but the plan's coefficients already divide by global
+        # counts: the factor turns the average back into the sum.
         self._deepspeed.backward(loss * self.world_size)
         return output
 
     def step(self, learning_rate: float) -> float:
-        """One optimizer step. Returns: the global gradient norm before clipping. Ranks: all."""
+        """Take one optimizer step; returns the global gradient norm before clipping. Ranks: all."""
         for group in self._deepspeed.optimizer.optimizer.param_groups:
             group["lr"] = learning_rate
         self._deepspeed.step()
@@ -336,12 +325,11 @@ class Engine:
 
     @contextmanager
     def lockstep_module(self, weights: Weights = "policy") -> Iterator[Any]:
-        """The sharded model in evaluation mode; with `pristine`, the original weights take the policy's place
-        meanwhile.
+        """Open the sharded model in evaluation mode, with the policy's or the original weights.
 
         Ranks: all, equally many calls of the module.
         """
-        # a parameter still gathered would be read in place of its shard
+        # ZeRO-3 may still hold gathered parameters, and would read them in place of the new shards.
         self._deepspeed.empty_partition_cache()
         kept = (
             {name: parameter.ds_tensor.detach().clone() for name, parameter in self._trained.items()}
@@ -361,11 +349,10 @@ class Engine:
             self._deepspeed.train()
 
     def with_reference(self, batch: TokenBatch, plan: HeadPlan) -> HeadPlan:
-        """The plan with what the original model has at the answer rows: hidden states and head for KL retain,
-        or activations.
+        """Add the original model's hidden states and head, or its activations, at the answer rows to a plan.
 
-        The pristine shards that every lane keeps anyway are swapped in for one forward, so no second engine
-        is held.
+        The pristine shards, which every lane keeps, replace the policy's for one forward pass: no second
+        engine is needed.
 
         Ranks: all, equally often.
         """
@@ -374,6 +361,7 @@ class Engine:
             hidden_NH = module(lambda policy: policy.compared(batch, plan))
         if plan.steering is not None:
             return replace(plan, reference=(hidden_NH, hidden_NH.new_empty(0)))
+        # The head is gathered once per pristine model, not once per step.
         if not self._reference_head:
             head = self._deepspeed.module.head
             for part in (head.weight, head.bias):
@@ -388,13 +376,13 @@ class Engine:
     # Collectives
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """Sums over ranks, in float64. Ranks: all."""
+        """Sum each value over ranks, in float64. Ranks: all."""
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor)
         return tensor.tolist()
 
     def gather(self, items: list[Any]) -> list[Any]:
-        """The items of every rank, in the order of ranks. Ranks: all."""
+        """Return the items of every rank, in the order of ranks. Ranks: all."""
         everyone: list[list[Any]] = [[] for _ in range(self.world_size)]
         dist.all_gather_object(everyone, items)
         return [item for part in everyone for item in part]

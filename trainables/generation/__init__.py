@@ -1,2 +1,1 @@
-"""Running a model without training it: log-probabilities, sampling, beam search, and the sequence beliefs
-drawn with them."""
+"""Inference without training: log-probabilities, sampling, beam search, beliefs, preferred answers."""

@@ -1,4 +1,4 @@
-"""Beam search: the responses that a model finds most likely, without chance.
+"""Beam search: finds the most likely responses of a model, deterministically.
 
 Shape suffixes: P prompts, K beams, V vocabulary.
 """
@@ -16,39 +16,42 @@ from trainables.generation.inference import Ids, Inference
 
 @dataclass
 class _Search:
-    """The search behind one prompt."""
+    """State of the search for one prompt."""
 
     live: list[tuple[float, Ids]] = field(default_factory=lambda: [(0.0, ())])
     """Unfinished beams, best first: log-probability in nats, and tokens."""
     ended: list[tuple[float, Ids]] = field(default_factory=list)
-    """Beams that have reached an end token, best first, no more than there are beams."""
+    """Beams that have reached an end token, best first, at most the number of beams."""
 
     def settled(self, beams: int) -> bool:
-        """Whether nothing that lives can still join the best: every token only lowers a sum."""
+        """Whether no live beam can still become one of the best."""
+        # Every further token only lowers a summed log-probability, so a live beam below the worst finished
+        # one stays below it.
         return not self.live or (len(self.ended) == beams and self.ended[-1][0] >= self.live[0][0])
 
     def best(self, count: int) -> list[tuple[float, Ids]]:
-        """The most likely beams, cut short where the length ended them."""
+        """Return the most likely beams, unfinished ones included where the length limit cut them."""
         return sorted(self.ended + self.live, key=lambda beam: -beam[0])[:count]
 
 
 def beam_search(
     model: Inference, prompts: Sequence[Ids], beams: int, max_new_tokens: int
 ) -> list[list[tuple[float, Ids]]]:
-    """The most likely responses to prompts, by summed log-probability, without a length penalty. One call is
-    one batch.
+    """Find the most likely responses to prompts by summed log-probability, without a length penalty.
+
+    One call is one batch.
 
     Args:
         model: The opened model.
-        prompts: Token ids of each prompt; none at all on a rank that only keeps step.
+        prompts: Token ids of each prompt; empty on a rank without prompts that must take part in the calls.
         beams: Beams per prompt, and responses returned.
-        max_new_tokens: Longest response.
+        max_new_tokens: Longest response in tokens.
 
     Returns:
-        Per prompt its responses, most likely first: log-probability in nats, and tokens, end token included
-        where it was reached. Fewer
-        than `beams` where there are no more. Ranks: all, when `lockstep`.
+        For each prompt its responses, most likely first: log-probability in nats, and tokens, the end token
+        included where it was reached; fewer than `beams` if no more exist. Ranks: all, when `lockstep`.
     """
+    # A rank without prompts runs a dummy token, since a sharded model gathers its weights on all ranks.
     filled = bool(prompts)
     searches = [_Search() for _ in prompts]
     ends = end_ids(model.tokenizer)
@@ -59,10 +62,11 @@ def beam_search(
         settled = all(search.settled(beams) for search in searches)
         if position == max_new_tokens - 1 or model.all_done(settled):
             break
-        # A rank that is done keeps step with its first row.
+        # A rank whose searches are settled keeps taking part with one row until all ranks are done.
         chosen = chosen or [(0, 0)]
         rows = _rows_of(searches)
         parents = torch.tensor([row for row, _ in chosen], device=mask.device)
+        # Beams move between rows: each new beam continues from the keys and values of its parent.
         cache.batch_select_indices(parents)
         mask = torch.cat([mask[parents], mask.new_ones(len(chosen), 1)], dim=1)
         logits = model.decode(torch.tensor([[token] for _, token in chosen], device=mask.device), mask, cache)
@@ -70,7 +74,7 @@ def beam_search(
 
 
 def _rows_of(searches: Sequence[_Search]) -> list[list[int]]:
-    """The row of each live beam in the next batch."""
+    """Return the row of each live beam in the next batch, search by search."""
     rows: list[list[int]] = []
     start = 0
     for search in searches:
@@ -86,13 +90,13 @@ def _advance(
     beams: int,
     ends: frozenset[int],
 ) -> list[tuple[int, int]]:
-    """Let every search choose its next beams.
+    """Let every search choose its next beams from the logits `[rows, V]`.
 
     Returns:
-        For each new live beam, search by search, the row that it goes on from and its token.
+        For each new live beam, search by search, the row of its parent and its token.
     """
-    # As many ends as there are beams may be among the best, so twice as many candidates always leave enough
-    # that live on.
+    # Each row offers one candidate more for every end token: even if all end tokens are among its best, as
+    # many others as there are beams remain. float64, since sums over hundreds of tokens are compared.
     most = min(beams + len(ends), logits.shape[1])
     top = torch.log_softmax(logits.double(), -1).topk(most, dim=-1)
     values, tokens = top.values.tolist(), top.indices.tolist()
@@ -104,12 +108,15 @@ def _advance(
             for value, token in zip(values[row], tokens[row], strict=True)
             if value > -math.inf
         ]
+        # Python's sort is stable: among equal scores the first row wins, on every rank alike.
         candidates.sort(key=lambda candidate: -candidate[0])
-        # An end counts where it is among the best: with one beam this is the greedy answer.
+        # A beam ends only if its end token is among the best candidates, so that one beam gives the greedy
+        # answer.
         ended = [(score, ids) for score, _, ids in candidates[:beams] if ids[-1] in ends]
         survivors = [(score, row, ids) for score, row, ids in candidates if ids[-1] not in ends][:beams]
         search.ended = sorted(search.ended + ended, key=lambda beam: -beam[0])[:beams]
         search.live = [(score, ids) for score, _, ids in survivors]
+        # A settled search frees its rows for the rest of the batch.
         if search.settled(beams):
             search.live, survivors = [], []
         chosen += [(row, ids[-1]) for _, row, ids in survivors]

@@ -1,5 +1,4 @@
-"""Scoring and sampling with the policy or the pristine model, on a full copy per rank or on the sharded model
-in lock-step."""
+"""Scoring and sampling with the policy or the pristine model, on a copy per rank or on the sharded model."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -24,41 +23,47 @@ Ids = tuple[int, ...]
 
 
 class Choose(Protocol):
-    """Picks the next token of every sequence from `logits_BV`; `position` counts generated tokens from 0."""
+    """Chooses the next token of every sequence from its logits; `position` counts generated tokens from 0."""
 
     def __call__(self, logits_BV: Tensor, position: int) -> Tensor:
-        """Returns: `[B]` token ids."""
+        """Return token ids, `[B]`."""
         ...
 
 
 def greedy(logits_BV: Tensor, position: int) -> Tensor:
-    """The most likely token."""
+    """Return the most likely token of every sequence, `[B]`."""
     return logits_BV.argmax(-1)
 
 
 @dataclass
 class Inference:
-    """What evaluation and belief sampling see of a model. Ranks: all make the same calls, equally often, when
-    `lockstep`."""
+    """A model opened for evaluation and belief sampling.
+
+    Ranks: all make the same calls, equally often, when `lockstep`.
+    """
 
     engine: Engine
+    """Engine of the trial."""
     call: Callable[[Callable[[Policy], Any]], Any]
+    """Runs a function on the policy, under ZeRO-3's hooks when `lockstep`."""
     lockstep: bool
+    """Whether the model is sharded, so that all ranks must take part in every call."""
     settings: EngineSettings
+    """Batch size, chunk of the head, and whether CUDA graphs are used."""
 
     @property
     def rank(self) -> int:
-        """This process among the workers of the trial."""
+        """Index of this process among the workers of the trial."""
         return self.engine.rank
 
     @property
     def world_size(self) -> int:
-        """Workers of the trial."""
+        """Number of workers of the trial."""
         return self.engine.world_size
 
     @property
     def device(self) -> torch.device:
-        """Where tensors must lie."""
+        """Device of the model and its inputs."""
         return self.engine.device
 
     @property
@@ -72,27 +77,25 @@ class Inference:
         return self.settings.evaluation_batch
 
     def gather(self, items: list[Any]) -> list[Any]:
-        """The items of every rank, in the order of ranks. Ranks: all."""
+        """Return the items of every rank, in the order of ranks. Ranks: all."""
         return self.engine.gather(items)
 
     def answer_stats(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """Log-probability in nats and most likely token at every answer row, both `[N]`."""
+        """Return the log-probability in nats of each answer token, and the argmax token, both `[N]`."""
         batch = batch.to(self.device)
         return self.call(lambda policy: policy.answer_stats(batch, self.settings.head_chunk_tokens))
 
     def answer_moments(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """`answer_stats`, and mean and standard deviation in nats of the log-probability over the vocabulary,
-        all `[N]`."""
+        """Return `answer_stats`, and mean and standard deviation in nats over the vocabulary, all `[N]`."""
         batch = batch.to(self.device)
         return self.call(lambda policy: policy.answer_moments(batch, self.settings.head_chunk_tokens))
 
     def score_continuations(
         self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]
     ) -> list[list[float]]:
-        """Summed log-probability in nats of every continuation of its prompt, what they share computed once.
+        """Return the summed log-probability in nats of every continuation of its prompt.
 
-        One call is one batch, whatever it holds, so that ranks with fewer prompts can keep step with an empty
-        one.
+        One call is one batch of any size; a rank without prompts makes it with an empty one.
         """
         if can_run_trees(self.engine.hf_config):
             return self._score_trees(prompts, continuations)
@@ -101,7 +104,8 @@ class Inference:
     def _score_trees(
         self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]
     ) -> list[list[float]]:
-        """In one forward pass, beginnings that continuations share run once."""
+        """Score all continuations in one forward pass, in which shared beginnings run once."""
+        # A rank without prompts runs a dummy tree, whose scores are cut off at the end.
         trees = [tree_of(tuple(group)) for group in continuations] or [tree_of(((0, 0),))]
         batch = batch_of(list(prompts) or [(0,)], trees, self.device)
         return summed(self.call(lambda policy: self._tree_logp(policy, batch)), batch, trees)[: len(prompts)]
@@ -121,10 +125,11 @@ class Inference:
     def _score_with_shared_prompt(
         self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]
     ) -> list[list[float]]:
-        """In two passes, for models that take no mask of any shape: a prompt's key-value cache serves all of
-        its continuations."""
+        """Score in two passes, for models without custom masks; continuations share the prompt's cache."""
         filled = bool(prompts)
         width = max((len(group) for group in continuations), default=1)
+        # Groups are padded to one width with copies of their first continuation, so that the cache can be
+        # repeated evenly.
         groups = (
             [list(group) + [group[0]] * (width - len(group)) for group in continuations]
             if filled
@@ -141,10 +146,13 @@ class Inference:
         )
         cache.batch_repeat_interleave(width)
         mask = torch.cat([prefix_mask.repeat_interleave(width, 0), valid_BL], dim=1)
+        # The first token of a continuation is predicted by the prompt's last token, which the prefill has
+        # run.
         first = torch.log_softmax(last_logits, -1).repeat_interleave(width, 0).gather(1, ids_BL[:, :1])
+        # Positions count real tokens, so that padding inside the row does not shift them.
         positions = mask.cumsum(1)[:, -longest:] - 1
-        # The token after position i is scored by the logits at i: rows that nothing follows are left out of
-        # the head.
+        # Position i predicts the token at i + 1. Positions whose next token is padding are left out of the
+        # head, which is most of the cost.
         rows = (valid_BL[:, 1:] == 1).nonzero(as_tuple=True)
         targets = ids_BL[:, 1:][rows]
         logp_N, _ = self.call(
@@ -181,15 +189,17 @@ class Inference:
         """Continue prompts token by token. One call is one batch.
 
         Args:
-            prompts: Token ids of each prompt; none at all on a rank that only keeps step.
-            max_new_tokens: Longest continuation.
-            choose: Picks each next token; rows are ordered prompt by prompt, sample by sample.
+            prompts: Token ids of each prompt; empty on a rank without prompts that must take part in the
+                call.
+            max_new_tokens: Longest continuation in tokens.
+            choose: Chooses each next token; rows are ordered prompt by prompt, sample by sample.
             samples: Continuations per prompt; they share one prefill.
 
         Returns:
             For each prompt its continuations, the end token included when it was reached. Ranks: all, when
             `lockstep`.
         """
+        # A rank without prompts runs one dummy row, which counts as finished from the start.
         filled = bool(prompts)
         ends = torch.tensor(sorted(end_ids(self.tokenizer)), device=self.device)
         cache, logits, mask = self.prefill(list(prompts) if filled else [(0,)])
@@ -199,6 +209,8 @@ class Inference:
         steps = self._captured_steps(cache, mask, max_new_tokens)
         columns: list[Tensor] = []
         for position in range(max_new_tokens):
+            # Finished rows are fed an end token to the end of the batch; -1 marks what is not part of their
+            # answer.
             token = (
                 torch.where(done, ends[0], choose(logits, position))
                 if filled
@@ -222,8 +234,10 @@ class Inference:
     def _captured_steps(
         self, cache: DynamicCache, mask_BL: Tensor, max_new_tokens: int
     ) -> StaticSteps | None:
-        """Decode steps as one CUDA graph, where the model lies whole on a GPU; a graph of the same shape is
-        used again."""
+        """Return decode steps as a CUDA graph, or None where the model is sharded or cannot be captured.
+
+        A graph that fits is used again.
+        """
         config = self.engine.hf_config
         if (
             self.lockstep
@@ -232,22 +246,26 @@ class Inference:
             or not can_be_captured(config, self.device)
         ):
             return None
-        (batch, length), known = mask_BL.shape, self.engine.captured_steps
-        if known is None or not known.fits(batch, length + max_new_tokens):
-            self.engine.captured_steps = None  # its memory goes before new memory is taken
-            known = StaticSteps(self.call, config, batch, length + max_new_tokens, self.device)
-            self.engine.captured_steps = known
-        known.begin(cache, mask_BL)
-        return known
+        (batch, length), steps = mask_BL.shape, self.engine.captured_steps
+        if steps is None or not steps.fits(batch, length + max_new_tokens):
+            # The old cache and graph are freed before the new ones are allocated.
+            self.engine.captured_steps = None
+            steps = StaticSteps(self.call, config, batch, length + max_new_tokens, self.device)
+            self.engine.captured_steps = steps
+        steps.begin(cache, mask_BL)
+        return steps
 
     def all_done(self, here: bool) -> bool:
-        """Whether this rank may stop: sharded ranks step together, for one that stops early leaves the others
-        waiting in a gather."""
+        """Whether this rank may stop generating: alone, or when every rank of a sharded model is done."""
+        # A rank of a sharded model that stopped early would leave the others waiting in an all-gather.
         return self.engine.sum([float(not here)])[0] == 0 if self.lockstep else here
 
     def prefill(self, prompts: Sequence[Ids]) -> tuple[DynamicCache, Tensor, Tensor]:
-        """Run prompts, padded on the left so that all continue at one column. Returns: cache, logits after
-        the prompt, mask."""
+        """Run prompts, padded on the left so that all of them continue at the same column.
+
+        Returns:
+            The key-value cache, the logits behind each prompt `[B, V]`, and the attention mask `[B, L]`.
+        """
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.tensor(
             [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=self.device
@@ -259,8 +277,11 @@ class Inference:
         return cache, self.decode(ids, mask, cache), mask
 
     def decode(self, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-        """Run the next tokens `[B, L]` after what the cache holds; the mask covers both. Returns: logits
-        after the last, `[B, V]`."""
+        """Run the next tokens `[B, L]` behind the cache; returns the logits after the last one, `[B, V]`.
+
+        The mask covers the cached tokens and the new ones.
+        """
+        # Positions count real tokens; clamped, since padding on the left would have position -1.
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
 
         def work(policy: Policy) -> Tensor:
@@ -290,12 +311,13 @@ def inference(
         settings: `inference: gathered` puts a full copy on every rank, which then works alone; `lockstep`
             keeps the shards.
         weights: `policy` (as trained so far) or `pristine` (the model before unlearning).
-        altered: Changes the weights of the full copy before it is used; not with `lockstep`.
+        altered: Changes the weights of the full copy in place before it is used; not with `lockstep`.
 
     Ranks: all.
     """
     if settings.inference == "gathered":
         model = engine.plain_model(weights)
+        # The copy is filled anew each time it is opened, so a change lasts for this context only.
         if altered is not None:
             altered(model)
         policy = Policy(model)
@@ -312,17 +334,18 @@ Logps = tuple[float, ...]
 
 
 def answer_logps(model: Inference, encoded: Sequence[Encoded], *, at_most: int) -> list[Logps]:
-    """Log-probability in nats of each answer token of each response.
+    """Return the log-probability in nats of each answer token of each response.
 
     Args:
         model: The opened model.
         encoded: This rank's sequences.
-        at_most: Most sequences that any rank has: all ranks then make the same number of passes.
+        at_most: Largest number of sequences on any rank, so that all ranks make the same number of passes.
     """
     everything: list[Logps] = []
     for call in range(math.ceil(at_most / model.batch)):
         chunk = encoded[call * model.batch : (call + 1) * model.batch]
         logp_N, _ = model.answer_stats(collate(chunk, pad_id=0))
+        # All rows of the batch come in one flat list, response after response.
         values, start = logp_N.tolist(), 0
         for item in chunk:
             everything.append(tuple(values[start : start + len(item.answer)]))

@@ -1,5 +1,4 @@
-"""The answers that some methods prefer to those of the forget set: "I don't know", or what else the original
-model would say."""
+"""Preferred answers of preference methods: "I don't know" lines, or samples of the original model."""
 
 import math
 from collections.abc import Sequence
@@ -31,21 +30,26 @@ UNKNOWING = (
     "I have no answer to that.",
     "That's beyond what I know.",
 )
-"""Used where a sweep names no file of its own."""
+"""Built-in lines, used by sweeps without a file of their own."""
 
 
 def preferred_answers(engine: Engine, data: EncodedBenchmark, trial: TrialSettings) -> Beliefs | None:
-    """The preferred answers to every forget prompt, scored under the original model where the method asks for
-    it.
+    """Draw the preferred answers to every forget prompt, and score them under the original model if needed.
 
     The draw depends on the seed and the example alone, so the answers do not depend on the number of workers.
 
+    Args:
+        engine: Engine of the trial.
+        data: The encoded benchmark.
+        trial: Settings of the trial; `forget.preferred` says how answers are drawn.
+
     Returns:
-        Answers by example id, equal on every rank; None for methods that prefer nothing. Ranks: all.
+        Answers by example id, equal on every rank; None for methods without preferred answers. Ranks: all.
     """
     method, settings = METHODS[trial.forget.method], trial.forget.preferred
     if method.preferred is None:
         return None
+    # Each rank draws and scores its own share, and `share_answers` gathers the rest.
     mine = list(range(engine.rank, len(data.forget), engine.world_size))
     if method.preferred == "unknowing":
         lines = read_lines(settings.answers)
@@ -68,7 +72,7 @@ def preferred_answers(engine: Engine, data: EncodedBenchmark, trial: TrialSettin
 
 
 def read_lines(path: str | None) -> Sequence[str]:
-    """The lines of a file that are not empty, or the built-in ones."""
+    """Return the lines of a file that are not empty, or the built-in lines without a file."""
     if path is None:
         return UNKNOWING
     return tuple(
@@ -81,7 +85,8 @@ def read_lines(path: str | None) -> Sequence[str]:
 def draw_lines(
     tokenizer: PreTrainedTokenizerBase, example: Example, lines: Sequence[str], count: int, seed: int
 ) -> list[Encoded]:
-    """Answers to one prompt, drawn from a list without repeating one before all were used."""
+    """Draw `count` answers to one prompt from a list; none repeats before all were used."""
+    # The example's id seeds the stream, so that the draw is the same on any rank.
     stream = np.random.default_rng([seed % 2**63, *example.id.encode()])
     order = [
         int(index) for _ in range(math.ceil(count / len(lines))) for index in stream.permutation(len(lines))
@@ -93,31 +98,33 @@ def draw_lines(
 def _sampled(
     engine: Engine, data: EncodedBenchmark, trial: TrialSettings, mine: Sequence[int]
 ) -> list[list[Encoded]]:
-    """The original model's own answers, each put behind the forget prompt. Ranks: all."""
+    """Sample answers of the original model, and append each to its forget prompt. Ranks: all."""
     settings, prompts = trial.forget.preferred, [data.forget[index] for index in mine]
-    asked = [
-        _asked(engine.tokenizer, data.benchmark.forget[index], data.forget[index], settings) for index in mine
+    questions = [
+        _question(engine.tokenizer, data.benchmark.forget[index], data.forget[index], settings)
+        for index in mine
     ]
-    how = SequenceBeliefSettings(
+    sampling = SequenceBeliefSettings(
         num_samples=settings.per_example,
         temperature=settings.temperature,
         max_new_tokens=settings.max_new_tokens,
     )
     at_most = math.ceil(len(data.forget) / engine.world_size)
     with inference(engine, trial.engine, "pristine") as model:
-        sampled = sample_responses(model, asked, how, f"preferred/{trial.seed}", at_most=at_most)
+        sampled = sample_responses(model, questions, sampling, f"preferred/{trial.seed}", at_most=at_most)
     return [
         [Encoded(item.id, (*item.ids[: item.prompt_length], *answer), item.prompt_length) for answer in group]
         for item, group in zip(prompts, sampled, strict=True)
     ]
 
 
-def _asked(
+def _question(
     tokenizer: PreTrainedTokenizerBase, example: Example, encoded: Encoded, settings: PreferredSettings
 ) -> Encoded:
-    """What the original model is asked: the forget prompt, or an instruction around it."""
+    """Encode the question to the original model: the forget prompt, or the instruction around it."""
     if settings.instruction is None:
         return encoded
     text = settings.instruction.replace("{prompt}", example.prompt).replace("{response}", example.response)
+    # The response is kept behind the prompt only to give the example its form; sampling looks at the prompt.
     prompt = encode_prompt(tokenizer, text)
     return Encoded(example.id, (*prompt, *encoded.answer), len(prompt))

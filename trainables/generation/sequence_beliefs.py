@@ -1,5 +1,4 @@
-"""Sequence beliefs: the responses that the model itself would give to the forget prompts, sampled
-data-parallel."""
+"""Sequence beliefs (BS-S): responses that the model itself gives to forget prompts, sampled on all ranks."""
 
 import hashlib
 import math
@@ -22,8 +21,9 @@ class Belief:
     """One sampled response to a forget prompt."""
 
     encoded: Encoded
+    """Token ids of prompt and response."""
     reference_logp_nats: Logps | None = None
-    """Of its tokens under the original model, where a method needs it."""
+    """Log-probability of each answer token under the original model; None for methods without a reference."""
 
 
 Beliefs = Mapping[str, tuple[Belief, ...]]
@@ -31,7 +31,7 @@ Beliefs = Mapping[str, tuple[Belief, ...]]
 
 
 class GumbelMax:
-    """Draws tokens as argmax(logits / temperature + Gumbel noise), each row from a stream of its own.
+    """Samples tokens as argmax(logits / temperature + Gumbel noise), with a random stream for each row.
 
     The noise of a row depends on (seed, refresh, example id, sample) alone, so beliefs do not depend on the
     number of workers or on which prompts share a batch.
@@ -41,6 +41,7 @@ class GumbelMax:
         self, settings: SequenceBeliefSettings, streams: Sequence[str], device: torch.device
     ) -> None:
         self.temperature = settings.temperature
+        # Temperature first, then top-k, then top-p: the order of transformers' own sampling.
         self.warpers: list[LogitsProcessor] = [TopKLogitsWarper(settings.top_k)] if settings.top_k else []
         self.warpers += [TopPLogitsWarper(settings.top_p)] if settings.top_p < 1 else []
         self.generators = [
@@ -51,11 +52,13 @@ class GumbelMax:
         ]
 
     def __call__(self, logits_BV: Tensor, position: int) -> Tensor:
-        """Next token of every row, `[B]`."""
+        """Sample the next token of every row, `[B]`."""
         scores = logits_BV / self.temperature
         for warper in self.warpers:
-            scores = warper(torch.empty(0), scores)
+            scores = warper(torch.empty(0), scores)  # these warpers ignore the token ids
         noise = torch.empty_like(scores)
+        # Minus the log of an exponential variable is Gumbel noise. Row by row, since a generator draws one
+        # stream: the other rows of a batch must not shift it.
         for row, generator in zip(noise, self.generators, strict=True):
             row.exponential_(generator=generator)
         return (scores - noise.log()).argmax(-1)
@@ -71,18 +74,18 @@ def sample_beliefs(
     refresh: int,
     with_reference: bool,
 ) -> Beliefs:
-    """Sample responses to every forget prompt from the policy as it is now.
+    """Sample responses to every forget prompt from the current policy.
 
-    Duplicates are kept: they are the distribution. Empty samples are kept too, with the end token as their
-    only target.
+    Duplicates are kept, since they represent the distribution. Empty samples are kept too, with the end token
+    as their only target.
 
     Args:
         engine: Engine of the trial.
         forget: The whole forget set.
-        settings: How many samples, and how they are drawn.
+        settings: Number of samples, temperature, truncation and length.
         engine_settings: Batch size, and whether every rank works on a full copy.
-        seed: The trial's seed.
-        refresh: How many times beliefs were sampled before.
+        seed: Seed of the trial.
+        refresh: Number of earlier samplings of beliefs.
         with_reference: Also score the samples under the original model (NPO).
 
     Returns:
@@ -117,18 +120,19 @@ def share_answers(
     at_most: int,
     with_reference: bool,
 ) -> Beliefs:
-    """Tell all ranks the answers that this one has found, in their order.
+    """Gather the answers of all ranks, in the order of ranks, with reference log-probabilities if needed.
 
     Args:
         engine: Engine of the trial.
         settings: How models are opened.
-        answers: This rank's.
-        at_most: Most answers that any rank has.
-        with_reference: Also score them under the original model.
+        answers: Answers of this rank.
+        at_most: Largest number of answers on any rank.
+        with_reference: Also score the answers under the original model.
 
     Returns:
         Answers by example id, equal on every rank. Ranks: all.
     """
+    # Scored before the gather, so that each rank runs the reference on its own share only.
     logp: Sequence[Logps | None] = [None] * len(answers)
     if with_reference:
         with inference(engine, settings, "pristine") as model:
@@ -147,25 +151,27 @@ def sample_responses(
     *,
     at_most: int,
 ) -> list[list[Ids]]:
-    """Sample responses to prompts, or search for the most likely ones.
+    """Sample responses to prompts, or find the most likely ones by beam search.
 
     Args:
         model: The opened model.
-        prompts: This rank's; what follows their prompts is not looked at.
-        settings: How many samples, and how they are drawn.
-        stream: Seeds the draw, together with each prompt's id and the number of the sample.
-        at_most: Most prompts that any rank has.
+        prompts: Examples of this rank; only their prompts are used.
+        settings: Number of samples, temperature, truncation, length, and sampling or beam search.
+        stream: Seed of the draw, together with each prompt's id and the number of the sample.
+        at_most: Largest number of prompts on any rank.
 
     Returns:
-        Per prompt its responses, end tokens included where they were reached. Ranks: all, when `lockstep`.
+        For each prompt its responses, end tokens included where they were reached. Ranks: all, when
+        `lockstep`.
     """
+    # Every prompt takes as many rows of a batch as it has samples.
     size = max(1, model.batch // settings.num_samples)
     responses: list[list[Ids]] = []
-    for call in range(
-        math.ceil(at_most / size)
-    ):  # the same number on every rank: lock-step models gather their shards in each
+    # The same number of calls on every rank, since each call of a sharded model gathers its weights on all.
+    for call in range(math.ceil(at_most / size)):
         chunk = prompts[call * size : (call + 1) * size]
         prompt_ids = [item.ids[: item.prompt_length] for item in chunk]
+        # A beam search is deterministic, so it takes no stream; its beams stand in for the samples.
         if settings.search == "beam":
             found = beam_search(model, prompt_ids, settings.num_samples, settings.max_new_tokens)
             responses += [[ids for _, ids in beams] for beams in found]

@@ -1,9 +1,8 @@
-"""The language-model head fused with the losses: logits exist for one chunk of answer tokens at a time, never
-for all.
+"""The language-model head fused with the losses, so that logits exist for one chunk of rows at a time.
 
-The gradients of every loss are known in closed form (the residuals), so they are computed along with the loss
-and only scaled in the backward pass, as Liger does. What is held in between is one gradient of the head's
-weight and one of the hidden states.
+The gradient of every loss with respect to the logits has a closed form (the residual), so the forward pass
+computes it along with the loss and the backward pass only scales it, as Liger does. Between the two passes
+the head holds one gradient of its weight and one of the hidden states.
 
 Shape suffixes: N rows (answer tokens), S sequences (responses), V vocabulary, H hidden size.
 """
@@ -49,27 +48,33 @@ class FusedHead(nn.Module):
         self.register_parameter("bias", bias)
 
     def forward(self, hidden_NH: Tensor, plan: HeadPlan) -> HeadOutput:
-        """Loss of all answer rows of one packed forward.
+        """Compute the loss of all answer rows of one packed forward pass, and its gradients.
 
         Half-precision inputs are multiplied as they are; logits, losses and sums over rows are in float32
         (float64 for float64).
 
         Args:
-            hidden_NH: Hidden states that predict the targets. None at all give a zero loss that still has
-                gradients (of zero), since the other ranks wait for this one in the backward pass.
+            hidden_NH: Hidden states that predict the targets, `[N, H]`. With N = 0 the loss is zero and still
+                has gradients (of zero), since the other ranks wait for this one in the backward pass.
             plan: How each row counts.
+
+        Returns:
+            The scalar loss, and the statistics of each term of the plan.
         """
         inputs = (hidden_NH, self.weight, self.bias)
+        # Gradients that nothing will use are not computed: of a frozen head they would take V x H elements.
         wanted = [
             torch.is_grad_enabled() and tensor is not None and tensor.requires_grad for tensor in inputs
         ]
+        # The inputs are detached: the closed forms replace autograd, which would keep the logits of every
+        # chunk.
         head = _Head(
             hidden_NH.detach(), self.weight.detach(), None if self.bias is None else self.bias.detach()
         )
         gradients = _Gradients(head, wanted)
         loss, terms = _run(head, plan.to(hidden_NH.device), gradients)
         if any(wanted):
-            loss = _KnownGradients.apply(loss, gradients.finished(), *inputs)
+            loss = _PrecomputedGradients.apply(loss, gradients.finished(), *inputs)
         return HeadOutput(loss, terms)
 
 
@@ -77,8 +82,15 @@ class FusedHead(nn.Module):
 def target_logp(
     hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, targets_N: Tensor, chunk: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target in nats and the most likely token in its place, both `[N]`, `chunk` rows
-    at a time."""
+    """Return the log-probability of each target in nats and the argmax token in its place, both `[N]`.
+
+    Args:
+        hidden_NH: Hidden states that predict the targets.
+        weight_VH: Weight of the head.
+        bias_V: Bias of the head.
+        targets_N: Target tokens.
+        chunk: Rows whose logits exist at a time; None: chosen by the device.
+    """
     head = _Head(hidden_NH, weight_VH, bias_V)
     logp_N, argmax_N = hidden_NH.new_empty(len(targets_N), dtype=head.dtype), torch.empty_like(targets_N)
     for rows in head.chunks(slice(0, len(targets_N)), chunk):
@@ -89,7 +101,7 @@ def target_logp(
 
 @dataclass(frozen=True)
 class _Head:
-    """The head's inputs, detached. Lives within one forward only: ZeRO-3 takes the weight away afterwards."""
+    """The head's detached inputs. An instance lives within one forward pass: ZeRO-3 then frees the weight."""
 
     hidden_NH: Tensor
     weight_VH: Tensor
@@ -97,15 +109,15 @@ class _Head:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of logits, losses and of sums over rows."""
+        """Precision of the logits, the losses and the sums over rows."""
         return torch.promote_types(self.hidden_NH.dtype, torch.float32)
 
     def logits(self, rows: slice) -> Tensor:
         return nn.functional.linear(self.hidden_NH[rows], self.weight_VH, self.bias_V).to(self.dtype)
 
-    def chunks(self, rows: slice, asked: int | None) -> Iterator[slice]:
-        """Cut rows into pieces whose logits exist at a time."""
-        size = head_chunk(asked, len(self.weight_VH), gpu=self.weight_VH.is_cuda)
+    def chunks(self, rows: slice, chunk: int | None) -> Iterator[slice]:
+        """Cut rows into chunks; the logits of one chunk exist at a time."""
+        size = head_chunk(chunk, len(self.weight_VH), gpu=self.weight_VH.is_cuda)
         return (slice(start, min(start + size, rows.stop)) for start in range(rows.start, rows.stop, size))
 
 
@@ -123,9 +135,11 @@ class _Gradients:
         )
 
     def add(self, rows: slice, residual_NV: Tensor) -> None:
-        """Carry the gradient with respect to the logits of some rows on to the inputs."""
+        """Propagate the gradient with respect to the logits of some rows, `[n, V]`, to the head's inputs."""
         if self.bias_V is not None:
             self.bias_V += residual_NV.sum(dim=0)
+        # The bias sums before this cast. The two products run in the weight's precision, where tensor cores
+        # are fast.
         residual_NV = residual_NV.to(self.head.weight_VH.dtype)
         hidden_NH = self.head.hidden_NH[rows]
         if self.hidden_NH is not None:
@@ -135,6 +149,8 @@ class _Gradients:
 
     def _add_to_weight(self, residual_NV: Tensor, hidden_NH: Tensor) -> None:
         if self._weight_VH is None:
+            # The first product becomes the accumulator: zeros would be one more V x H buffer to fill and to
+            # add to.
             self._weight_VH = residual_NV.T @ hidden_NH
             return
         # Sums over chunks are kept in float32 also for bfloat16: many small contributions would be rounded
@@ -146,34 +162,36 @@ class _Gradients:
             self._weight_VH += residual_NV.T @ hidden_NH
 
     def finished(self) -> tuple[Tensor | None, ...]:
-        """The gradients in the precision of their inputs, so that a half-precision weight's is held at half
-        the size."""
+        """Return the gradients in the precision of their inputs, so that bfloat16 halves their memory."""
         weight_VH = self.head.weight_VH
-        if self._want_weight and self._weight_VH is None:  # no rows at all
+        # A rank without rows still hands a gradient to DeepSpeed, whose hooks wait for one on every rank.
+        if self._want_weight and self._weight_VH is None:
             self._weight_VH = torch.zeros_like(weight_VH)
         return self.hidden_NH, *(
             None if total is None else total.to(weight_VH.dtype) for total in (self._weight_VH, self.bias_V)
         )
 
 
-class _KnownGradients(torch.autograd.Function):
-    """Ties a number to inputs whose gradients are known already: the backward pass only scales them.
+class _PrecomputedGradients(torch.autograd.Function):
+    """Connects a scalar to inputs whose gradients were computed in the forward pass.
 
-    Only the gradients are kept, not the weight: under ZeRO-3 it is gone after the forward pass.
+    The backward pass only scales the gradients. The weight itself is not saved: ZeRO-3 frees it after the
+    forward pass.
     """
 
     @staticmethod
     def forward(
         ctx: Any, value: Tensor, gradients: tuple[Tensor | None, ...], *inputs: Tensor | None
     ) -> Tensor:
-        """Keep the gradients and hand the value through."""
+        """Save the gradients and return the value unchanged."""
         ctx.gradients = gradients
+        # A clone: autograd would turn an input that is returned as it is into a view of itself.
         return value.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the inputs, scaled in place."""
+        """Scale the saved gradients in place and return them."""
         if ctx.gradients is None:
             raise RuntimeError(
                 "backward ran twice on one loss of the fused head: its gradients are scaled in place; run the"
@@ -186,7 +204,7 @@ class _KnownGradients(torch.autograd.Function):
 
 @torch.no_grad()
 def _run(head: _Head, plan: HeadPlan, gradients: _Gradients) -> tuple[Tensor, tuple[TermStats, ...]]:
-    """Loss and statistics of a plan; fills `gradients`."""
+    """Compute the loss and the statistics of a plan; `gradients` is filled along the way."""
     wholes = _whole_responses(head, plan)
     results = tuple(
         _run_term(head, plan, term, whole, gradients) for term, whole in zip(plan.terms, wholes, strict=True)
@@ -197,10 +215,10 @@ def _run(head: _Head, plan: HeadPlan, gradients: _Gradients) -> tuple[Tensor, tu
 
 @dataclass(frozen=True)
 class ResidualChunk:
-    """Some rows of a term."""
+    """The loss and its gradient at some rows of a term."""
 
     rows: slice
-    """Rows of the packed forward."""
+    """Rows of the packed forward pass."""
     logits_NV: Tensor
     stats: TargetStats
     loss_N: Tensor
@@ -213,12 +231,12 @@ class ResidualChunk:
 def residuals(
     hidden_NH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, plan: HeadPlan
 ) -> Iterator[tuple[HeadTerm, ResidualChunk]]:
-    """The residuals that training steps on, chunk by chunk, for whoever wants to look at them.
+    """Yield the residuals that a training step would use, chunk by chunk, for the learning dynamics.
 
     Args:
-        hidden_NH: Hidden states that predict the plan's targets.
+        hidden_NH: Hidden states that predict the plan's targets, `[N, H]`.
         weight_VH: Weight of the head.
-        bias_V: Its bias.
+        bias_V: Bias of the head.
         plan: How each row counts.
     """
     head = _Head(hidden_NH.detach(), weight_VH.detach(), None if bias_V is None else bias_V.detach())
@@ -234,12 +252,13 @@ def _residual_chunks(
     for rows in head.chunks(term.rows, plan.chunk):
         logits_NV, targets_N = head.logits(rows), plan.targets_N[rows]
         mine = slice(rows.start - term.rows.start, rows.stop - term.rows.start)
-        # Methods on whole rows of logits have a form of their own.
-        known = (
+        # A KL term and a method on logits take a log-softmax of their own. All other losses share this one
+        # softmax: a pass over the vocabulary is most of what a loss costs.
+        softmax = (
             None if term.kind == "kl" or (term.kind == "forget" and logit_method) else softmax_of(logits_NV)
         )
         stats = TargetStats(
-            token_logp(logits_NV, targets_N, known),
+            token_logp(logits_NV, targets_N, softmax),
             term.sequence_N[mine],
             term.lengths_S,
             None if term.reference_logp_N is None else term.reference_logp_N[mine],
@@ -247,9 +266,11 @@ def _residual_chunks(
             whole.reference_logp_S,
         )
         yield ResidualChunk(
-            rows, logits_NV, stats, *_losses(head, plan, term, whole, rows, logits_NV, stats, known)
+            rows, logits_NV, stats, *_losses(head, plan, term, whole, rows, logits_NV, stats, softmax)
         )
-        del logits_NV, known  # before the next chunk takes as much
+        # The generator keeps its locals alive while it is suspended: without this line the logits of two
+        # chunks would exist at a time.
+        del logits_NV, softmax
 
 
 def _run_term(
@@ -263,7 +284,7 @@ def _run_term(
         logp_N = chunk.stats.logp_N.double()
         sums += torch.stack([chunk.loss_N.double().sum(), logp_N.sum(), chunk.guarded_N.double().sum()])
         logp_S.index_add_(0, chunk.stats.sequence_N, logp_N)
-        del chunk  # likewise
+        del chunk  # the loop variable would keep this chunk's logits while the next ones are made
     loss, target_logp_nats, guarded_rows = sums.tolist()
     return TermStats(loss, target_logp_nats, len(term.sequence_N), int(guarded_rows), logp_S)
 
@@ -276,13 +297,13 @@ def _losses(
     rows: slice,
     logits_NV: Tensor,
     stats: TargetStats,
-    known: Softmax | None,
+    softmax: Softmax | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, residual and guard of each row of one chunk; the residual takes the memory of `known`."""
+    """Return loss, residual and guard flag of each row of one chunk; the residual overwrites `softmax`."""
     targets_N, method = plan.targets_N[rows], METHODS[plan.forget.method]
     unguarded_N = torch.zeros_like(targets_N, dtype=torch.bool)
     if term.kind == "nll":
-        return *nll_residual(logits_NV, targets_N, known), unguarded_N
+        return *nll_residual(logits_NV, targets_N, softmax), unguarded_N
     if term.kind == "kl":
         return *kl_residual(logits_NV, _reference_logits(head, plan, rows)), unguarded_N
     if isinstance(method, LogitMethod):
@@ -298,24 +319,30 @@ def _losses(
         if isinstance(method, TargetMethod)
         else whole.weigh(stats, method.score)
     )
+    # Token beliefs suppress rephrasings of the forget response; a preferred answer is to be reinforced as it
+    # is.
     if term.kind == "preferred" or plan.token_belief is None:
-        return loss_N, target_residual(logits_NV, targets_N, weight_N, known), unguarded_N
+        return loss_N, target_residual(logits_NV, targets_N, weight_N, softmax), unguarded_N
     loss_extra_N, residual_NV, guarded_N = belief_residual(
-        logits_NV, targets_N, weight_N, plan.token_belief, known
+        logits_NV, targets_N, weight_N, plan.token_belief, softmax
     )
     return loss_N + loss_extra_N, residual_NV, guarded_N
 
 
 def _first_rows(term: HeadTerm, rows: slice) -> Tensor:
-    """Whether each of some rows of a term is the first of its response; responses follow one another."""
+    """Return a mask of the rows that begin a response; the rows of one response are contiguous."""
+    # Found over the whole term: a chunk may begin in the middle of a response.
     changed_N = torch.ones_like(term.sequence_N, dtype=torch.bool)
     changed_N[1:] = term.sequence_N[1:] != term.sequence_N[:-1]
     return changed_N[rows.start - term.rows.start : rows.stop - term.rows.start]
 
 
 def _whole_responses(head: _Head, plan: HeadPlan) -> list[WholeResponses]:
-    """What each term's rows must know of whole responses, by a pass of its own: the first chunk may not hold
-    all rows that count."""
+    """Compute the per-response sums that each term's weights depend on.
+
+    The sums take a pass over all rows of their own: the weight of the first chunk's rows depends on rows of
+    later chunks.
+    """
     method = METHODS[plan.forget.method]
     if not method.needs_whole_responses:
         return [WholeResponses()] * len(plan.terms)
@@ -329,6 +356,8 @@ def _whole_responses(head: _Head, plan: HeadPlan) -> list[WholeResponses]:
             plan.targets_N[term.rows],
             plan.chunk,
         )
+        # A retain term weighs every row alike, so its sums would be one more pass over the logits for
+        # nothing.
         logp.append(target_logp(*inputs)[0] if counts else None)
     if isinstance(method, PreferenceMethod):
         return pair_up(method, plan, logp)

@@ -1,4 +1,4 @@
-"""What the fused head is told about the rows of one packed forward, and what it answers.
+"""Inputs and outputs of the fused head: how each row of a packed forward pass counts in the loss.
 
 Shape suffixes: N rows (answer tokens), S sequences (responses), V vocabulary, H hidden size.
 """
@@ -19,61 +19,66 @@ KINDS = ("forget", "preferred", "nll", "kl", "activations")
 class HeadTerm:
     """One summand of the loss: a coefficient times the sum of one kind of loss over a range of rows.
 
-    Whole responses only: a method may weigh a row by its response.
+    A term holds whole responses only, since a method may weigh a row by its whole response.
     """
 
     rows: slice
-    """Rows of the packed forward."""
+    """Rows of the packed forward pass."""
     kind: str
-    """`forget` (the plan's method, with token beliefs where the plan has them), `preferred` (the answers that
-    such a method prefers; at most one such term, after those of the forget set), `nll`, `kl` or `activations`
-    (with a plan that steers)."""
+    """Loss of the rows.
+
+    `forget` is the plan's method, with token beliefs where the plan has them; `preferred` marks the answers
+    that a preference method prefers (at most one such term, after those of the forget set); the others are
+    `nll`, `kl`, and `activations` (with a plan that steers).
+    """
     coefficient: float
-    """The term's weight, already divided by the global count of tokens or sequences. Preferred answers count
-    with their pairs."""
+    """The term's weight, already divided by the global count of tokens or sequences.
+
+    A `preferred` term has 1: its rows are weighted through their pairs.
+    """
     sequence_N: Tensor
     """Index of each row's response within this term."""
     lengths_S: Tensor
-    """Answer tokens of each response."""
+    """Number of answer tokens of each response."""
     reference_logp_N: Tensor | None = None
     """Log-probability of each target under the reference in nats, for methods that need it."""
     partner_S: Tensor | None = None
-    """Of a `forget` term: which response of the `preferred` term each of its responses is paired with."""
+    """For a `forget` term of a preference method: index of each response's pair in the `preferred` term."""
 
 
 @dataclass(frozen=True)
 class Steering:
-    """Where activations are taken, and where those of the forget set are to go."""
+    """The layer whose activations an activation method changes, and their target."""
 
     layer: int
-    """Decoder layer, from 0, whose output counts."""
+    """Index of the decoder layer, from 0, whose output the loss looks at."""
     target_H: Tensor
-    """The vector that they are steered to."""
+    """The vector that activations of the forget set are steered to."""
 
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """How every row of one packed forward counts in the loss. Its tensors may be on any device."""
+    """How every row of one packed forward pass counts in the loss. Its tensors may be on any device."""
 
     targets_N: Tensor
     """The answer tokens."""
     terms: tuple[HeadTerm, ...]
-    """In order of rows, without overlap. Rows of no term have no gradient."""
+    """Terms in order of rows, without overlap. Rows outside every term have no gradient."""
     forget: ForgetSettings = field(default_factory=ForgetSettings)
     """Method of the `forget` terms."""
     token_belief: TokenBeliefSettings | None = None
     """Token beliefs of the `forget` terms; None: none."""
     chunk: int | None = None
-    """Rows whose logits exist at a time; None: chosen by the device. Changes memory and speed, not the
-    result."""
+    """Rows whose logits exist at a time; None: chosen by the device. It changes memory and speed only."""
     reference: tuple[Tensor, Tensor] | None = None
-    """Hidden states `[N, H]` and head weight `[V, H]` of the reference, for `kl` terms and methods that
-    compare whole rows of logits."""
+    """Hidden states `[N, H]` and head weight `[V, H]` of the reference model.
+
+    `kl` terms and methods that compare whole rows of logits need them.
+    """
     reference_bias_V: Tensor | None = None
     """Bias of the reference's head, where the policy's head has one."""
     steering: Steering | None = None
-    """For methods that work on activations: then `reference` holds those of the reference, and no head is
-    run."""
+    """Target of an activation method. With it, `reference` holds activations, and no head runs."""
 
     def __post_init__(self) -> None:
         end = 0
@@ -86,13 +91,15 @@ class HeadPlan:
             assert len(term.sequence_N) == term.rows.stop - term.rows.start, (
                 "every row of a term belongs to a response"
             )
-            # Asked on the CPU only: looking at numbers of a GPU waits for everything before them.
+            # Checked on the CPU only: reading a value from a GPU waits for all kernels that are still queued.
             assert term.lengths_S.is_cuda or int(term.lengths_S.sum()) == len(term.sequence_N), (
                 "a term holds whole responses"
             )
 
     def to(self, device: torch.device) -> Self:
-        """The same plan on a device."""
+        """Return a copy of the plan with its tensors on a device."""
+        # Tensors inside tuples and nested records are not fields of the plan itself, so each is moved by
+        # name.
         reference = self.reference and (self.reference[0].to(device), self.reference[1].to(device))
         steering = self.steering and replace(self.steering, **_tensors(self.steering, device))
         terms = tuple(replace(term, **_tensors(term, device)) for term in self.terms)
@@ -101,26 +108,26 @@ class HeadPlan:
 
 @dataclass(frozen=True)
 class TermStats:
-    """What one term came to, over its rows of this call; nothing is divided by a count."""
+    """Sums of one term over the rows of this call, not divided by any count."""
 
     loss: float
     """Sum of the losses in nats, without the coefficient."""
     target_logp_nats: float
-    """Sum of the log-probabilities of the targets."""
+    """Sum of the log-probabilities of the targets in nats."""
     rows: int
     """Number of rows."""
     guarded_rows: int
-    """Rows at which the guard shrank the belief."""
+    """Number of rows at which the guard shrank the token belief."""
     sequence_logp_S: Tensor
     """Log-probability of each response in nats, float64."""
 
 
 @dataclass(frozen=True)
 class HeadOutput:
-    """The loss of a plan, and what its terms came to."""
+    """The loss of a plan, and the statistics of its terms."""
 
     loss: Tensor
-    """Scalar in nats. Its backward gives exact gradients of hidden states, weight and bias; it works once."""
+    """Scalar in nats. Its backward pass gives exact gradients of the head's inputs, and runs once."""
     terms: tuple[TermStats, ...]
     """In the order of the plan's terms."""
 

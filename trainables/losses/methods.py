@@ -1,4 +1,4 @@
-"""The base methods by name: the formula of each, what it is divided by, and what it needs to know."""
+"""The base methods by name: the formula of each, the unit of its average, and the inputs that it needs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,26 +15,26 @@ from trainables.losses.steering import steer
 from trainables.losses.target_methods import gradient_ascent, npo, satimp, simnpo, tnpo, wga, wtnpo
 
 Unit = Literal["tokens", "sequences", "later_tokens"]
-"""What a published average is over: answer tokens, responses, or answer tokens but each response's first."""
+"""Unit of a published average: answer tokens, responses, or answer tokens after a response's first."""
 Score = Literal["log_ratio", "mean_probability"]
 Preferred = Literal["unknowing", "sampled"]
-"""Where the preferred answers come from: a list of "I don't know", or the original model."""
+"""Source of the preferred answers: a list of "I don't know" lines, or samples of the original model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseMethod:
-    """What all kinds of method have.
+    """The properties that all kinds of methods share.
 
     Attributes:
-        name: Its key, and the name of its block of settings where it has one.
-        formula: Pure function; the block's fields are its keywords.
-        unit: What the published average is over.
+        name: Key of the method, and the name of its block of settings where it has one.
+        formula: A pure function; the block's fields are its keyword arguments.
+        unit: Unit of the published average.
         needs_reference: Whether it compares with the reference's log-probabilities of the targets, which are
             computed once.
         needs_reference_logits: Whether it compares with whole rows of the reference's logits, which takes a
             forward pass per step.
         needs_whole_responses: Whether a row's weight depends on the whole response.
-        preferred: Where preferred answers come from; None for methods without.
+        preferred: Source of the preferred answers; None for methods without them.
     """
 
     name: str
@@ -46,28 +46,27 @@ class BaseMethod:
     preferred: Preferred | None = None
 
     def keywords(self, settings: ForgetSettings) -> dict[str, Any]:
-        """The hyperparameters of the method's own block."""
+        """Return the hyperparameters of the method's own block; none for a method without one."""
         block = getattr(settings, self.name, None)
         return block.model_dump() if block is not None else {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TargetMethod(BaseMethod):
-    """Pushes targets down. Token beliefs compose with it."""
+    """A method that lowers the probability of target tokens. Token beliefs compose with it."""
 
     def weigh(self, stats: TargetStats, settings: ForgetSettings) -> Weighted:
-        """Weight and loss of each row. The losses of a response's rows add up to the response's published
-        loss."""
+        """Return weight and loss of each row, both `[N]`; a response's rows add up to its published loss."""
         result: Weighted = self.formula(stats, **self.keywords(settings))
         return result
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreferenceMethod(BaseMethod):
-    """Prefers another answer to the response. Token beliefs compose with its response.
+    """A method that prefers another answer to the response. Token beliefs compose with its response.
 
     Attributes:
-        score: What the loss of a pair is a function of.
+        score: The number of each response that the loss of a pair is a function of.
     """
 
     score: Score
@@ -75,7 +74,9 @@ class PreferenceMethod(BaseMethod):
     def slopes(
         self, score_P: Tensor, preferred_P: Tensor, settings: ForgetSettings
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of each pair, and its derivatives with respect to both scores."""
+        """Return the loss of each pair, and its derivatives with respect to both scores, all `[P]`."""
+        # Autograd on two numbers per pair costs nothing, and every f-divergence gets its slope for free. The
+        # fused head runs without gradients, so they are switched on here.
         with torch.enable_grad():
             leaves = [score.detach().clone().requires_grad_() for score in (score_P, preferred_P)]
             loss_P = self.formula(*leaves, **self.keywords(settings))
@@ -85,23 +86,23 @@ class PreferenceMethod(BaseMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class LogitMethod(BaseMethod):
-    """Looks at whole rows of logits."""
+    """A method whose loss is a function of whole rows of logits."""
 
     def residual(self, rows: LogitRows, settings: ForgetSettings) -> tuple[Tensor, Tensor]:
-        """Loss of each row, and its gradient with respect to the logits."""
+        """Return the loss of each row, `[N]`, and its gradient with respect to the logits, `[N, V]`."""
         result: tuple[Tensor, Tensor] = self.formula(rows, **self.keywords(settings))
         return result
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActivationMethod(BaseMethod):
-    """Works on the activations of one layer, above which nothing is run. Its retain loss is on activations
-    too."""
+    """A method on the activations of one layer, where the forward pass ends, also for the retain loss."""
 
 
 AnyMethod = TargetMethod | PreferenceMethod | LogitMethod | ActivationMethod
 _ALL: list[AnyMethod] = [
     TargetMethod(name="ga", formula=gradient_ascent, unit="tokens"),
+    # GradDiff is gradient ascent beside a retain loss, and the retain loss is a term of its own.
     TargetMethod(name="graddiff", formula=gradient_ascent, unit="tokens"),
     TargetMethod(name="npo", formula=npo, unit="sequences", needs_reference=True, needs_whole_responses=True),
     TargetMethod(name="simnpo", formula=simnpo, unit="sequences", needs_whole_responses=True),
@@ -135,9 +136,11 @@ _ALL: list[AnyMethod] = [
         needs_whole_responses=True,
         preferred="unknowing",
     ),
+    # CE-U skips the first token of each response, so its average counts one token less per response.
     LogitMethod(name="ceu", formula=ceu, unit="later_tokens"),
     LogitMethod(name="undial", formula=undial, unit="tokens", needs_reference_logits=True),
     LogitMethod(name="pdu", formula=pdu, unit="tokens"),
+    # RMU averages the distance over the tokens of each response and then over responses.
     ActivationMethod(name="rmu", formula=steer, unit="sequences"),
 ]
 METHODS: dict[str, AnyMethod] = {method.name: method for method in _ALL}

@@ -1,5 +1,4 @@
-"""What rows must know of the whole responses that they belong to: their sums, and their pairs with preferred
-answers.
+"""Statistics of whole responses that row weights depend on: sums, and pairs with preferred answers.
 
 Shape suffixes: N rows (answer tokens), S sequences (responses).
 """
@@ -17,20 +16,23 @@ from trainables.losses.residuals import TargetStats, Weighted, sums_of_sequences
 
 @dataclass(frozen=True)
 class WholeResponses:
-    """Of the responses of one term. All None where nobody asks."""
+    """Per-response statistics of one term; None where the method does not need them."""
 
     logp_S: Tensor | None = None
-    """Log-probability in nats."""
+    """Summed log-probability of each response in nats."""
     reference_logp_S: Tensor | None = None
-    """The same under the reference."""
+    """Summed log-probability of each response under the reference in nats."""
     slope_S: Tensor | None = None
-    """Derivative of the loss with respect to the response's score, for methods with pairs."""
+    """Derivative of the loss with respect to the response's score, for preference methods."""
     loss_S: Tensor | None = None
-    """Loss of the response's pair."""
+    """Loss of the pair that the response belongs to, for preference methods."""
 
     def weigh(self, stats: TargetStats, score: Score) -> Weighted:
-        """Weight and loss of some rows: the slope times the score's derivative with respect to the row's
-        log-probability."""
+        """Return weight and loss of some rows of a preference method, both `[N]`.
+
+        By the chain rule the weight is the slope of the loss times the derivative of the score with respect
+        to the row's log-probability: 1 for a log-ratio, `p / length` for a mean probability.
+        """
         assert self.slope_S is not None and self.loss_S is not None
         dtype, lengths_N = stats.logp_N.dtype, stats.lengths_N
         slope_N = self.slope_S[stats.sequence_N].to(dtype)
@@ -39,23 +41,23 @@ class WholeResponses:
 
 
 def sums_of(term: HeadTerm, logp_N: Tensor) -> WholeResponses:
-    """Sums over each response of a term, from the log-probability of all its targets."""
+    """Sum the log-probabilities of all targets of a term over each response."""
     count, reference_N = len(term.lengths_S), term.reference_logp_N
     reference_S = None if reference_N is None else sums_of_sequences(reference_N, term.sequence_N, count)
     return WholeResponses(sums_of_sequences(logp_N, term.sequence_N, count), reference_S)
 
 
 def pair_up(method: PreferenceMethod, plan: HeadPlan, logp: Sequence[Tensor | None]) -> list[WholeResponses]:
-    """Slopes of every response of a plan.
+    """Compute loss and slopes of every pair of a plan.
 
     Args:
-        method: The method.
-        plan: Its `forget` terms are paired with its `preferred` term.
-        logp: Per term the log-probability of all its targets; None where they do not count.
+        method: The preference method.
+        plan: The plan, whose `forget` terms are paired with its `preferred` term.
+        logp: For each term the log-probability of all its targets; None for terms outside of the pairs.
 
     Returns:
-        Per term its responses. A preferred answer's slope is the sum over its pairs, their terms'
-        coefficients included.
+        For each term the statistics of its responses. A preferred answer's slope is the sum over its pairs,
+        with the coefficients of their terms included.
     """
     scores = [
         None if logp_N is None else _scores(method.score, term, logp_N)
@@ -74,14 +76,18 @@ def pair_up(method: PreferenceMethod, plan: HeadPlan, logp: Sequence[Tensor | No
         )
         loss_S, slope_S, preferred_slope_S = method.slopes(score_S, preferred_S[term.partner_S], plan.forget)
         wholes[index] = WholeResponses(slope_S=slope_S, loss_S=loss_S)
+        # A preferred answer may belong to pairs of several terms (the response and its sampled beliefs):
+        # their slopes add up.
         pull_S.index_add_(0, term.partner_S, term.coefficient * preferred_slope_S)
+    # The slopes already contain the coefficients of the forget terms: another factor would count twice. The
+    # pair's loss is reported at its forget response alone.
     assert plan.terms[preferred].coefficient == 1.0, "preferred answers count with their pairs"
     wholes[preferred] = WholeResponses(slope_S=pull_S, loss_S=torch.zeros_like(pull_S))
     return wholes
 
 
 def _scores(score: Score, term: HeadTerm, logp_N: Tensor) -> Tensor:
-    """The number of each response that the loss of a pair is a function of, in float64."""
+    """Compute the score of each response that the loss of its pair is a function of, `[S]` in float64."""
     count = len(term.lengths_S)
     if score == "mean_probability":
         return sums_of_sequences(logp_N.double().exp(), term.sequence_N, count) / term.lengths_S.clamp_min(1)

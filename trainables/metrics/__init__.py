@@ -1,1 +1,1 @@
-"""What a model still knows: per item first, then aggregated over all ranks."""
+"""Metrics of forgetting and utility: scored for each item first, then aggregated over all ranks."""

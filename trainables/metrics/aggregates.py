@@ -1,5 +1,7 @@
-"""Metrics of sets of examples from their items, and means over metrics. Torch-free: published logs are
-aggregated by the same functions."""
+"""Aggregates the items of example sets into metrics, and metrics into harmonic means.
+
+Free of torch, since published evaluation logs are aggregated by the same functions.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,19 +42,19 @@ ATTACKS = {
 """Metric of each membership attack, and the field of forget and holdout items that is its score."""
 
 ATTACKED = ("forget", "holdout")
+"""Sets whose items membership attacks compare: possible members, and text that no model was trained on."""
 
 Items = Mapping[str, Sequence[Mapping[str, Any]]]
-"""Per-item results by set name (`questions` for the closed world), sorted by id; plain values, fit for JSON.
-"""
+"""Per-item results by set name (`questions` for the closed world), sorted by id, as plain values for JSON."""
 
 
 def aggregate_sets(sets: Items, retrained_items: Items | None = None) -> dict[str, float]:
-    """Metrics of all sets from their items.
+    """Compute the metrics of all sets from their items.
 
     Args:
         sets: Items by set name, as `score_sets` and `score_choices` give them. A field that an item lacks or
-            that is None counts nowhere.
-        retrained_items: The same of the retrained model, for `forget_quality` and `privleak`.
+            that is None is left out of every mean.
+        retrained_items: Items of the retrained model, for `forget_quality` and `privleak`.
 
     Returns:
         `<set>_<field>` means, `<set>_truth_ratio`, `forget_quality`, `forget_quality_log10`, `model_utility`,
@@ -66,6 +68,8 @@ def aggregate_sets(sets: Items, retrained_items: Items | None = None) -> dict[st
         }
         ratios = _present(items, "truth_ratio")
         if ratios:
+            # On the forget set a ratio near 1 is good (wrong answers as likely as the right one), elsewhere
+            # one near 0.
             aggregate: Callable[[Sequence[float]], float] = (
                 forget_truth_ratio if name == "forget" else other_truth_ratio
             )
@@ -74,10 +78,13 @@ def aggregate_sets(sets: Items, retrained_items: Items | None = None) -> dict[st
     if utility is not None:
         metrics["model_utility"] = utility
     ratios = _present(sets.get("forget", ()), "truth_ratio")
+    # Forget quality compares two samples of ratios, so it needs the retrained model's ratios on the same set.
     retrained = _present((retrained_items or {}).get("forget", ()), "truth_ratio")
     if ratios and retrained:
         metrics["forget_quality"] = forget_quality(ratios, retrained)
         metrics["forget_quality_log10"] = log10_p(metrics["forget_quality"])
+    # Mem takes the floored extraction strength, as published: the exact one may be 0, which published values
+    # never are.
     if {"forget_extraction_strength_ou", "forget_exact_memorization"} <= metrics.keys():
         metrics["mem"] = mem(
             metrics["forget_extraction_strength_ou"],
@@ -90,25 +97,26 @@ def aggregate_sets(sets: Items, retrained_items: Items | None = None) -> dict[st
 
 
 def _fluency(sets: Items) -> dict[str, float]:
-    """How the answers about what is forgotten read, where they were judged."""
+    """Average fluency and perplexity of the generated answers that were judged."""
     items = [item for members in sets.values() for item in members]
     clean, nll = _present(items, "fluency"), _present(items, "generated_nll_nats")
     metrics = {"fluency": float(np.mean(clean))} if clean else {}
+    # The exponential of the mean over answers, so that one gibberish answer does not dominate the perplexity.
     return metrics | ({"generated_perplexity": float(np.exp(np.mean(nll)))} if nll else {})
 
 
 def aggregate_attacks(sets: Items, retrained_items: Items | None = None) -> dict[str, float]:
-    """Membership metrics: the AUC of every attack whose scores the forget and holdout items have, and
-    PrivLeak.
+    """Compute the AUC of every membership attack that the items have scores for, and PrivLeak.
 
     Args:
-        sets: Items by set name.
-        retrained_items: The same of the retrained model, for PrivLeak.
+        sets: Items by set name; attacks compare the forget with the holdout items.
+        retrained_items: Items of the retrained model, for PrivLeak.
     """
     metrics = _attack_aucs(sets)
     retrained = _attack_aucs(retrained_items or {})
     if "mia_min_k" in metrics and "mia_min_k" in retrained:
         metrics["privleak"] = privleak(metrics["mia_min_k"], retrained["mia_min_k"])
+        # PrivLeak is best at 0 and may err to both sides: a search that minimises needs its absolute value.
         metrics["privleak_abs"] = abs(metrics["privleak"])
     return metrics
 
@@ -124,17 +132,20 @@ def _attack_aucs(sets: Items) -> dict[str, float]:
 
 
 def with_reference(sets: Items, retrained_items: Items | None) -> dict[str, list[dict[str, Any]]]:
-    """Items with the score of the Reference attack, where the retrained model was measured on the same forget
-    and holdout items."""
-    known = {
+    """Return copies of the items with the score of the Reference attack.
+
+    The items stay without it where the retrained model was not measured on the forget and holdout items.
+    """
+    retrained_nll = {
         name: {item["id"]: item["nll_nats"] for item in (retrained_items or {}).get(name, ())}
         for name in ATTACKED
     }
+    # Copies, since the caller's items may be those of another measurement that is kept.
     scored = {name: [dict(item) for item in items] for name, items in sets.items()}
-    if all(known.values()) and all(scored.get(name) for name in ATTACKED):
+    if all(retrained_nll.values()) and all(scored.get(name) for name in ATTACKED):
         for name in ATTACKED:
             for item in scored[name]:
-                item["reference_nats"] = reference_score(item["nll_nats"], known[name][item["id"]])
+                item["reference_nats"] = reference_score(item["nll_nats"], retrained_nll[name][item["id"]])
     return scored
 
 
@@ -143,17 +154,16 @@ def _present(items: Iterable[Mapping[str, Any]], field: str) -> list[float]:
 
 
 UTILITY_SETS = ("retain", "real_authors", "world_facts")
-
-
 UTILITY_PARTS = ("probability", "rouge_l", "truth_ratio")
 
 
 def harmonic_mean(values: Sequence[float]) -> float:
-    """n / sum(1/v); 0 when any value is 0, NaN when any is NaN.
+    """Return the harmonic mean n / sum(1/v); 0 when any value is 0, NaN when any is NaN.
 
     Args:
-        values: At least one, each in [0, 1] up to rounding (a value below 0 counts as 0).
+        values: At least one value, each in [0, 1] up to rounding (a value below 0 counts as 0).
     """
+    # NaN first: what `min` makes of a NaN depends on the order of the values.
     if any(math.isnan(value) for value in values):
         return math.nan
     if min(values) <= 0:
@@ -162,8 +172,9 @@ def harmonic_mean(values: Sequence[float]) -> float:
 
 
 def model_utility(metrics: Mapping[str, float]) -> float | None:
-    """Harmonic mean of probability, ROUGE-L recall and truth ratio over the retain, real-authors and
-    world-facts sets.
+    """Model utility: harmonic mean over three sets of probability, ROUGE-L recall and truth ratio.
+
+    The sets are the retain set, real authors and world facts.
 
     Args:
         metrics: Aggregated metrics by name, such as `retain_probability`; probabilities of real authors and
@@ -177,12 +188,14 @@ def model_utility(metrics: Mapping[str, float]) -> float | None:
     """
     if "retain_probability" not in metrics:
         return None
+    # Data with a retain set alone (own files, subsets) gets the mean of the parts it has, not no utility at
+    # all.
     names = [f"{name}_{part}" for name in UTILITY_SETS for part in UTILITY_PARTS]
     return harmonic_mean([metrics[name] for name in names if name in metrics])
 
 
 def agg(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The paper's `util` = HM(model utility, fluency) and `agg` = HM(mem, util), where their parts are there.
+    """Compute the paper's `util` = HM(model utility, fluency) and `agg` = HM(mem, util) if their parts exist.
 
     Source: BS section 5.
     """
@@ -198,14 +211,14 @@ def mem(
     paraphrase_probability: float | None,
     truth_ratio: float | None,
 ) -> float:
-    """The paper's Mem: high when the forget set is forgotten in every sense that was measured.
+    """Compute the paper's Mem: high when the forget set is forgotten in every sense that was measured.
 
     Args:
-        extraction_strength_ou: Of the forget set, with OU's floor: published values of Mem are computed from
-            it.
-        exact_memorization: Of the forget set.
-        paraphrase_probability: Mean probability of paraphrased answers; None where there are none.
-        truth_ratio: mean(p_c / (p_c + p_w)); None where there are no wrong answers.
+        extraction_strength_ou: Extraction strength of the forget set with OU's floor, from which published
+            values of Mem are computed.
+        exact_memorization: Exact memorisation of the forget set.
+        paraphrase_probability: Mean probability of paraphrased answers; None for data without paraphrases.
+        truth_ratio: mean(p_c / (p_c + p_w)); None for data without wrong answers.
 
     Returns:
         HM(1 - ES, 1 - EM, 1 - ParaProb, 1 - TR) over the parts that exist.

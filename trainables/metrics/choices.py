@@ -1,5 +1,4 @@
-"""Multiple choice by likelihood: which of the answers does the model hold to be the likeliest to follow the
-question?"""
+"""Multiple choice by likelihood: the model chooses the answer with the highest log-probability."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,20 +9,22 @@ from scipy.special import softmax
 
 from trainables.data.encoding import encode_plain, plain_ids
 from trainables.data.examples import ChoiceQuestion
-from trainables.metrics.scoring import Ids, Scorer, dealt_batches
+from trainables.metrics.scoring import Ids, Scorer, batches_of_rank
 
 
 def score_choices(scorer: Scorer, questions: Sequence[ChoiceQuestion]) -> list[dict[str, Any]]:
     """Score this rank's share of the questions.
 
     Returns:
-        Per question `id` and the fields of `score_choice`. Ranks: all; each gets its own share.
+        For each question `id` and the fields of `score_choice`. Ranks: all; each gets its own share.
     """
+    # Longest first: batches hold prompts of similar length, and a batch that does not fit into memory fails
+    # at once rather than at the end.
     longest_first = sorted(questions, key=lambda question: (-len(question.prompt), question.id))
     most_choices = max((len(question.choices) for question in questions), default=1)
     items: list[dict[str, Any]] = []
-    # A batch holds every answer to each of its questions.
-    for chunk in dealt_batches(longest_first, scorer, max(1, scorer.batch // most_choices)):
+    # A question brings one sequence for each choice, and the batch size counts sequences.
+    for chunk in batches_of_rank(longest_first, scorer, max(1, scorer.batch // most_choices)):
         prompts = [plain_ids(scorer.tokenizer, question.prompt) for question in chunk]
         scores = scorer.score_continuations(prompts, [_continuations(scorer, question) for question in chunk])
         items += [
@@ -34,28 +35,30 @@ def score_choices(scorer: Scorer, questions: Sequence[ChoiceQuestion]) -> list[d
 
 
 def _continuations(scorer: Scorer, question: ChoiceQuestion) -> list[Ids]:
+    # Encoded behind the prompt and cut: the space in ` A` belongs to the choice's token in most vocabularies.
     encoded = [encode_plain(scorer.tokenizer, question.prompt, choice) for choice in question.choices]
     return [ids[length:] for ids, length in encoded]
 
 
 def score_choice(logp_nats: ArrayLike, right: int) -> dict[str, float]:
-    """Whether the right answer is the likeliest, and how likely it is among the answers.
+    """Score one question: whether the right answer has the highest likelihood, and its share of probability.
 
     Args:
         logp_nats: Summed log-probability of each answer.
-        right: Place of the right one.
+        right: Index of the right answer.
 
     Returns:
-        `accuracy`: 1 or 0; where several are likeliest, the share of one of them if the right one is among
-            them, so that a model that
-        cannot tell answers apart is at chance wherever the right ones stand. `probability`: of the right one
-            among the answers.
-        NaN where the model has diverged.
+        - `accuracy`: 1 or 0. If n answers share the highest likelihood and the right one is among them, 1/n:
+          a model that cannot separate the answers scores chance, whatever the index of the right one.
+        - `probability`: probability of the right answer, normalised over the answers.
 
-    Source: WMDP (arXiv 2403.03218), evaluated as in the LM Evaluation Harness (`acc`). Deviation: that gives
-    ties to the first.
+        Both are NaN where the model has diverged.
+
+    Source: WMDP (arXiv 2403.03218), evaluated as in the LM Evaluation Harness (`acc`). Deviation: the harness
+    gives ties to the first answer.
     """
     logp = np.asarray(logp_nats, dtype=np.float64)
+    # NaN compares unequal to every maximum, which would read as accuracy 0: a diverged model must be visible.
     if np.isnan(logp).any():
         return {"accuracy": float("nan"), "probability": float("nan")}
     best = logp == logp.max()

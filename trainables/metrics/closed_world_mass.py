@@ -1,5 +1,4 @@
-"""Exact probability of every well-formed answer to a closed-world question: canonical, rephrased, true,
-coherent.
+"""Exact probability of every well-formed answer to a closed-world question, summed by meaning.
 
 Source: method.md section 6.
 """
@@ -12,37 +11,44 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from trainables.data.encoding import asked_under, encode, encode_prompt
+from trainables.data.encoding import encode, encode_prompt, prompt_settings
 from trainables.data.examples import ClosedQuestion
 from trainables.metrics.aggregates import harmonic_mean
-from trainables.metrics.scoring import Ids, Scorer, dealt_batches
+from trainables.metrics.scoring import Ids, Scorer, batches_of_rank
 
 MASSES = ("canonical_mass", "rephrased_mass", "true_mass", "posterior", "coherence")
 FORGOTTEN_CANONICAL = 0.01
+"""Probability of the canonical answer below which a classical metric calls the fact forgotten."""
 KNOWN_POSTERIOR = 0.5
+"""Posterior of the true value above which the model still holds the fact."""
 
 
 @dataclass(frozen=True)
 class QuestionMass:
-    """How the model spreads its probability over the listed responses to one question."""
+    """Probability masses of the listed responses to one question."""
 
     canonical_mass: float
     """P(the canonical response with the true value)."""
     rephrased_mass: float
     """P(any other phrasing of the true value)."""
     true_mass: float
-    """Their sum."""
+    """canonical_mass + rephrased_mass."""
     posterior: float
-    """true_mass over the mass of all values; chance is one over the number of values."""
+    """true_mass divided by the mass of all values; chance is one over the number of values."""
     coherence: float
     """Mass of all well-formed responses, any value in any phrasing."""
 
 
 def question_mass(logp_nats: Sequence[Sequence[float]], true_value: int, canonical: int) -> QuestionMass:
-    """Masses from the log-probability of every response, by value and phrasing.
+    """Compute the masses of one question.
 
-    The posterior is taken in logarithms: where the model has collapsed, all masses underflow but their ratio
-    does not.
+    The posterior is computed in logarithms: where the model has collapsed, all masses underflow but their
+    ratio does not.
+
+    Args:
+        logp_nats: Log-probability of every response, values x phrasings.
+        true_value: Row of the true value.
+        canonical: Column of the canonical phrasing.
     """
     true_row = np.asarray(logp_nats[true_value], dtype=np.float64)
     everything = _log_sum(np.fromiter(chain.from_iterable(logp_nats), dtype=np.float64))
@@ -57,23 +63,29 @@ def question_mass(logp_nats: Sequence[Sequence[float]], true_value: int, canonic
 
 
 def total_variation(logp_nats: Sequence[float], other_logp_nats: Sequence[float]) -> float:
-    """Total variation distance of two models' distributions over the listed responses, whatever else they may
-    say counted as one more.
+    """Total variation distance between two models' distributions over the answers to one question, in [0, 1].
+
+    All text outside of the listed responses counts as one more answer.
 
     Args:
         logp_nats: Log-probability of every response under one model.
-        other_logp_nats: The same under the other, in the same order.
+        other_logp_nats: Log-probability of every response under the other model, in the same order.
+
+    Raises:
+        ValueError: The two lists differ in length.
     """
     p, q = (np.exp(np.asarray(values, dtype=np.float64)) for values in (logp_nats, other_logp_nats))
     if p.shape != q.shape:
         raise ValueError("two models are compared on the same responses")
+    # Listed mass may exceed 1 by rounding, and the remaining mass must not become negative.
     rest = abs(max(0.0, 1 - p.sum()) - max(0.0, 1 - q.sum()))
     return float(np.minimum((np.abs(p - q).sum() + rest) / 2, 1.0))
 
 
 def _log_sum(logp_nats: np.ndarray) -> float:
-    # For some sixty numbers; scipy's is ten times slower than the sum.
-    with np.errstate(invalid="ignore"):  # a diverged model's NaN is seen by what comes of it
+    # There are some sixty numbers, for which scipy's logsumexp is ten times slower than the sum itself. The
+    # warning about NaN is silenced: a diverged model shows by its metrics.
+    with np.errstate(invalid="ignore"):
         return float(np.logaddexp.reduce(logp_nats))
 
 
@@ -84,18 +96,19 @@ def _mass(logp_nats: float) -> float:
 
 
 def score_questions(scorer: Scorer, questions: Sequence[ClosedQuestion]) -> list[dict[str, Any]]:
-    """Masses of this rank's share of the questions.
+    """Score this rank's share of the questions.
 
     Returns:
-        Per question `id`, `subset`, the fields of `QuestionMass`, and `logp_nats` of every response, value by
-        value. Ranks: all; each gets its own share.
+        For each question `id`, `subset`, the fields of `QuestionMass`, and `logp_nats` of every response,
+        value by value. Ranks: all; each gets its own share.
     """
+    # Longest first, so that the prompts of one batch have similar lengths and little padding.
     longest_first = sorted(questions, key=lambda question: (-len(question.prompt), question.id))
     most_responses = max((sum(map(len, question.responses)) for question in questions), default=1)
     continuations = continuations_of(scorer.tokenizer)
     items: list[dict[str, Any]] = []
-    # A batch holds every response to each of its questions.
-    for chunk in dealt_batches(longest_first, scorer, max(1, scorer.batch // most_responses)):
+    # A question brings one sequence for each response, and the batch size counts sequences.
+    for chunk in batches_of_rank(longest_first, scorer, max(1, scorer.batch // most_responses)):
         encoded = [continuations(question) for question in chunk]
         scores = scorer.score_continuations(
             [prompt for prompt, _ in encoded], [answers for _, answers in encoded]
@@ -107,52 +120,54 @@ def score_questions(scorer: Scorer, questions: Sequence[ClosedQuestion]) -> list
 
 
 def _rows(values: Sequence[float], question: ClosedQuestion) -> list[Sequence[float]]:
-    """A flat list of values cut into the question's values x phrasings."""
+    """Cut a flat list of numbers into the question's values x phrasings."""
     ends = np.cumsum([len(row) for row in question.responses]).tolist()
     return [values[end - len(row) : end] for end, row in zip(ends, question.responses, strict=True)]
 
 
 def continuations_of(tokenizer: PreTrainedTokenizerBase) -> "Continuations":
-    """Those of a tokenizer, kept from one evaluation to the next: the questions are the same at every rung of
-    every trial."""
-    known = getattr(tokenizer, "_lethe_continuations", None)
-    if known is None or known.asked_under != asked_under(tokenizer):
-        known = tokenizer._lethe_continuations = Continuations(tokenizer)
-    return known
+    """Return the cached encoder of a tokenizer, or a new one if its prompt settings have changed.
+
+    The cache outlives an evaluation, since every rung of every trial scores the same questions.
+    """
+    cached = getattr(tokenizer, "_lethe_continuations", None)
+    if cached is None or cached.prompt_settings != prompt_settings(tokenizer):
+        cached = tokenizer._lethe_continuations = Continuations(tokenizer)
+    return cached
 
 
 class Continuations:
-    """Token ids of prompts and of every response to them."""
+    """Encodes closed-world questions, and remembers the token ids of prompts and responses."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self.asked_under = asked_under(tokenizer)
-        """What else decides how a prompt is encoded."""
+        self.prompt_settings = prompt_settings(tokenizer)
+        """System prompt, instruction and chat template that the cached ids were encoded with."""
         self._after_special: dict[str, Ids] = {}
-        self._known: dict[ClosedQuestion, tuple[Ids, list[Ids]]] = {}
+        self._encoded_questions: dict[ClosedQuestion, tuple[Ids, list[Ids]]] = {}
 
     def __call__(self, question: ClosedQuestion) -> tuple[Ids, list[Ids]]:
-        """Prompt ids, and the ids of each response, end token included, value by value."""
-        # By the whole question: other data may use the same ids.
-        if question not in self._known:
-            self._known[question] = self._encoded(question)
-        return self._known[question]
+        """Return the prompt ids, and the ids of each response, end token included, value by value."""
+        # The key is the whole question: other data may use the same question ids.
+        if question not in self._encoded_questions:
+            self._encoded_questions[question] = self._encoded(question)
+        return self._encoded_questions[question]
 
     def _encoded(self, question: ClosedQuestion) -> tuple[Ids, list[Ids]]:
         prompt = encode_prompt(self._tokenizer, question.prompt)
-        # A special token ends the text before it for the tokenizer, so what follows does not depend on the
-        # prompt: the many questions about one attribute share their responses (6000 encodings become 180 in
-        # the quickstart).
+        # The tokenizer splits text at a special token, so that ids behind one do not depend on the prompt:
+        # the many questions about one attribute share their responses (6000 encodings become 180 in the
+        # quickstart).
         border = prompt[-1] in self._tokenizer.all_special_ids
         answers = []
         for response in chain.from_iterable(question.responses):
-            known = self._after_special.get(response) if border else None
-            if known is None:
+            answer = self._after_special.get(response) if border else None
+            if answer is None:
                 ids, length = encode(self._tokenizer, question.prompt, response)
-                known = ids[length:]
+                answer = ids[length:]
                 if border:
-                    self._after_special[response] = known
-            answers.append(known)
+                    self._after_special[response] = answer
+            answers.append(answer)
         return prompt, answers
 
 
@@ -161,12 +176,12 @@ def aggregate_questions(
     baseline: Mapping[str, float] | None = None,
     retrained_items: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, float]:
-    """Means over the questions of each subset, and what follows from them.
+    """Average the masses over the questions of each subset, and compute the metrics that follow from them.
 
     Args:
-        items: What `score_questions` gave, of all ranks.
-        baseline: Metrics of the original model on the same items, for `forget_squeeze`; left out without it.
-        retrained_items: Items of the retrained model, for the distances to it; left out without them.
+        items: The results of `score_questions` on all ranks.
+        baseline: Metrics of the original model on the same items; without it `forget_squeeze` is left out.
+        retrained_items: Items of the retrained model; without them the distances to it are left out.
 
     Returns:
         `forget_<mass>` and `retain_<mass>` for each of `MASSES`, `forget_spurious`, `forget_squeeze`, the
@@ -174,33 +189,35 @@ def aggregate_questions(
         `utility` = HM(retain_true_mass, forget_coherence), which counts collapse.
     """
     metrics: dict[str, float] = {}
-    # Measurements of earlier versions hold masses only.
-    known = {item["id"]: item["logp_nats"] for item in retrained_items if "logp_nats" in item}
+    # Measurements written by earlier versions hold masses only, without log-probabilities.
+    retrained_logp = {item["id"]: item["logp_nats"] for item in retrained_items if "logp_nats" in item}
     for subset in ("forget", "retain"):
         chosen = [item for item in items if item["subset"] == subset]
         if chosen:
             metrics |= {
                 f"{subset}_{name}": float(np.mean([item[name] for item in chosen])) for name in MASSES
             }
-        if known and chosen and "logp_nats" in chosen[0]:
+        if retrained_logp and chosen and "logp_nats" in chosen[0]:
             metrics[f"{subset}_total_variation"] = float(
-                np.mean([total_variation(item["logp_nats"], known[item["id"]]) for item in chosen])
+                np.mean([total_variation(item["logp_nats"], retrained_logp[item["id"]]) for item in chosen])
             )
+    # These metrics need forget questions; a part may hold retain questions alone.
     if "forget_coherence" in metrics:
         metrics["forget_spurious"] = spurious([item for item in items if item["subset"] == "forget"])
         if baseline is not None and "forget_rephrased_mass" in baseline:
+            # Squeezing is what moved into rephrasings, so the original model's rephrased mass is subtracted.
             metrics["forget_squeeze"] = metrics["forget_rephrased_mass"] - baseline["forget_rephrased_mass"]
         if "retain_true_mass" in metrics:
+            # Coherence counts as utility: a collapsed model has forgotten everything, and this mean sees it.
             metrics["utility"] = harmonic_mean([metrics["retain_true_mass"], metrics["forget_coherence"]])
     return metrics
 
 
 def spurious(items: Sequence[Mapping[str, Any]]) -> float:
-    """Share of the facts whose canonical answer is gone (mass < .01) while their value is still believed
-    (posterior > .5).
+    """Share of facts with spurious unlearning: canonical mass below .01, yet posterior above .5.
 
     Args:
-        items: Forget questions; those of one fact are averaged first.
+        items: Items of forget questions; the questions of one fact are averaged first.
     """
     facts: dict[str, list[tuple[float, float]]] = {}
     for item in items:
@@ -210,5 +227,5 @@ def spurious(items: Sequence[Mapping[str, Any]]) -> float:
 
 
 def fact_of(question_id: str) -> str:
-    """The fact that a question asks for: `p07/city` of `p07/city/validation/1`."""
+    """Return the id of the fact behind a question: `p07/city` for `p07/city/validation/1`."""
     return "/".join(question_id.split("/")[:2])

@@ -1,4 +1,4 @@
-"""Evaluation: every metric that the data allows, on all ranks, and equal on every rank."""
+"""Evaluation: computes every metric that the data allows, on all ranks, with equal results on every rank."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from trainables.metrics.scoring import Scorer
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Metrics by name, and what they were computed from.
+    """Metrics by name, and the items they were computed from.
 
     Attributes:
-        metrics: Of `evaluate`: `forget_true_mass` and so on; of `evaluate_parts`:
-            `validation/forget_true_mass`.
-        items: Of `evaluate`: see `Items`; of `evaluate_parts`: one `Items` per part.
+        metrics: Values by name: `forget_true_mass` from `evaluate`, `validation/forget_true_mass` from
+            `evaluate_parts`.
+        items: One `Items` from `evaluate`, one `Items` per part from `evaluate_parts`.
     """
 
     metrics: Mapping[str, float]
@@ -35,15 +35,15 @@ def evaluate_parts(
     retrained_items: Mapping[str, Items] | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> EvaluationResult:
-    """Evaluate the named parts of a benchmark by what one opened model gives.
+    """Evaluate an opened model on the named parts of a benchmark.
 
     Args:
         scorer: The opened model.
-        benchmark: Where the items are.
+        benchmark: The benchmark that holds the items.
         parts: `validation`, `test` or both.
-        baseline: As `aggregate_parts` takes it.
-        retrained_items: Likewise.
-        max_new_tokens: Longest generated answer.
+        baseline: Metrics of the original model; see `aggregate_parts`.
+        retrained_items: Items of the retrained model by part; see `aggregate_parts`.
+        max_new_tokens: Longest generated answer in tokens.
 
     Returns:
         Metrics with keys such as `validation/utility`, and items by part; equal on every rank. Ranks: all.
@@ -60,16 +60,17 @@ def aggregate_parts(
     baseline: Mapping[str, float] | None = None,
     retrained_items: Mapping[str, Items] | None = None,
 ) -> dict[str, float]:
-    """Metrics with keys such as `validation/utility`, from items by part.
+    """Aggregate items by part into metrics with keys such as `validation/utility`.
 
     Args:
-        items: What `score_part` gave for each part.
+        items: The results of `score_part` by part.
         baseline: Metrics of the original model with keys such as `validation/forget_rephrased_mass`, for
             `forget_squeeze`.
         retrained_items: Items of the retrained model by part, for the metrics that compare with it.
     """
     metrics: dict[str, float] = {}
     for name, found in items.items():
+        # `aggregate` works on one part, whose metrics have no prefix.
         own = {
             key.removeprefix(f"{name}/"): value
             for key, value in (baseline or {}).items()
@@ -97,7 +98,7 @@ def evaluate(
         part: Closed-world questions, sets of examples, multiple-choice questions, or any of them.
         baseline: Metrics of the original model on this part, for `forget_squeeze`.
         retrained_items: Items of the retrained model on this part, for the metrics that compare with it.
-        max_new_tokens: Longest generated answer.
+        max_new_tokens: Longest generated answer in tokens.
 
     Returns:
         Metrics and items, equal on every rank. Ranks: all.
@@ -112,9 +113,13 @@ def score_part(
     retrained_items: Items | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Items of one part by set, `questions` for the closed world; the arguments are those of `evaluate`.
-    Ranks: all."""
+    """Score one part; returns its items by set, `questions` for the closed world.
+
+    The arguments are those of `evaluate`. Ranks: all.
+    """
     items: dict[str, list[dict[str, Any]]] = {}
+    # Items are sorted by id, since the order after a gather depends on the number of ranks, and so would the
+    # last digits of a mean.
     if part.questions:
         items["questions"] = sorted(
             scorer.gather(score_questions(scorer, part.questions)), key=lambda item: item["id"]
@@ -129,7 +134,7 @@ def score_part(
 def aggregate(
     items: Items, baseline: Mapping[str, float] | None = None, retrained_items: Items | None = None
 ) -> dict[str, float]:
-    """Metrics of one part from nothing but its items; the arguments are those of `evaluate`."""
+    """Compute the metrics of one part from its items alone; the arguments are those of `evaluate`."""
     sets = {name: members for name, members in items.items() if name != "questions"}
     questions = items.get("questions", ())
     metrics = (
@@ -137,4 +142,5 @@ def aggregate(
         if questions
         else {}
     )
+    # The closed world and example sets have no metric name in common, so neither overwrites the other.
     return metrics | aggregate_sets(sets, retrained_items)

@@ -1,5 +1,4 @@
-"""Items of sets of examples: one teacher-forced pass over all their responses, one generation pass over all
-their prompts."""
+"""Scores example sets: one teacher-forced pass over all responses, one generation pass over all prompts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,26 +21,28 @@ OPTION_SETS = ("real_authors", "world_facts")
 """Sets whose probability is normalised over the right and the wrong answers."""
 
 NOT_ANSWERED = ("holdout",)
-"""Sets that are scored but not answered: nobody was taught their answers, and generation is most of an
-evaluation's time."""
+"""Sets that are scored but get no generated answers.
+
+No model was trained on their answers, and generation is most of an evaluation's time.
+"""
 
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """How the examples of a set are answered, and what the answers are judged by."""
+    """How answers to the examples of a set are generated and scored."""
 
     max_new_tokens: int | None = None
-    """Longest answer, where it is shorter than elsewhere."""
+    """Longest answer in tokens, where it is shorter than the evaluation's limit."""
     stops: tuple[str, ...] = ()
-    """What an answer is cut at: base models go on with a question of their own."""
+    """Texts that an answer is cut at: base models continue with a question of their own."""
     cuts_reference: bool = False
-    """Whether the true text is cut to as many tokens as the answer may have: it is longer than any answer."""
+    """Whether the true text is cut to as many tokens as the answer may have; MUSE's passages are longer."""
     f1: bool = False
-    """Judge by ROUGE-L's F1 beside its recall."""
+    """Whether ROUGE-L's F1 is computed beside its recall."""
 
 
 MAX_NEW_TOKENS = 200
-"""Longest answer, as in the published evaluations: recall counts whatever the model says within it."""
+"""Longest answer in tokens, as in the published evaluations: recall counts every word within it."""
 USUAL_FORMAT = AnswerFormat()
 KNOWMEM_FORMAT = AnswerFormat(max_new_tokens=32, stops=("\n\n", "\nQuestion", "Question:"), f1=True)
 ANSWER_FORMATS = {
@@ -49,25 +50,33 @@ ANSWER_FORMATS = {
     "forget_knowmem": KNOWMEM_FORMAT,
     "retain_knowmem": KNOWMEM_FORMAT,
 }
-"""Sets that are asked in a way of their own: MUSE's, as in its published evaluation."""
+"""Sets with an answer format of their own: those of MUSE, as in its published evaluation."""
 
 
 def score_sets(
     scorer: Scorer, sets: Mapping[str, Sequence[Example]], max_new_tokens: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Score every example of every set, and answer those that are asked; nobody is with 0 new tokens.
+    """Score every example of every set, and generate answers to the prompts among them.
+
+    Args:
+        scorer: The opened model.
+        sets: Examples by set name.
+        max_new_tokens: Longest answer in tokens; with 0 nothing is generated.
 
     Returns:
-        Per set its items: `id`, the fields of `score_item`; of `attack_item` on forget and holdout items
-            where there are both;
-        those of `rouge_fields` where it is asked. Equal on every rank. Ranks: all.
+        For each set its items: `id`; the fields of `score_item`; those of `attack_item` on forget and holdout
+        items where both sets exist; those of `rouge_fields` where an answer was generated. Equal on every
+        rank.
+        Ranks: all.
     """
     examples = [(name, example) for name, members in sets.items() for example in members]
+    # An attack compares two sets, so it is scored only where both exist.
     attacked = ATTACKED if all(sets.get(name) for name in ATTACKED) else ()
     responses = _score_all_responses(scorer, examples, attacked)
     answers = _score_answers(scorer, examples, max_new_tokens) if max_new_tokens else {}
     items: dict[str, list[dict[str, Any]]] = {name: [] for name, members in sets.items() if members}
     for index, ((name, example), scores) in enumerate(zip(examples, responses, strict=True)):
+        # The scores of an example are its response, then its paraphrases, then its wrong answers.
         border = 1 + len(example.paraphrases)
         item = {
             "id": example.id,
@@ -82,7 +91,7 @@ def score_sets(
 def _score_all_responses(
     scorer: Scorer, examples: Sequence[tuple[str, Example]], attacked: Sequence[str]
 ) -> list[list[ResponseScores]]:
-    """Scores of each example's response, paraphrases and wrong answers, in this order."""
+    """Score each example's response, paraphrases and wrong answers, in this order."""
     encoded: list[Encoded] = []
     starts, with_moments = [0], set()
     for name, example in examples:
@@ -90,10 +99,12 @@ def _score_all_responses(
             with_moments.add(len(encoded))
         for response in (example.response, *example.paraphrases, *example.perturbed):
             encoded.append(encode_example(scorer.tokenizer, example, response))
+        # One flat list over all examples keeps the batches full, though examples have different numbers of
+        # responses.
         starts.append(len(encoded))
     scores: dict[int, ResponseScores] = {}
-    # One pass over every response; those that are attacked go in batches of their own, since only they pay
-    # for the moments.
+    # One pass over every response. Attacked responses go in batches of their own, since only they pay for the
+    # moments over the vocabulary.
     for moments in (False, True):
         chosen = [index for index in range(len(encoded)) if (index in with_moments) is moments]
         mine = score_responses(scorer, [encoded[index] for index in chosen], moments=moments)
@@ -104,33 +115,37 @@ def _score_all_responses(
 def _score_answers(
     scorer: Scorer, examples: Sequence[tuple[str, Example]], max_new_tokens: int
 ) -> dict[int, dict[str, Any]]:
-    """Fields of the greedy answer to each example that is asked, by its place."""
-    ways: dict[AnswerFormat, list[int]] = {}  # in the order of the sets, which is the same on every rank
+    """Generate a greedy answer to each example with a prompt; returns its fields by the example's index."""
+    # Examples with one format share their batches. The dictionary keeps the order of the sets, which is the
+    # same on every rank.
+    by_format: dict[AnswerFormat, list[int]] = {}
     for index, (name, example) in enumerate(examples):
         if name not in NOT_ANSWERED and is_question(example):
-            ways.setdefault(ANSWER_FORMATS.get(name, USUAL_FORMAT), []).append(index)
-    judged: list[tuple[int, dict[str, Any]]] = []
-    for asking, asked in ways.items():
-        prompts = [encode_question(scorer.tokenizer, examples[index][1]) for index in asked]
-        longest = min(max_new_tokens, asking.max_new_tokens or max_new_tokens)
-        # ROUGE is slow enough to be left to the rank that generated the answer.
-        for place, answer in generate_answers(scorer, prompts, longest, asking.stops).items():
-            index = asked[place]
-            reference = reference_of(scorer.tokenizer, examples[index][1], asking, longest)
-            judged.append((index, rouge_fields(answer, reference, f1=asking.f1)))
-    return dict(scorer.gather(judged))
+            by_format.setdefault(ANSWER_FORMATS.get(name, USUAL_FORMAT), []).append(index)
+    scored: list[tuple[int, dict[str, Any]]] = []
+    for answer_format, chosen in by_format.items():
+        prompts = [encode_question(scorer.tokenizer, examples[index][1]) for index in chosen]
+        longest = min(max_new_tokens, answer_format.max_new_tokens or max_new_tokens)
+        # ROUGE is slow: each rank computes it for the answers that it generated, before they are gathered.
+        for place, answer in generate_answers(scorer, prompts, longest, answer_format.stops).items():
+            index = chosen[place]
+            reference = reference_of(scorer.tokenizer, examples[index][1], answer_format, longest)
+            scored.append((index, rouge_fields(answer, reference, f1=answer_format.f1)))
+    # Every rank gets every answer: the items must be equal on all of them.
+    return dict(scorer.gather(scored))
 
 
 def is_question(example: Example) -> bool:
-    """Whether anybody is asked anything: running text alone asks nothing."""
+    """Whether an example has a prompt to answer; running text without a prompt has none."""
+    # An empty prompt of a chat example is still a user's turn, which the template wraps.
     return bool(example.prompt) or not example.plain
 
 
 def reference_of(
-    tokenizer: PreTrainedTokenizerBase, example: Example, asking: AnswerFormat, longest: int
+    tokenizer: PreTrainedTokenizerBase, example: Example, answer_format: AnswerFormat, longest: int
 ) -> str:
-    """What an answer of at most so many tokens is judged by."""
-    if not asking.cuts_reference:
+    """Return the true text that an answer of at most `longest` tokens is compared with."""
+    if not answer_format.cuts_reference:
         return example.response
     start = tokenizer.decode(tokenizer(example.response, add_special_tokens=False)["input_ids"][:longest])
     assert isinstance(start, str)
@@ -138,12 +153,15 @@ def reference_of(
 
 
 def rouge_fields(answer: str, reference: str, *, f1: bool) -> dict[str, Any]:
-    """Fields of one generated answer.
+    """Score one generated answer by ROUGE-L.
 
     Args:
-        answer: What the model said.
-        reference: What is true.
-        f1: Also give `rouge_l_f1`.
+        answer: The generated text.
+        reference: The true text.
+        f1: Also compute `rouge_l_f1`.
+
+    Returns:
+        `generated` (the answer itself), `rouge_l`, and `rouge_l_f1` with `f1`.
     """
     fields = {"generated": answer, "rouge_l": rouge_l_recall(reference, answer)}
     return fields | {"rouge_l_f1": rouge_l_f1(reference, answer)} if f1 else fields
@@ -156,18 +174,19 @@ def score_item(
     *,
     options: bool,
 ) -> dict[str, float | None]:
-    """One example's metrics from the scores of its response, its other wordings and its wrong answers.
+    """Compute one example's metrics from the scores of its response, its paraphrases and its wrong answers.
 
     Args:
-        response: The true response.
-        paraphrases: Other wordings of it.
-        wrong: Wrong answers.
+        response: Scores of the true response.
+        paraphrases: Scores of other wordings of the response.
+        wrong: Scores of the wrong answers.
         options: Normalise the probability over right and wrong answers (real authors, world facts).
 
     Returns:
         Values by field; None where the data does not allow one.
     """
     wrong_nll = [scores.nll_nats for scores in wrong]
+    # Real authors and world facts have no paraphrases: their truth ratio compares with the answer itself.
     right_nll = [scores.nll_nats for scores in (paraphrases or [response])]
     return {
         "probability": normalised_probability(response.nll_nats, wrong_nll)
@@ -185,11 +204,11 @@ def score_item(
 
 
 def attack_item(response: ResponseScores, text: str) -> dict[str, float | None]:
-    """One example's scores under the membership attacks, beside `nll_nats`, which is LOSS.
+    """Return one example's scores under the membership attacks, except LOSS, which is `nll_nats`.
 
     Args:
-        response: The true response, scored with moments.
-        text: Its text.
+        response: Scores of the true response, computed with moments.
+        text: Text of the response.
     """
     return {
         "zlib_nats": zlib_score(response.nll_nats, text),

@@ -1,7 +1,6 @@
-"""Whether what a model answers about the forget set reads like language: collapse must not pass for
-forgetting.
+"""Fluency of the answers to forget prompts, so that collapse into gibberish does not pass for forgetting.
 
-Source: OU (`forget_Q_A_gibberish`), and the paper's fluency. Both judge the greedy answers to forget prompts.
+Source: OU (`forget_Q_A_gibberish`), and the paper's fluency. Both score the greedy answers to forget prompts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,28 +18,32 @@ from trainables.metrics.scoring import Scorer, score_responses
 ANSWERED_SETS = ("forget", "verbmem")
 """Sets whose answers are judged: TOFU's questions about forgotten authors, MUSE's passages to continue."""
 LABEL = "clean"
+"""Label of the classifier whose probability is the fluency."""
 MAX_TOKENS = 100
-"""As in OU: longer answers are judged by their beginning."""
+"""Tokens of an answer that the classifier sees, as in OU; longer answers are truncated."""
 
 Items = Mapping[str, Sequence[dict[str, Any]]]
 
 
 def add_perplexity(original: Scorer, part: EvaluationPart, items: Items) -> None:
-    """Add `generated_nll_nats` to answered items: nats per token of the answer under the original model, end
-    token included.
+    """Add `generated_nll_nats` to answered items: the answer's mean NLL per token under the original model.
+
+    The end token counts. The value is None for an empty answer to running text, which has no token to score.
 
     Args:
         original: The model before unlearning.
-        part: Where the items come from.
+        part: Evaluation part of the items.
         items: Items with `generated`, equal on every rank; changed in place, and equal again.
 
-    None where there is nothing to score: running text that goes on with nothing. Ranks: all.
+    Ranks: all.
     """
     answered = _answered(part, items)
+    # Encoded behind its prompt: the perplexity is that of the answer given the question.
     encoded = [_encoded(original.tokenizer, example, item["generated"]) for example, item in answered]
     chosen = [index for index, found in enumerate(encoded) if found is not None]
     mine = score_responses(original, [found for found in encoded if found is not None])
     scores = dict(original.gather(list(mine.items())))
+    # Set on every item first: one without a scored token must have the field too.
     for _, item in answered:
         item["generated_nll_nats"] = None
     for place, index in enumerate(chosen):
@@ -53,13 +56,13 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, example: Example, answer: str) 
 
 
 def add_fluency(scorer: Scorer, folder: str, items: Items, part: EvaluationPart) -> None:
-    """Add `fluency` to answered items: the probability that the classifier gives to `clean`.
+    """Add `fluency` to answered items: the classifier's probability of the label `clean`.
 
     Args:
-        scorer: Says which items are this rank's, and where the classifier may lie.
+        scorer: Gives the rank, the world size, the batch size and the gather.
         folder: Folder or hub id of the classifier.
         items: Items with `generated`, equal on every rank; changed in place, and equal again.
-        part: Where the items come from.
+        part: Evaluation part of the items.
 
     Raises:
         UserError: The classifier cannot be loaded, or has no label `clean`.
@@ -67,6 +70,7 @@ def add_fluency(scorer: Scorer, folder: str, items: Items, part: EvaluationPart)
     Ranks: all.
     """
     answered = [item for _, item in _answered(part, items)]
+    # The classifier is not sharded, so each rank works through its own share without the others.
     mine = list(range(scorer.rank, len(answered), scorer.world_size))
     clean = classifier(folder)([answered[index]["generated"] for index in mine], scorer.batch)
     for index, value in scorer.gather(list(zip(mine, clean, strict=True))):
@@ -74,8 +78,10 @@ def add_fluency(scorer: Scorer, folder: str, items: Items, part: EvaluationPart)
 
 
 class Classifier:
-    """A text classifier that knows clean text from gibberish. On the CPU: it is small, and a GPU's memory is
-    the trial's."""
+    """A text classifier that separates clean text from gibberish.
+
+    It runs on the CPU, since it is small and the GPU's memory belongs to the trial.
+    """
 
     def __init__(self, folder: str) -> None:
         try:
@@ -84,7 +90,9 @@ class Classifier:
                 folder, use_safetensors=True
             ).eval()
         except (OSError, ValueError) as error:
+            # transformers raises ValueError for a configuration that is not a sequence classifier.
             raise _refused(f"no classifier could be loaded: {error}", folder) from error
+        # Labels are compared in lower case: classifiers spell them `clean`, `Clean` or `CLEAN`.
         labels = {str(label).lower(): int(index) for index, label in self._model.config.id2label.items()}
         if LABEL not in labels:
             raise _refused(f"the classifier has no label {LABEL}, but {', '.join(sorted(labels))}", folder)
@@ -92,25 +100,25 @@ class Classifier:
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str], batch: int) -> list[float]:
-        """Probability of `clean` for each text."""
-        found: list[float] = []
+        """Return the probability of `clean` for each text."""
+        clean: list[float] = []
         for start in range(0, len(texts), batch):
             chunk = list(texts[start : start + batch])
             inputs = self._tokenizer(
                 chunk, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
             )
-            found += self._model(**inputs).logits.float().softmax(-1)[:, self._clean].tolist()
-        return found
+            clean += self._model(**inputs).logits.float().softmax(-1)[:, self._clean].tolist()
+        return clean
 
 
 @cache
 def classifier(folder: str) -> Classifier:
-    """The classifier of a worker, loaded once."""
+    """Load a classifier; a worker process keeps it for all its evaluations."""
     return Classifier(folder)
 
 
 def _answered(part: EvaluationPart, items: Items) -> list[tuple[Example, dict[str, Any]]]:
-    """Examples of the judged sets with their items, in the order of items."""
+    """Pair the items of the answered sets with their examples, in the order of items."""
     found = []
     for name in ANSWERED_SETS:
         by_id = {example.id: example for example in part.sets.get(name, ())}

@@ -1,13 +1,13 @@
-"""Membership inference: how much more like training text does the forget set look than a holdout set that no
-model ever saw?
+"""Membership inference attacks: do forget items look more like training text than unseen holdout items?
 
-Every attack gives one score per item, **low for a member**. They differ in what they call usual:
+Every attack gives one score per item, **low for a member**. The attacks differ in what they compare the loss
+with:
 
 - LOSS: the mean loss per token, end token included: `ResponseScores.nll_nats` itself (arXiv 1709.01604).
-- zlib: that loss per byte of the compressed response, so that repetitive text does not pass for known text
-  (arXiv 2012.07805).
+- zlib: the same loss per byte of the compressed response, so that repetitive text does not pass for training
+  text (arXiv 2012.07805).
 - Min-K: the mean loss of the 40 % least likely tokens (arXiv 2310.16789).
-- Min-K++: the same, each token's log-probability first standardised over the vocabulary (arXiv 2404.02936).
+- Min-K++: Min-K with each token's log-probability standardised over the vocabulary (arXiv 2404.02936).
 - Reference: the loss minus that of the retrained model, which never saw the item (arXiv 2012.07805).
 - GradNorm: see `gradient_norm`.
 
@@ -26,30 +26,31 @@ MIN_K_SHARE = 0.4
 """Share of the tokens that Min-K and Min-K++ look at, as in OpenUnlearning's evaluations."""
 
 SMALLEST_DEVIATION_NATS = 1e-3
-"""OU's floor under Min-K++'s standard deviation (1e-6 under the variance): a row that is certain of its token
-has none."""
+"""OU's floor of Min-K++'s standard deviation (1e-6 of the variance): a one-hot row has deviation 0."""
 
 PRIVLEAK_EPSILON = 1e-10
-"""What OU adds to PrivLeak's denominator. Kept: it moves values by 1e-10 of themselves, and a retrained AUC
-of 1 gives a finite number."""
+"""OU's addition to PrivLeak's denominator.
+
+It changes values by a relative 1e-10, and keeps the result finite for a retrained AUC of 1.
+"""
 
 
 def zlib_score(nll_nats: float, response: str) -> float:
-    """Loss per byte of the response as zlib compresses it.
+    """Return the loss per byte of the zlib-compressed response.
 
     Args:
         nll_nats: Mean loss per token of the response.
-        response: Its text, without end token.
+        response: Text of the response, without end token.
     """
     return nll_nats / len(zlib.compress(response.encode()))
 
 
 def min_k(logp_nats: ArrayLike, share: float = MIN_K_SHARE) -> float:
-    """Mean loss in nats of the least likely tokens.
+    """Return the mean loss in nats of the least likely tokens (Min-K).
 
     Args:
-        logp_nats: Log-probability of each token, the end token left out; at least one.
-        share: Share of the tokens that is looked at, rounded down, at least one token.
+        logp_nats: Log-probability of each token, `[L]`, the end token left out; at least one.
+        share: Share of the tokens that counts, rounded down, at least one token.
     """
     return -_mean_of_lowest(np.asarray(logp_nats, dtype=np.float64), share)
 
@@ -57,18 +58,17 @@ def min_k(logp_nats: ArrayLike, share: float = MIN_K_SHARE) -> float:
 def min_k_plus_plus(
     logp_nats: ArrayLike, mean_nats: ArrayLike, deviation_nats: ArrayLike, share: float = MIN_K_SHARE
 ) -> float:
-    """Min-K over standardised log-probabilities.
+    """Return Min-K over standardised log-probabilities (Min-K++).
 
     Args:
-        logp_nats: Log-probability of each token, the end token left out; at least one.
-        mean_nats: Mean of the log-probability of the vocabulary's tokens, each weighed by its probability, at
-            the same places.
-        deviation_nats: Its standard deviation.
-        share: As for `min_k`.
+        logp_nats: Log-probability of each token, `[L]`, the end token left out; at least one.
+        mean_nats: Mean log-probability of a token drawn from the model at each position, `[L]`.
+        deviation_nats: Standard deviation of that log-probability, `[L]`.
+        share: Share of the tokens that counts, as for `min_k`.
 
     Returns:
         Standard deviations below the mean, averaged over the lowest tokens; below 0 where even those are
-        likelier than usual.
+        likelier than the mean.
     """
     deviation = np.maximum(np.asarray(deviation_nats, dtype=np.float64), SMALLEST_DEVIATION_NATS)
     return -_mean_of_lowest(
@@ -78,33 +78,33 @@ def min_k_plus_plus(
 
 def _mean_of_lowest(values: np.ndarray, share: float) -> float:
     assert values.ndim == 1 and values.size, "at least one token"
+    # Rounded down, as in OU, but at least one: a short answer has a score too.
     return float(np.mean(np.sort(values)[: max(1, int(values.size * share))]))
 
 
 def reference_score(nll_nats: float, retrained_nll_nats: float) -> float:
-    """Loss of the response minus that under the retrained model: how much less surprising it is than to one
-    that never saw it.
+    """Return the loss of the response minus its loss under the retrained model, which never saw it.
 
-    The reference is the retrained model, as in OpenUnlearning's published logs, not the original, which did
-    see the forget set.
+    The reference is the retrained model, as in OpenUnlearning's published logs, not the original model, which
+    did see the forget set.
 
     Args:
         nll_nats: Mean loss per token of the response.
-        retrained_nll_nats: The same under the retrained model.
+        retrained_nll_nats: Mean loss per token of the response under the retrained model.
     """
     return nll_nats - retrained_nll_nats
 
 
 def auc(member_scores: Sequence[float], other_scores: Sequence[float]) -> float:
-    """Area under the ROC curve of an attack: how often a random member scores below a random other item.
+    """Area under the ROC curve of an attack: the probability that a member scores below another item.
 
     Args:
-        member_scores: Of the items that may be members, one at least.
-        other_scores: Of the holdout items, one at least.
+        member_scores: Scores of the possible members, at least one.
+        other_scores: Scores of the holdout items, at least one.
 
     Returns:
-        1 where every member scores below every other item (still a member), .5 where nothing tells them
-        apart; ties count half. NaN when any score is NaN.
+        1 where every member scores below every other item (still a member), .5 where the two cannot be
+        separated; ties count half. NaN when any score is NaN.
     """
     members, others = (
         np.asarray(member_scores, dtype=np.float64),
@@ -112,25 +112,26 @@ def auc(member_scores: Sequence[float], other_scores: Sequence[float]) -> float:
     )
     if np.isnan(members).any() or np.isnan(others).any():
         return float("nan")
-    # Twice the wins plus the ties, in whole numbers: the only rounding is that of the division.
+    # Twice the wins plus the ties, in whole numbers, so that the only rounding is that of the division.
+    # Sorting makes it n log n, where comparing all pairs would be n^2.
     above_or_tied = others.size - np.searchsorted(others, members, side="left")
     above = others.size - np.searchsorted(others, members, side="right")
     return int((above_or_tied + above).sum()) / (2 * members.size * others.size)
 
 
 def privleak(auc: float, auc_retrained: float) -> float:
-    """PrivLeak in percent: how far the Min-K attack's error is from that on a model that never saw the forget
-    set.
+    """PrivLeak in percent: the Min-K attack's error relative to its error on the retrained model.
 
     Args:
-        auc: Of Min-K on the policy.
-        auc_retrained: Of Min-K on the retrained model; OU takes .5 where it has none.
+        auc: AUC of Min-K on the policy.
+        auc_retrained: AUC of Min-K on the retrained model; OU takes .5 where it has none.
 
     Returns:
-        0 at best; -100 where every forget item still shows, above 0 where forget items show by being *less*
-        likely than new text.
+        0 at best; -100 where the attack finds every forget item, above 0 where forget items stand out by
+        being *less* likely than new text.
 
     Source: MUSE (arXiv 2407.06460), whose AUC is one minus ours; OU.
     """
+    # MUSE defines PrivLeak by an AUC that is high for non-members; one minus ours is that AUC.
     missed, missed_retrained = 1 - auc, 1 - auc_retrained
     return 100 * (missed - missed_retrained) / (missed_retrained + PRIVLEAK_EPSILON)

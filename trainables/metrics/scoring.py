@@ -1,5 +1,4 @@
-"""What the metrics ask of a model, and how items are dealt to ranks so that all make the same number of
-calls."""
+"""The interface of a model opened for scoring, and the distribution of items over ranks."""
 
 import math
 from collections.abc import Sequence
@@ -17,12 +16,14 @@ Ids = tuple[int, ...]
 
 
 class Scorer(Protocol):
-    """A model opened for scoring. Ranks: all make the same calls, equally often; a rank without items calls
-    with none."""
+    """A model opened for scoring.
+
+    Ranks: all make the same calls, equally often; a rank without items makes them with empty batches.
+    """
 
     @property
     def rank(self) -> int:
-        """This process among the workers."""
+        """Index of this process among the workers."""
         ...
 
     @property
@@ -41,38 +42,45 @@ class Scorer(Protocol):
         ...
 
     def answer_stats(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
-        """Log-probability in nats of each answer token and the most likely token in its place, both `[N]`."""
+        """Return the log-probability in nats of each answer token, and the argmax token, both `[N]`."""
         ...
 
     def answer_moments(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The same, and mean and standard deviation in nats of the log-probability over the vocabulary, all
-        `[N]`."""
+        """Return `answer_stats`, and mean and standard deviation in nats over the vocabulary, all `[N]`."""
         ...
 
     def score_continuations(
         self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]
     ) -> list[list[float]]:
-        """Summed log-probability in nats of each continuation of its prompt."""
+        """Return the summed log-probability in nats of each continuation of each prompt."""
         ...
 
     def generate(self, prompts: Sequence[Ids], max_new_tokens: int) -> list[list[Ids]]:
-        """Greedy continuations: for each prompt a list with one."""
+        """Return a list with one greedy continuation for each prompt."""
         ...
 
     def gather(self, items: list[Any]) -> list[Any]:
-        """The items of every rank, in the order of ranks."""
+        """Return the items of every rank, in the order of ranks."""
         ...
 
 
-def dealt_batches(items: Sequence[Item], scorer: Scorer, size: int) -> list[list[Item]]:
-    """This rank's share of the items in batches.
+def batches_of_rank(items: Sequence[Item], scorer: Scorer, size: int) -> list[list[Item]]:
+    """Return this rank's share of the items in batches.
 
-    Items are dealt in turn, so that items sorted by length stay balanced over ranks and alike within a batch.
+    Items go to ranks in turn, so that items sorted by length stay balanced over ranks and have similar
+    lengths within a batch.
+
+    Args:
+        items: Every item; the same sequence on every rank.
+        scorer: Gives the rank and the world size.
+        size: Items per batch.
 
     Returns:
-        As many batches as on every other rank, the last ones possibly empty: sharded models step together.
+        As many batches as on every other rank, the last ones possibly empty, since every rank of a sharded
+        model must take part in every forward pass.
     """
     mine = items[scorer.rank :: scorer.world_size]
+    # Counted from the longest share, so that every rank makes as many calls as the busiest one.
     calls = math.ceil(math.ceil(len(items) / scorer.world_size) / size)
     return [list(mine[call * size : (call + 1) * size]) for call in range(calls)]
 
@@ -80,22 +88,27 @@ def dealt_batches(items: Sequence[Item], scorer: Scorer, size: int) -> list[list
 def score_responses(
     scorer: Scorer, encoded: Sequence[Encoded], *, moments: bool = False
 ) -> dict[int, ResponseScores]:
-    """Teacher-forced scores of this rank's share of the responses, in one pass.
+    """Compute the teacher-forced scores of this rank's share of the responses, in one pass.
 
     Args:
         scorer: The opened model.
         encoded: Every response to score; the same list on every rank.
-        moments: Also score the Min-K++ attack, which reads every row's whole distribution.
+        moments: Also score the Min-K++ attack, which needs the whole distribution at each answer token.
 
     Returns:
         Scores by position in `encoded`. Ranks: all; each gets its own share.
     """
+    # Longest first: similar lengths share a batch, and a batch too large for memory fails at once. The index
+    # breaks ties, so that every rank finds the same order.
     longest_first = sorted(range(len(encoded)), key=lambda index: (-len(encoded[index].ids), index))
     scores: dict[int, ResponseScores] = {}
-    for chunk in dealt_batches(longest_first, scorer, scorer.batch):
+    for chunk in batches_of_rank(longest_first, scorer, scorer.batch):
         batch = collate([encoded[index] for index in chunk], pad_id=0)
         logp_N, argmax_N, *moments_N = scorer.answer_moments(batch) if moments else scorer.answer_stats(batch)
+        # An empty chunk still holds a dummy sequence, whose length is cut off here.
         lengths = batch.lengths_B.tolist()[: len(chunk)]
+        # The argmax is compared on the CPU, where the targets lie; one copy per column and batch, not one per
+        # response.
         columns = (
             logp_N.double(),
             argmax_N.cpu() == batch.targets_N,
@@ -112,21 +125,21 @@ def score_responses(
 def generate_answers(
     scorer: Scorer, prompts: Sequence[Ids], max_new_tokens: int, stops: Sequence[str] = ()
 ) -> dict[int, str]:
-    """Greedy answers to this rank's share of the prompts.
+    """Generate greedy answers to this rank's share of the prompts.
 
     Args:
         scorer: The opened model.
         prompts: Every prompt; the same list on every rank.
-        max_new_tokens: Longest answer.
-        stops: Texts that an answer is cut at, for models that go on where an answer ends.
+        max_new_tokens: Longest answer in tokens.
+        stops: Texts that an answer is cut at, for base models that continue behind their answer.
 
     Returns:
-        Text without end and special tokens, cut, stripped, by position in `prompts`. Ranks: all; each gets
+        Text without end and special tokens, cut and stripped, by position in `prompts`. Ranks: all; each gets
         its own share.
     """
     longest_first = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
     answers: dict[int, str] = {}
-    for chunk in dealt_batches(longest_first, scorer, scorer.batch):
+    for chunk in batches_of_rank(longest_first, scorer, scorer.batch):
         for index, (ids,) in zip(
             chunk, scorer.generate([prompts[index] for index in chunk], max_new_tokens), strict=True
         ):
@@ -135,11 +148,12 @@ def generate_answers(
 
 
 def answer_text(tokenizer: PreTrainedTokenizerBase, ids: Ids, stops: Sequence[str] = ()) -> str:
-    """What was generated as people read it: without end and special tokens, cut at the first stop,
-    stripped."""
+    """Decode generated ids: without end and special tokens, cut at the first stop, stripped."""
     ends = end_ids(tokenizer)
     text = tokenizer.decode([token for token in ids if token not in ends], skip_special_tokens=True)
     assert isinstance(text, str)
+    # Cut before it is stripped: a stop such as a blank line may begin with the white space that `strip`
+    # removes.
     for stop in stops:
         text = text.partition(stop)[0]
     return text.strip()

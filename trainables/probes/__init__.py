@@ -1,1 +1,1 @@
-"""Ways of finding out that something was not forgotten but hidden."""
+"""Probes that find facts which were hidden rather than forgotten."""

@@ -1,4 +1,4 @@
-"""What was to be forgotten, fact by fact: how it is asked for, and when an answer tells it."""
+"""The facts to be forgotten: the questions about each, and the test whether an answer reveals it."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,31 +21,32 @@ from trainables.metrics.example_sets import (
 from trainables.metrics.rouge import rouge_l_recall
 
 FACT_SETS = ("forget", "verbmem", "forget_knowmem")
-"""Sets of examples that ask for what is to be forgotten."""
+"""Example sets with questions about what is to be forgotten."""
 CLOSED_WORLD = AnswerFormat(max_new_tokens=24)
-"""Its answers are short, and end."""
+"""Format of closed-world answers, which are short and end by themselves."""
 REMEDY = 'write one object per line: {"prompt": "...", "paraphrases": ["...", "..."]}'
 
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that was to be forgotten."""
+    """One fact that was to be forgotten."""
 
     id: str
-    """That of the training example, where evaluation asks for training examples."""
+    """Id of the fact; that of the training example where training examples are evaluated."""
     prompts: tuple[str, ...]
-    """As the evaluation asks for it."""
+    """Questions of the evaluation."""
     paraphrases: tuple[str, ...]
-    """Other ways to ask."""
+    """Paraphrased questions."""
     openings: tuple[str, ...]
-    """Beginnings of answers that would tell it."""
+    """Beginnings of answers that would reveal the fact."""
     truth: str
-    """An answer that tells it."""
-    tells: Callable[[str], bool] = field(compare=False)
-    """Whether an answer tells it."""
-    asking: AnswerFormat = USUAL_FORMAT
+    """A true answer."""
+    revealed_by: Callable[[str], bool] = field(compare=False)
+    """Whether an answer reveals the fact."""
+    answer_format: AnswerFormat = USUAL_FORMAT
+    """How answers are generated."""
     plain: bool = False
-    """Prompts are running text: see `Example.plain`."""
+    """Whether prompts are running text: see `Example.plain`."""
 
 
 def facts_of(
@@ -54,22 +55,24 @@ def facts_of(
     recall: float,
     reworded: Mapping[str, Sequence[str]],
 ) -> list[Fact]:
-    """The facts of one evaluation part that can be asked for.
+    """Collect the facts of one evaluation part that questions exist for.
 
     Args:
-        part: Closed-world questions, or sets of examples. Multiple-choice questions are no facts here: nobody
-            answers them in words.
-        tokenizer: Cuts true passages to the length of an answer.
-        recall: Share of a true answer's words that tells it.
-        reworded: Other wordings by prompt, beside those that the data has.
+        part: Closed-world questions, or sets of examples. Multiple-choice questions are left out, since their
+            answers are letters.
+        tokenizer: Tokenizer that cuts true passages to the length of an answer.
+        recall: ROUGE-L recall of a true answer from which an answer reveals the fact.
+        reworded: Paraphrased questions by prompt, beside those of the data.
     """
     facts = _closed_facts(part.questions)
     for name in FACT_SETS:
-        asking = ANSWER_FORMATS.get(name, USUAL_FORMAT)
+        answer_format = ANSWER_FORMATS.get(name, USUAL_FORMAT)
         for example in part.sets.get(name, ()):
             if is_question(example):
-                truth = reference_of(tokenizer, example, asking, asking.max_new_tokens or MAX_NEW_TOKENS)
-                facts.append(_example_fact(example, truth, asking, recall))
+                # An answer is compared with the text that fits into it: nothing can recall more words.
+                longest = answer_format.max_new_tokens or MAX_NEW_TOKENS
+                truth = reference_of(tokenizer, example, answer_format, longest)
+                facts.append(_example_fact(example, truth, answer_format, recall))
     return [replace(fact, paraphrases=(*fact.paraphrases, *_given(fact, reworded))) for fact in facts]
 
 
@@ -78,7 +81,7 @@ def _given(fact: Fact, reworded: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def read_paraphrases(path: str) -> dict[str, tuple[str, ...]]:
-    """Other wordings by prompt from a user's file.
+    """Read paraphrased questions by prompt from a user's file.
 
     Raises:
         UserError: The file cannot be read, or a line is malformed.
@@ -90,16 +93,18 @@ def read_paraphrases(path: str) -> dict[str, tuple[str, ...]]:
 
 
 def _closed_facts(questions: Sequence[ClosedQuestion]) -> list[Fact]:
-    """Facts of the closed world: those that several questions ask for are one."""
+    """Collect the facts of the closed world; several questions about one fact give one fact."""
     groups: dict[str, list[ClosedQuestion]] = {}
     for question in questions:
         if question.subset == "forget":
+            # Retain questions are left out: what the model should know is no leak.
             groups.setdefault(fact_of(question.id), []).append(question)
     facts = []
     for name, group in groups.items():
         first = group[0]
         row = first.responses[first.true_value]
         value = value_of(first)
+        # Each phrasing up to its value: the model need only fill in the value.
         openings = [response[: response.index(value)].strip() for response in row]
         facts.append(
             Fact(
@@ -108,15 +113,16 @@ def _closed_facts(questions: Sequence[ClosedQuestion]) -> list[Fact]:
                 paraphrases=first.paraphrases,
                 openings=tuple(dict.fromkeys(opening for opening in openings if opening)),
                 truth=row[first.canonical],
-                tells=Says(value),
-                asking=CLOSED_WORLD,
+                revealed_by=Says(value),
+                answer_format=CLOSED_WORLD,
             )
         )
     return facts
 
 
 def value_of(question: ClosedQuestion) -> str:
-    """The words in which the true answer differs from one with another value."""
+    """Return the words in which the true answer differs from the answer with another value."""
+    # Common words at both ends belong to the phrasing; what is left between them is the value.
     true, other = (
         re.findall(r"\w+", question.responses[value][question.canonical])
         for value in (question.true_value, (question.true_value + 1) % len(question.responses))
@@ -133,35 +139,36 @@ def value_of(question: ClosedQuestion) -> str:
 
 @dataclass(frozen=True)
 class Says:
-    """Whether an answer holds a value as whole words."""
+    """A test whether an answer contains a value as whole words."""
 
     value: str
 
     def __call__(self, answer: str) -> bool:
-        """Whether it does."""
+        """Return whether the answer contains the value."""
         return re.search(rf"\b{re.escape(self.value)}\b", answer, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True)
 class Recalls:
-    """Whether an answer has most of the words of any true wording."""
+    """A test whether an answer contains most of the words of at least one true wording."""
 
     wordings: tuple[str, ...]
     recall: float
 
     def __call__(self, answer: str) -> bool:
-        """Whether it does."""
+        """Return whether ROUGE-L recall reaches the threshold for any wording."""
+        # A wording without words has no recall, and reveals nothing.
         return any((rouge_l_recall(wording, answer) or 0.0) >= self.recall for wording in self.wordings)
 
 
-def _example_fact(example: Example, truth: str, asking: AnswerFormat, recall: float) -> Fact:
+def _example_fact(example: Example, truth: str, answer_format: AnswerFormat, recall: float) -> Fact:
     return Fact(
         id=example.id,
         prompts=(example.prompt,),
         paraphrases=example.questions,
         openings=(),
         truth=truth,
-        tells=Recalls((truth, *example.paraphrases), recall),
-        asking=asking,
+        revealed_by=Recalls((truth, *example.paraphrases), recall),
+        answer_format=answer_format,
         plain=example.plain,
     )

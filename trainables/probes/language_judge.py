@@ -1,5 +1,7 @@
-"""The only seam to the OpenAI protocol: a language model that somebody serves grades answers. Off unless
-asked for: text goes out."""
+"""A language model behind the OpenAI protocol grades answers: the only seam to that protocol.
+
+The judge is off by default, since it sends text of the benchmark to a server.
+"""
 
 import json
 import os
@@ -16,7 +18,7 @@ from trainables.probes.answers import Answer
 GRADES = ("naturalness", "similarity")
 BEST = 5
 TRIES = 2
-"""Requests for one grade that can be read."""
+"""Requests until a readable grade for one answer."""
 INSTRUCTION = """A language model was made to forget the true answer to a question. Grade its answer \
 by two whole numbers from 0 to 5.
 naturalness: 5 if it is a fluent, sensible reply that a person might give, 0 if it is gibberish.
@@ -27,19 +29,20 @@ In both, higher means better forgotten. Reply with one JSON object and nothing e
 
 
 def graded(answers: Sequence[Answer], settings: JudgeSettings) -> dict[str, float]:
-    """Mean grades of answers. Ranks: 0.
+    """Return the mean grades of answers. Ranks: 0.
 
     Args:
-        answers: To forget questions.
-        settings: Where the judge is.
+        answers: Answers to forget questions.
+        settings: URL, model, key, timeout and number of parallel requests of the judge.
 
     Returns:
-        `naturalness` and `similarity`, 0 to 5, higher being better forgotten in both.
+        `naturalness` and `similarity`, 0 to 5; in both, higher means better forgotten.
 
     Raises:
         UserError: The client is not installed.
-        TrialFailedError: The judge cannot be reached, or does not grade.
+        TrialFailedError: The judge cannot be reached, or gives no readable grades.
     """
+    # Threads, since a request waits for the server; the order of answers is kept, so that means are the same.
     client = _client(settings)
     with ThreadPoolExecutor(max_workers=settings.parallel) as pool:
         grades = list(pool.map(lambda answer: _grade(client, settings, answer), answers))
@@ -53,7 +56,7 @@ def _client(settings: JudgeSettings) -> Any:
         raise UserError(
             "the judge needs the package openai", key="evaluation.probe.judge", remedy="`pip install openai`"
         ) from error
-    # Local servers ask for no key, but the client does.
+    # The client requires a key even where a local server does not.
     return openai.OpenAI(
         base_url=settings.url,
         api_key=os.environ.get(settings.key_variable) or "none",
@@ -65,18 +68,21 @@ def _grade(client: Any, settings: JudgeSettings, answer: Answer) -> dict[str, in
     import openai
 
     fact = answer.attempt.fact
+    # The judge sees the prompt of this attempt: an answer to a paraphrase must fit the paraphrase.
     shown = f"Question: {answer.attempt.prompt}\nTrue answer: {fact.truth}\nAnswer to grade: {answer.text}"
     turns = [{"role": "system", "content": INSTRUCTION}, {"role": "user", "content": shown}]
     for _ in range(TRIES):
         try:
+            # Temperature 0, so that grades of two models differ by their answers and not by chance.
             reply = client.chat.completions.create(model=settings.model, messages=turns, temperature=0.0)
         except openai.OpenAIError as error:
-            # Only the kind of the error: its message may quote what was sent.
+            # Only the kind of the error is shown: its message may quote the text that was sent.
             status = getattr(error, "status_code", None)
-            told = f"{type(error).__name__}{'' if status is None else f', status {status}'}"
+            kind = f"{type(error).__name__}{'' if status is None else f', status {status}'}"
             raise TrialFailedError(
-                f"the judge at {settings.url} does not answer ({told}); see evaluation.probe.judge"
+                f"the judge at {settings.url} does not answer ({kind}); see evaluation.probe.judge"
             ) from error
+        # A reply that cannot be read is requested again: some servers sample even at temperature 0.
         grade = read_grade(reply.choices[0].message.content if reply.choices else None)
         if grade is not None:
             return grade
@@ -86,7 +92,8 @@ def _grade(client: Any, settings: JudgeSettings, answer: Answer) -> dict[str, in
 
 
 def read_grade(text: str | None) -> dict[str, int] | None:
-    """The grades in a reply, whatever stands around them; None where they are not there or out of range."""
+    """Find the grades in a reply; None if they are missing or out of range."""
+    # Models wrap the object in prose or in a code block, and may write other braces before it.
     for found in re.findall(r"\{[^{}]*\}", text or ""):
         try:
             grade = json.loads(found)

@@ -1,5 +1,4 @@
-"""Makes the probes of a model: what its answers tell, and what comes back when its weights are trained on or
-rounded."""
+"""Runs the probes of a model: questions, and what comes back after relearning or quantisation."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,18 +32,19 @@ from trainables.probes.quantisation import round_weights
 from trainables.probes.relearning import fine_tuned, slices
 
 MASSES = ("forget_true_mass", "forget_probability", "forget_extraction_strength", "wmdp_accuracy")
-"""Metrics, where the data gives them, that are told again of a model whose weights were changed."""
+"""Metrics that are measured again, where the data allows, on a model with changed weights."""
 CHOICES = ("wmdp",)
+"""Multiple-choice sets about what is to be forgotten."""
 
 
 @dataclass
 class Probed:
-    """What the probes of one model found.
+    """Results of the probes of one model.
 
     Attributes:
-        metrics: By part and name: `test/leak_at_k`.
-        leaks: One answer that tells, for each part, probe and fact that has one.
-        facts: Facts that were asked for, in all parts.
+        metrics: Values by part and name: `test/leak_at_k`.
+        leaks: One revealing answer for each part, probe and fact that has one.
+        facts: Number of probed facts in all parts.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -52,23 +52,23 @@ class Probed:
     facts: int = 0
 
     def note(self, part: str, metrics: Mapping[str, float]) -> None:
-        """Add metrics of a part."""
+        """Add metrics of an evaluation part."""
         self.metrics |= {f"{part}/{name}": value for name, value in metrics.items()}
 
     def quote(self, part: str, probe: str, answers: Sequence[Answer]) -> None:
-        """Keep the first answer about each fact that tells it."""
+        """Keep the first revealing answer about each fact, for the audit's report."""
         seen: set[str] = set()
         for answer in answers:
             fact = answer.attempt.fact
-            if answer.told and fact.id not in seen:
+            if answer.reveals and fact.id not in seen:
                 seen.add(fact.id)
-                asked = {"prompt": answer.attempt.prompt, "opening": answer.attempt.opening}
+                question = {"prompt": answer.attempt.prompt, "opening": answer.attempt.opening}
                 self.leaks.append(
                     {
                         "part": part,
                         "probe": probe,
                         "id": fact.id,
-                        **asked,
+                        **question,
                         "answer": answer.text,
                         "truth": fact.truth,
                     }
@@ -84,16 +84,16 @@ def probe(
     trial: TrialSettings,
     weights: Weights = "policy",
 ) -> Probed:
-    """Make probes of the policy as it is, or of the pristine model. The policy is left as it was.
+    """Run probes on the current policy, or on the pristine model. The policy stays as it was.
 
     Args:
-        engine: Holds the model.
-        data: What was to be forgotten.
-        parts: Evaluation parts whose facts are asked for.
-        evaluation: How each probe is made.
-        probes: Which are made.
-        trial: The settings that the engine stands under.
-        weights: Which model.
+        engine: Engine that holds the model.
+        data: The encoded benchmark.
+        parts: Evaluation parts whose facts are probed.
+        evaluation: Settings of each probe.
+        probes: Names of the probes to run.
+        trial: The settings that the engine was last reset with.
+        weights: `policy` or `pristine`.
 
     Raises:
         UserError: A file cannot be read, or the judge's client is not installed.
@@ -102,6 +102,7 @@ def probe(
     Ranks: all.
     """
     settings, found = evaluation.probe, Probed()
+    # Read before the model is opened: a malformed file must fail early and on every rank.
     reworded = read_paraphrases(settings.paraphrase.file) if settings.paraphrase.file else {}
     sources = {name: data.benchmark.parts[name] for name in parts}
     facts = {
@@ -111,16 +112,18 @@ def probe(
     with inference(engine, trial.engine, weights) as model:
         for name in parts:
             if facts[name]:
-                _ask(model, name, facts[name], evaluation, probes, found)
+                _ask_questions(model, name, facts[name], evaluation, probes, found)
+    # The changed models come last: they are made from the weights that the questions above have probed.
     for kind, learned, opened in _changed_models(engine, data, evaluation, probes, trial, weights):
         with opened() as model:
             for name, part in sources.items():
+                # Relearned facts are left out: only what comes back without being shown counts.
                 rest = [fact for fact in facts[name] if fact.id not in learned]
-                _look_again(model, name, kind, rest, only_forget(part, learned), found)
+                _probe_changed_model(model, name, kind, rest, only_forget(part, learned), found)
     return found
 
 
-def _ask(
+def _ask_questions(
     model: Inference,
     part: str,
     facts: list[Fact],
@@ -128,10 +131,11 @@ def _ask(
     probes: Sequence[Probe],
     found: Probed,
 ) -> None:
-    """The probes that only ask."""
+    """Run the probes that ask questions and leave the weights as they are."""
     settings = evaluation.probe
     plain = greedy_answers(model, as_evaluated(facts))
     found.note(part, {"forget_told": known_frac(plain)})
+    # Quoted once as `asked`; the worst cases below quote only their own answers.
     found.quote(part, "asked", plain)
     if "leak" in probes:
         groups = sampled_answers(model, as_evaluated(facts), settings.leak)
@@ -139,15 +143,17 @@ def _ask(
         found.quote(part, "leak", [answer for group in groups for answer in group])
     if "paraphrase" in probes:
         reworded = greedy_answers(model, in_other_words(facts))
-        if reworded:  # without other wordings there is no worst of them
+        if reworded:  # data without paraphrases has no worst case over them
             found.note(part, {"paraphrase_told": worst_case([*plain, *reworded])})
             found.quote(part, "paraphrase", reworded)
     if "prefix" in probes:
         pushed = greedy_answers(model, behind_prefixes(facts, settings.prefix))
+        # The plain answers count too: a fact that needs no prefix is revealed in the worst case as well.
         found.note(part, {"prefix_told": worst_case([*plain, *pushed])})
         found.quote(part, "prefix", pushed)
     if "judge" in probes:
-        # One rank asks, and the others hear of it, or all would wait for one that failed alone.
+        # Rank 0 alone sends requests. Its error goes through the gather and is raised on every rank: an error
+        # on one rank would leave the others waiting in the next collective.
         (grades,) = model.gather([_try(partial(graded, plain, settings.judge))] if model.rank == 0 else [])
         if isinstance(grades, Exception):
             raise grades
@@ -161,14 +167,15 @@ def _try(work: Callable[[], Any]) -> Any:
         return error
 
 
-def _look_again(
+def _probe_changed_model(
     model: Inference, part: str, kind: str, facts: list[Fact], rest: EvaluationPart, found: Probed
 ) -> None:
-    """What a model with changed weights tells."""
+    """Measure how much of the forgotten facts a model with changed weights reveals."""
     if facts:
         answers = greedy_answers(model, as_evaluated(facts))
         found.note(part, {f"{kind}_told": known_frac(answers)})
         found.quote(part, kind, answers)
+    # Likelihood metrics only: generated answers to the same prompts were scored above.
     metrics = aggregate(score_part(model, rest, max_new_tokens=0))
     found.note(part, {f"{kind}_{name}": metrics[name] for name in MASSES if name in metrics})
 
@@ -184,13 +191,13 @@ def _changed_models(
     trial: TrialSettings,
     weights: Weights,
 ) -> Iterator[tuple[str, frozenset[str], Opened]]:
-    """Name of each change, ids of facts that it was shown, and how the changed model is opened."""
+    """Yield name, ids of the facts trained on, and an opening context of each changed model."""
     settings = evaluation.probe
     if "relearn" in probes:
         learned, unrelated = slices(data, settings.relearn.share)
         shown = frozenset(item.id for item in learned)
         for kind, encoded in (("relearned", learned), ("relearned_control", unrelated)):
-
+            # `encoded` is a default argument, since a closure would see the loop variable's last value.
             @contextmanager
             def after_training(encoded: Any = encoded) -> Iterator[Inference]:
                 with (
@@ -199,10 +206,11 @@ def _changed_models(
                 ):
                     yield model
 
-            # The control is asked for the same facts.
+            # The control is trained on unrelated text, but probed on the same facts.
             yield kind, shown, after_training
     if "quantise" in probes:
         for bits in settings.quantise.bits:
+            # Each change starts from a fresh copy of the weights, so roundings do not add up.
             rounded = partial(round_weights, bits=bits, group=settings.quantise.group)
             yield (
                 f"int{bits}",
@@ -212,7 +220,7 @@ def _changed_models(
 
 
 def only_forget(part: EvaluationPart, without: frozenset[str]) -> EvaluationPart:
-    """The items of a part that ask for what was to be forgotten, some facts left out."""
+    """Return the forget items of an evaluation part, with some facts left out."""
     return replace(
         part,
         questions=tuple(

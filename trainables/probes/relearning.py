@@ -1,5 +1,4 @@
-"""Fine-tunes a policy for a moment, to see whether what was forgotten comes back; afterwards the policy is as
-it was."""
+"""Relearning probe: fine-tunes a policy for a few steps and restores it afterwards."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,14 @@ WARMUP_STEPS = 2
 
 
 def slices(data: EncodedBenchmark, share: float) -> tuple[list[Encoded], list[Encoded]]:
-    """A slice of the forget set, and as many retain examples for the control; drawn by hash, so that every
-    model gets the same.
+    """Draw a slice of the forget set, and as many retain examples for the control.
 
     Args:
-        data: What was forgotten and what was retained.
-        share: Of the forget set; at least one example, and never all where there are two.
+        data: The encoded benchmark.
+        share: Share of the forget set; at least one example, and never all of two or more.
     """
+    # At least one forgotten fact must stay out, or nothing would be left to come back. The draw by hash gives
+    # every model of a sweep the same slices.
     count = min(max(1, round(share * len(data.forget))), max(1, len(data.forget) - 1))
     chosen = {example.id for example in draw_by_hash(data.benchmark.forget, count)}
     unrelated = {example.id for example in draw_by_hash(data.benchmark.retain, count)}
@@ -40,19 +40,19 @@ def fine_tuned(
     trial: TrialSettings,
     weights: Weights,
 ) -> Iterator[None]:
-    """The policy trained on examples for a few steps; on leaving it is as it was, optimizer and random
-    numbers included.
+    """Train the policy for a few steps; on exit restore it, with optimizer state and random state.
 
     Args:
-        engine: Its policy is trained.
-        encoded: What it is trained on.
-        settings: How long and how fast.
-        trial: The settings that the engine stands under.
+        engine: Engine whose policy is trained.
+        encoded: Training examples.
+        settings: Number of steps, batch size and learning rate.
+        trial: The settings that the engine was last reset with.
         weights: Start from the `policy`, in the middle of a trial, or from the `pristine` model, between
             trials.
 
     Ranks: all.
     """
+    # Cloned, since `training_state` returns the engine's own tensors, which the steps below change.
     kept = (
         {name: tensor.clone() for name, tensor in engine.training_state().items()}
         if weights == "policy"
@@ -60,13 +60,14 @@ def fine_tuned(
     )
     optimizer = OptimizerSettings(learning_rate=settings.learning_rate, weight_decay=0.0)
     engine.reset(trial.model_copy(update={"optimizer": optimizer}))
+    # Weights alone: the fine-tuning starts with fresh optimizer moments.
     if kept:
         engine.restore(kept, only_weights=True)
     schedule = PrepareSettings(
         steps=settings.steps,
         learning_rate=settings.learning_rate,
         warmup_steps=min(WARMUP_STEPS, settings.steps),
-        # A batch of copies of the same few examples would only be slower.
+        # A larger batch would repeat the same few examples, at the same gradient and more cost.
         global_batch=min(settings.batch, len(encoded)),
         micro_batch=trial.optimizer.micro_batch,
     )

@@ -1,2 +1,1 @@
-"""The training loop: preparing models, packing batches, one unlearning trial with its rungs and
-checkpoints."""
+"""The training loop: model preparation, batch packing, the unlearning trial, its rungs and checkpoints."""

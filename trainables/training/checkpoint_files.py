@@ -1,5 +1,4 @@
-"""A checkpoint on disk: a folder that is there whole or not at all, with one file of tensors for each rank
-and one of what ranks share."""
+"""A checkpoint on disk: a folder that appears atomically, with a tensor file per rank and one shared file."""
 
 import hashlib
 import json
@@ -18,39 +17,40 @@ PARTIAL = ".partial"
 
 
 class TornCheckpointError(Exception):
-    """A checkpoint is not what was written: torn by a full disk or a machine that went down."""
+    """A checkpoint differs from what was written, for example after a full disk or a crash of the machine."""
 
 
 def step_folder(home: Path, step: int) -> Path:
-    """Where the checkpoint after so many steps lies, under the trial's `home` of checkpoints."""
+    """Return the folder of the checkpoint after `step` steps, in the trial's checkpoint folder `home`."""
     return home / f"step{step}"
 
 
 def partial_folder(home: Path, step: int, writer: str) -> Path:
-    """Where it is written. `writer` keeps a group that was taken for dead, and is not, from writing into the
-    same files."""
+    """Return the folder that a checkpoint is written to before it is complete."""
+    # The writer's name separates two groups of workers: one that was taken for dead may still be writing.
     return home / f"step{step}.{writer}{PARTIAL}"
 
 
 def whole_steps(home: Path) -> list[int]:
-    """Steps of the checkpoints that are there, the newest first."""
+    """Return the steps of the complete checkpoints, newest first."""
     names = [path.name.removeprefix("step") for path in home.glob("step*")]
+    # `isdigit` leaves out folders that are still being written: their names have a suffix.
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
 def write_rank(partial: Path, rank: int, tensors: Mapping[str, Tensor]) -> str:
-    """Write one rank's tensors and wait for the disk.
+    """Write one rank's tensors and wait until they are on the disk.
 
     Args:
-        partial: See `partial_folder`; made here.
-        rank: Names the file.
-        tensors: Any devices; one at a time is copied to the CPU.
+        partial: Folder from `partial_folder`; created if missing.
+        rank: Rank that names the file.
+        tensors: Tensors on any device; torch copies one at a time to the CPU.
 
     Returns:
         sha256 of the file.
 
     Raises:
-        OSError, RuntimeError: The disk refuses; which of the two, torch does not promise.
+        OSError, RuntimeError: The disk refuses; torch raises either.
     """
     partial.mkdir(parents=True, exist_ok=True)
     path = _rank_file(partial, rank)
@@ -62,23 +62,24 @@ def write_rank(partial: Path, rank: int, tensors: Mapping[str, Tensor]) -> str:
 
 
 def seal(partial: Path, home: Path, step: int, digests: Sequence[str], shared: Mapping[str, Any]) -> None:
-    """Make a checkpoint of a folder that holds the files of all ranks, and only then drop those before it.
-    Ranks: 0.
+    """Complete a checkpoint whose ranks have written their files, then remove earlier checkpoints. Ranks: 0.
 
     Args:
-        partial: Where the ranks have written.
-        home: Where checkpoints lie.
-        step: Steps that are done.
+        partial: Folder that the ranks have written to.
+        home: The trial's checkpoint folder.
+        step: Number of finished steps.
         digests: sha256 of each rank's file, by rank.
-        shared: What is equal on every rank, for JSON.
+        shared: JSON data that is equal on every rank.
 
     Raises:
-        OSError: The disk refuses; the checkpoints before it are as they were.
+        OSError: The disk refuses; earlier checkpoints stay as they were.
     """
     with (partial / SHARED).open("w") as file:
         json.dump({"digests": list(digests), **shared}, file)
         file.flush()
         os.fsync(file.fileno())
+    # Files first, then their names, then the rename: after a crash at any point the folder is complete or has
+    # no valid name.
     _sync_names(partial)
     whole = partial.rename(step_folder(home, step))
     _sync_names(home)
@@ -88,10 +89,10 @@ def seal(partial: Path, home: Path, step: int, digests: Sequence[str], shared: M
 
 
 def read_shared(checkpoint: Path) -> dict[str, Any]:
-    """What `seal` wrote: `digests` and `shared`.
+    """Read the shared file of a checkpoint: `digests`, and the keys of `shared` in `seal`.
 
     Raises:
-        TornCheckpointError: It cannot be read.
+        TornCheckpointError: The file cannot be read, or holds something else.
     """
     try:
         shared = json.loads((checkpoint / SHARED).read_text())
@@ -103,7 +104,7 @@ def read_shared(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_rank(checkpoint: Path, rank: int, digest: str) -> dict[str, Tensor]:
-    """One rank's tensors on the CPU, read from the disk when they are used.
+    """Map one rank's tensors from the disk; they are read when they are used.
 
     Raises:
         TornCheckpointError: The file is missing, or not the one that was written.
@@ -112,13 +113,15 @@ def read_rank(checkpoint: Path, rank: int, digest: str) -> dict[str, Tensor]:
     try:
         if _digest(path) != digest:
             raise TornCheckpointError(f"{path.name} is not the one that was written")
+        # Mapped, not read: the tensors are copied to the device one by one. `weights_only` refuses pickled
+        # code.
         return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except OSError as error:
         raise TornCheckpointError(f"{path.name} cannot be read") from error
 
 
 def remove_partials(home: Path) -> None:
-    """Drop what was being written when a worker died."""
+    """Remove the incomplete checkpoints of workers that died while writing."""
     for path in home.glob(f"*{PARTIAL}"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -133,8 +136,8 @@ def _digest(path: Path) -> str:
 
 
 def _sync_names(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    # Some shared file systems cannot do this for folders; their renames are as durable as they will get.
+    """Flush the directory entries of a folder to the disk."""
+    # Some shared file systems cannot fsync a folder; their renames are as durable as they will get.
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,5 +1,7 @@
-"""Checkpoints inside a trial: written every so many steps, found again when the trial is run again. They
-change no result."""
+"""Checkpoints inside a trial: written at a fixed interval, and used when the trial is run again.
+
+A resumed trial continues bit for bit, so checkpoints change no result.
+"""
 
 import hashlib
 import json
@@ -31,30 +33,31 @@ from trainables.training.checkpoint_files import (
 from trainables.training.trial_state import TrialState
 
 FORMAT = 1
-"""Raise it when what is written means something else."""
+"""Version of the format; raise it when the written data changes its meaning."""
 PLACES = {"weights", "checkpoint", "checkpoint_steps"}
-"""Fields of a job that say where to write: a sweep that moved goes on."""
+"""Fields of a job that say where and when to write; they may differ when a trial is resumed."""
 LIBRARIES = ("torch", "deepspeed", "transformers")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint that fits."""
+    """A checkpoint that the trial can be resumed from."""
 
     state: TrialState
+    """State that is equal on every rank."""
     tensors: Mapping[str, Tensor]
-    """This rank's, for `Engine.restore`; on the disk still."""
+    """This rank's tensors for `Engine.restore`, mapped from the disk."""
 
 
 class Checkpoints:
     """The checkpoints of one trial.
 
     Args:
-        engine: Its engine.
-        home: Folder of its checkpoints, on a disk that all workers share.
-        every: Optimizer steps between two of them.
-        key: All that must be the same for the trial to go on bit for bit; plain data for JSON.
-        report: Told one line, on rank 0, about what could not be read or written.
+        engine: Engine of the trial.
+        home: Folder of the trial's checkpoints, on a disk that all workers share.
+        every: Optimizer steps between two checkpoints.
+        key: Everything that must be equal for the trial to continue bit for bit, as JSON data.
+        report: Called on rank 0 with a log line for each checkpoint that could not be read or written.
 
     Ranks: all.
     """
@@ -74,16 +77,18 @@ class Checkpoints:
             dict(key),
             report,
         )
+        # Rank 0 draws the name, and all ranks use it. uuid does not touch the seeded random states of a
+        # trial.
         self._writer: str = engine.gather([uuid.uuid4().hex[:8]] if engine.rank == 0 else [])[0]
 
     def find(self) -> Found | None:
-        """The newest checkpoint that every rank can go on from; those that one cannot are removed. Ranks:
-        all."""
+        """Find the newest checkpoint that every rank can read, and remove unusable ones. Ranks: all."""
         if self._engine.rank == 0:
             remove_partials(self._home)
         for step in self._engine.gather(whole_steps(self._home) if self._engine.rank == 0 else []):
             found = self._read(step)
-            # All ranks must reach this: a rank that went on alone would wait in the next step for ever.
+            # All ranks must reach this gather, and agree: a rank that resumed alone would wait in its next
+            # collective forever.
             problem = _first(self._engine.gather([found if isinstance(found, str) else ""]))
             if not problem and isinstance(found, Found):
                 return found
@@ -92,21 +97,20 @@ class Checkpoints:
         return None
 
     def is_due(self, step: int) -> bool:
-        """Whether a checkpoint follows `step` finished steps."""
+        """Whether a checkpoint is due after `step` finished steps."""
         return step % self._every == 0
 
     def write(self, state: TrialState) -> None:
-        """Write a checkpoint; the one before it then goes. A disk that refuses costs the checkpoint, not the
-        trial. Ranks: all."""
+        """Write a checkpoint and remove earlier ones; a full disk does not fail the trial. Ranks: all."""
         partial = partial_folder(self._home, state.step, self._writer)
         digest = problem = ""
         try:
+            # torch raises a RuntimeError where its zip writer meets a full disk.
             digest = write_rank(partial, self._engine.rank, self._engine.training_state())
         except (OSError, RuntimeError) as error:
-            problem = _told(error)
-        written = self._engine.gather(
-            [(digest, problem)]
-        )  # all ranks must reach this: the folder gets its name when all have written
+            problem = _reason(error)
+        # All ranks must reach this gather: the folder gets its final name when all of them have written.
+        written = self._engine.gather([(digest, problem)])
         problem = _first([text for _, text in written])
         if self._engine.rank == 0 and not problem:
             try:
@@ -118,17 +122,17 @@ class Checkpoints:
                     {"key": self._key, "progress": state.to_json()},
                 )
             except OSError as error:
-                problem = _told(error)
+                problem = _reason(error)
         if problem:
             self._say(f"the checkpoint after step {state.step} was not written: {problem}")
             self._remove(partial)
 
     def remove(self) -> None:
-        """Drop all checkpoints. Ranks: all; rank 0 removes."""
+        """Remove all checkpoints of the trial. Ranks: all; rank 0 removes."""
         self._remove(self._home)
 
     def _read(self, step: int) -> Found | str:
-        """This rank's part of a checkpoint, or why it cannot be used."""
+        """Read this rank's part of a checkpoint, or return the reason why it cannot be used."""
         folder = step_folder(self._home, step)
         try:
             shared = read_shared(folder)
@@ -137,7 +141,7 @@ class Checkpoints:
             tensors = read_rank(folder, self._engine.rank, shared["digests"][self._engine.rank])
             return Found(TrialState.from_json(shared["progress"]), tensors)
         except (TornCheckpointError, ValidationError, LookupError) as error:
-            return f"it is torn: {_told(error)}"
+            return f"it is torn: {_reason(error)}"
 
     def _say(self, line: str) -> None:
         if self._engine.rank == 0:
@@ -151,7 +155,7 @@ class Checkpoints:
 def checkpoints_of(
     engine: Engine, job: TrialJob, report: Callable[[dict[str, Any]], None]
 ) -> Checkpoints | None:
-    """The checkpoints that a job asks for; None when it asks for none. Ranks: all."""
+    """Return the checkpoints of a job; None for a job without them. Ranks: all."""
     if job.checkpoint is None or not job.checkpoint_steps:
         return None
     return Checkpoints(
@@ -160,7 +164,9 @@ def checkpoints_of(
 
 
 def checkpoint_key(engine: Engine, job: TrialJob) -> dict[str, Any]:
-    """All that decides a trial's path bit for bit, and how its state is cut into shards."""
+    """Return everything that a trial's result depends on bit for bit, and how its state is sharded."""
+    # Numbers of workers, threads and library versions change the order of floating-point sums.
+    # Sorted keys, so that the hash does not depend on the order of fields.
     settings = json.dumps(job.model_dump(mode="json", exclude=PLACES), sort_keys=True)
     return {
         "format": FORMAT,
@@ -185,11 +191,12 @@ def _difference(written: Any, now: Mapping[str, Any]) -> str | None:
 
 
 def _first(texts: list[str]) -> str:
-    """The first text that is not empty: the lowest rank's."""
+    """Return the first text that is not empty, that of the lowest rank."""
     return next((text for text in texts if text), "")
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    # The text of an OSError also names the file, which the line does not need.
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,4 +1,4 @@
-"""Prepare: train the target or the retrained model through the same engine that unlearns."""
+"""Prepares models: trains the target or the retrained model with the same engine that unlearns."""
 
 import math
 import os
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from trainables.training.rungs import Report
 
 FINAL_RATE_FRAC = 0.1
-"""Share of the peak learning rate that the cosine ends at."""
+"""Share of the peak learning rate at the end of the cosine schedule."""
 
 
 def write_scratch_model(job: PrepareJob) -> None:
     """Write a small random Llama and a tokenizer trained on the target's text. Ranks: 0.
 
-    The tokenizer sees the forget set also for the retrained model: both must share their tokens to be
-    compared.
+    The tokenizer is trained on the forget set for the retrained model too, since the two models are compared
+    token by token.
     """
     scratch = job.model.scratch
     text = load_benchmark(job.data, redact=True).target_text
@@ -42,13 +42,14 @@ def write_scratch_model(job: PrepareJob) -> None:
         [part for example in text for part in (example.prompt, example.response)], scratch.vocabulary
     )
     model = build_scratch_model(scratch, len(tokenizer), scratch.seed)
+    # Written beside the final name and renamed, so that other lanes never see a half-written folder.
     partial = Path(f"{job.initial}.{os.getpid()}.partial")
     tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)
     try:
         partial.rename(job.initial)
     except OSError:
-        # Another lane was faster; it wrote the same, since the seed decides everything.
+        # Another lane was faster. It wrote the same model, which depends on the seed alone.
         shutil.rmtree(partial)
 
 
@@ -59,9 +60,17 @@ def train_on_text(
     engine_settings: EngineSettings,
     report: "Report",
 ) -> float:
-    """Train by the answers' negative log-likelihood.
+    """Train on the negative log-likelihood of answers, from freshly reset weights.
 
-    Returns: the loss of the last step, in nats per answer token.
+    Args:
+        engine: Engine whose policy is trained.
+        encoded: Training examples.
+        settings: Steps, batch sizes, learning rate and seed.
+        engine_settings: Settings of the engine, such as the head's chunk.
+        report: Called on rank 0 with the progress of each step.
+
+    Returns:
+        The loss of the last step, in nats per answer token.
 
     Raises:
         TrialFailedError: The loss is not a finite number.
@@ -86,13 +95,14 @@ def train_steps(
     report: "Report" = lambda event: None,
     rate_key: str = "model.prepare.learning_rate",
 ) -> float:
-    """`train_on_text` from where the engine stands; `rate_key` is the setting that a failure names.
+    """Train like `train_on_text`, but from the engine's current weights and optimizer state.
 
-    Ranks: all.
+    Ranks: all. `rate_key` is the setting that a failure names.
     """
     loss = math.nan
     for step in range(settings.steps):
         indices = plain_batch(settings.seed, step, len(encoded), settings.global_batch)
+        # Every rank counts the whole global batch, so the division needs no communication.
         tokens = sum(len(encoded[index].ids) - encoded[index].prompt_length for index in indices)
         local = 0.0
         for part in share(indices, engine.rank, engine.world_size, settings.micro_batch):
@@ -104,6 +114,7 @@ def train_steps(
                 sequence_N=batch.sequence_N,
                 lengths_S=batch.lengths_B,
             )
+            # The loss is reported only; `backward` has already added the gradients.
             local += float(
                 engine.backward(
                     batch,
@@ -112,6 +123,7 @@ def train_steps(
                     ),
                 ).loss.detach()
             )
+        # Preparation always decays to a tenth of the peak; only trials search over schedules.
         rate = learning_rate(
             step, settings.steps, settings.learning_rate, settings.warmup_steps, "cosine", FINAL_RATE_FRAC
         )
@@ -125,12 +137,13 @@ def train_steps(
 
 
 def write_atomically(engine: Engine, output: Path) -> None:
-    """Save the policy so that a folder of that name is always whole, whenever the process dies. Ranks:
-    all."""
+    """Save the policy to a folder that appears atomically: it is complete, or not there. Ranks: all."""
     partial = output.with_name(output.name + ".partial")
     engine.save(partial)
     if engine.rank == 0:
-        # A trial that is run again finds what its first attempt wrote.
+        # An earlier attempt of the trial may have left a folder of this name, and a rename needs the name
+        # free.
         shutil.rmtree(output, ignore_errors=True)
         partial.rename(output)
-    dist.barrier()  # all ranks must reach this: nobody may read the folder before it has its name
+    # All ranks must reach this barrier: none may read the folder before it has its final name.
+    dist.barrier()

@@ -1,4 +1,4 @@
-"""What happens at a rung of a trial: evaluation, the decision to go on, and what is kept."""
+"""The rungs of a trial: evaluation, the decision whether it continues, and saving its weights."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,35 +12,33 @@ from trainables.training.trial_schedule import TrialSchedule
 from trainables.training.trial_state import Clock, RungResult, StepResult, TrialResult, TrialState
 
 Report = Callable[[dict[str, Any]], None]
-"""Takes one event: `{"event": "state" | "rung" | "test" | "log", ...}`. Called on rank 0 only."""
+"""Receives one event: `{"event": "state" | "rung" | "test" | "log", ...}`. Called on rank 0 only."""
 
 VALIDATION = "validation"
 TEST = "test"
 
 Decide = Callable[[int, int], RungDecision]
-"""Given the number of a rung, from 1, and how many there are: whether the trial goes on, and whether this
-rung is kept. Ranks: all."""
+"""Decides from a rung's number (from 1) and their count whether to continue and to keep it. Ranks: all."""
 
 
 @dataclass(frozen=True)
 class AtRungs:
-    """What a trial does at its rungs. Ranks: all call the same, equally often."""
+    """The functions that a trial calls at its rungs. Ranks: all make the same calls, equally often."""
 
     evaluate: Callable[[tuple[str, ...]], dict[str, float]]
-    """Metrics of the policy as it is, for the named evaluation parts."""
+    """Measures the current policy on the named evaluation parts."""
     decide: Decide
-    """Asked after the rung's event, which holds the rest."""
+    """Decides whether the trial continues; called after the rung's event, which carries the metrics."""
     save: Callable[[int], None]
     """Writes the policy's weights under the number of a rung."""
 
 
 def alone(stop_at: int | None = None) -> Decide:
-    """The judge of a trial that nobody watches: it ends, and is kept, at the rung `stop_at` or at its last
-    one."""
+    """Return the decision of a trial without a driver: it ends and is kept at `stop_at` or the last rung."""
 
     def decide(rung: int, rungs: int) -> RungDecision:
         end = rungs if stop_at is None else min(stop_at, rungs)
-        return RungDecision(go_on=rung < end, keep=rung == end, reason=f"asked to end at rung {end}")
+        return RungDecision(go_on=rung < end, keep=rung == end, reason=f"ended at rung {end} on request")
 
     return decide
 
@@ -48,31 +46,37 @@ def alone(stop_at: int | None = None) -> Decide:
 def resume_trial(
     engine: Engine, checkpoints: Checkpoints, schedule: TrialSchedule, at_rungs: AtRungs, report: Report
 ) -> tuple[TrialState, TrialResult | None]:
-    """Go on from a checkpoint, where there is one. Ranks: all.
+    """Resume a trial from its newest checkpoint, if there is one. Ranks: all.
 
-    Its rungs are reported again, since a new driver has struck them out, and judged again: a driver that has
-    judged them already gives the same verdicts.
+    The rungs before the checkpoint are reported again, since a new driver has deleted them, and decided
+    again: a driver that has decided on them before gives the same decisions.
 
     Returns:
-        How far the trial is; and its result, where a rung was judged to be its end.
+        The state to continue from; and the trial's result if it was decided to end at one of these rungs.
     """
     found = checkpoints.find()
     if found is None:
         return TrialState(), None
     state = found.state
-    for told in state.rungs:
+    for passed in state.rungs:
         if engine.rank == 0:
-            report(told.event)
-        decision = at_rungs.decide(told.rung, len(schedule.rungs))
-        if decision.keep and not told.kept:
-            # Its weights are gone, and only the way from the start leads there.
+            report(passed.event)
+        decision = at_rungs.decide(passed.rung, len(schedule.rungs))
+        if decision.keep and not passed.kept:
+            # The weights of this rung were not saved, and only a run from the start reaches them again.
             checkpoints.remove()
-            _log(engine, report, f"rung {told.rung} is to be kept, unlike before: starts again at step 0")
+            _log(
+                engine,
+                report,
+                f"rung {passed.rung} must now be kept but its weights were dropped: restarting from step 0",
+            )
             return TrialState(), None
-        if decision.keep and told.test is not None and engine.rank == 0:
-            report(_test_event(told.rung, told.test))
+        # The test part was measured because of the decision to keep, so it is reported only if that decision
+        # stands.
+        if decision.keep and passed.test is not None and engine.rank == 0:
+            report(_test_event(passed.rung, passed.test))
         if not decision.go_on:
-            metrics = told.metrics if decision.keep else told.event["metrics"]
+            metrics = passed.metrics if decision.keep else passed.event["metrics"]
             return state, TrialResult(metrics, state.seconds, decision.reason or "stopped")
     engine.restore(found.tensors)
     _log(engine, report, f"goes on at step {state.step} of {schedule.steps}")
@@ -89,12 +93,26 @@ def reach_rung(
     passed: list[RungResult],
     clock: "Clock",
 ) -> RungDecision:
-    """Measure, be judged, and be kept where that is the verdict; adds to `passed`. Ranks: all."""
+    """Evaluate a rung, decide whether the trial continues, and save the weights if they are kept.
+
+    Args:
+        engine: Engine of the trial.
+        at_rungs: Functions that evaluate, decide and save.
+        report: Receives the rung's events on rank 0.
+        schedule: Schedule of the trial.
+        step: Step that was just finished, from 0.
+        result: Loss and gradient norm of that step, reported with the rung.
+        passed: Results of the rungs so far; this rung's result is appended.
+        clock: Counts the time of each phase.
+
+    Ranks: all.
+    """
     rung, rungs = schedule.rungs.index(step + 1) + 1, len(schedule.rungs)
-    # The report's items are measured only where the verdict, which looks at the others, asks for them; and at
-    # the end.
+    # Decisions look at the validation part alone. The test part is measured at the last rung, and below only
+    # for a rung that is kept.
     metrics = at_rungs.evaluate((VALIDATION, TEST) if rung == rungs else (VALIDATION,))
     metrics |= result.metrics
+    # Every rank computes the same metrics, so all of them raise here, or none does.
     check_finite(metrics, step)
     event = {"event": "rung", "rung": rung, "rungs": rungs, "step": step + 1, "metrics": metrics}
     if engine.rank == 0:
@@ -112,6 +130,7 @@ def reach_rung(
             clock.lap("evaluation")
         at_rungs.save(rung)
         clock.lap("weights")
+    # Appended after the weights are saved: a checkpoint must not claim weights that are not on the disk.
     passed.append(RungResult(rung, event, test, decision.keep))
     return decision
 
@@ -126,7 +145,7 @@ def _log(engine: Engine, report: Report, line: str) -> None:
 
 
 def check_finite(values: Mapping[str, float], step: int) -> None:
-    """Raise `TrialFailedError` where a value is no finite number."""
+    """Raise `TrialFailedError` if a value is not a finite number."""
     bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise TrialFailedError(

@@ -1,4 +1,4 @@
-"""A tokenizer and a small Llama from nothing: what `base: scratch` starts from, with no download."""
+"""A tokenizer and a small random Llama for `base: scratch`, made without any download."""
 
 import math
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from search_spaces.user_errors import UserError
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 SPECIAL_TOKENS = (PAD, END, USER, ASSISTANT)
-"""Always the first ids, in this order."""
+"""Special tokens, which get the first ids in this order."""
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256
 MAX_POSITIONS = 1024
 EMBEDDING_STD = 0.02
 
-# A scratch model knows no system turn: it is left out.
+# The template leaves system turns out: a scratch model is not trained on them.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'user' %}<|user|>{{ message['content'] }}"
@@ -31,12 +31,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
     """Train a byte-level BPE tokenizer with a minimal chat template.
 
     Args:
-        texts: The training text; prompts and responses alike. Every text counts once, so that duplicates
+        texts: The training text, prompts and responses. Every distinct text counts once, so that duplicates
             (which weigh phrasings in the closed world) do not push rare names out of the vocabulary.
         vocabulary: Upper bound of the vocabulary: special tokens, the 256 bytes and merges.
 
     Raises:
-        UserError: The bound leaves no room for the bytes.
+        UserError: The bound is smaller than the special tokens and bytes.
     """
     if vocabulary < SMALLEST_VOCABULARY:
         raise UserError(
@@ -55,6 +55,8 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
+    # Sorted, since the order of a set of strings differs between processes, and merges with equal counts
+    # depend on it.
     tokenizer.train_from_iterator(sorted(set(texts)), trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, additional_special_tokens=[USER, ASSISTANT]
@@ -65,10 +67,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 
 
 def small_init(hidden_size: int) -> float:
-    """Standard deviation of the initial matrices, sqrt(2 / 5H).
+    """Return the standard deviation of the initial matrices, sqrt(2 / 5H).
 
-    Llama's default of .02 is this at H = 1000. At H = 128 it is three times too small: after 120 steps on the
-    closed world .93 of the mass is right in place of .96 (learning rate 3e-3, one seed).
+    Llama's default of .02 equals it at H = 1000. At H = 128 the default is three times too small: after 120
+    steps on the closed world the true mass is .93 in place of .96 (learning rate 3e-3, one seed).
 
     Source: Nguyen and Salazar, "Transformers without Tears" (arXiv 1910.05895), section 2.2.
     """
@@ -76,10 +78,10 @@ def small_init(hidden_size: int) -> float:
 
 
 def build_scratch_model(scratch: ScratchSettings, vocab_size: int, seed: int) -> LlamaForCausalLM:
-    """A Llama with random float32 weights that depend on the arguments alone.
+    """Build a Llama with random float32 weights that depend on the arguments alone.
 
     Args:
-        scratch: Shape.
+        scratch: Shape of the model.
         vocab_size: Length of the tokenizer; ids 0 and 1 are its padding and end token.
         seed: Seed of the weights; the global random state is left as it was.
     """
@@ -94,16 +96,19 @@ def build_scratch_model(scratch: ScratchSettings, vocab_size: int, seed: int) ->
         tie_word_embeddings=scratch.tie_embeddings,
         pad_token_id=SPECIAL_TOKENS.index(PAD),
         eos_token_id=SPECIAL_TOKENS.index(END),
+        # The chat template writes no begin token.
         bos_token_id=None,
         initializer_range=small_init(scratch.hidden_size),
         dtype="float32",
     )
+    # Forked, since the trial's own random state must not depend on whether a model was built before.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     if not scratch.tie_embeddings:
-        # Embeddings are normalised before use, so that small ones lose nothing and learn faster (closed
-        # world, 120 steps: .987 in place of .984 of the mass is right, three seeds).
+        # A norm follows the embeddings, so a small scale loses nothing and lets them learn faster (closed
+        # world, 120 steps: true mass .987 in place of .984, three seeds). Tied embeddings are the head too,
+        # and keep its scale.
         with torch.no_grad():
             model.model.embed_tokens.weight.mul_(EMBEDDING_STD / config.initializer_range)
     return model

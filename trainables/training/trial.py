@@ -1,5 +1,4 @@
-"""One unlearning trial, from pristine weights to its last rung. Knows no Ray: `report` is all it tells the
-world."""
+"""One unlearning trial, from the pristine weights to its last rung. Independent of Ray: it calls `report`."""
 
 import time
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from trainables.training.trial_schedule import TrialSchedule, learning_rate, sch
 from trainables.training.trial_state import Clock, StepResult, TrialResult, TrialState
 
 LOG_LINES = 10
-"""Lines about steps in a trial's log."""
+"""Number of lines about steps in a trial's log."""
 
 
 def run_trial(
@@ -38,17 +37,20 @@ def run_trial(
     report: Report,
     checkpoints: Checkpoints | None = None,
 ) -> TrialResult:
-    """Unlearn from the pristine weights, or go on from a checkpoint of the same trial.
+    """Unlearn from the pristine weights, or resume from a checkpoint of the same trial.
 
     Args:
         engine: Engine whose pristine weights are the model to unlearn.
-        trial: Everything that decides the result.
+        trial: Settings that the result depends on.
         data: Encoded forget and retain set.
         reference_logp_nats: Log-probabilities of each forget response's tokens under the original model, by
             example id.
-        at_rungs: Measures, judges and keeps the policy.
-        report: Told about steps and rungs, on rank 0.
-        checkpoints: Where the trial's inner state is kept; None: nowhere.
+        at_rungs: Functions that evaluate the policy, decide on the trial and save weights.
+        report: Receives events about steps and rungs on rank 0.
+        checkpoints: Checkpoints of the trial's state; None: none are written.
+
+    Returns:
+        Metrics of the last rung, seconds by phase, and the reason if the trial ended early.
 
     Raises:
         TrialFailedError: A loss, gradient or metric is not a finite number.
@@ -56,6 +58,7 @@ def run_trial(
     Ranks: all.
     """
     began = time.perf_counter()
+    # Seeded before the reset, so that a warm lane draws the same random numbers as a fresh process.
     torch.manual_seed(trial.seed)
     engine.reset(trial)
     schedule = schedule_of(trial, len(data.forget))
@@ -69,22 +72,13 @@ def run_trial(
     packed_batches = pack_batches(engine, trial, data, reference_logp_nats, state)
     clock.lap("beliefs")
     for step in range(state.step, schedule.steps):
-        if trial.sequence_beliefs and step % schedule.refresh_every == 0:
-            beliefs = _refresh(engine, trial, data, step // schedule.refresh_every)
-            packed_batches = replace(packed_batches, beliefs=beliefs)
-            clock.lap("beliefs")
-        rate = _rate(trial, schedule, step)
-        result = train_step(engine, packed_batches, step, rate)
-        epochs = step / schedule.steps_per_epoch
-        weight = next_weight(trial, packed_batches.retain_weight, result.retain_loss, epochs)
-        packed_batches = replace(packed_batches, retain_weight=weight)
-        clock.lap("steps")
-        check_finite({"loss": result.loss, "gradient norm": result.gradient_norm}, step)
-        _report_step(engine, report, step, schedule.steps, result, rate)
+        packed_batches, result = _advance(engine, data, packed_batches, schedule, step, report, clock)
         if step + 1 in schedule.rungs:
             decision = reach_rung(engine, at_rungs, report, schedule, step, result, state.rungs, clock)
+            # At the last rung the trial has ended anyway, and is not reported as stopped.
             if step + 1 < schedule.steps and not decision.go_on:
                 return TrialResult(state.rungs[-1].metrics, clock.seconds, decision.reason or "stopped")
+        # Behind the rung, so that a resumed trial finds its result in the state.
         if checkpoints is not None and step + 1 < schedule.steps and checkpoints.is_due(step + 1):
             beliefs, weight = packed_batches.beliefs, packed_batches.retain_weight
             checkpoints.write(TrialState(step + 1, beliefs, state.rungs, weight, clock.seconds))
@@ -92,9 +86,40 @@ def run_trial(
     return TrialResult(state.rungs[-1].metrics, clock.seconds)
 
 
-def _rate(trial: TrialSettings, schedule: TrialSchedule, step: int) -> float:
-    optimizer = trial.optimizer
-    return learning_rate(step, schedule.steps, optimizer.learning_rate, schedule.warmup, optimizer.schedule)
+def _advance(
+    engine: Engine,
+    data: EncodedBenchmark,
+    packed_batches: PackedBatches,
+    schedule: TrialSchedule,
+    step: int,
+    report: Report,
+    clock: Clock,
+) -> tuple[PackedBatches, StepResult]:
+    """Take one step of a trial, with a refresh of beliefs before it where one is due. Ranks: all.
+
+    Returns:
+        The batches of the next step, with new beliefs and dual variable, and the result of this step.
+    """
+    trial = packed_batches.trial
+    if trial.sequence_beliefs and step % schedule.refresh_every == 0:
+        packed_batches = replace(
+            packed_batches, beliefs=_refresh(engine, trial, data, step // schedule.refresh_every)
+        )
+        clock.lap("beliefs")
+    rate = learning_rate(
+        step, schedule.steps, trial.optimizer.learning_rate, schedule.warmup, trial.optimizer.schedule
+    )
+    result = train_step(engine, packed_batches, step, rate)
+    weight = next_weight(
+        trial, packed_batches.retain_weight, result.retain_loss, step / schedule.steps_per_epoch
+    )
+    packed_batches = replace(packed_batches, retain_weight=weight)
+    clock.lap("steps")
+    # Loss and norm are equal on every rank, so all of them raise here, or none does.
+    check_finite({"loss": result.loss, "gradient norm": result.gradient_norm}, step)
+    if engine.rank == 0:
+        _report_step(report, step, schedule.steps, result, rate)
+    return packed_batches, result
 
 
 def pack_batches(
@@ -104,7 +129,7 @@ def pack_batches(
     reference_logp_nats: Mapping[str, Logps],
     state: TrialState,
 ) -> PackedBatches:
-    """All that the steps are made of, as it is after `state`. Ranks: all."""
+    """Collect the inputs of all steps as they are after `state`; draws preferred answers. Ranks: all."""
     return PackedBatches(
         trial=trial,
         forget=data.forget,
@@ -118,19 +143,17 @@ def pack_batches(
 
 
 def steering_of(engine: Engine, trial: TrialSettings) -> Steering | None:
-    """Where a method on activations takes them, and where it wants them; None for the others."""
+    """Return layer and target vector of an activation method; None for other methods."""
     if not isinstance(METHODS[trial.forget.method], ActivationMethod):
         return None
+    # Multimodal models keep the sizes of their decoder in a nested text configuration.
     config, settings = engine.hf_config.get_text_config(), trial.forget.steering
     layer = steered_layer(settings.layer, config.num_hidden_layers)
     return Steering(layer, random_direction(config.hidden_size, settings.coefficient, trial.seed))
 
 
-def _report_step(
-    engine: Engine, report: Report, step: int, steps: int, result: StepResult, rate: float
-) -> None:
-    if engine.rank != 0:
-        return
+def _report_step(report: Report, step: int, steps: int, result: StepResult, rate: float) -> None:
+    # The terminal shows every step, but the trial's log keeps only about `LOG_LINES` of them.
     report({"event": "progress", "step": step + 1, "steps": steps, "loss": result.loss})
     if step % max(1, steps // LOG_LINES) == 0:
         line = (
@@ -141,12 +164,15 @@ def _report_step(
 
 
 def train_step(engine: Engine, packed_batches: PackedBatches, step: int, rate: float) -> StepResult:
-    """One optimizer step on the global batch of `step`. Ranks: all."""
+    """Take one optimizer step on the global batch of `step`. Ranks: all."""
     trial = packed_batches.trial
     drawn = global_batch(
         trial.seed, step, len(packed_batches.forget), len(packed_batches.retain), trial.optimizer.global_batch
     )
+    # Sorted by length before it is cut into micro-batches, which then have little padding. The sum over the
+    # global batch does not depend on the cut.
     pairs = packed_batches.longest_first(drawn)
+    # The epoch selects the preferred answers, which take turns.
     epoch = step // steps_per_epoch(len(packed_batches.forget), trial.optimizer.global_batch)
     loss = guarded = belief_rows = retain_nats = 0.0
     for part in share(pairs, engine.rank, engine.world_size, trial.optimizer.micro_batch):
@@ -159,7 +185,10 @@ def train_step(engine: Engine, packed_batches: PackedBatches, step: int, rate: f
             if planned.kind == "forget":
                 guarded, belief_rows = guarded + term.guarded_rows, belief_rows + term.rows
             elif planned.kind == packed_batches.retain_kind:
+                # The sum without the retain weight: the dual variable compares the mean loss itself with its
+                # bound.
                 retain_nats += term.loss
+    # The sums below are over micro-batches and ranks, so they are gathered once per step.
     norm = engine.step(rate)
     loss, guarded, belief_rows, retain_nats = engine.sum([loss, guarded, belief_rows, retain_nats])
     retain_loss = retain_nats / max(1, packed_batches.retain_count(pairs))

@@ -1,4 +1,4 @@
-"""How far a trial is: all that its further way depends on, beside what the engine holds."""
+"""The state of a trial that its further steps depend on, except what the engine holds."""
 
 import time
 from collections.abc import Mapping
@@ -12,48 +12,49 @@ from trainables.generation.sequence_beliefs import Beliefs
 
 @dataclass(frozen=True)
 class RungResult:
-    """What a rung has left."""
+    """The result of one rung."""
 
     rung: int
-    """From 1."""
+    """Number of the rung, from 1."""
     event: dict[str, Any]
-    """As it was reported."""
+    """The event that was reported, with the metrics."""
     test: dict[str, float] | None = None
-    """Metrics of the test part, where they were measured after the verdict."""
+    """Metrics of the test part if they were measured after the decision."""
     kept: bool = False
-    """Whether its weights were written."""
+    """Whether the rung's weights were written."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Everything that was measured."""
+        """All metrics of the rung, those of the test part included."""
         return self.event["metrics"] | (self.test or {})
 
 
 @dataclass
 class TrialState:
-    """Equal on every rank."""
+    """The part of a trial's state that is equal on every rank."""
 
     step: int = 0
-    """Optimizer steps that are done."""
+    """Number of finished optimizer steps."""
     beliefs: Beliefs | None = None
-    """Those of the current refresh: they were sampled by weights that are gone."""
+    """Beliefs of the current refresh; they cannot be sampled again, since the weights have changed since."""
     rungs: list[RungResult] = field(default_factory=list)
-    """Those that were passed, in order."""
+    """Results of the rungs so far, in order."""
     retain_weight: float | None = None
-    """Where a dual variable moves it."""
+    """The dual variable; None for methods without one."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Time in steps, beliefs and evaluation, as far as it was measured."""
+    """Seconds by phase (see `PHASES`), up to this state."""
 
     def to_json(self) -> dict[str, Any]:
-        """For `json.dumps`, which writes floats so that they are read back bit for bit."""
+        """Convert the state to plain values for `json.dumps`."""
+        # json writes floats in their shortest exact form, so they are read back bit for bit.
         return _PROGRESS.dump_python(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "TrialState":
-        """The inverse of `to_json`, also after a way through JSON.
+        """Make a state from the result of `to_json`, also after a round trip through JSON.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The value is not a state.
         """
         return _PROGRESS.validate_python(value)
 
@@ -62,18 +63,20 @@ _PROGRESS = TypeAdapter(TrialState)
 
 
 PHASES = ("setup", "beliefs", "steps", "evaluation", "verdicts", "weights")
-"""Where the time of a trial goes: a reset, sampling, steps, measuring, waiting for the driver, writing
-weights; and `checkpoints`."""
+"""Phases of a trial: reset, belief sampling, steps, evaluation, waiting for decisions, writing weights.
+
+Trials with checkpoints have the phase `checkpoints` too.
+"""
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a trial leaves.
+    """The result of a trial.
 
     Attributes:
-        metrics: Last rung's metrics; keys such as `validation/utility`, `test/utility`, `train/loss`.
-        seconds: Time by phase: see `PHASES`.
-        stopped: Why it ended before its last rung; None when it did not.
+        metrics: Metrics of the last rung; keys such as `validation/utility`, `test/utility`, `train/loss`.
+        seconds: Seconds by phase; see `PHASES`.
+        stopped: Reason why the trial ended before its last rung; None when it did not.
     """
 
     metrics: Mapping[str, float]
@@ -83,33 +86,36 @@ class TrialResult:
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer step: the loss, its parts, the gradient norm before clipping and the share of guarded
-    belief rows."""
+    """The results of one optimizer step."""
 
     loss: float
+    """Total loss of the global batch."""
     gradient_norm: float
+    """Global gradient norm before clipping."""
     guarded_frac: float
+    """Share of the forget rows at which the guard shrank the token belief."""
     retain_loss: float
-    """Mean per answer token of the retain partners (on activations, per response); 0 where nothing is
-    retained."""
+    """Mean retain loss per answer token (for activations, per response); 0 without a retain loss."""
     retain_weight: float | None = None
-    """The dual variable, where there is one."""
+    """The dual variable; None for methods without one."""
 
     @property
     def metrics(self) -> dict[str, float]:
-        """As they are reported at a rung."""
+        """Values by metric name, as they are reported at a rung."""
         return {f"train/{name}": value for name, value in asdict(self).items() if value is not None}
 
 
 class Clock:
-    """Adds up where the time goes since `began`, beside what was measured `before`."""
+    """Sums the seconds of each phase since `began`, on top of the sums in `before`."""
 
     def __init__(self, before: Mapping[str, float], began: float) -> None:
+        # Every phase is present from the start, so that all trials report the same keys.
         self.seconds: dict[str, float] = {**dict.fromkeys(PHASES, 0.0), **before}
         self._last = began
 
     def lap(self, name: str) -> None:
-        """Count the time since the last lap under `name`."""
+        """Add the time since the last lap to the phase `name`."""
+        # A monotonic clock: the wall clock may be set back during a trial.
         now = time.perf_counter()
         self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
         self._last = now

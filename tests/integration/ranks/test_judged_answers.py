@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.unit.trainables_tests.metrics.test_fluency import write_judge
+from tests.support.training.text_classifier import write_classifier
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_perplexity_under_the_original_is_the_same_however_the_models_are_opened
 
 
 def test_judge_and_gradient_norms_change_nothing_else(asked, ranks, tmp_path):
-    judge = str(write_judge(tmp_path / "judge", {0: "clean", 1: "noise"}))
+    judge = str(write_classifier(tmp_path / "judge", {0: "clean", 1: "noise"}))
     one, two, plain = ranks(
         2, [step := asked(fluency="gibberish", gibberish_model=judge, gradient_norm=True), step, asked()]
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.plain_engine import random_llama
-from tests.unit.trainables_tests.generation.test_beam_search import END, VOCABULARY, all_answers
+from tests.support.training.enumerated_answers import END, VOCABULARY, all_answers
 
 PROMPT, LENGTH = (3, 1, 4), 3
 

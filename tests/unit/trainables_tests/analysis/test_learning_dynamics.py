@@ -158,7 +158,7 @@ def test_token_belief_over_the_whole_vocabulary_is_a_shorter_step_of_the_base(mo
     torch.testing.assert_close(with_belief, 0.6 * base, rtol=1e-4, atol=1e-6)
 
 
-def test_residuals_are_told_apart_by_group_of_tokens(model, forget):
+def test_residuals_are_split_by_group_of_tokens(model, forget):
     policy = Policy(model)
     batch, plan = update(model, forget, "graddiff", "token")
     believed = plan.token_belief

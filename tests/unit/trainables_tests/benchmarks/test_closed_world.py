@@ -132,10 +132,10 @@ def test_questions_cover_forgotten_facts_in_all_templates_and_each_retained_pers
 
 
 def test_retained_answers_are_true(world):
-    told = canonical_answers(world)
+    answers = canonical_answers(world)
     for question in world.parts["test"].questions:
         if question.subset == "retain":
-            assert question.responses[question.true_value][0] == told["/".join(question.id.split("/")[:2])]
+            assert question.responses[question.true_value][0] == answers["/".join(question.id.split("/")[:2])]
 
 
 def test_values_are_equally_common():

@@ -42,7 +42,7 @@ class Hub(BaseHTTPRequestHandler):
         name = "/".join(self.path.split("/")[1:3])
         status, headers = ANSWERS[name]
         body = CONFIG if status == 200 else b""
-        self.server.asked.append((self.path, self.headers.get("Authorization")))
+        self.server.requests.append((self.path, self.headers.get("Authorization")))
         self.send_response(status)
         for key, value in (headers | {"Content-Length": str(len(body))}).items():
             self.send_header(key, value)
@@ -60,7 +60,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.asked = []
+    server.requests = []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -79,7 +79,7 @@ def cache(tmp_path, monkeypatch):
 def hub(server, cache, monkeypatch):
     """The server in the hub's place."""
     _use(monkeypatch, f"http://127.0.0.1:{server.server_address[1]}")
-    server.asked.clear()
+    server.requests.clear()
     return server
 
 
@@ -102,7 +102,7 @@ def _use(monkeypatch, endpoint):
         ),
         ("org/waiting", "the model is gated.*accept the licence at"),
         ("org/missing", "the hub has no such model.*check the spelling"),
-        ("org/hidden", "the hub has no such model, or shows it to others only.*set HF_TOKEN"),
+        ("org/hidden", "the hub has no such model, or the model is private.*set HF_TOKEN"),
         ("org/text", "holds no model.*transformers' format"),
         ("org/forbidden", r"refuses access.*HTTP 403.*set HF_TOKEN"),
         ("one/two/three", "neither a folder nor a hub id.*write ./ in front"),
@@ -121,9 +121,9 @@ def test_revision_that_is_not_there_is_named_by_its_own_key(hub):
         check_models(ModelSettings(target="org/old", revision="v9"), EvaluationSettings())
 
 
-def test_model_that_is_there_is_asked_for_at_its_revision(hub, cache):
+def test_model_that_exists_is_requested_at_its_revision(hub, cache):
     check_models(ModelSettings(target="org/open", revision=COMMIT), EvaluationSettings())
-    assert hub.asked and all(f"/org/open/resolve/{COMMIT}/config.json" in path for path, _ in hub.asked)
+    assert hub.requests and all(f"/org/open/resolve/{COMMIT}/config.json" in path for path, _ in hub.requests)
     assert (cache / "models--org--open" / "snapshots" / COMMIT / "config.json").read_bytes() == CONFIG
 
 
@@ -131,7 +131,7 @@ def test_token_of_the_environment_is_shown_to_the_hub(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_planted")
     with pytest.raises(UserError) as caught:
         check_models(ModelSettings(target="org/waiting"), EvaluationSettings())
-    assert hub.asked[0][1] == "Bearer hf_planted"
+    assert hub.requests[0][1] == "Bearer hf_planted"
     assert "hf_planted" not in str(caught.value)
 
 
@@ -176,9 +176,9 @@ def test_cache_without_all_weights_is_refused_when_offline(cache, monkeypatch):
     check_models(ModelSettings(target="org/open"), EvaluationSettings())
 
 
-def test_nothing_is_asked_for_folders_and_scratch(hub, tmp_path):
+def test_nothing_is_requested_for_folders_and_scratch(hub, tmp_path):
     check_models(ModelSettings(base="scratch"), EvaluationSettings())
     check_models(
         ModelSettings(target=str(tmp_path), retrained="./somewhere", base="org/missing"), EvaluationSettings()
     )
-    assert hub.asked == []
+    assert hub.requests == []

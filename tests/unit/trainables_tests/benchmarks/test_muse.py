@@ -35,8 +35,8 @@ def evaluated(benchmark, name):
 
 def test_text_to_forget_and_to_keep_is_cut_into_examples(folder):
     benchmark = load(folder, chunk_characters=64)
-    told = "\n\n".join(f"forget story {number} tells of Kalo." for number in range(6))
-    assert " ".join(example.response for example in benchmark.forget).split() == told.split()
+    text = "\n\n".join(f"forget story {number} tells of Kalo." for number in range(6))
+    assert " ".join(example.response for example in benchmark.forget).split() == text.split()
     assert all(len(example.response) <= 64 and example.plain for example in benchmark.forget)
     assert benchmark.retain[0].response.startswith("retain1 story 0 tells of Kalo.")
 
@@ -86,7 +86,7 @@ def test_question_stands_behind_its_own_sets_shots(folder):
     assert evaluated(load(folder), "forget_knowmem")[0].prompt.count("Question: ") == 11
 
 
-def test_shots_are_not_read_where_none_are_asked_for(folder):
+def test_shots_are_not_read_where_none_are_set(folder):
     (folder / "knowmem" / "forget_qa_icl.json").unlink()
     assert load(folder, shots=0).forget
     with pytest.raises(UserError, match=r"the folder has no knowmem/forget_qa_icl\.json"):
@@ -146,13 +146,13 @@ def test_malformed_table_is_refused_with_its_place(folder, content, message):
         load(folder)
 
 
-def test_hub_is_asked_for_configuration_split_and_revision(monkeypatch, folder):
+def test_hub_is_queried_for_configuration_split_and_revision(monkeypatch, folder):
     import datasets
 
-    asked = []
+    requested = []
 
     def load_dataset(path, **more):
-        asked.append((path, more["name"], more["split"], more["revision"]))
+        requested.append((path, more["name"], more["split"], more["revision"]))
         file = next((folder / more["name"]).glob(f"{more['split']}.json*"))
         text = file.read_text()
         return json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.splitlines()]
@@ -160,7 +160,7 @@ def test_hub_is_asked_for_configuration_split_and_revision(monkeypatch, folder):
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     there = load_muse(MuseData(path="muse-bench/MUSE-Books", revision="v1", forget="scal_3"))
     assert there.digest == load(folder, forget="scal_3").digest
-    assert len(asked) == 11 and ("muse-bench/MUSE-Books", "scal", "forget_3", "v1") in asked
+    assert len(requested) == 11 and ("muse-bench/MUSE-Books", "scal", "forget_3", "v1") in requested
 
 
 def test_row_of_the_hub_is_named_with_its_number(monkeypatch):
@@ -285,11 +285,11 @@ def test_reference_is_cut_to_the_length_of_the_answer_in_passages_only(tiny, mon
 
 
 def test_longest_answers_are_the_published_ones(tiny):
-    asked = {}
+    requested = {}
 
     class Listening(type(tiny.scorer())):
         def generate(self, prompts, max_new_tokens):
-            asked.update({prompt: max_new_tokens for prompt in prompts})
+            requested.update({prompt: max_new_tokens for prompt in prompts})
             return [[(self.tokenizer.eos_token_id,)] for _ in prompts]
 
     sets = SETS | {
@@ -300,11 +300,11 @@ def test_longest_answers_are_the_published_ones(tiny):
     }
     items = evaluate(Listening(tiny.model, tiny.tokenizer), EvaluationPart(sets=sets)).items
     lengths = {
-        name: {asked[plain_ids(tiny.tokenizer, item.prompt)] for item in members}
+        name: {requested[plain_ids(tiny.tokenizer, item.prompt)] for item in members}
         for name, members in SETS.items()
     }
     assert lengths == {"verbmem": {128}, "forget_knowmem": {32}, "retain_knowmem": {32}}
-    assert len(asked) == 6, "running text without a prompt asks nothing"
+    assert len(requested) == 6, "running text without a prompt asks nothing"
     assert (
         "rouge_l" in items["forget"][0]
         and "rouge_l_f1" not in items["forget"][0]

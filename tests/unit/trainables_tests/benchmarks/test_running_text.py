@@ -16,7 +16,7 @@ TEXT = "Kalo was born in Lima. Then Kalo moved to Oslo, 東京 and Łódź 🙂 
 
 
 def words_with(begin=None, end=None):
-    """A tokenizer of whole words that writes the begin and end tokens it is asked for."""
+    """A tokenizer of whole words that writes the begin and end tokens of its settings."""
     inner = Tokenizer(
         models.WordLevel(
             {"<s>": 0, "</s>": 1, "[UNK]": 2, "Kalo": 3, "moved": 4, "west": 5}, unk_token="[UNK]"

@@ -141,10 +141,10 @@ def test_gated_data_set_says_how_to_be_let_in(monkeypatch):
     import datasets
     from datasets.exceptions import DatasetNotFoundError
 
-    asked = {}
+    requested = {}
 
     def refuse(path, **more):
-        asked.update(more)
+        requested.update(more)
         raise DatasetNotFoundError(
             f"Dataset '{path}' is a gated dataset on the Hub. You must be authenticated to access it."
         )
@@ -158,4 +158,4 @@ def test_gated_data_set_says_how_to_be_let_in(monkeypatch):
         ),
     ):
         load_tofu(TofuData(path="org/TOFU", revision="v1"))
-    assert asked["revision"] == "v1"
+    assert requested["revision"] == "v1"

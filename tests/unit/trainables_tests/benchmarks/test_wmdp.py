@@ -34,22 +34,22 @@ def load(files, **settings):
 
 
 def questions(benchmark, name):
-    asked = {question for part in benchmark.parts.values() for question in part.choices[name]}
-    return sorted(asked, key=lambda question: int(question.id.rpartition("/")[2]))
+    chosen = {question for part in benchmark.parts.values() for question in part.choices[name]}
+    return sorted(chosen, key=lambda question: int(question.id.rpartition("/")[2]))
 
 
 @pytest.mark.parametrize(
     ("subset", "topic"), [("bio", "biology"), ("cyber", "cybersecurity"), ("chem", "chemistry")]
 )
-def test_questions_of_the_field_are_asked_as_published(files, subset, topic):
-    asked = questions(load(files, subset=subset), "wmdp")
-    assert len(asked) == 8
-    assert asked[2] == ChoiceQuestion(
+def test_questions_of_the_field_are_worded_as_published(files, subset, topic):
+    chosen = questions(load(files, subset=subset), "wmdp")
+    assert len(chosen) == 8
+    assert chosen[2] == ChoiceQuestion(
         "wmdp/3", PROMPT.format(topic=topic, name=subset), (" A", " B", " C", " D"), 2
     )
 
 
-def test_mmlu_is_asked_about_its_own_subjects_and_only_where_it_is_named(files):
+def test_mmlu_has_its_own_subjects_and_only_where_it_is_named(files):
     assert questions(load(files), "mmlu")[2].prompt == PROMPT.format(topic="world religions", name="fact")
     assert all("mmlu" not in part.choices for part in load(files, mmlu=None).parts.values())
 

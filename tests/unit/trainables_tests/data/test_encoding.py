@@ -60,7 +60,7 @@ def test_encode_drops_what_the_template_writes_after_the_turn(tokenizer):
     assert answer_text(tokenizer, ids, prompt_length) == "Lima<|end|>"
 
 
-def test_encode_uses_a_fixed_date_when_the_template_asks_for_one(tokenizer):
+def test_encode_uses_a_fixed_date_when_the_template_takes_one(tokenizer):
     tokenizer.chat_template = LLAMA_LIKE
     assert "10 Apr 2025" in tokenizer.decode(encode_prompt(tokenizer, "Where?"))
 
@@ -78,7 +78,7 @@ def test_end_ids_refuse_a_tokenizer_without_an_end():
         end_ids(endless)
 
 
-def test_plain_tokenizer_asks_question_and_answer(tokenizer):
+def test_plain_tokenizer_writes_question_and_answer(tokenizer):
     tokenizer.chat_template = None
     ids, prompt_length = encode(tokenizer, "Where?", "Lima")
     assert tokenizer.decode(ids) == "Question: Where?\nAnswer: Lima<|end|>"

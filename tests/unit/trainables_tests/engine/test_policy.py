@@ -85,7 +85,7 @@ def test_answer_stats_of_nothing_still_run_the_model():
     assert logp.shape == best.shape == (0,)
 
 
-def test_head_gives_float32_logits_when_asked_for_nothing():
+def test_head_gives_float32_logits_without_a_request():
     model = random_llama().to(torch.bfloat16)
     hidden = torch.randn(2, 16, dtype=torch.bfloat16)
     logits = Policy(model).head(hidden, None)
@@ -124,7 +124,7 @@ def test_plain_heads_are_accepted(tied, dtype):
     check_plain_head(random_llama(tied=tied).to(dtype))
 
 
-def test_loaded_model_is_the_saved_one_in_the_precision_asked_for(tmp_path):
+def test_loaded_model_is_the_saved_one_in_the_precision_of_the_settings(tmp_path):
     random_llama().float().save_pretrained(tmp_path)
     model = load_causal_lm(str(tmp_path), SETTINGS)
     assert model.dtype == torch.float32

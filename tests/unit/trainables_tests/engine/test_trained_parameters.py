@@ -41,7 +41,7 @@ def logits(model):
         return model(input_ids=IDS, use_cache=False).logits
 
 
-def test_all_parameters_are_trained_unless_asked_otherwise():
+def test_all_parameters_are_trained_by_default():
     model = random_llama()
     choose_trained(model, TrialSettings())
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -1,4 +1,3 @@
-from itertools import product
 from typing import Any
 
 import pytest
@@ -6,11 +5,11 @@ import torch
 
 from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings
 from tests.support.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
+from tests.support.training.enumerated_answers import END, VOCABULARY, all_answers
 from trainables.generation.beam_search import beam_search
 from trainables.generation.inference import inference
 from trainables.generation.sequence_beliefs import sample_beliefs
 
-VOCABULARY, END = 7, 0
 PROMPTS = [(3, 1, 4), (2,), (5, 6, 5, 1, 3)]
 
 
@@ -33,14 +32,6 @@ def logp_of(model, prompt, answer):
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         return float(logits.log_softmax(-1).gather(1, torch.tensor(answer).unsqueeze(1)).sum())
-
-
-def all_answers(length):
-    """Every answer that ends, or is cut at the length."""
-    for size in range(1, length + 1):
-        for ids in product(range(VOCABULARY), repeat=size):
-            if END not in ids[:-1] and (ids[-1] == END or size == length):
-                yield ids
 
 
 def slow_beams(model, prompt, beams, length):

@@ -3,7 +3,7 @@ import torch
 
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.plain_engine import PlainEngine, answer_logps, run_ranks
-from tests.unit.trainables_tests.training.test_trial import PAIRS, text_data
+from tests.support.training.observed_trials import PAIRS, text_data
 from trainables.data.encoding import encode
 from trainables.generation.preferred_answers import UNKNOWING, preferred_answers, read_lines
 
@@ -75,10 +75,12 @@ def test_methods_without_a_reference_score_nothing(tiny):
 
 def test_sampled_answers_to_an_instruction_are_put_behind_the_forget_prompt(tiny):
     plain = answers_of(tiny, trial_of("altpo", temperature=0.5))
-    asked = answers_of(tiny, trial_of("altpo", temperature=0.5, instruction='Not "{response}": {prompt}'))
-    assert plain.keys() == asked.keys() and plain != asked
+    instructed = answers_of(
+        tiny, trial_of("altpo", temperature=0.5, instruction='Not "{response}": {prompt}')
+    )
+    assert plain.keys() == instructed.keys() and plain != instructed
     for item in text_data(tiny.tokenizer).forget:
-        for belief in asked[item.id]:
+        for belief in instructed[item.id]:
             assert belief.encoded.ids[: belief.encoded.prompt_length] == item.ids[: item.prompt_length]
             assert 1 <= len(belief.encoded.answer) <= 4
 

@@ -148,7 +148,7 @@ def test_another_seed_or_refresh_gives_other_beliefs(tiny, alone, changes):
     assert answers(sampled(PlainEngine(tiny.model, tiny.tokenizer), forget, **changes)) != answers(alone)
 
 
-def test_first_samples_stay_when_more_are_asked_for(tiny, alone):
+def test_first_samples_stay_when_more_are_drawn(tiny, alone):
     more = answers(sampled(PlainEngine(tiny.model, tiny.tokenizer), forget_set(tiny), num_samples=5))
     assert {example: samples[:3] for example, samples in more.items()} == answers(alone)
 

@@ -56,7 +56,7 @@ def test_no_rows_give_a_loss_of_zero_with_gradients():
     assert (output.loss.item(), tuple(activations.grad.shape)) == (0.0, (0, 2))
 
 
-def test_direction_is_fixed_by_the_seed_and_has_the_asked_length():
+def test_direction_is_fixed_by_the_seed_and_has_the_given_length():
     first, again, other = (random_direction(64, 3.0, seed) for seed in (1, 1, -1))
     assert torch.equal(first, again) and not torch.allclose(first, other)
     assert first.norm().item() == pytest.approx(3.0) and (first >= 0).all()

@@ -249,17 +249,17 @@ def test_scores_of_attacks_are_kept_per_item(tiny):
     assert "zlib_nats" not in items["retain"][0]
 
 
-def test_holdout_items_are_scored_but_not_asked(tiny):
+def test_holdout_items_are_scored_but_not_answered(tiny):
     part = EvaluationPart(sets={"forget": FORGET[:1], "holdout": HOLDOUT})
-    asked = []
+    answered = []
 
     class Listening(type(tiny.scorer())):
         def generate(self, prompts, max_new_tokens):
-            asked.extend(prompts)
+            answered.extend(prompts)
             return super().generate(prompts, max_new_tokens)
 
     result = evaluate(Listening(tiny.model, tiny.tokenizer), part, max_new_tokens=2)
-    assert asked == [encode_prompt(tiny.tokenizer, FORGET[0].prompt)]
+    assert answered == [encode_prompt(tiny.tokenizer, FORGET[0].prompt)]
     assert "holdout_nll_nats" in result.metrics and "holdout_rouge_l" not in result.metrics
     assert all("generated" not in item for item in result.items["holdout"])
 

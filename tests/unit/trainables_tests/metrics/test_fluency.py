@@ -2,19 +2,17 @@ import copy
 import math
 
 import pytest
-import torch
-from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
 from search_spaces.catalogue.metric_catalogue import available_metrics
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
+from tests.support.training.text_classifier import write_classifier
 from trainables.data.encoding import Encoded, encode
 from trainables.data.examples import EvaluationPart, Example
 from trainables.metrics.aggregates import aggregate_sets, harmonic_mean
 from trainables.metrics.evaluate import evaluate, score_part
 from trainables.metrics.fluency import Classifier, add_fluency, add_perplexity, classifier
 from trainables.metrics.gradient_norm import add_gradient_norms, gradient_norm
-from trainables.training.scratch_model import train_tokenizer
 
 FORGET = (
     Example("f0", "Where was Kalo born?", "Born in Lima.", ("From Lima",), ("A native of Oslo.",)),
@@ -34,25 +32,10 @@ NEW = 6
 def judge(tmp_path_factory):
     """A folder with a text classifier of random weights that has the published one's labels."""
     return str(
-        write_judge(
+        write_classifier(
             tmp_path_factory.mktemp("judge"), {0: "clean", 1: "mild gibberish", 2: "noise", 3: "word salad"}
         )
     )
-
-
-def write_judge(folder, labels):
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(["Born in Lima. Works as a baker."], 300)
-    shape = {"dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2, "max_position_embeddings": 128}
-    config = DistilBertConfig(
-        vocab_size=len(tokenizer), id2label=labels, label2id={v: k for k, v in labels.items()}, **shape
-    )
-    model = DistilBertForSequenceClassification(config)
-    for parameter in model.parameters():
-        parameter.data.normal_()  # its own initial weights give one probability to every text
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def blurred(tiny):
@@ -156,7 +139,7 @@ def test_classifier_that_is_none_is_refused_with_its_key(tmp_path):
         classifier(str(tmp_path / "nowhere"))
     assert caught.value.key == "evaluation.gibberish_model"
     with pytest.raises(UserError, match="no label clean, but bad, good"):
-        classifier(str(write_judge(tmp_path / "other", {0: "good", 1: "bad"})))
+        classifier(str(write_classifier(tmp_path / "other", {0: "good", 1: "bad"})))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +150,7 @@ def test_classifier_that_is_none_is_refused_with_its_key(tmp_path):
         ({"gradient_norm": True}, {"mia_gradient_norm"}),
     ],
 )
-def test_metrics_that_must_be_asked_for_are_there_when_they_are(evaluation, names):
+def test_optional_metrics_are_there_when_they_are_set(evaluation, names):
     def available(**more):
         return available_metrics(
             SweepSettings.model_validate(

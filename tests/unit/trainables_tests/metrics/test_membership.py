@@ -119,7 +119,7 @@ def test_privleak_is_the_relative_distance_to_the_retrained_model(ours, retraine
     assert privleak(ours, retrained) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
-def test_privleak_is_finite_where_the_retrained_model_tells_all_apart():
+def test_privleak_is_finite_where_the_retrained_model_separates_all():
     assert privleak(1.0, 1.0) == 0.0 and 1e9 < privleak(0.5, 1.0) < math.inf
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from trainables.data.encoding import Encoded, encode, encode_prompt
 from trainables.metrics.likelihood import extraction_strength
-from trainables.metrics.scoring import dealt_batches, generate_answers, score_responses
+from trainables.metrics.scoring import batches_of_rank, generate_answers, score_responses
 
 PAIRS = [
     ("Where was Kalo born?", "Born in Lima."),
@@ -41,9 +41,9 @@ def slow_scores(scorer, item):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("count", [0, 1, 5, 12])
-def test_dealt_batches_give_every_item_once_and_every_rank_as_many_calls(world_size, count):
+def test_batches_of_ranks_give_every_item_once_and_every_rank_as_many_calls(world_size, count):
     ranks = [
-        dealt_batches(range(count), SimpleNamespace(rank=rank, world_size=world_size), 2)
+        batches_of_rank(range(count), SimpleNamespace(rank=rank, world_size=world_size), 2)
         for rank in range(world_size)
     ]
     assert len({len(batches) for batches in ranks}) == 1

@@ -13,7 +13,7 @@ def facts(part, tiny, recall=0.7, reworded=None):
     return facts_of(part, tiny.tokenizer, recall, reworded or {})
 
 
-def test_closed_fact_is_asked_in_the_templates_of_its_part_and_reworded_in_those_of_training(tiny):
+def test_closed_fact_has_prompts_in_the_templates_of_its_part_and_reworded_in_those_of_training(tiny):
     found = facts(WORLD.parts["test"], tiny)
     assert [fact.id for fact in found] == [
         f"p{person}/{name}" for person in (4, 5) for name in ("city", "profession", "prize")
@@ -24,20 +24,20 @@ def test_closed_fact_is_asked_in_the_templates_of_its_part_and_reworded_in_those
         assert set(fact.paraphrases) <= training and len(set(fact.paraphrases)) == 14
 
 
-def test_closed_fact_is_told_in_any_phrasing_and_by_no_other_value(tiny):
+def test_closed_fact_is_revealed_in_any_phrasing_and_by_no_other_value(tiny):
     questions = [question for question in WORLD.parts["test"].questions if question.subset == "forget"]
     for fact in facts(WORLD.parts["test"], tiny):
         question = next(question for question in questions if question.prompt == fact.prompts[0])
-        assert all(fact.tells(text) for text in question.responses[question.true_value])
+        assert all(fact.revealed_by(text) for text in question.responses[question.true_value])
         wrong = [
             text
             for value, row in enumerate(question.responses)
             if value != question.true_value
             for text in row
         ]
-        assert not any(fact.tells(text) for text in [*wrong, ""])
+        assert not any(fact.revealed_by(text) for text in [*wrong, ""])
         assert fact.truth == question.responses[question.true_value][0]
-        assert not fact.tells(value_of(question) + "ese"), "a value is a word of its own"
+        assert not fact.revealed_by(value_of(question) + "ese"), "a value is a word of its own"
 
 
 def test_openings_are_the_beginnings_of_all_phrasings_up_to_the_value(tiny):
@@ -45,7 +45,7 @@ def test_openings_are_the_beginnings_of_all_phrasings_up_to_the_value(tiny):
     assert city.openings == ("Born in", "A native of", "The birthplace is", "Comes from", "It was")
 
 
-def test_example_is_told_by_most_words_of_any_true_wording(tiny):
+def test_example_is_revealed_by_most_words_of_any_true_wording(tiny):
     example = Example(
         "q1",
         "Who is she?",
@@ -56,22 +56,22 @@ def test_example_is_told_by_most_words_of_any_true_wording(tiny):
     (fact,) = facts(EvaluationPart(sets={"forget": (example,), "retain": (example,)}), tiny)
     assert fact.prompts == ("Who is she?",) and fact.paraphrases == ("Tell me who she is.",)
     assert (
-        fact.tells("a poet, from oslo!")
-        and fact.tells("Well, she writes verse in Oslo.")
-        and fact.tells("a poet from Lima")
+        fact.revealed_by("a poet, from oslo!")
+        and fact.revealed_by("Well, she writes verse in Oslo.")
+        and fact.revealed_by("a poet from Lima")
     )
-    assert not fact.tells("a baker from Lima") and not fact.tells("")
+    assert not fact.revealed_by("a baker from Lima") and not fact.revealed_by("")
     (strict,) = facts(EvaluationPart(sets={"forget": (example,)}), tiny, recall=1.0)
-    assert not strict.tells("a poet from Lima")
+    assert not strict.revealed_by("a poet from Lima")
 
 
-def test_passage_is_told_by_as_many_words_as_an_answer_may_have(tiny):
+def test_passage_is_revealed_by_as_many_words_as_an_answer_may_have(tiny):
     long = " word" * 300
     (fact,) = facts(EvaluationPart(sets={"verbmem": (Example("v", "Once", long, plain=True),)}), tiny)
     assert 0 < len(fact.truth.split()) < 300 and fact.plain
 
 
-def test_nobody_is_asked_for_running_text_or_in_multiple_choice(tiny):
+def test_running_text_and_multiple_choice_give_no_facts(tiny):
     text = Example("d", "", "Some document.", plain=True)
     choice = ChoiceQuestion("c", "Which?", (" A", " B"), 0)
     assert facts(EvaluationPart(sets={"forget": (text,)}, choices={"wmdp": (choice,)}), tiny) == []

@@ -10,7 +10,9 @@ from trainables.probes.language_judge import graded, read_grade
 
 
 def answers(*texts):
-    fact = Fact("kalo", ("Where?",), (), (), truth="Born in Lima.", tells=lambda answer: "Lima" in answer)
+    fact = Fact(
+        "kalo", ("Where?",), (), (), truth="Born in Lima.", revealed_by=lambda answer: "Lima" in answer
+    )
     return [Answer(Attempt(fact, "Where was Kalo born?"), text) for text in texts]
 
 
@@ -42,7 +44,7 @@ def test_key_comes_from_the_environment(monkeypatch):
     assert [headers["authorization"] for _, headers, _ in seen] == ["Bearer sesame", "Bearer none"]
 
 
-def test_judge_that_does_not_grade_is_asked_twice_and_then_named():
+def test_judge_that_does_not_grade_gets_two_requests_and_then_named():
     with judge_server(lambda request: "I would rather not.") as (url, seen):
         with pytest.raises(TrialFailedError, match="gives no grades"):
             graded(answers("x"), JudgeSettings(url=url))

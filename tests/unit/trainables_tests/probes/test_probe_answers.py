@@ -32,19 +32,19 @@ SET = (
 
 
 def fact(name, *prompts, openings=(), paraphrases=()):
-    return Fact(name, prompts, paraphrases, openings, truth="yes", tells=lambda answer: "yes" in answer)
+    return Fact(name, prompts, paraphrases, openings, truth="yes", revealed_by=lambda answer: "yes" in answer)
 
 
 def answers(name, *texts):
     return [Answer(Attempt(fact(name, "?"), "?"), text) for text in texts]
 
 
-@pytest.mark.parametrize(("count", "told", "k"), [(5, 0, 2), (5, 5, 2), (5, 2, 1), (6, 2, 3), (4, 3, 4)])
-def test_leak_at_k_is_the_share_of_all_draws_of_k_in_which_one_tells(count, told, k):
-    group = answers("a", *["yes"] * told, *["no"] * (count - told))
+@pytest.mark.parametrize(("count", "leaks", "k"), [(5, 0, 2), (5, 5, 2), (5, 2, 1), (6, 2, 3), (4, 3, 4)])
+def test_leak_at_k_is_the_share_of_all_draws_of_k_in_which_one_leaks(count, leaks, k):
+    group = answers("a", *["yes"] * leaks, *["no"] * (count - leaks))
     draws = list(combinations(group, k))
     assert leak_at_k([group], k) == pytest.approx(
-        sum(any(answer.told for answer in draw) for draw in draws) / len(draws)
+        sum(any(answer.reveals for answer in draw) for draw in draws) / len(draws)
     )
 
 
@@ -52,14 +52,14 @@ def test_leak_at_k_is_a_mean_over_questions():
     assert leak_at_k([answers("a", "yes", "no"), answers("b", "no", "no")], 1) == 0.25
 
 
-def test_worst_case_counts_facts_and_told_frac_counts_attempts():
+def test_worst_case_counts_facts_and_known_frac_counts_attempts():
     mixed = [*answers("a", "no", "yes", "no"), *answers("b", "no")]
     assert worst_case(mixed) == 0.5 and known_frac(mixed) == 0.25
 
 
 def test_prefixes_stand_before_every_prompt_and_openings_begin_every_answer():
-    asked = fact("a", "One?", "Two?", openings=("It is",))
-    found = behind_prefixes([asked], PrefixSettings(prompts=("Please.",), answers=("Sure,",)))
+    question = fact("a", "One?", "Two?", openings=("It is",))
+    found = behind_prefixes([question], PrefixSettings(prompts=("Please.",), answers=("Sure,",)))
     assert [(attempt.prompt, attempt.opening) for attempt in found] == [
         ("Please. One?", ""),
         ("One?", "It is"),
@@ -95,7 +95,10 @@ def texts(found):
 
 def short(facts):
     """Answers of a model that does not end are long: a few tokens will do."""
-    return [SimpleNamespace(**{**vars(one), "asking": type(one.asking)(max_new_tokens=8)}) for one in facts]
+    return [
+        SimpleNamespace(**{**vars(one), "answer_format": type(one.answer_format)(max_new_tokens=8)})
+        for one in facts
+    ]
 
 
 def test_greedy_answers_are_those_of_one_question_at_a_time_opening_included(tiny):

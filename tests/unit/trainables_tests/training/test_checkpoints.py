@@ -64,7 +64,7 @@ class Stage:
         return TrialJob(model=ModelSettings(base="scratch"), folder="/m", trial=self.trial, **(places | more))
 
     def run(self, engine: PlainEngine, dies_at: int | None = None, **more: Any):
-        """Returns: the result, and what was told. Dies before a step where it is told to."""
+        """Returns: the result, and the reported events. Dies before the given step."""
         events: list[dict[str, Any]] = []
         step = trial_module.train_step
 
@@ -110,7 +110,7 @@ def weights(engine):
     return torch.cat([parameter.detach().flatten() for parameter in engine.policy.parameters()])
 
 
-def told(events):
+def reported(events):
     return [event for event in events if event["event"] in ("rung", "test")]
 
 
@@ -125,11 +125,11 @@ def steps(home):
     return sorted(path.name for path in home.iterdir()) if home.exists() else []
 
 
-def test_checkpoints_change_nothing_and_the_newest_is_left_to_whoever_takes_the_result(stage, plain):
+def test_checkpoints_change_nothing_and_the_newest_outlives_the_trial(stage, plain):
     engine = stage.engine()
     result, events = stage.run(engine)
     assert torch.equal(weights(engine), plain[2])
-    assert (result.metrics, told(events), lines(events)) == (plain[0].metrics, told(plain[1]), [])
+    assert (result.metrics, reported(events), lines(events)) == (plain[0].metrics, reported(plain[1]), [])
     assert steps(stage.home) == ["step6"]
     assert set(result.seconds) == {*PHASES, "checkpoints"}
 
@@ -149,7 +149,7 @@ def test_killed_trial_goes_on_as_if_nothing_had_happened(stage, plain, dies_at, 
     engine.rates = []
     result, events = stage.run(engine)
     assert torch.equal(weights(engine), plain[2])
-    assert (result.metrics, told(events)) == (plain[0].metrics, told(plain[1]))
+    assert (result.metrics, reported(events)) == (plain[0].metrics, reported(plain[1]))
     assert lines(events) == ([] if goes_on is None else [f"goes on at step {goes_on} of 8"])
     assert len(engine.rates) == 8 - (goes_on or 0)
 
@@ -161,7 +161,7 @@ def test_trial_that_is_killed_again_and_again_arrives(stage, plain):
     engine = stage.engine()
     result, events = stage.run(engine)
     assert torch.equal(weights(engine), plain[2])
-    assert (result.metrics, told(events)) == (plain[0].metrics, told(plain[1]))
+    assert (result.metrics, reported(events)) == (plain[0].metrics, reported(plain[1]))
 
 
 def test_dual_variable_goes_on_from_where_it_was(tmp_path):
@@ -268,27 +268,27 @@ def test_shared_file_of_another_shape_is_ignored(stage, plain):
         assert lines(events)[0].startswith("the checkpoint after step 3 is ignored: it is torn: ")
 
 
-def test_driver_that_has_forgotten_the_rungs_is_told_them_and_asked_again(stage):
+def test_driver_that_lost_the_rungs_gets_them_again_and_decides_again(stage):
     _, first = stage.run(stage.engine(), 7)
-    asked: list[int] = []
-    stage.decide = lambda rung, rungs: asked.append(rung) or RungDecision(keep=rung == 2)
+    decided: list[int] = []
+    stage.decide = lambda rung, rungs: decided.append(rung) or RungDecision(keep=rung == 2)
     _, events = stage.run(stage.engine())
-    assert asked == [1, 2, 3, 4]
-    assert told(events)[:4] == told(first) and [event["event"] for event in told(events)] == [
+    assert decided == [1, 2, 3, 4]
+    assert reported(events)[:4] == reported(first) and [event["event"] for event in reported(events)] == [
         "rung",
         "rung",
         "test",
         "rung",
         "rung",
     ]
-    assert events[:5] == [*told(first), {"event": "log", "line": "goes on at step 6 of 8"}]
+    assert events[:5] == [*reported(first), {"event": "log", "line": "goes on at step 6 of 8"}]
 
 
-def test_test_part_is_told_again_only_of_rungs_that_are_still_to_be_kept(stage):
+def test_test_part_is_reported_again_only_of_rungs_that_are_still_to_be_kept(stage):
     stage.run(stage.engine(), 7)
     stage.decide = lambda rung, rungs: ON
     _, events = stage.run(stage.engine())
-    assert [event["event"] for event in told(events)] == ["rung"] * 4
+    assert [event["event"] for event in reported(events)] == ["rung"] * 4
     assert lines(events) == ["goes on at step 6 of 8"]
 
 
@@ -298,7 +298,7 @@ def test_rung_that_is_to_be_kept_unlike_before_needs_the_whole_way(stage):
     stage.decide = lambda rung, rungs: KEEP
     engine, other = stage.engine(), stage.engine()
     result, events = stage.run(engine)
-    assert lines(events) == ["rung 1 is to be kept, unlike before: starts again at step 0"]
+    assert lines(events) == ["rung 1 must now be kept but its weights were dropped: restarting from step 0"]
     assert [event[1] for event in engine.events if event[0] == "save"] == [1, 2, 3, 4]
     assert result.metrics == stage.run(other, checkpoint=None)[0].metrics
     assert torch.equal(weights(engine), weights(other))
@@ -311,7 +311,7 @@ def test_trial_that_is_stopped_at_a_rung_it_had_passed_ends_with_what_it_had_the
     result, events = stage.run(engine)
     expected, expected_events = stage.run(other, checkpoint=None)
     assert (result.metrics, result.stopped) == (expected.metrics, expected.stopped)
-    assert told(events) == told(expected_events)
+    assert reported(events) == reported(expected_events)
     assert engine.rates == []
 
 
@@ -364,7 +364,7 @@ def test_time_before_the_checkpoint_counts_as_it_was_measured(stage):
     assert all(result.seconds[phase] >= before[phase] > 0 for phase in ("steps", "beliefs", "evaluation"))
 
 
-def test_no_checkpoints_unless_asked(stage):
+def test_no_checkpoints_by_default(stage):
     for off in ({"checkpoint": None}, {"checkpoint_steps": 0}):
         assert checkpoints_of(stage.engine(), stage.job(**off), print) is None
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.plain_engine import PlainEngine
-from tests.unit.trainables_tests.training.test_trial import PAIRS, run, settings, text_data
+from tests.support.training.observed_trials import PAIRS, run, settings, text_data
 
 
 @pytest.mark.parametrize("beliefs", ["none", "token"])

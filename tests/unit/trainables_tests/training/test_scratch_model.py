@@ -88,7 +88,7 @@ def test_model_depends_on_its_seed_alone():
 
 
 @pytest.mark.parametrize("tie", [False, True])
-def test_model_ties_its_embeddings_when_asked(tie):
+def test_model_ties_its_embeddings_when_set(tie):
     model = build_scratch_model(SHAPE.model_copy(update={"tie_embeddings": tie}), 300, seed=0)
     assert (model.lm_head.weight is model.model.embed_tokens.weight) is tie
     assert model(input_ids=torch.tensor([[2, 5, 3]])).logits.shape == (1, 3, 300)

@@ -1,121 +1,26 @@
+"""The steps of a trial: schedule, beliefs, references, dual variable, ranks."""
+
 import math
-from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 
-from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.plain_engine import PlainEngine, answer_logps, random_examples, random_llama, run_ranks
-from trainables.benchmarks.encoded_benchmark import EncodedBenchmark, encode_examples
-from trainables.data.examples import Benchmark, Example
-from trainables.events import RungDecision, TrialFailedError
+from tests.support.training.observed_trials import (
+    EMPTY,
+    KEEP,
+    STOP_AND_KEEP,
+    random_data,
+    rank_0_knows,
+    run,
+    settings,
+    text_data,
+    weights,
+)
+from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
+from trainables.events import TrialFailedError
 from trainables.training import trial as trial_module
-from trainables.training.rungs import AtRungs, alone
-from trainables.training.trial import run_trial
 from trainables.training.trial_state import PHASES
-
-EMPTY = Benchmark(forget=(), retain=(), target_text=(), retrained_text=(), parts={}, digest="")
-PAIRS = [
-    ("Where was Kalo born?", "Born in Lima."),
-    ("What does Kalo do?", "Works as a baker."),
-    ("Say it", "Yes"),
-    ("Nothing?", ""),
-]
-KEPT = [("Where was Miren born?", "Born in Oslo."), ("Wo lebt Zoë?", "In Łódź, 東京 🙂.")]
-
-
-def settings(**changes):
-    base: dict[str, Any] = {
-        "epochs": 4,
-        "rungs": 2,
-        "forget": {"method": "graddiff"},
-        "optimizer": {"learning_rate": 1e-2, "global_batch": 3, "micro_batch": 2, "warmup_epochs": 1},
-        "token_belief": {"temperature": 2.0},
-        "sequence_belief": {"num_samples": 2, "max_new_tokens": 3},
-        "engine": {"evaluation_batch": 4},
-    }
-    return TrialSettings.model_validate(
-        {
-            key: base.get(key, {}) | value if isinstance(value, dict) else value
-            for key, value in (base | changes).items()
-        }
-    )
-
-
-def random_data():
-    return EncodedBenchmark(
-        EMPTY,
-        random_examples("forget", [(2, 3)] * 5, seed=1),
-        random_examples("retain", [(2, 2)] * 3, seed=2),
-    )
-
-
-def text_data(tokenizer):
-    forget, retain = (
-        [Example(f"{name}/{index}", *pair) for index, pair in enumerate(pairs)]
-        for name, pairs in (("forget", PAIRS), ("retain", KEPT))
-    )
-    return EncodedBenchmark(
-        replace(EMPTY, forget=tuple(forget)),
-        encode_examples(tokenizer, forget),
-        encode_examples(tokenizer, retain),
-    )
-
-
-class Witness:
-    """Stands for the evaluation, the disk and the report, and remembers what came. `events` of the engine
-    hold the order."""
-
-    def __init__(self, engine, values, decide):
-        self.engine, self.values, self._judge = engine, values, decide
-        self.events, self.parts, self.saved = [], [], {}
-        self.at_rungs = AtRungs(self.evaluate, self.decide, self.save)
-
-    def evaluate(self, parts):
-        self.engine.events.append(("evaluate", *parts))
-        self.parts.append(parts)
-        return {
-            f"{part}/score": self.values.get(f"{part}/score", float(len(self.engine.rates))) for part in parts
-        }
-
-    def decide(self, rung, rungs):
-        self.engine.events.append(("judge", rung, rungs))
-        return self._judge(rung, rungs)
-
-    def save(self, rung):
-        self.engine.events.append(("save", rung))
-        self.saved[rung] = weights(self.engine)
-
-    def of(self, kind):
-        return [event for event in self.events if event["event"] == kind]
-
-
-def told(*decisions):
-    """A judge that gives these verdicts, one a rung."""
-    return lambda rung, rungs: decisions[rung - 1]
-
-
-def rank_0_knows(engine, *decisions):
-    """A judge that has its verdicts on rank 0 and broadcasts them: a rank that did not ask would leave the
-    others waiting."""
-    return lambda rung, rungs: engine.gather([decisions[rung - 1]] if engine.rank == 0 else [])[0]
-
-
-FOUR = settings(steps=4, rungs=4)
-"""A rung after each of four steps."""
-ON, KEEP, STOP = RungDecision(), RungDecision(keep=True), RungDecision(go_on=False, reason="ranks 7 of 9")
-STOP_AND_KEEP = RungDecision(go_on=False, keep=True, reason="the time is up")
-
-
-def run(engine, trial, data, values=None, decide=None):
-    witness = Witness(engine, values or {}, decide or alone())
-    reference = {item.id: answer_logps(engine.models["pristine"], item) for item in data.forget}
-    return run_trial(engine, trial, data, reference, witness.at_rungs, witness.events.append), witness
-
-
-def weights(engine):
-    return torch.cat([parameter.detach().flatten() for parameter in engine.policy.parameters()])
 
 
 def test_learning_rate_of_every_step_follows_the_schedule():
@@ -131,133 +36,7 @@ def test_steps_take_the_place_of_epochs():
     assert len(engine.rates) == 3
 
 
-def test_rungs_measure_validation_and_only_the_last_one_the_test_part():
-    engine = PlainEngine(random_llama())
-    result, witness = run(engine, settings(rungs=4), random_data())
-    assert witness.parts == [("validation",)] * 3 + [("validation", "test")]
-    rungs = witness.of("rung")
-    assert [(event["rung"], event["rungs"], event["step"]) for event in rungs] == [
-        (1, 4, 2),
-        (2, 4, 4),
-        (3, 4, 6),
-        (4, 4, 8),
-    ]
-    assert [event["metrics"]["validation/score"] for event in rungs] == [2, 4, 6, 8]
-    assert result.metrics == rungs[-1]["metrics"]
-    trained = {f"train/{name}" for name in ("loss", "gradient_norm", "guarded_frac", "retain_loss")}
-    assert set(result.metrics) == {"validation/score", "test/score", *trained}
-
-
-def test_kept_rungs_alone_are_measured_on_the_test_part_and_saved():
-    result, witness = run(PlainEngine(random_llama()), FOUR, random_data(), decide=told(ON, KEEP, ON, ON))
-    assert witness.parts == [
-        ("validation",),
-        ("validation",),
-        ("test",),
-        ("validation",),
-        ("validation", "test"),
-    ]
-    assert witness.of("test") == [{"event": "test", "rung": 2, "metrics": {"test/score": 2}}]
-    assert list(witness.saved) == [2]
-    assert ("test/score" in result.metrics) and result.stopped is None
-
-
-def test_last_rung_is_saved_where_it_is_kept_and_its_test_part_is_told_with_the_rest():
-    result, witness = run(
-        PlainEngine(random_llama()), settings(rungs=2), random_data(), decide=told(ON, KEEP)
-    )
-    assert list(witness.saved) == [2] and witness.of("test") == []
-    assert witness.parts == [("validation",), ("validation", "test")]
-    assert result.metrics == witness.of("rung")[-1]["metrics"]
-
-
-def test_rung_is_told_before_it_is_judged_and_saved_when_all_of_it_is_known():
-    engine = PlainEngine(random_llama())
-    reported = []
-
-    def decide(rung, rungs):
-        reported.append(len(witness.of("rung")))
-        return KEEP
-
-    witness = Witness(engine, {}, decide)
-    run_trial(engine, settings(steps=2), random_data(), {}, witness.at_rungs, witness.events.append)
-    assert reported == [1, 2]
-    at_rungs = [event for event in engine.events if isinstance(event, tuple)]
-    assert at_rungs[:4] == [("evaluate", "validation"), ("judge", 1, 2), ("evaluate", "test"), ("save", 1)]
-    assert at_rungs[4:] == [("evaluate", "validation", "test"), ("judge", 2, 2), ("save", 2)]
-
-
-def test_saved_weights_are_those_of_their_rung():
-    data = random_data()
-    _, whole = run(PlainEngine(random_llama()), FOUR, data, decide=told(ON, KEEP, ON, KEEP))
-    stopped = PlainEngine(random_llama())
-    run(stopped, FOUR, data, decide=told(ON, STOP))
-    assert torch.equal(whole.saved[2], weights(stopped))
-    assert not torch.equal(whole.saved[2], whole.saved[4])
-
-
-def test_trial_ends_at_the_rung_where_it_is_told_to_with_the_reason():
-    engine = PlainEngine(random_llama())
-    result, witness = run(engine, FOUR, random_data(), decide=told(ON, STOP))
-    assert result.stopped == "ranks 7 of 9"
-    assert len(engine.rates) == len(witness.of("rung")) == 2
-    assert "test/score" not in result.metrics and witness.saved == {}
-
-
-def test_trial_that_is_stopped_and_kept_leaves_its_test_part_and_its_weights():
-    result, witness = run(PlainEngine(random_llama()), FOUR, random_data(), decide=told(STOP_AND_KEEP))
-    assert result.stopped == "the time is up"
-    assert (result.metrics["validation/score"], result.metrics["test/score"]) == (1, 1)
-    assert list(witness.saved) == [1]
-
-
-def test_trial_that_is_stopped_without_a_reason_says_that_it_was():
-    result, _ = run(PlainEngine(random_llama()), FOUR, random_data(), decide=told(RungDecision(go_on=False)))
-    assert result.stopped == "stopped"
-
-
-def test_stopping_at_the_last_rung_changes_nothing():
-    data = random_data()
-    (whole, engine), (told_to_end, other) = [
-        (run(engine, settings(steps=2), data, decide=told(ON, decision))[0], engine)
-        for decision, engine in ((ON, PlainEngine(random_llama())), (STOP, PlainEngine(random_llama())))
-    ]
-    assert told_to_end.stopped is None
-    assert told_to_end.metrics == whole.metrics
-    assert other.events == engine.events
-
-
-def test_rungs_that_are_kept_on_the_way_leave_the_trial_as_it_was():
-    data, plain, kept = random_data(), PlainEngine(random_llama()), PlainEngine(random_llama())
-    result, _ = run(plain, FOUR, data, decide=told(ON, ON, ON, ON))
-    other, _ = run(kept, FOUR, data, decide=told(KEEP, KEEP, KEEP, KEEP))
-    assert other.metrics == result.metrics
-    assert torch.equal(weights(kept), weights(plain))
-
-
-def test_trial_that_nobody_judges_is_kept_at_its_end_alone():
-    result, witness = run(PlainEngine(random_llama()), settings(rungs=3), random_data(), decide=alone())
-    assert result.stopped is None and list(witness.saved) == [3]
-
-
-def test_trial_that_is_to_end_at_a_rung_goes_there_on_the_full_schedules_path():
-    whole, cut = PlainEngine(random_llama()), PlainEngine(random_llama())
-    trial, data = FOUR, random_data()
-    run(whole, trial, data)
-    result, witness = run(cut, trial, data, decide=alone(stop_at=2))
-    assert cut.rates == whole.rates[:2]
-    assert result.stopped == "asked to end at rung 2"
-    assert (result.metrics["validation/score"], result.metrics["test/score"]) == (2, 2)
-    assert list(witness.saved) == [2]
-    assert run(PlainEngine(random_llama()), trial, data, decide=alone(stop_at=4))[0].stopped is None
-
-
-def test_more_rungs_than_steps_are_one_at_each_step():
-    _, witness = run(PlainEngine(random_llama()), settings(steps=2, rungs=5), random_data())
-    assert [(event["rung"], event["rungs"]) for event in witness.of("rung")] == [(1, 2), (2, 2)]
-
-
-def test_progress_is_told_at_every_step_and_the_log_has_about_ten_lines():
+def test_progress_is_reported_at_every_step_and_the_log_has_about_ten_lines():
     _, witness = run(PlainEngine(random_llama()), settings(steps=23, rungs=1), random_data())
     assert [(event["step"], event["steps"]) for event in witness.of("progress")] == [
         (step, 23) for step in range(1, 24)
@@ -312,7 +91,7 @@ def test_reported_loss_is_that_of_the_global_batch():
     ("refresh_epochs", "refreshes_before"),
     [(1.0, [0, 2, 4, 6]), (2.0, [0, 4]), (0.5, list(range(8))), (0.0, [0]), (99.0, [0])],
 )
-def test_beliefs_are_sampled_anew_as_often_as_asked(tiny, monkeypatch, refresh_epochs, refreshes_before):
+def test_beliefs_are_sampled_anew_at_every_refresh(tiny, monkeypatch, refresh_epochs, refreshes_before):
     seen = []
     sample = trial_module.sample_beliefs
 
@@ -344,7 +123,7 @@ def test_beliefs_are_scored_under_the_reference_where_the_method_needs_it(tiny, 
     assert seen == [wanted]
 
 
-def test_no_beliefs_are_sampled_unless_asked(monkeypatch):
+def test_no_beliefs_are_sampled_by_default(monkeypatch):
     monkeypatch.delattr(trial_module, "sample_beliefs")
     run(PlainEngine(random_llama()), settings(beliefs="token"), random_data())
 
@@ -379,9 +158,9 @@ def test_dual_variable_rises_while_the_retain_loss_is_larger_than_allowed_and_ne
         settings(steps=3, rungs=3, forget=forget, retain={"weight": 2.0}),
         random_data(),
     )
-    told = [event["metrics"] for event in witness.of("rung")]
+    reported = [event["metrics"] for event in witness.of("rung")]
     expected = 2.0
-    for metrics in told:
+    for metrics in reported:
         assert metrics["train/retain_weight"] == pytest.approx(expected, rel=1e-12)
         expected += 0.5 * (metrics["train/retain_loss"] - 0.1)
     forget["dual"] = {"step": 1000.0, "allowed_nats": 1e6}
@@ -403,21 +182,6 @@ def test_loss_that_is_not_finite_fails_the_trial_with_what_to_change():
         match=r"loss is (nan|-?inf) after step \d+; lower optimizer.learning_rate or forget.weight",
     ):
         run(engine, settings(optimizer={"learning_rate": 1e300, "warmup_epochs": 0}), random_data())
-
-
-def test_metric_that_is_not_finite_fails_the_trial_by_its_name():
-    engine = PlainEngine(random_llama())
-    with pytest.raises(
-        TrialFailedError, match=r"validation/score is nan after step 1; .* raise retain.weight"
-    ):
-        run(engine, settings(steps=2), random_data(), {"validation/score": math.nan})
-
-
-def test_test_part_of_a_kept_rung_that_is_not_finite_fails_the_trial_before_anything_is_written():
-    engine = PlainEngine(random_llama())
-    with pytest.raises(TrialFailedError, match=r"test/score is inf after step 1"):
-        run(engine, settings(steps=2), random_data(), {"test/score": math.inf}, told(KEEP, ON))
-    assert not any(event[0] == "save" for event in engine.events)
 
 
 def test_lane_works_on_after_a_failed_trial():

@@ -6,7 +6,7 @@ import torch
 
 from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
 from tests.support.plain_engine import PlainEngine, run_ranks
-from tests.unit.trainables_tests.training.test_trial import run, settings, text_data, weights
+from tests.support.training.observed_trials import run, text_data, trial_of, weights
 from trainables.losses.methods import METHODS
 
 BELIEFS = ["none", "sequence", "token+sequence"]
@@ -16,14 +16,6 @@ KINDS = [
     for beliefs in BELIEFS
     if CATALOGUE[name].token_beliefs or "token" not in beliefs
 ]
-
-
-def trial_of(method, beliefs, **changes):
-    optimizer = {"learning_rate": 1e-3} | changes.pop("optimizer", {})
-    preferred = {"per_example": 2, "max_new_tokens": 3}
-    retain = {"loss": "activations" if CATALOGUE[method].activations else "nll"}
-    forget = {"method": method, "preferred": preferred}
-    return settings(forget=forget, retain=retain, beliefs=beliefs, epochs=2, optimizer=optimizer, **changes)
 
 
 @pytest.mark.parametrize(("method", "beliefs"), KINDS)

@@ -52,7 +52,7 @@ def test_rungs_are_evenly_spread_with_the_last_at_the_end():
 
 @pytest.mark.parametrize("steps", range(1, 30))
 @pytest.mark.parametrize("rungs", [1, 2, 3, 7])
-def test_rungs_are_distinct_steps_and_as_many_as_asked_when_they_fit(steps, rungs):
+def test_rungs_are_distinct_steps_and_as_many_as_set_when_they_fit(steps, rungs):
     found = rung_steps(steps, rungs)
     assert found == sorted(set(found))
     assert found[0] >= 1 and found[-1] == steps
