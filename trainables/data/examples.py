@@ -4,7 +4,7 @@ contents."""
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 Item = TypeVar("Item", "Example", "ChoiceQuestion")
@@ -114,19 +114,19 @@ def contents_of(examples: Iterable[Example]) -> list[dict[str, Any]]:
     """Plain values of examples, for digests: what is only in newer data must not change the digest of
     older."""
     return [
-        {name: value for name, value in asdict(example).items() if name not in LATER or value}
+        {name: value for name, value in vars(example).items() if name not in LATER or value}
         for example in examples
     ]
 
 
 def _part_contents(part: EvaluationPart) -> dict[str, object]:
     contents: dict[str, object] = {
-        "questions": [asdict(question) for question in part.questions],
+        "questions": [vars(question) for question in part.questions],
         "sets": {name: contents_of(examples) for name, examples in part.sets.items()},
     }
     if part.choices:
         contents["choices"] = {
-            name: [asdict(question) for question in questions] for name, questions in part.choices.items()
+            name: [vars(question) for question in questions] for name, questions in part.choices.items()
         }
     return contents
 
