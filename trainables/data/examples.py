@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 Item = TypeVar("Item", "Example", "ChoiceQuestion")
@@ -120,20 +120,20 @@ def make_benchmark(
 def contents_of(examples: Iterable[Example]) -> list[dict[str, Any]]:
     """Convert examples to plain values for a digest; empty fields that were added later are left out."""
     return [
-        {name: value for name, value in asdict(example).items() if name not in LATER or value}
+        {name: value for name, value in vars(example).items() if name not in LATER or value}
         for example in examples
     ]
 
 
 def _part_contents(part: EvaluationPart) -> dict[str, object]:
     contents: dict[str, object] = {
-        "questions": [asdict(question) for question in part.questions],
+        "questions": [vars(question) for question in part.questions],
         "sets": {name: contents_of(examples) for name, examples in part.sets.items()},
     }
     # Left out where empty, like the later fields of examples.
     if part.choices:
         contents["choices"] = {
-            name: [asdict(question) for question in questions] for name, questions in part.choices.items()
+            name: [vars(question) for question in questions] for name, questions in part.choices.items()
         }
     return contents
 

@@ -30,8 +30,9 @@ def measured(mass: float, utility: float) -> dict[str, float]:
 
 
 def small_sweep(**more) -> SweepSettings:
-    """Without the prompted model, of which `test_prompted.py` is."""
+    """Without the prompted model, of which `test_prompted.py` is, and on a world that is built in no time."""
     defaults = {
+        "data": {"benchmark": "closed_world", "people": 4, "forget_people": 2},
         "name": "small",
         "search": {"trials": 6, "sampler": "random"},
         "baselines": {"instruction": None},

@@ -8,25 +8,39 @@ from mlflow import MlflowClient
 
 from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search.sweep_state import SweepState
+from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.sweep.publisher import Publisher
 from orchestrator.tracking.tracking_store import default_tracking_uri
 from tests.chaos.cheap_runner import STARTS
 from tests.chaos.examination import Findings, ended_trials, examine
 from tests.support.mlflow_store import new_store
-from tests.support.sweeps.sweep_on_disk import benchmark_of, store
+from tests.support.sweeps.sweep_on_disk import benchmark_of, small_sweep, store
 
 
-@pytest.fixture
-def sweep(tmp_path, tmp_path_factory):
-    """A sweep that has ended, with nothing wrong, and MLflow's store of it."""
-    folder, settings, study = store(tmp_path)
+def publish(root, uri, name):
+    """A sweep that has ended, with nothing wrong, in the study and in MLflow. Returns: its folder."""
+    folder, settings, study = store(root, small_sweep(name=name))
     study.stop(5, "rank 5 of 5")
-    uri = default_tracking_uri(new_store(tmp_path_factory))
     sweep_state = SweepState(criteria_of(settings), settings.resources.workers_per_trial, study.records())
     Publisher(settings, folder, study, sweep_state, uri, benchmark_of(settings), pytest.fail).trials_changed(
         sweep_state.records
     )
-    return folder, uri
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """One such sweep and MLflow's store of it, for tests to copy or to look at."""
+    uri = default_tracking_uri(new_store(tmp_path_factory))
+    return publish(tmp_path_factory.mktemp("published"), uri, "small"), uri
+
+
+@pytest.fixture
+def sweep(published, tmp_path):
+    """A copy of its files, which a test may change, and the store, which it may not."""
+    folder, uri = published
+    shutil.copytree(folder.root, tmp_path, dirs_exist_ok=True)
+    return SweepFolder(tmp_path, folder.name), uri
 
 
 def found(sweep, before=None, expect=None):
@@ -34,10 +48,11 @@ def found(sweep, before=None, expect=None):
     return examine(folder.root, folder.name, before or {}, uri, expect)
 
 
-def child(uri, trial):
+def child(uri, name, trial):
     client = MlflowClient(uri)
     runs = client.search_runs(
-        [client.get_experiment_by_name("lethe").experiment_id], f"tags.`lethe.trial` = '{trial}'"
+        [client.get_experiment_by_name("lethe").experiment_id],
+        f"tags.`lethe.trial` = '{trial}' AND tags.`lethe.sweep` = '{name}'",
     )
     return client, runs[0]
 
@@ -71,17 +86,18 @@ def test_weights_that_are_missing_or_half_written_are_found(sweep):
     assert "t0001@1" in missing and "rung1.partial" in left_over
 
 
-def test_what_mlflow_says_otherwise_or_twice_is_found(sweep):
-    _, uri = sweep
-    client, run = child(uri, "t0000")
+def test_what_mlflow_says_otherwise_or_twice_is_found(published, tmp_path):
+    _, uri = published
+    folder = publish(tmp_path, uri, "told_otherwise")
+    client, run = child(uri, folder.name, "t0000")
     client.set_tag(run.info.run_id, "status", "failed")
     client.log_metric(run.info.run_id, "test/utility", 0.123, step=0)
-    client, run = child(uri, "t0001")
+    client, run = child(uri, folder.name, "t0001")
     client.create_run(
         run.info.experiment_id,
         tags={key: value for key, value in run.data.tags.items() if not key.startswith("pareto")},
     )
-    text = "\n".join(found(sweep).disagreeing)
+    text = "\n".join(found((folder, uri)).disagreeing)
     assert "MLflow has 7 runs of 6 trials" in text
     assert "MLflow says failed, FINISHED of t0000: finished" in text
     assert "MLflow's test/utility of t0000" in text
