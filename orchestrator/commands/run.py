@@ -147,9 +147,10 @@ def start(
             f"original: {plan.original.folder}\nretrained: {retrained}", highlight=False, soft_wrap=True
         )
         return
+    from orchestrator.pareto.sweep_view import read_view
     from orchestrator.terminal.closing_lines import closing_lines
 
-    for line in closing_lines(sweep, run.folder, records, run.tracking_uri):
+    for line in closing_lines(read_view(run.folder, sweep, records), run.folder, run.tracking_uri):
         console.print(line, highlight=False, soft_wrap=True)
 
 

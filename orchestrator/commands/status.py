@@ -43,11 +43,12 @@ def front(
 ) -> None:
     """Show the Pareto front of a sweep."""
     with user_errors():
+        from orchestrator.pareto.sweep_view import read_view
         from orchestrator.report.html_report import sweep_front
         from orchestrator.terminal.sweep_tables import front_csv, show_front
 
         folder, settings, study = open_named(sweep, storage)
-        found = sweep_front(settings, folder, study.records())
+        found = sweep_front(read_view(folder, settings, study.records()))
         if as_json:
             print_json(found)
         elif as_csv:
@@ -60,10 +61,10 @@ def front(
 def report(sweep: Sweep, storage: Storage = None) -> None:
     """Write the report of a sweep again from its study."""
     with user_errors():
-        from orchestrator.report.html_report import write_sweep_report
+        from orchestrator.report.html_report import study_view, write_report
 
         folder, settings, study = open_named(sweep, storage)
-        html, png = write_sweep_report(settings, folder, study)
+        html, png = write_report(folder.path, study_view(settings, folder, study))
         screen().print(f"report: {html}\npicture: {png}", highlight=False, soft_wrap=True)
 
 
@@ -107,8 +108,8 @@ def compare(
     """Set sweeps side by side: hypervolumes with intervals, best values, worker-hours."""
     with user_errors():
         from orchestrator.followups.comparison import compare as compare_views
+        from orchestrator.pareto.sweep_view import data_digest, read_view
         from orchestrator.report.comparison_picture import draw_comparison
-        from orchestrator.storage.sweep_view import data_digest, read_view
         from orchestrator.terminal.comparison_tables import comparison_json, show_comparison
 
         opened = [open_named(name, storage) for name in sweeps]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.pareto.dominance import hypervolume
-from orchestrator.pareto.front import Front, rung_name
+from orchestrator.pareto.front import Front, Key, rung_name
 from orchestrator.pareto.objectives import Objective, minimised_reference, objective_values, to_minimised
-from orchestrator.storage.sweep_view import SweepView
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.catalogue.method_catalogue import METHODS
 from search_spaces.settings.sweep_settings import SweepSettings
@@ -101,16 +101,25 @@ def group_name(method: str, beliefs: str) -> str:
     return f"{name} ({BELIEF_NAMES[beliefs]})" if beliefs == "none" else f"{name} + {BELIEF_NAMES[beliefs]}"
 
 
-def points_of(view: SweepView, objectives: Sequence[Objective], front: Front) -> list[Point]:
-    """The last rung of every trial whose test part was measured there, and the front's members, in the order
-    of the study."""
-    points, members = [], front.keys
+def points_of(view: SweepView) -> list[Point]:
+    """Returns the trials' last rungs, where their test part was measured, and the members of the front, in
+    the order of the study."""
+    return _points(view, view.front.keys)
+
+
+def end_points(view: SweepView) -> list[Point]:
+    """Returns the trials' last rungs, where their test part was measured, without regard to the front."""
+    return _points(view, frozenset())
+
+
+def _points(view: SweepView, members: frozenset[Key]) -> list[Point]:
+    points = []
     for record in view.records:
         if record.status not in ("finished", "stopped"):
             continue
         for rung, metrics in enumerate(record.rungs, start=1):
             values, on_front = (
-                objective_values(metrics, objectives, "test"),
+                objective_values(metrics, view.objectives, "test"),
                 (record.trial_id, rung) in members,
             )
             if values is not None and (on_front or rung == len(record.rungs)):
@@ -118,9 +127,11 @@ def points_of(view: SweepView, objectives: Sequence[Objective], front: Front) ->
     return points
 
 
-def baseline_points(view: SweepView, objectives: Sequence[Objective]) -> dict[str, dict[str, float]]:
-    """Test objectives of the original and the retrained model, where they were measured."""
-    found = {name: objective_values(metrics, objectives, "test") for name, metrics in view.baselines.items()}
+def baseline_points(view: SweepView) -> dict[str, dict[str, float]]:
+    """Returns the test objectives of the baselines, where they were measured."""
+    found = {
+        name: objective_values(metrics, view.objectives, "test") for name, metrics in view.baselines.items()
+    }
     return {name: values for name, values in found.items() if values is not None}
 
 
@@ -170,14 +181,12 @@ def axis_title(objective: Objective, part: Literal["validation", "test"] = "test
     return f"{objective.name}, {part} part ({better(objective)})"
 
 
-def yardstick(view: SweepView, objectives: Sequence[Objective]) -> float | None:
+def yardstick(view: SweepView) -> float | None:
     """Hypervolume of the retrained model alone: what unlearning would reach if it were exact."""
-    values = baseline_points(view, objectives).get("retrained")
-    return (
-        None
-        if values is None
-        else hypervolume([to_minimised(objectives, values)], minimised_reference(objectives))
-    )
+    values = baseline_points(view).get("retrained")
+    if values is None:
+        return None
+    return hypervolume([to_minimised(view.objectives, values)], view.criteria.reference)
 
 
 def squeeze_groups(view: SweepView) -> list[SqueezeGroup]:

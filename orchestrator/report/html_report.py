@@ -2,15 +2,17 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from orchestrator.pareto.front import Front, build_front, front_json
-from orchestrator.pareto.objectives import Objective, criteria_of, objectives_of
+from orchestrator.pareto.front import front_as_json
+from orchestrator.pareto.objectives import objectives_of
+from orchestrator.pareto.sweep_view import SweepView, read_view
 from orchestrator.report.audit_table import audit_columns
 from orchestrator.report.figure_data import points_of, squeeze_groups
 from orchestrator.report.interactive_figures import (
@@ -31,12 +33,9 @@ from orchestrator.report.sections.stopping_section import stopping_section
 from orchestrator.report.still_picture import draw_picture
 from orchestrator.report.tables import failed_table, front_table
 from orchestrator.search.study import Study
-from orchestrator.storage.baselines import read_baselines
-from orchestrator.storage.followup_records import read_audits, read_confirmations
+from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.provenance import redacted
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.sweep_view import SweepView
-from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.catalogue.metric_catalogue import METRICS
 from search_spaces.settings.sweep_settings import SweepSettings
 
@@ -69,26 +68,22 @@ def write_report(folder: Path, view: SweepView) -> tuple[Path, Path]:
     Returns:
         The HTML file and the picture.
     """
-    objectives = objectives_of(view.sweep)
-    front = build_front(view.records, criteria_of(view.sweep))
     folder.mkdir(parents=True, exist_ok=True)
     html, picture = folder / HTML_NAME, folder / PICTURE_NAME
     partial = html.with_name(f"{html.name}.{os.getpid()}.partial")
-    partial.write_text(_page(view, objectives, front), encoding="utf-8")
+    partial.write_text(_page(view), encoding="utf-8")
     partial.replace(html)
     partial = picture.with_name(f"{picture.name}.{os.getpid()}.partial")
-    draw_picture(partial, view, objectives, front)
+    draw_picture(partial, view)
     partial.replace(picture)
     return html, picture
 
 
-def _page(view: SweepView, objectives: tuple[Objective, ...], front: Front) -> str:
+def _page(view: SweepView) -> str:
     title = f"{view.sweep.name}: forgetting against utility"
     settings = redacted(json.dumps(view.sweep.model_dump(mode="json"), indent=1))
     body = "\n".join(
-        _section(heading, text, content)
-        for heading, text, content in _sections(view, objectives, front)
-        if content
+        _section(heading, text, content) for heading, text, content in _sections(view) if content
     )
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -97,20 +92,20 @@ def _page(view: SweepView, objectives: tuple[Objective, ...], front: Front) -> s
 <script>{get_plotlyjs()}</script></head><body>
 <h1>{escape(title)}</h1>
 <p>{escape(view.sweep.description)}</p>
-<p>{escape(_summary(view, objectives, front))}</p>
+<p>{escape(_summary(view))}</p>
 {body}
 <h2>Settings</h2><details><summary>The resolved sweep</summary><pre>{escape(settings)}</pre></details>
 </body></html>
 """
 
 
-def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) -> list[tuple[str, str, str]]:
+def _sections(view: SweepView) -> list[tuple[str, str, str]]:
     """Heading, explanation and content; a section without content is left out."""
-    drawn = bool(points_of(view, objectives, front))
+    drawn = bool(points_of(view))
     groups = squeeze_groups(view)
     what = "; ".join(
         f"{objective.name}: {METRICS[objective.name].description}"
-        for objective in objectives
+        for objective in view.objectives
         if objective.name in METRICS
     )
     return [
@@ -123,12 +118,12 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
                 " Every rung is a candidate: t0007@2 is trial t0007 at its second rung, t0007 its end."
                 f" {what}."
             ),
-            _drawing("front", front_figure(view, objectives, front)) if drawn or view.baselines else "",
+            _drawing("front", front_figure(view)) if drawn or view.baselines else "",
         ),
         (
             "Members of the front",
             "Original and retrained models stand below for comparison.",
-            front_table(view, front) if drawn else "",
+            front_table(view) if drawn else "",
         ),
         (
             "Squeezing",
@@ -142,7 +137,7 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
                 "Volume between the front and the reference point after each trial with a result. It may dip:"
                 " the front is chosen on other items."
             ),
-            _drawing("hypervolume", hypervolume_figure(view, objectives)) if drawn else "",
+            _drawing("hypervolume", hypervolume_figure(view)) if drawn else "",
         ),
         (
             "Parallel coordinates",
@@ -150,7 +145,7 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
                 "One line per trial through everything that was searched. Drag along an axis to select"
                 " trials. A line at 'off' means that the trial does not have this setting."
             ),
-            _drawing("parallel", parallel_figure(view, objectives)) if drawn else "",
+            _drawing("parallel", parallel_figure(view)) if drawn else "",
         ),
         (
             "Importance",
@@ -158,15 +153,11 @@ def _sections(view: SweepView, objectives: tuple[Objective, ...], front: Front) 
                 "How much of each objective's variation over the trials goes with each setting. A lead, not a"
                 " proof, with few trials."
             ),
-            (
-                _drawing("importance", importance_figure(view, objectives))
-                if any(view.importances.values())
-                else ""
-            ),
+            (_drawing("importance", importance_figure(view)) if any(view.importances.values()) else ""),
         ),
         ("Is it really forgotten?", AUDIT, audit_section(view, _drawing)),
-        ("Confirmation", CONFIRMATION, confirmation_section(view, front, _drawing)),
-        ("Early stopping", EARLY_STOPPING, stopping_section(view, front, _drawing)),
+        ("Confirmation", CONFIRMATION, confirmation_section(view, _drawing)),
+        ("Early stopping", EARLY_STOPPING, stopping_section(view, _drawing)),
         ("Failed trials", "They never reach the front.", failed_table(view)),
     ]
 
@@ -181,32 +172,43 @@ def _drawing(name: str, figure: go.Figure) -> str:
     return figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config)
 
 
-def _summary(view: SweepView, objectives: tuple[Objective, ...], front: Front) -> str:
+def _summary(view: SweepView) -> str:
     counts = {
         status: sum(record.status == status for record in view.records)
         for status in ("finished", "stopped", "failed", "running")
     }
-    reference = ", ".join(f"{objective.name} {objective.reference:g}" for objective in objectives)
+    reference = ", ".join(f"{objective.name} {objective.reference:g}" for objective in view.objectives)
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "no trial yet"
     return (
-        f"{told}. {len(front.members)} on the front, hypervolume {front.hypervolume:.4f} against the"
-        f" reference point {reference}."
+        f"{told}. {len(view.front.members)} on the front, hypervolume {view.front.hypervolume:.4f} against"
+        f" the reference point {reference}."
     )
 
 
-def sweep_front(sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord]) -> dict:
-    """The front as `lethe front --json` prints it, baselines and what audits found included."""
-    baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
-    return front_json(sweep, records, baselines) | {
-        "audits": {audit.name: audit_columns(audit) for audit in read_audits(folder)}
+def sweep_front(view: SweepView) -> dict[str, Any]:
+    """Returns the front as `lethe front --json` prints it, with the baselines and what audits found."""
+    counts = Counter(record.status for record in view.records)
+    return front_as_json(view.sweep.name, view.front, counts, view.baselines) | {
+        "audits": {audit.name: audit_columns(audit) for audit in view.audits}
     }
 
 
-def write_sweep_report(sweep: SweepSettings, folder: SweepFolder, study: Study) -> tuple[Path, Path]:
-    """Write the report from the study. Returns: the HTML file and the picture."""
-    baselines = {name: baseline.metrics() for name, baseline in read_baselines(folder).items()}
-    importances = {objective.name: study.importances(objective.name) for objective in objectives_of(sweep)}
-    view = SweepView(
-        sweep, study.records(), baselines, importances, read_confirmations(folder), read_audits(folder)
+def study_view(
+    sweep: SweepSettings, folder: SweepFolder, study: Study, sweep_state: SweepState | None = None
+) -> SweepView:
+    """Reads everything that the report shows.
+
+    Args:
+        sweep: Settings with objectives filled in.
+        folder: The sweep's files.
+        study: The study, with its trials and importances.
+        sweep_state: The driver's state of the same trials, so that the front is not built again.
+    """
+    return read_view(
+        folder,
+        sweep,
+        study.records(),
+        importances={objective.name: study.importances(objective.name) for objective in objectives_of(sweep)},
+        front=None if sweep_state is None else sweep_state.reported_front,
+        hypervolumes=None if sweep_state is None else tuple(sweep_state.hypervolumes),
     )
-    return write_report(folder.path, view)

@@ -6,8 +6,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from orchestrator.pareto.front import Front, hypervolume_history
-from orchestrator.pareto.objectives import Objective, criteria_of
+from orchestrator.pareto.front import Front
+from orchestrator.pareto.objectives import Objective
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.figure_data import (
     BELIEF_NAMES,
     CANONICAL_COLOUR,
@@ -18,6 +19,7 @@ from orchestrator.report.figure_data import (
     SqueezeGroup,
     axis_title,
     baseline_points,
+    end_points,
     group_name,
     method_names,
     names_with_room,
@@ -29,7 +31,6 @@ from orchestrator.report.figure_data import (
     yardstick,
 )
 from orchestrator.report.parallel_axes import ParallelAxis, parallel_axes
-from orchestrator.storage.sweep_view import SweepView
 from orchestrator.storage.trial_records import TrialRecord
 
 _SYMBOLS = {"none": "circle", "token": "square", "sequence": "triangle-up", "token+sequence": "diamond"}
@@ -42,16 +43,14 @@ BASELINE_SYMBOLS = {
 _INK, _GREY = "#222222", "#8a8a8a"
 
 
-def front_figure(view: SweepView, objectives: Sequence[Objective], front: Front) -> go.Figure:
-    """Every trial on the test part, the front's edge, and the original and retrained models.
+def front_figure(view: SweepView) -> go.Figure:
+    """Draws every trial on the test part, the edge of the front, and the baselines.
 
-    Args:
-        view: The sweep.
-        objectives: The first is the horizontal axis, and each further one has a panel; a lone one is drawn
-            over trials.
-        front: Of the same records.
+    The first objective is the horizontal axis, and each further one has a panel; a lone objective is drawn
+    over the trials.
     """
-    points, baselines = points_of(view, objectives, front), baseline_points(view, objectives)
+    objectives, front = view.objectives, view.front
+    points, baselines = points_of(view), baseline_points(view)
     others: list[Objective | None] = list(objectives[1:]) or [None]
     figure = make_subplots(rows=1, cols=len(others), horizontal_spacing=0.09)
     for column, other in enumerate(others, start=1):
@@ -69,19 +68,18 @@ def front_figure(view: SweepView, objectives: Sequence[Objective], front: Front)
     return styled(figure, 580)
 
 
-def hypervolume_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figure:
+def hypervolume_figure(view: SweepView) -> go.Figure:
     """Hypervolume of the front after each trial with a result, beside what the retrained model alone would
     have."""
-    history = hypervolume_history(view.records, criteria_of(view.sweep))
     figure = go.Figure(
         go.Scatter(
-            x=list(range(1, len(history) + 1)),
-            y=history,
+            x=list(range(1, len(view.hypervolumes) + 1)),
+            y=list(view.hypervolumes),
             mode="lines+markers",
             line={"color": _INK, "shape": "hv"},
         )
     )
-    level = yardstick(view, objectives)
+    level = yardstick(view)
     if level is not None:
         figure.add_hline(
             level,
@@ -94,8 +92,9 @@ def hypervolume_figure(view: SweepView, objectives: Sequence[Objective]) -> go.F
     return styled(figure, 380).update_layout(showlegend=False)
 
 
-def importance_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figure:
+def importance_figure(view: SweepView) -> go.Figure:
     """Share of each searched key in how an objective varies over the trials."""
+    objectives = view.objectives
     keys = top_importances(view)[::-1]
     figure = go.Figure()
     # Horizontal bars are stacked from below, so the first objective goes last.
@@ -114,12 +113,12 @@ def importance_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Fi
     )
 
 
-def parallel_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figure:
+def parallel_figure(view: SweepView) -> go.Figure:
     """Searched keys and objectives of every finished trial as one line each, coloured by the first
     objective."""
-    points = points_of(view, objectives, Front(tuple(objectives), (), 0.0))
-    dimensions = [_dimension(axis) for axis in parallel_axes(view.sweep, objectives, points)]
-    first = objectives[0]
+    points = end_points(view)
+    dimensions = [_dimension(axis) for axis in parallel_axes(view.sweep, view.objectives, points)]
+    first = view.objectives[0]
     line = {
         "color": [point.values[first.name] for point in points],
         # Dark is better, whatever the direction.

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
-from orchestrator.pareto.front import Front, hypervolume_history
-from orchestrator.pareto.objectives import Objective, criteria_of
+from orchestrator.pareto.objectives import Objective
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.figure_data import (
     BELIEF_NAMES,
     CANONICAL_COLOUR,
@@ -32,7 +32,6 @@ from orchestrator.report.figure_data import (
     yardstick,
 )
 from orchestrator.report.parallel_axes import parallel_axes
-from orchestrator.storage.sweep_view import SweepView
 
 _MARKERS = {"none": "o", "token": "s", "sequence": "^", "token+sequence": "D"}
 BASELINE_MARKERS = {"original": "X", "prompted": "v", "retrained": "*", "retrained_twin": "P"}
@@ -40,14 +39,12 @@ _INK, _GREY = "#222222", "#8a8a8a"
 _TEXT = 12
 
 
-def draw_picture(path: Path, view: SweepView, objectives: Sequence[Objective], front: Front) -> None:
+def draw_picture(path: Path, view: SweepView) -> None:
     """Draw front, hypervolume, importance, squeezing (where measured) and parallel coordinates into one PNG.
 
     Args:
         path: File to write.
         view: The sweep.
-        objectives: Of the sweep, in order.
-        front: Of the same records.
     """
     groups = squeeze_groups(view)
     heights = [6.4, 4.0, 4.4] if groups else [6.4, 4.4]
@@ -55,20 +52,21 @@ def draw_picture(path: Path, view: SweepView, objectives: Sequence[Objective], f
     FigureCanvasAgg(figure)
     rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     left, right = rows[0].subfigures(1, 2, width_ratios=[1.45, 1])
-    _front(left.subplots(), view, objectives, front)
+    _front(left.subplots(), view)
     upper, lower = right.subplots(2, 1, height_ratios=[1, 1.25])
-    _hypervolume(upper, view, objectives)
-    _importance(lower, view, objectives)
+    _hypervolume(upper, view)
+    _importance(lower, view)
     if groups:
         _squeeze(rows[1], view, groups)
-    _parallel(rows[-1].subplots(), view, objectives, front)
+    _parallel(rows[-1].subplots(), view)
     figure.savefig(path, dpi=100, format="png")
 
 
-def _front(axes: Axes, view: SweepView, objectives: Sequence[Objective], front: Front) -> None:
+def _front(axes: Axes, view: SweepView) -> None:
     """The first two objectives; a lone one over trials."""
+    objectives, front = view.objectives, view.front
     first, other = objectives[0], objectives[1] if len(objectives) > 1 else None
-    points = points_of(view, objectives, front)
+    points = points_of(view)
     if len(objectives) == 2:
         axes.plot(*staircase(front), color=_INK, linewidth=1.2, zorder=2)
     for point in points:
@@ -85,7 +83,7 @@ def _front(axes: Axes, view: SweepView, objectives: Sequence[Objective], front: 
             edgecolors=edge,
             zorder=4 if point.on_front else 3,
         )
-    for place, (name, values) in enumerate(baseline_points(view, objectives).items()):
+    for place, (name, values) in enumerate(baseline_points(view).items()):
         x, y = (
             (values[first.name], values[other.name])
             if other
@@ -152,12 +150,12 @@ def _label_members(axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]]
                 break
 
 
-def _hypervolume(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -> None:
-    history = hypervolume_history(view.records, criteria_of(view.sweep))
+def _hypervolume(axes: Axes, view: SweepView) -> None:
+    history = view.hypervolumes
     axes.plot(
         range(1, len(history) + 1), history, drawstyle="steps-post", color=_INK, marker="o", markersize=4
     )
-    level = yardstick(view, objectives)
+    level = yardstick(view)
     if level is not None:
         axes.axhline(level, color=_GREY, linestyle="--")
         axes.annotate(
@@ -178,8 +176,8 @@ def _hypervolume(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -
     titled(axes, "Hypervolume over trials")
 
 
-def _importance(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -> None:
-    keys = top_importances(view, 9)
+def _importance(axes: Axes, view: SweepView) -> None:
+    objectives, keys = view.objectives, top_importances(view, 9)
     titled(axes, "Importance per objective")
     if not keys:
         axes.set_axis_off()
@@ -249,10 +247,10 @@ def _squeeze(figure: SubFigure, view: SweepView, groups: Sequence[SqueezeGroup])
     panels[0].legend(fontsize=10, loc="upper right")
 
 
-def _parallel(axes: Axes, view: SweepView, objectives: Sequence[Objective], front: Front) -> None:
+def _parallel(axes: Axes, view: SweepView) -> None:
     """A line per trial over searched keys and objectives; members of the front in their method's colour."""
-    points = sorted(points_of(view, objectives, front), key=lambda point: point.on_front)
-    columns = parallel_axes(view.sweep, objectives, points)
+    points = sorted(points_of(view), key=lambda point: point.on_front)
+    columns = parallel_axes(view.sweep, view.objectives, points)
     for index, point in enumerate(points):
         heights = [axis.share(axis.positions[index]) for axis in columns]
         colour, width, alpha = (

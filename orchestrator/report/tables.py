@@ -5,10 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from orchestrator.pareto.front import Front
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.audit_table import titles_of
 from orchestrator.report.figure_data import baseline_points, better, group_name, method_and_beliefs
-from orchestrator.storage.sweep_view import SweepView
 
 
 def leaderboard(front: Mapping[str, Any]) -> str:
@@ -56,8 +55,9 @@ def leaderboard(front: Mapping[str, Any]) -> str:
     return f"{head}\n\n{table}"
 
 
-def front_table(view: SweepView, front: Front) -> str:
+def front_table(view: SweepView) -> str:
     """Members of the front with their settings, and under them the original and retrained models."""
+    front = view.front
     names = [objective.name for objective in front.objectives]
     titles = [
         "trial",
@@ -72,7 +72,7 @@ def front_table(view: SweepView, front: Front) -> str:
         group = group_name(*method_and_beliefs(view.sweep, record))
         values = [*_numbers(member.objectives, names), *_numbers(member.validation, names)]
         rows.append([member.name, group, *values, time, _params(record.params)])
-    for name, baseline in baseline_points(view, front.objectives).items():
+    for name, baseline in baseline_points(view).items():
         rows.append([f"{name} model", "", *_numbers(baseline, names), *("" for _ in names), "", ""])
     return html_table(titles, rows)
 

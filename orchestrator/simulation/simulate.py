@@ -7,6 +7,7 @@ from shlex import quote
 
 from rich.console import Console
 
+from orchestrator.pareto.sweep_view import read_view
 from orchestrator.report.html_report import sweep_front
 from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recorded_range import check_covered
@@ -47,7 +48,7 @@ def simulate(sweep: SweepSettings, file: str, root: Path, lanes: int, console: C
         _write_baselines(folder, recording)
         simulated = VirtualSweep(sweep, folder, lanes, LearningCurves(recording))
         simulated.run(SimulationProgress(simulated, console))
-    show_front(sweep_front(sweep, folder, simulated.study.records()), console)
+    show_front(sweep_front(read_view(folder, sweep, simulated.study.records())), console)
     for line in closing_lines(simulated):
         console.print(line, highlight=False, soft_wrap=True)
     return simulated

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from orchestrator.pareto.front import Front, front_as_json
-from orchestrator.report.html_report import sweep_front, write_sweep_report
+from orchestrator.report.html_report import study_view, sweep_front, write_report
 from orchestrator.report.tables import leaderboard
 from orchestrator.search.study import Study
 from orchestrator.search.sweep_state import SweepState
@@ -94,9 +94,9 @@ class Publisher:
         Args:
             complete: Whether all trials of the sweep have ended.
         """
-        records = self.study.records()
-        files = write_sweep_report(self.sweep, self.folder, self.study)
-        front = sweep_front(self.sweep, self.folder, records)
+        view = study_view(self.sweep, self.folder, self.study, self.sweep_state)
+        files = write_report(self.folder.path, view)
+        front = sweep_front(view)
         write_json(self.folder.path / "front.json", front)
         summary = SweepSummary(
             {**self.sweep_state.counts},

@@ -1,30 +1,24 @@
 """The last lines of a run: the front, what failed, where the report is, how to open MLflow."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from urllib.parse import urlsplit
 
-from orchestrator.pareto.front import Front, build_front
-from orchestrator.pareto.objectives import criteria_of, objective_values, objectives_of
-from orchestrator.storage.baselines import read_baselines
+from orchestrator.pareto.front import Front
+from orchestrator.pareto.objectives import objective_values
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.storage.provenance import redacted
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.tracking.tracking_store import EXPERIMENT, VIEW_FILE
-from search_spaces.settings.sweep_settings import SweepSettings
 
 MOST_MEMBERS_SHOWN = 12
 """Lines of the front at the end of a run; `lethe front` shows all."""
 
 
-def closing_lines(
-    sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord], uri: str
-) -> list[str]:
-    """What the last lines of a run say: the front, what failed, where the report is, how to open MLflow."""
-    objectives = objectives_of(sweep)
-    front = build_front(records, criteria_of(sweep))
+def closing_lines(view: SweepView, folder: SweepFolder, uri: str) -> list[str]:
+    """Returns the last lines of a run: the front, what failed, where the report is, how to open MLflow."""
+    sweep, records, front = view.sweep, view.records, view.front
     failed = [record for record in records if record.status == "failed"]
     stopped = sum(record.status == "stopped" for record in records)
     lines = [
@@ -37,8 +31,8 @@ def closing_lines(
     ]
     if len(front.members) > MOST_MEMBERS_SHOWN:
         lines.append(f"  and {len(front.members) - MOST_MEMBERS_SHOWN} more")
-    for name, baseline in read_baselines(folder).items():
-        values = objective_values(baseline.metrics(), objectives, "test")
+    for name, metrics in view.baselines.items():
+        values = objective_values(metrics, view.objectives, "test")
         lines += [f"  {name} model: {_values(values)}"] if values else []
     if stopped:
         lines.append(

@@ -6,11 +6,11 @@ from html import escape
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.audit_table import GRADES, HIDDEN, audit_cells, audit_rows, audit_titles, spoken
 from orchestrator.report.interactive_figures import styled
 from orchestrator.report.tables import html_table
 from orchestrator.storage.followup_records import Audit
-from orchestrator.storage.sweep_view import SweepView
 
 EXPLANATION = """Share of the forgotten facts that a model still tells: asked as in the evaluation, by one of
 k drawn answers (leak@k), in the worst of many wordings, behind prefixes and openings, after a moment of

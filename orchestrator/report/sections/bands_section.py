@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.figure_data import (
     BELIEF_NAMES,
     CANONICAL_COLOUR,
@@ -14,7 +15,6 @@ from orchestrator.report.figure_data import (
     method_and_beliefs,
 )
 from orchestrator.report.interactive_figures import styled
-from orchestrator.storage.sweep_view import SweepView
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.catalogue.method_catalogue import METHODS
 

@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from orchestrator.pareto.dominance import Attainment
-from orchestrator.pareto.front import Front
-from orchestrator.pareto.objectives import Objective, criteria_of
+from orchestrator.pareto.objectives import Objective
 from orchestrator.pareto.seed_statistics import ConfirmedFront, ConfirmedMember, confirmed_front
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.figure_data import (
     axis_title,
     baseline_points,
@@ -23,7 +23,6 @@ from orchestrator.report.figure_data import (
 )
 from orchestrator.report.interactive_figures import BASELINE_SYMBOLS, styled
 from orchestrator.report.tables import html_table
-from orchestrator.storage.sweep_view import SweepView
 
 EXPLANATION = """Members of the front, run again under seeds that the search never used. A member was chosen
 because its one run was good, so that run flatters it; the mean says what to expect of another seed. Bars are
@@ -32,36 +31,37 @@ what any seed, at least half of the seeds, and all of them attain."""
 _INK, _GREY, _MEAN, _BAND = "#222222", "#8a8a8a", "#0072B2", "rgba(86, 180, 233, 0.28)"
 
 
-def confirmation_section(view: SweepView, front: Front, draw: Callable[[str, go.Figure], str]) -> str:
+def confirmation_section(view: SweepView, draw: Callable[[str, go.Figure], str]) -> str:
     """Sentences, the figure and a table.
 
     Args:
         view: The sweep, with its confirmations.
-        front: Of the same records.
         draw: Makes HTML of a figure, given its name and the figure.
 
     Returns:
         HTML; empty where no member of the front was confirmed.
     """
-    found = confirmed_front(front, criteria_of(view.sweep), view.confirmations)
+    objectives = view.objectives
+    found = confirmed_front(view.front, view.criteria, view.confirmations)
     if found is None:
         return ""
     # A lone objective has one best member: the table says all.
-    drawn = len(front.objectives) > 1 and any(confirmed.values for confirmed in found.members)
-    figure = draw("confirmation", confirmation_figure(view, front.objectives, found)) if drawn else ""
-    summary, table = _summary(found, len(front.objectives)), _member_table(view, front.objectives, found)
+    drawn = len(objectives) > 1 and any(confirmed.values for confirmed in found.members)
+    figure = draw("confirmation", confirmation_figure(view, found)) if drawn else ""
+    summary, table = _summary(found, len(objectives)), _member_table(view, found)
     return f"<p>{escape(summary)}</p>\n{figure}\n{table}"
 
 
-def confirmation_figure(view: SweepView, objectives: Sequence[Objective], found: ConfirmedFront) -> go.Figure:
+def confirmation_figure(view: SweepView, found: ConfirmedFront) -> go.Figure:
     """Searched values, every repetition, means with intervals, and with two objectives what all, half and any
     of the seeds attain.
 
     Args:
-        view: The sweep.
-        objectives: At least two: the first is the horizontal axis, and each further one has a panel.
+        view: The sweep, with at least two objectives: the first is the horizontal axis, and each further one
+            has a panel.
         found: With at least one repetition that did not fail.
     """
+    objectives = view.objectives
     first, others = objectives[0], objectives[1:]
     figure = make_subplots(rows=1, cols=len(others), horizontal_spacing=0.09)
     members = [confirmed for confirmed in found.members if confirmed.values]
@@ -77,10 +77,7 @@ def confirmation_figure(view: SweepView, objectives: Sequence[Objective], found:
             _searched(members, first, other),
         ]
         traces += [_means(members, first, other)]
-        traces += [
-            _baseline(name, values, first, other)
-            for name, values in baseline_points(view, objectives).items()
-        ]
+        traces += [_baseline(name, values, first, other) for name, values in baseline_points(view).items()]
         for trace in traces:
             trace.update(showlegend=column == 1 and trace.showlegend is not False, legendgroup=trace.name)
             figure.add_trace(trace, row=1, col=column)
@@ -260,8 +257,8 @@ def _summary(found: ConfirmedFront, objectives: int) -> str:
     return " ".join(sentences)
 
 
-def _member_table(view: SweepView, objectives: Sequence[Objective], found: ConfirmedFront) -> str:
-    limits = bool(criteria_of(view.sweep).limits)
+def _member_table(view: SweepView, found: ConfirmedFront) -> str:
+    objectives, limits = view.objectives, bool(view.criteria.limits)
     titles = ["trial", "method"]
     for objective in objectives:
         titles += [f"{objective.name}, mean ({better(objective)})", "spread", "as searched"]

@@ -6,7 +6,7 @@ from html import escape
 
 import plotly.graph_objects as go
 
-from orchestrator.pareto.front import Front
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.figure_data import OBJECTIVE_COLOURS
 from orchestrator.report.interactive_figures import styled
 from orchestrator.report.sections.stopping_statistics import (
@@ -16,7 +16,6 @@ from orchestrator.report.sections.stopping_statistics import (
     stopping_statistics,
 )
 from orchestrator.report.tables import html_table
-from orchestrator.storage.sweep_view import SweepView
 from search_spaces.settings.sweep_settings import EarlyStoppingSettings
 
 EXPLANATION = """Spearman's rank correlation between the trials' values at a rung and at their end, on the
@@ -28,18 +27,17 @@ _INK, _GREY = "#222222", "#8a8a8a"
 _SYMBOLS = ("circle", "square", "triangle-up", "cross")
 
 
-def stopping_section(view: SweepView, front: Front, draw: Callable[[str, go.Figure], str]) -> str:
+def stopping_section(view: SweepView, draw: Callable[[str, go.Figure], str]) -> str:
     """Sentences, the figure and a table; also without early stopping, and then of what it would have done.
 
     Args:
         view: The sweep.
-        front: Of the same records.
         draw: Makes HTML of a figure, given its name and the figure.
 
     Returns:
         HTML; empty where trials have one rung, or too few have finished for a correlation.
     """
-    found = stopping_statistics(view.sweep, view.records, front)
+    found = stopping_statistics(view.sweep, view.records, view.front)
     if not any(rung.finished >= FEWEST_FINISHED for rung in found.rungs):
         return ""
     settings = view.sweep.early_stopping or EarlyStoppingSettings()

@@ -5,11 +5,11 @@ import pytest
 
 from orchestrator.followups.audits import audit_way, plan_audits, run_audits
 from orchestrator.lanes.job_queue import LostError
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.audit_table import audit_columns, audit_rows, audit_titles, spoken, titles_of
 from orchestrator.report.sections.audit_section import audit_figure, audit_section
 from orchestrator.storage.followup_records import Audit, Subject, read_audits
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.sweep_view import SweepView
 from orchestrator.terminal.audit_tables import audits_json, show_audits
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.probe_settings import PROBES, LeakSettings, ProbeSettings

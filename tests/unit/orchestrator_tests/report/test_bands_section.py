@@ -1,5 +1,6 @@
 import pytest
 
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.sections.bands_section import (
     bands_figure,
     bands_section,
@@ -7,7 +8,6 @@ from orchestrator.report.sections.bands_section import (
     median_line,
     metric_of,
 )
-from orchestrator.storage.sweep_view import SweepView
 from orchestrator.storage.trial_records import TrialRecord
 from tests.support.sweeps.sweep_on_disk import small_sweep
 

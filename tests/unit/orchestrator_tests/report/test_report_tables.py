@@ -46,8 +46,8 @@ def test_leaderboard_says_so_while_the_front_is_empty():
 
 def test_front_table_shows_both_parts_and_the_method():
     settings = view()
-    front = build_front(settings.records, criteria_of(settings.sweep))
-    html = front_table(settings, front)
+    front = settings.front
+    html = front_table(settings)
     assert html.count("<tr>") == 1 + len(front.members) + 2
     assert all(f"<td>{member.name}</td>" in html for member in front.members)
     assert (

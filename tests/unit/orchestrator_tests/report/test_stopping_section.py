@@ -2,8 +2,6 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.pareto.front import build_front
-from orchestrator.pareto.objectives import criteria_of
 from orchestrator.report.sections.stopping_section import stopping_figure, stopping_section
 from orchestrator.report.sections.stopping_statistics import stopping_statistics
 from tests.support.sweeps.finished_sweep import RUNGS, records, sweep, view
@@ -23,14 +21,11 @@ def with_stopping(**settings):
 
 
 def section(settings):
-    front = build_front(settings.records, criteria_of(settings.sweep))
-    return stopping_section(settings, front, lambda name, figure: f"[{name}: {len(figure.data)} lines]")
+    return stopping_section(settings, lambda name, figure: f"[{name}: {len(figure.data)} lines]")
 
 
 def statistics_of(settings):
-    return stopping_statistics(
-        settings.sweep, settings.records, build_front(settings.records, criteria_of(settings.sweep))
-    )
+    return stopping_statistics(settings.sweep, settings.records, settings.front)
 
 
 def test_section_tells_what_was_stopped_and_saved():
