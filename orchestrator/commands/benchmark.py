@@ -86,13 +86,13 @@ def benchmark(
 
 
 def _show(scores: "dict[str, Scores]") -> None:
-    from rich.table import Table
+    from orchestrator.table import Table, columns
+    from orchestrator.terminal.rich_tables import rich_table
 
-    table = Table("metric", *scores)
     first = next(iter(scores.values()))
-    for name in (name for name in first if not name.endswith("_stderr")):
-        table.add_row(name, *(_cell(found, name) for found in scores.values()))
-    screen().print(table)
+    names = [name for name in first if not name.endswith("_stderr")]
+    rows = [[name, *(_cell(found, name) for found in scores.values())] for name in names]
+    screen().print(rich_table(Table(columns("metric", *scores), rows)))
 
 
 def _cell(found: "Scores", name: str) -> str:

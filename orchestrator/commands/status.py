@@ -45,16 +45,17 @@ def front(
     with user_errors():
         from orchestrator.pareto.sweep_view import read_view
         from orchestrator.report.html_report import sweep_front
-        from orchestrator.terminal.sweep_tables import front_csv, show_front
+        from orchestrator.report.tables import front_csv
+        from orchestrator.terminal.sweep_tables import show_front
 
         folder, settings, study = open_named(sweep, storage)
-        found = sweep_front(read_view(folder, settings, study.records()))
+        view = read_view(folder, settings, study.records())
         if as_json:
-            print_json(found)
+            print_json(sweep_front(view))
         elif as_csv:
-            sys.stdout.write(front_csv(found))
+            sys.stdout.write(front_csv(view))
         else:
-            show_front(found, screen())
+            show_front(view, screen())
 
 
 @app.command(rich_help_panel=PANEL)

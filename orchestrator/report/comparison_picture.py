@@ -10,25 +10,18 @@ from matplotlib.lines import Line2D
 
 from orchestrator.followups.comparison import ComparedSweep, Comparison
 from orchestrator.report.figure_data import axis_title, staircase
+from orchestrator.report.palette import GREY, INK, SERIES
 from orchestrator.report.still_picture import BASELINE_MARKERS, titled
 from search_spaces.user_errors import UserError
 
-# Okabe and Ito's palette, with a mark for each, so that prints without colour can be read too.
-_STYLES = (
-    ("#0072B2", "o"),
-    ("#D55E00", "s"),
-    ("#009E73", "^"),
-    ("#CC79A7", "D"),
-    ("#E69F00", "v"),
-    ("#56B4E9", "P"),
-    ("#8a8a8a", "X"),
-)
+# Marks differ too, so that prints without colour can be read.
+_STYLES = tuple(zip(SERIES, ("o", "s", "^", "D", "v", "P", "X"), strict=True))
 
 
 _BARS: dict[str, Literal["solid", "dotted"]] = {"seeds": "solid", "trials": "dotted"}
 
 
-_INK, _GREY, _TEXT = "#222222", "#8a8a8a", 12
+_TEXT = 12
 
 
 def draw_comparison(path: Path, comparison: Comparison) -> None:
@@ -73,7 +66,7 @@ def _fronts(axes: Axes, comparison: Comparison) -> None:
                 continue
             drawn.add(place)
             axes.scatter(
-                *place[1:], s=200, color=_INK, marker=BASELINE_MARKERS[name], edgecolors="white", zorder=4
+                *place[1:], s=200, color=INK, marker=BASELINE_MARKERS[name], edgecolors="white", zorder=4
             )
             axes.annotate(
                 f"{name} model",
@@ -112,7 +105,7 @@ def _curves(axes: Axes, comparison: Comparison) -> None:
                 capsize=4,
             )
             bar[2][0].set_linestyle(_BARS[side.interval.source])
-    axes.axvline(comparison.equal_worker_hours, color=_GREY, linestyle="--", linewidth=1)
+    axes.axvline(comparison.equal_worker_hours, color=GREY, linestyle="--", linewidth=1)
     axes.annotate(
         "equal worker-time",
         (comparison.equal_worker_hours, 0.02),
@@ -126,7 +119,7 @@ def _curves(axes: Axes, comparison: Comparison) -> None:
     axes.set_ylabel("hypervolume (higher is better)", fontsize=_TEXT)
     sources = sorted({side.interval.source for side in comparison.sweeps if side.interval is not None})
     bars = [
-        Line2D([], [], color=_GREY, linewidth=2, linestyle=_BARS[source], label=f"95 %, over {source}")
+        Line2D([], [], color=GREY, linewidth=2, linestyle=_BARS[source], label=f"95 %, over {source}")
         for source in sources
     ]
     axes.legend(

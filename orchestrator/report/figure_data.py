@@ -11,37 +11,10 @@ from orchestrator.pareto.dominance import hypervolume
 from orchestrator.pareto.front import Front, Key, rung_name
 from orchestrator.pareto.objectives import Objective, minimised_reference, objective_values, to_minimised
 from orchestrator.pareto.sweep_view import SweepView
-from orchestrator.storage.trial_records import TrialRecord
+from orchestrator.storage.trial_records import BASELINES, TrialRecord
 from search_spaces.catalogue.method_catalogue import METHODS
 from search_spaces.settings.sweep_settings import SweepSettings
 
-# Okabe and Ito's palette: distinct for every common form of colour blindness.
-METHOD_COLOURS = {
-    "ga": "#E69F00",
-    "graddiff": "#0072B2",
-    "npo": "#D55E00",
-    "simnpo": "#CC79A7",
-    "wga": "#009E73",
-}
-# Paul Tol's muted palette for the others: with so many in one picture, names beside the marks tell them
-# apart.
-_MORE_COLOURS = (
-    "#332288",
-    "#88CCEE",
-    "#44AA99",
-    "#117733",
-    "#999933",
-    "#DDCC77",
-    "#CC6677",
-    "#882255",
-    "#AA4499",
-    "#661100",
-)
-METHOD_COLOURS |= dict(
-    zip((name for name in METHODS if name not in METHOD_COLOURS), _MORE_COLOURS, strict=True)
-)
-CANONICAL_COLOUR, REPHRASED_COLOUR = "#0072B2", "#D55E00"
-OBJECTIVE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 BELIEF_NAMES = {"none": "plain", "token": "BS-T", "sequence": "BS-S", "token+sequence": "BS-T + BS-S"}
 METHOD_NAMES = {name: method.name for name, method in METHODS.items()}
 CANONICAL, REPHRASED = "validation/forget_canonical_mass", "validation/forget_rephrased_mass"
@@ -130,7 +103,8 @@ def _points(view: SweepView, members: frozenset[Key]) -> list[Point]:
 def baseline_points(view: SweepView) -> dict[str, dict[str, float]]:
     """Returns the test objectives of the baselines, where they were measured."""
     found = {
-        name: objective_values(metrics, view.objectives, "test") for name, metrics in view.baselines.items()
+        name: objective_values(view.baselines[name], view.objectives, "test")
+        for name in sorted(view.baselines, key=BASELINES.index)
     }
     return {name: values for name, values in found.items() if values is not None}
 

@@ -11,10 +11,6 @@ from orchestrator.pareto.objectives import Objective
 from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.figure_data import (
     BELIEF_NAMES,
-    CANONICAL_COLOUR,
-    METHOD_COLOURS,
-    OBJECTIVE_COLOURS,
-    REPHRASED_COLOUR,
     Point,
     SqueezeGroup,
     axis_title,
@@ -30,6 +26,14 @@ from orchestrator.report.figure_data import (
     top_importances,
     yardstick,
 )
+from orchestrator.report.palette import (
+    CANONICAL_COLOUR,
+    GREY,
+    INK,
+    METHOD_COLOURS,
+    OBJECTIVE_COLOURS,
+    REPHRASED_COLOUR,
+)
 from orchestrator.report.parallel_axes import ParallelAxis, parallel_axes
 from orchestrator.storage.trial_records import TrialRecord
 
@@ -40,7 +44,6 @@ BASELINE_SYMBOLS = {
     "retrained": "star",
     "retrained_twin": "star-open",
 }
-_INK, _GREY = "#222222", "#8a8a8a"
 
 
 def front_figure(view: SweepView) -> go.Figure:
@@ -76,14 +79,14 @@ def hypervolume_figure(view: SweepView) -> go.Figure:
             x=list(range(1, len(view.hypervolumes) + 1)),
             y=list(view.hypervolumes),
             mode="lines+markers",
-            line={"color": _INK, "shape": "hv"},
+            line={"color": INK, "shape": "hv"},
         )
     )
     level = yardstick(view)
     if level is not None:
         figure.add_hline(
             level,
-            line={"dash": "dash", "color": _GREY},
+            line={"dash": "dash", "color": GREY},
             annotation_text="retrained model alone",
             annotation_position="bottom right",
         )
@@ -161,12 +164,12 @@ def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure
             )
         for line in group.lines:
             figure.add_trace(
-                _path(line.canonical, line.rephrased, line.trial_id, _GREY, 0.5, 1.2, "paths"),
+                _path(line.canonical, line.rephrased, line.trial_id, GREY, 0.5, 1.2, "paths"),
                 row=2,
                 col=column,
             )
         figure.add_trace(
-            _path(group.median.canonical, group.median.rephrased, "median", _INK, 1.0, 3, "paths"),
+            _path(group.median.canonical, group.median.rephrased, "median", INK, 1.0, 3, "paths"),
             row=2,
             col=column,
         )
@@ -179,12 +182,25 @@ def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure
     return styled(figure, 760)
 
 
+def figure_html(name: str, figure: go.Figure) -> str:
+    """Returns a figure as HTML for the report, which loads Plotly's library once.
+
+    Args:
+        name: Id of the figure's element.
+        figure: What to draw.
+    """
+    # Plotly puts a button on every figure that uploads its data to Plotly's cloud.
+    config = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
+    html: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config)
+    return html
+
+
 def styled(figure: go.Figure, height: int) -> go.Figure:
-    """The look of all figures of the report; height in pixels."""
+    """Gives a figure the look of the report; height in pixels."""
     figure.update_layout(
         template="plotly_white",
         height=height,
-        font={"size": 14, "family": "system-ui, sans-serif", "color": _INK},
+        font={"size": 14, "family": "system-ui, sans-serif", "color": INK},
         margin={"t": 40, "r": 30, "b": 60, "l": 70},
         legend={"itemsizing": "constant"},
         hoverlabel={"align": "left"},
@@ -195,7 +211,7 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
 def _edge(front: Front) -> go.Scatter:
     x, y = staircase(front)
     return go.Scatter(
-        x=x, y=y, mode="lines", line={"color": _INK, "width": 1.5}, name="edge of the front", hoverinfo="skip"
+        x=x, y=y, mode="lines", line={"color": INK, "width": 1.5}, name="edge of the front", hoverinfo="skip"
     )
 
 
@@ -221,7 +237,7 @@ def _point_traces(points: Sequence[Point], first: Objective, other: Objective | 
                 "color": METHOD_COLOURS[method],
                 "size": [15 if point.on_front else 9 for point in group],
                 "opacity": [1.0 if point.on_front else 0.45 for point in group],
-                "line": {"color": _INK, "width": [1.5 if point.on_front else 0 for point in group]},
+                "line": {"color": INK, "width": [1.5 if point.on_front else 0 for point in group]},
             }
             traces.append(
                 go.Scatter(
@@ -258,7 +274,7 @@ def _baseline(
         mode="markers+text",
         text=[name],
         textposition="bottom center",
-        marker={"symbol": BASELINE_SYMBOLS.get(name, "cross"), "size": 15, "color": _INK},
+        marker={"symbol": BASELINE_SYMBOLS.get(name, "cross"), "size": 15, "color": INK},
         name=f"{name} model",
         legendgroup=name,
         hovertext=[

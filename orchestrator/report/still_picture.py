@@ -13,11 +13,7 @@ from orchestrator.pareto.objectives import Objective
 from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.figure_data import (
     BELIEF_NAMES,
-    CANONICAL_COLOUR,
-    METHOD_COLOURS,
     METHOD_NAMES,
-    OBJECTIVE_COLOURS,
-    REPHRASED_COLOUR,
     Point,
     SqueezeGroup,
     axis_title,
@@ -31,11 +27,19 @@ from orchestrator.report.figure_data import (
     top_importances,
     yardstick,
 )
+from orchestrator.report.palette import (
+    CANONICAL_COLOUR,
+    GREY,
+    GRID,
+    INK,
+    METHOD_COLOURS,
+    OBJECTIVE_COLOURS,
+    REPHRASED_COLOUR,
+)
 from orchestrator.report.parallel_axes import parallel_axes
 
 _MARKERS = {"none": "o", "token": "s", "sequence": "^", "token+sequence": "D"}
 BASELINE_MARKERS = {"original": "X", "prompted": "v", "retrained": "*", "retrained_twin": "P"}
-_INK, _GREY = "#222222", "#8a8a8a"
 _TEXT = 12
 
 
@@ -68,10 +72,10 @@ def _front(axes: Axes, view: SweepView) -> None:
     first, other = objectives[0], objectives[1] if len(objectives) > 1 else None
     points = points_of(view)
     if len(objectives) == 2:
-        axes.plot(*staircase(front), color=_INK, linewidth=1.2, zorder=2)
+        axes.plot(*staircase(front), color=INK, linewidth=1.2, zorder=2)
     for point in points:
         x, y = _place(point, first, other)
-        size, alpha, edge = (130, 1.0, _INK) if point.on_front else (50, 0.45, "none")
+        size, alpha, edge = (130, 1.0, INK) if point.on_front else (50, 0.45, "none")
         colour, marker = METHOD_COLOURS[point.method], _MARKERS[point.beliefs]
         axes.scatter(
             x,
@@ -90,7 +94,7 @@ def _front(axes: Axes, view: SweepView) -> None:
             else (len(view.records) + 2 * place, values[first.name])
         )
         axes.scatter(
-            x, y, s=230, color=_INK, marker=BASELINE_MARKERS.get(name, "P"), edgecolors="white", zorder=6
+            x, y, s=230, color=INK, marker=BASELINE_MARKERS.get(name, "P"), edgecolors="white", zorder=6
         )
         axes.annotate(
             f"{name} model",
@@ -114,7 +118,7 @@ def _front(axes: Axes, view: SweepView) -> None:
         for name in method_names(points)
     ]
     handles += [
-        Line2D([], [], color=_GREY, marker=_MARKERS[name], linestyle="none", label=BELIEF_NAMES[name])
+        Line2D([], [], color=GREY, marker=_MARKERS[name], linestyle="none", label=BELIEF_NAMES[name])
         for name in beliefs
     ]
     if handles:
@@ -144,7 +148,7 @@ def _label_members(axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]]
                 for other, lower, wide in taken
             ):
                 axes.annotate(
-                    name, place, (right, up), textcoords="offset points", fontsize=9, color=_INK, zorder=5
+                    name, place, (right, up), textcoords="offset points", fontsize=9, color=INK, zorder=5
                 )
                 taken.append((left, low, width))
                 break
@@ -153,11 +157,11 @@ def _label_members(axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]]
 def _hypervolume(axes: Axes, view: SweepView) -> None:
     history = view.hypervolumes
     axes.plot(
-        range(1, len(history) + 1), history, drawstyle="steps-post", color=_INK, marker="o", markersize=4
+        range(1, len(history) + 1), history, drawstyle="steps-post", color=INK, marker="o", markersize=4
     )
     level = yardstick(view)
     if level is not None:
-        axes.axhline(level, color=_GREY, linestyle="--")
+        axes.axhline(level, color=GREY, linestyle="--")
         axes.annotate(
             "retrained model alone",
             (0.99, level),
@@ -167,7 +171,7 @@ def _hypervolume(axes: Axes, view: SweepView) -> None:
             ha="right",
             va="top",
             fontsize=10,
-            color=_INK,
+            color=INK,
         )
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
@@ -254,12 +258,12 @@ def _parallel(axes: Axes, view: SweepView) -> None:
     for index, point in enumerate(points):
         heights = [axis.share(axis.positions[index]) for axis in columns]
         colour, width, alpha = (
-            (METHOD_COLOURS[point.method], 2.2, 0.95) if point.on_front else (_GREY, 0.8, 0.35)
+            (METHOD_COLOURS[point.method], 2.2, 0.95) if point.on_front else (GREY, 0.8, 0.35)
         )
         axes.plot(range(len(columns)), heights, color=colour, linewidth=width, alpha=alpha)
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
     for place, axis in enumerate(columns):
-        axes.axvline(place, color=_INK, linewidth=0.8)
+        axes.axvline(place, color=INK, linewidth=0.8)
         for position, text in axis.ticks:
             where = (place, axis.share(position))
             axes.annotate(text, where, (4, 0), textcoords="offset points", fontsize=9, va="center", bbox=box)
@@ -277,15 +281,15 @@ def _parallel(axes: Axes, view: SweepView) -> None:
         "Searched keys and objectives (front members in their method's colour)",
         loc="left",
         fontsize=13,
-        color=_INK,
+        color=INK,
         weight="bold",
     )
 
 
 def titled(axes: Axes, text: str) -> None:
     """Give axes the picture's look, and a title."""
-    axes.set_title(text, loc="left", fontsize=13, color=_INK, weight="bold")
-    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_title(text, loc="left", fontsize=13, color=INK, weight="bold")
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -7,8 +7,7 @@ from shlex import quote
 
 from rich.console import Console
 
-from orchestrator.pareto.sweep_view import read_view
-from orchestrator.report.html_report import sweep_front
+from orchestrator.pareto.sweep_view import SweepView, read_view
 from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recorded_range import check_covered
 from orchestrator.simulation.recording import Recording, packaged_recording
@@ -48,10 +47,16 @@ def simulate(sweep: SweepSettings, file: str, root: Path, lanes: int, console: C
         _write_baselines(folder, recording)
         simulated = VirtualSweep(sweep, folder, lanes, LearningCurves(recording))
         simulated.run(SimulationProgress(simulated, console))
-    show_front(sweep_front(read_view(folder, sweep, simulated.study.records())), console)
+    show_front(simulated_view(simulated), console)
     for line in closing_lines(simulated):
         console.print(line, highlight=False, soft_wrap=True)
     return simulated
+
+
+def simulated_view(simulated: VirtualSweep) -> SweepView:
+    """Returns the simulated sweep with the front that its driver has already."""
+    front = simulated.sweep_state.reported_front
+    return read_view(simulated.folder, simulated.sweep, simulated.study.records(), front=front)
 
 
 class SimulationProgress:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from orchestrator.pareto.front import Front, front_as_json
+from orchestrator.pareto.front import Front
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.html_report import study_view, sweep_front, write_report
 from orchestrator.report.tables import leaderboard
 from orchestrator.search.study import Study
@@ -101,7 +102,7 @@ class Publisher:
         summary = SweepSummary(
             {**self.sweep_state.counts},
             front,
-            leaderboard(front),
+            leaderboard(view),
             files,
             "FINISHED" if complete else "KILLED",
         )
@@ -169,9 +170,9 @@ class Publisher:
         self._baselines = self._baselines or {
             name: baseline.metrics() for name, baseline in read_baselines(self.folder).items()
         }
-        counts = {**self.sweep_state.counts}
-        shown = front_as_json(self.sweep.name, front, counts, self._baselines)
-        self.tracker.sync_leaderboard(counts, leaderboard(shown))
+        records = list(self.sweep_state.records.values())
+        view = SweepView(self.sweep, records, self._baselines, known_front=front)
+        self.tracker.sync_leaderboard({**self.sweep_state.counts}, leaderboard(view))
         self._shown_front, self._next_leaderboard = front, time.monotonic() + LEADERBOARD_EVERY_S
 
     def _describe_datasets(self) -> tuple[DatasetInfo, ...]:

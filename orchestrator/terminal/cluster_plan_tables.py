@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from statistics import median
 
 from rich.console import Console
-from rich.table import Table
 
 from cluster.capacity.layouts import Cluster, demanding_trial, describe_lanes, require_layout
 from cluster.capacity.model_shapes import ModelShape, shape_of
 from cluster.capacity.rank_memory import CPU_PROCESS, GIB, Lengths, RankMemory, memory_of_rank
 from cluster.capacity.trained_tensors import trained_tensors
 from orchestrator.storage.trial_records import TrialRecord
+from orchestrator.table import Column, Table
+from orchestrator.terminal.rich_tables import rich_table, say
 from search_spaces.settings.engine_defaults import reduce_bucket
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -59,28 +60,28 @@ def show_scale(
     found = require_layout(sweep, shape, lengths, cluster, file)
     workers, lanes = sweep.resources.workers_per_trial, len(found.lanes)
     if not sweep.resources.gpus_per_worker:
-        _say(console, "resources.gpus_per_worker is 0 in this sweep: planned with 1")
-    _say(
+        say(console, "resources.gpus_per_worker is 0 in this sweep: planned with 1")
+    say(
         console,
         f"model: {shape.name}, {shape.parameters:,} parameters; longest example: {lengths.sequence} tokens",
     )
-    console.print(_table(found.memory, workers, cluster.gpu_memory))
-    _say(console, f"memory per rank, phase by phase: {describe_phases(found.memory)}")
-    _say(console, describe_zero(sweep, shape))
+    console.print(rich_table(memory_table(found.memory, workers, cluster.gpu_memory)))
+    say(console, f"memory per rank, phase by phase: {describe_phases(found.memory)}")
+    say(console, describe_zero(sweep, shape))
     if any(key.startswith("offload") for key in sweep.trial.deepspeed.get("zero_optimization", {})):
-        _say(
+        say(
             console,
             "trial.deepspeed offloads to host memory or disk, which is not counted: GPUs need less than this",
         )
-    _say(console, f"smallest workers_per_trial that fits: {found.smallest_workers}")
+    say(console, f"smallest workers_per_trial that fits: {found.smallest_workers}")
     limit = (
         f" (resources.max_lanes is {sweep.resources.max_lanes})" if sweep.resources.max_lanes == lanes else ""
     )
-    _say(
+    say(
         console,
         f"lanes on {cluster.gpus} GPUs: {lanes} of {workers} workers{limit}: {describe_lanes(found.lanes)}",
     )
-    _say(console, describe_host_memory(sweep, shape, cluster, found.lanes))
+    say(console, describe_host_memory(sweep, shape, cluster, found.lanes))
     _show_time(sweep, steps, lanes, options.step_time_s, console)
     _show_disk(sweep, shape, lanes, console)
 
@@ -94,18 +95,18 @@ def show_memory_here(
     except UserError as error:
         if options.shape is not None:
             raise
-        _say(console, f"memory per worker: not known; {error.remedy}")
+        say(console, f"memory per worker: not known; {error.remedy}")
         return
     lengths = lengths_of(sweep, benchmark, options.sequence_tokens)
     workers = sweep.resources.workers_per_trial
     memory = memory_of_rank(shape, sweep.model, demanding_trial(sweep), lengths, workers, gpu=False)
     total = memory.peak + CPU_PROCESS
-    _say(
+    say(
         console,
         f"memory per worker on CPUs: about {total / GIB:.2f} GiB at its peak ({memory.worst_phase}),"
         f" {workers * total / GIB:.2f} GiB per lane",
     )
-    _say(console, describe_zero(sweep, shape))
+    say(console, describe_zero(sweep, shape))
 
 
 def lengths_of(sweep: SweepSettings, benchmark: Benchmark, sequence_tokens: int | None) -> Lengths:
@@ -195,15 +196,12 @@ def _shape(sweep: SweepSettings, options: ScaleOptions, file: str) -> ModelShape
         raise error.in_file(file) from error
 
 
-def _table(memory: RankMemory, workers: int, budget: float) -> Table:
-    table = Table(title=f"one rank of {workers}: {memory.worst_phase}")
-    table.add_column("part")
-    table.add_column("GiB", justify="right")
-    for part, size in memory.parts.items():
-        table.add_row(part, f"{size / GIB:.2f}")
-    table.add_section()
-    table.add_row(f"fits into {budget / GIB:g} GiB", f"{memory.peak / GIB:.2f}")
-    return table
+def memory_table(memory: RankMemory, workers: int, budget: float) -> Table:
+    """Returns the memory of one rank by its parts, and below them the peak beside the GPU's memory."""
+    columns = [Column("part"), Column("GiB", "{:.2f}".format, right=True)]
+    rows = [[part, size / GIB] for part, size in memory.parts.items()]
+    foot = [[f"fits into {budget / GIB:g} GiB", memory.peak / GIB]]
+    return Table(columns, rows, foot, f"one rank of {workers}: {memory.worst_phase}")
 
 
 def _show_time(
@@ -212,7 +210,7 @@ def _show_time(
     trials = sweep.search.trials
     in_a_row = math.ceil(trials / lanes)
     if step_time_s is None:
-        _say(
+        say(
             console,
             f"time: {in_a_row} trials in a row of {steps} steps; give --step-time-s or --from-sweep for"
             " hours",
@@ -220,7 +218,7 @@ def _show_time(
         return
     trial_s = steps * step_time_s
     gpu_hours = trials * trial_s * sweep.resources.workers_per_trial / 3600
-    _say(
+    say(
         console,
         f"time at {step_time_s:g} s per step: {trial_s / 60:.1f} min per trial, {in_a_row} trials in a row: "
         f"{in_a_row * trial_s / 3600:.1f} h; {gpu_hours:.1f} GPU-hours at work",
@@ -231,7 +229,7 @@ def _show_disk(sweep: SweepSettings, shape: ModelShape, lanes: int, console: Con
     model = shape.parameters * (2 if sweep.model.dtype == "bfloat16" else 4) / GIB
     models = 1 + (sweep.model.retrained is not None or sweep.model.base is not None)
     members = min(FRONT_MEMBERS, sweep.search.trials * sweep.trial.rungs)
-    _say(
+    say(
         console,
         f"disk: {models} models of {model:.1f} GiB; a front of {members} members {members * model:.1f} GiB;"
         f" together {(models + members) * model:.1f} GiB",
@@ -239,12 +237,8 @@ def _show_disk(sweep: SweepSettings, shape: ModelShape, lanes: int, console: Con
     if sweep.resources.checkpoint_steps:
         one = shape.parameters * CHECKPOINT_BYTES / GIB
         most = f"{2 * lanes * one:.1f} GiB more"
-        _say(
+        say(
             console,
             f"checkpoints: {one:.1f} GiB per lane, and twice that while the next one is written: up to"
             f" {most}",
         )
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True)

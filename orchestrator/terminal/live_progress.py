@@ -10,13 +10,15 @@ from typing import Any, Self
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from orchestrator.pareto.front import Front
 from orchestrator.pareto.objectives import Objective
 from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import TrialRecord
+from orchestrator.table import Table, columns
+from orchestrator.terminal.rich_tables import rich_table, say
 
 PLAIN_EVERY_S = 5.0
 """Seconds between heartbeats where there is no terminal."""
@@ -70,7 +72,7 @@ class LiveProgress:
 
     def say(self, line: str) -> None:
         """Print one line that stays."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(self.console, line)
 
     def stage(self, name: str, progress: Mapping[str, Any] | None = None) -> None:
         """Name what is going on; a new name is printed, the same one only moves its progress."""
@@ -161,33 +163,27 @@ class LiveProgress:
         running = self._seen.get("running", {})
         stage = Text(self._what_now())
         if not sweep_state.ended and not running:
-            line = Table.grid(padding=(0, 1))
+            line = RichTable.grid(padding=(0, 1))
             line.add_row(*([_bar(self._stage_progress)] if self._stage_progress else []), stage)
             return Group(line)
         front = sweep_state.reported_front
-        table = Table(expand=False)
-        for column in (
-            "trial",
-            "settings",
-            "progress",
-            *(objective.name for objective in objectives),
-            "time",
-        ):
-            table.add_column(column, overflow="fold")
-        for record in list(sweep_state.newest_ended)[-SHOWN_ENDED:]:
-            values = _shown_values(record, objectives)
-            table.add_row(
+        names = [objective.name for objective in objectives]
+        rows = [
+            [
                 record.trial_id,
                 _settings(record),
                 _mark(record, front),
-                *values,
+                *_shown_values(record, objectives),
                 f"{record.duration_s or 0:.0f} s",
-            )
+            ]
+            for record in list(sweep_state.newest_ended)[-SHOWN_ENDED:]
+        ]
         started = {record.trial_id: record for record in list(sweep_state.running.values())}
         for name, state in running.items():
             waited = f"{time.time() - (state.get('started') or time.time()):.0f} s"
             settings = _settings(started[name]) if name in started else ""
-            table.add_row(name, settings, _bar(state), *("" for _ in objectives), waited)
+            rows.append([name, settings, _steps(state) or "is being set up", *("" for _ in names), waited])
+        table = rich_table(Table(columns("trial", "settings", "progress", *names, "time"), rows))
         count = (
             f"{sweep_state.ended} of {self.trials} trials, {len(front.members)} on the front, hypervolume"
             f" {front.hypervolume:.4f}"
@@ -220,11 +216,9 @@ def _bar(state: Mapping[str, Any]) -> ProgressBar:
     return ProgressBar(total=max(1, state.get("steps", 1)), completed=state.get("step", 0), width=20)
 
 
-def _mark(record: TrialRecord, front: Front) -> Text:
+def _mark(record: TrialRecord, front: Front) -> str:
     rungs = _rungs_on(front, record)
-    if rungs:
-        return Text(f"on the front at rung {', '.join(map(str, rungs))}", style="green")
-    return Text(record.status, style="red" if record.status == "failed" else "")
+    return f"on the front at rung {', '.join(map(str, rungs))}" if rungs else record.status
 
 
 def _rungs_on(front: Front, record: TrialRecord) -> list[int]:

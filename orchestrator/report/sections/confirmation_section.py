@@ -1,7 +1,7 @@
 """The report's section on confirmation: the front under new seeds, beside the front as the search found
 it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -21,35 +21,24 @@ from orchestrator.report.figure_data import (
     method_and_beliefs,
     names_with_room,
 )
-from orchestrator.report.interactive_figures import BASELINE_SYMBOLS, styled
-from orchestrator.report.tables import html_table
+from orchestrator.report.interactive_figures import BASELINE_SYMBOLS, figure_html, styled
+from orchestrator.report.palette import BLUE, INK
+from orchestrator.report.sections.section import Section
+from orchestrator.table import Table, columns
 
-EXPLANATION = """Members of the front, run again under seeds that the search never used. A member was chosen
-because its one run was good, so that run flatters it; the mean says what to expect of another seed. Bars are
-95 % intervals of the mean (Student's t), values are of the test part. Edges say how far a whole front comes:
-what any seed, at least half of the seeds, and all of them attain."""
-_INK, _GREY, _MEAN, _BAND = "#222222", "#8a8a8a", "#0072B2", "rgba(86, 180, 233, 0.28)"
+_BAND = "rgba(86, 180, 233, 0.28)"
 
 
-def confirmation_section(view: SweepView, draw: Callable[[str, go.Figure], str]) -> str:
-    """Sentences, the figure and a table.
-
-    Args:
-        view: The sweep, with its confirmations.
-        draw: Makes HTML of a figure, given its name and the figure.
-
-    Returns:
-        HTML; empty where no member of the front was confirmed.
-    """
-    objectives = view.objectives
+def confirmation_content(view: SweepView) -> str:
+    """Returns sentences, the figure and a table; empty where no member of the front was confirmed."""
     found = confirmed_front(view.front, view.criteria, view.confirmations)
     if found is None:
         return ""
-    # A lone objective has one best member: the table says all.
-    drawn = len(objectives) > 1 and any(confirmed.values for confirmed in found.members)
-    figure = draw("confirmation", confirmation_figure(view, found)) if drawn else ""
-    summary, table = _summary(found, len(objectives)), _member_table(view, found)
-    return f"<p>{escape(summary)}</p>\n{figure}\n{table}"
+    # A lone objective has one best member, about which the table says everything.
+    drawn = len(view.objectives) > 1 and any(confirmed.values for confirmed in found.members)
+    figure = figure_html("confirmation", confirmation_figure(view, found)) if drawn else ""
+    summary = escape(_summary(found, len(view.objectives)))
+    return f"<p>{summary}</p>\n{figure}\n{member_table(view, found).html()}"
 
 
 def confirmation_figure(view: SweepView, found: ConfirmedFront) -> go.Figure:
@@ -112,7 +101,7 @@ def _surfaces(objectives: Sequence[Objective], surfaces: Attainment, seeds: int)
                 x=x,
                 y=y,
                 mode="lines",
-                line={"color": _MEAN, "width": width, "dash": dash},
+                line={"color": BLUE, "width": width, "dash": dash},
                 name=name,
                 hoverinfo="skip",
             )
@@ -138,7 +127,7 @@ def _shifts(members: Sequence[ConfirmedMember], first: Objective, other: Objecti
         x=x,
         y=y,
         mode="lines",
-        line={"color": _INK, "width": 1, "dash": "dot"},
+        line={"color": INK, "width": 1, "dash": "dot"},
         showlegend=False,
         hoverinfo="skip",
     )
@@ -150,7 +139,7 @@ def _repetitions(members: Sequence[ConfirmedMember], first: Objective, other: Ob
         x=[value[first.name] for value, _ in pairs],
         y=[value[other.name] for value, _ in pairs],
         mode="markers",
-        marker={"color": _MEAN, "size": 5, "opacity": 0.45},
+        marker={"color": BLUE, "size": 5, "opacity": 0.45},
         name="one new seed",
         hovertext=[f"{name}, one new seed" for _, name in pairs],
         hoverinfo="x+y+text",
@@ -162,7 +151,7 @@ def _searched(members: Sequence[ConfirmedMember], first: Objective, other: Objec
         x=[confirmed.member.objectives[first.name] for confirmed in members],
         y=[confirmed.member.objectives[other.name] for confirmed in members],
         mode="markers",
-        marker={"symbol": "circle-open", "color": _INK, "size": 11, "line": {"width": 1.8}},
+        marker={"symbol": "circle-open", "color": INK, "size": 11, "line": {"width": 1.8}},
         name="as searched",
         hovertext=[f"{confirmed.member.name} as searched" for confirmed in members],
         hoverinfo="x+y+text",
@@ -177,7 +166,7 @@ def _means(members: Sequence[ConfirmedMember], first: Objective, other: Objectiv
             "array": [width or 0.0 for width in widths],
             "thickness": 1.4,
             "width": 4,
-            "color": _MEAN,
+            "color": BLUE,
         }
 
     return go.Scatter(
@@ -193,7 +182,7 @@ def _means(members: Sequence[ConfirmedMember], first: Objective, other: Objectiv
             f" {'right' if first.direction == 'minimize' else 'left'}"
         ),
         textfont={"size": 11},
-        marker={"color": _MEAN, "size": 9, "line": {"color": "white", "width": 1}},
+        marker={"color": BLUE, "size": 9, "line": {"color": "white", "width": 1}},
         name="mean over new seeds, 95 % interval",
         hovertext=[_hover(confirmed, (first, other)) for confirmed in members],
         hoverinfo="text",
@@ -215,7 +204,7 @@ def _baseline(name: str, values: dict[str, float], first: Objective, other: Obje
         text=[name],
         textposition="top center",
         cliponaxis=False,
-        marker={"symbol": BASELINE_SYMBOLS[name], "size": 15, "color": _INK},
+        marker={"symbol": BASELINE_SYMBOLS[name], "size": 15, "color": INK},
         name=f"{name} model",
         hoverinfo="x+y+name",
     )
@@ -257,24 +246,34 @@ def _summary(found: ConfirmedFront, objectives: int) -> str:
     return " ".join(sentences)
 
 
-def _member_table(view: SweepView, found: ConfirmedFront) -> str:
-    objectives, limits = view.objectives, bool(view.criteria.limits)
+def member_table(view: SweepView, found: ConfirmedFront) -> Table:
+    """Returns a row per confirmed member: means with intervals and spreads beside the searched values."""
+    limits = bool(view.criteria.limits)
     titles = ["trial", "method"]
-    for objective in objectives:
+    for objective in view.objectives:
         titles += [f"{objective.name}, mean ({better(objective)})", "spread", "as searched"]
     titles += [*(["within limits"] if limits else []), "seeds"]
     rows = []
     for confirmed in found.members:
         count, failures = len(confirmed.values), confirmed.failures
         row = [confirmed.member.name, group_name(*method_and_beliefs(view.sweep, confirmed.member.record))]
-        for objective in objectives:
+        for objective in view.objectives:
             estimate = confirmed.estimates.get(objective.name)
             spread = "" if estimate is None or estimate.spread is None else f"{estimate.spread:.4f}"
-            # No line break between a mean and its interval.
+            # No-break spaces keep a mean and its interval in one line.
             mean = "" if estimate is None else estimate.text().replace(" ", "\u00a0")
             row += [mean, spread, f"{confirmed.member.objectives[objective.name]:.4f}"]
         kept = [f"{count - confirmed.infeasible} of {count}"] if limits else []
-        rows.append(
-            [*row, *kept, f"{count}, and {len(failures)} failed: {failures[0]}" if failures else str(count)]
-        )
-    return html_table(titles, rows)
+        seeds = f"{count}, and {len(failures)} failed: {failures[0]}" if failures else str(count)
+        rows.append([*row, *kept, seeds])
+    return Table(columns(*titles), rows)
+
+
+CONFIRMATION = Section(
+    "Confirmation",
+    "Members of the front, run again under seeds that the search never used. A member was chosen because its"
+    " one run was good, so that run flatters it; the mean says what to expect of another seed. Bars are 95 %"
+    " intervals of the mean (Student's t), values are of the test part. Edges say how far a whole front"
+    " comes: what any seed, at least half of the seeds, and all of them attain.",
+    confirmation_content,
+)

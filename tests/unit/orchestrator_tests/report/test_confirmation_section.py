@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.pareto.seed_statistics import confirmed_front
-from orchestrator.report.sections.confirmation_section import confirmation_figure, confirmation_section
+from orchestrator.report.sections import confirmation_section
+from orchestrator.report.sections.confirmation_section import confirmation_content, confirmation_figure
 from orchestrator.storage.followup_records import Confirmation
 from orchestrator.storage.trial_records import TrialRecord
 from tests.support.sweeps.sweep_pair import HYPERVOLUME, POINTS, confirmed, objectives, view
@@ -14,7 +15,11 @@ FAILED = Confirmation("t0001", 1, 3, "t0001", {}, "loss is <NaN>")
 
 def section(confirmations, **more):
     settings = view("one", confirmations=confirmations, **more)
-    return confirmation_section(settings, lambda name, figure: f"[{name}: {len(figure.data)} traces]")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(
+            confirmation_section, "figure_html", lambda name, figure: f"[{name}: {len(figure.data)} traces]"
+        )
+        return confirmation_content(settings)
 
 
 def figure_of(confirmations, **more):

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.report.sections.stopping_section import stopping_figure, stopping_section
+from orchestrator.report.sections import stopping_section
+from orchestrator.report.sections.stopping_section import stopping_content, stopping_figure
 from orchestrator.report.sections.stopping_statistics import stopping_statistics
 from tests.support.sweeps.finished_sweep import RUNGS, records, sweep, view
 
@@ -21,7 +22,11 @@ def with_stopping(**settings):
 
 
 def section(settings):
-    return stopping_section(settings, lambda name, figure: f"[{name}: {len(figure.data)} lines]")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(
+            stopping_section, "figure_html", lambda name, figure: f"[{name}: {len(figure.data)} lines]"
+        )
+        return stopping_content(settings)
 
 
 def statistics_of(settings):
