@@ -18,6 +18,7 @@ from orchestrator.commands.options import (
     user_errors,
 )
 from orchestrator.commands.run import sweep_run
+from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def audit(
         from orchestrator.terminal.audit_tables import show_audits
 
         show_audits(audits, screen())
-        screen().print(where, highlight=False, soft_wrap=True)
+        say(screen(), where)
 
 
 def _audit_sweep(

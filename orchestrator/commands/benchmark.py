@@ -17,6 +17,7 @@ from orchestrator.commands.options import (
     screen,
     user_errors,
 )
+from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def benchmark(
                 add_metrics(tracking_store(tracking_uri, folder), chosen.record.mlflow_run_id, named)
             except UserError as error:
                 # The results are on disk and on the screen.
-                screen().print(f"not told to MLflow: {error}", highlight=False, soft_wrap=True)
+                say(screen(), f"not told to MLflow: {error}")
 
 
 def _show(scores: "dict[str, Scores]") -> None:

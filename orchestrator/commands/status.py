@@ -16,6 +16,7 @@ from orchestrator.commands.options import (
     screen,
     user_errors,
 )
+from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 PANEL = "Look at sweeps"
@@ -66,7 +67,7 @@ def report(sweep: Sweep, storage: Storage = None) -> None:
 
         folder, settings, study = open_named(sweep, storage)
         html, png = write_report(folder.path, study_view(settings, folder, study))
-        screen().print(f"report: {html}\npicture: {png}", highlight=False, soft_wrap=True)
+        say(screen(), f"report: {html}\npicture: {png}")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -123,4 +124,4 @@ def compare(
         else:
             show_comparison(comparison, screen())
             if png is not None:
-                screen().print(f"picture: {png}", highlight=False, soft_wrap=True)
+                say(screen(), f"picture: {png}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.commands.options import File, Name, Overrides, app, load, screen, user_errors
+from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -89,21 +90,21 @@ def submit(
         # Importing Ray takes seconds; by now all that can be refused without it has been.
         from cluster.job_server import JobServer
 
-        server, say = JobServer(address), screen()
+        server, console = JobServer(address), screen()
         running = server.running(sweep_name)
         if running is not None:
             job_id, job = running
-            say.print(
+            say(
+                console,
                 f"job {job_id} of this sweep is {job.status.value}: attaching to it, nothing is submitted",
-                highlight=False,
             )
             if job.entrypoint != request.entrypoint:
-                say.print(f"it was submitted otherwise: {job.entrypoint}", highlight=False, soft_wrap=True)
+                say(console, f"it was submitted otherwise: {job.entrypoint}")
         else:
             job_id = server.submit(request)
-            say.print(f"submitted {job_id}: {request.entrypoint}", highlight=False, soft_wrap=True)
+            say(console, f"submitted {job_id}: {request.entrypoint}")
         if no_wait:
-            say.print(_ways(job_id, server.address), highlight=False, soft_wrap=True)
+            say(console, _ways(job_id, server.address))
             return
         raise typer.Exit(_follow(server, job_id))
 
@@ -113,16 +114,10 @@ def _follow(server: "JobServer", job_id: str) -> int:
     try:
         status = server.follow(job_id, _show)
     except KeyboardInterrupt:
-        screen().print(
-            f"\n{job_id} goes on without you.\n{_ways(job_id, server.address)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(screen(), f"\n{job_id} goes on without you.\n{_ways(job_id, server.address)}")
         return 130
     if status:
-        screen().print(
-            f"{job_id} failed or was stopped: the same command goes on where it ended", highlight=False
-        )
+        say(screen(), f"{job_id} failed or was stopped: the same command goes on where it ended")
     return status
 
 

@@ -15,6 +15,7 @@ from orchestrator.simulation.virtual_sweep import VirtualSweep
 from orchestrator.storage.sweep_folder import SweepFolder, storage_root, write_json
 from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.terminal.live_progress import duration
+from orchestrator.terminal.rich_tables import say
 from orchestrator.terminal.sweep_tables import show_front
 from search_spaces.settings.sweep_settings import SweepSettings
 
@@ -49,7 +50,7 @@ def simulate(sweep: SweepSettings, file: str, root: Path, lanes: int, console: C
         simulated.run(SimulationProgress(simulated, console))
     show_front(simulated_view(simulated), console)
     for line in closing_lines(simulated):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     return simulated
 
 
@@ -80,13 +81,11 @@ class SimulationProgress:
             self._next_line = time.monotonic() + LINE_EVERY_S
             sweep_state = self.simulated.sweep_state
             done = f"  {sweep_state.ended} of {self.simulated.sweep.search.trials} trials"
-            self.console.print(
-                f"{done}, hypervolume {sweep_state.reported_front.hypervolume:.4f}", highlight=False
-            )
+            say(self.console, f"{done}, hypervolume {sweep_state.reported_front.hypervolume:.4f}")
 
     def say(self, line: str) -> None:
         """Says it."""
-        self.console.print(line, highlight=False)
+        say(self.console, line)
 
 
 def closing_lines(simulated: VirtualSweep) -> list[str]:
