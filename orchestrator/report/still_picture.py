@@ -27,6 +27,7 @@ from orchestrator.report.figure_data import (
     top_importances,
     yardstick,
 )
+from orchestrator.report.label_placement import Label, place_labels
 from orchestrator.report.palette import (
     CANONICAL_COLOUR,
     GREY,
@@ -40,7 +41,7 @@ from orchestrator.report.parallel_axes import parallel_axes
 
 _MARKERS = {"none": "o", "token": "s", "sequence": "^", "token+sequence": "D"}
 BASELINE_MARKERS = {"original": "X", "prompted": "v", "retrained": "*", "retrained_twin": "P"}
-_TEXT = 12
+_TEXT, _MEMBER_SIZE, _BASELINE_SIZE = 12, 130.0, 230.0
 
 
 def draw_picture(path: Path, view: SweepView) -> None:
@@ -56,70 +57,81 @@ def draw_picture(path: Path, view: SweepView) -> None:
     FigureCanvasAgg(figure)
     rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     left, right = rows[0].subfigures(1, 2, width_ratios=[1.45, 1])
-    _front(left.subplots(), view)
     upper, lower = right.subplots(2, 1, height_ratios=[1, 1.25])
     _hypervolume(upper, view)
     _importance(lower, view)
     if groups:
         _squeeze(rows[1], view, groups)
     _parallel(rows[-1].subplots(), view)
+    draw_front(left.subplots(), view)
     figure.savefig(path, dpi=100, format="png")
 
 
-def _front(axes: Axes, view: SweepView) -> None:
-    """The first two objectives; a lone one over trials."""
-    objectives, front = view.objectives, view.front
-    first, other = objectives[0], objectives[1] if len(objectives) > 1 else None
+def draw_front(axes: Axes, view: SweepView) -> None:
+    """Draws the first two objectives, a lone objective over the trials, and names the members of the front.
+
+    The rest of the figure has to be drawn before: the names are placed by the finished layout.
+    """
+    first, other = view.objectives[0], view.objectives[1] if len(view.objectives) > 1 else None
     points = points_of(view)
-    if len(objectives) == 2:
-        axes.plot(*staircase(front), color=INK, linewidth=1.2, zorder=2)
+    if len(view.objectives) == 2:
+        axes.plot(*staircase(view.front), color=INK, linewidth=1.2, zorder=2)
+    labels = _draw_points(axes, points, first, other) + _draw_baselines(axes, view, first, other)
+    axes.margins(0.09)
+    axes.set_xlabel(axis_title(first) if other else "trial", fontsize=_TEXT)
+    axes.set_ylabel(axis_title(other or first), fontsize=_TEXT)
+    trials, volume = len({point.record.number for point in points}), view.front.hypervolume
+    titled(axes, f"{view.sweep.name}: Pareto front of {trials} trials, hypervolume {volume:.3f}")
+    _draw_legend(axes, points)
+    place_labels(axes, labels)
+
+
+def _draw_points(
+    axes: Axes, points: Sequence[Point], first: Objective, other: Objective | None
+) -> list[Label]:
+    labels = []
     for point in points:
-        x, y = _place(point, first, other)
-        size, alpha, edge = (130, 1.0, INK) if point.on_front else (50, 0.45, "none")
-        colour, marker = METHOD_COLOURS[point.method], _MARKERS[point.beliefs]
+        place = _place(point, first, other)
+        size, alpha, edge = (_MEMBER_SIZE, 1.0, INK) if point.on_front else (50, 0.45, "none")
         axes.scatter(
-            x,
-            y,
+            *place,
             s=size,
             alpha=alpha,
-            color=colour,
-            marker=marker,
+            color=METHOD_COLOURS[point.method],
+            marker=_MARKERS[point.beliefs],
             edgecolors=edge,
             zorder=4 if point.on_front else 3,
         )
-    for place, (name, values) in enumerate(baseline_points(view).items()):
-        x, y = (
+        if point.on_front:
+            labels.append(Label(point.name, place, size))
+    return labels
+
+
+def _draw_baselines(axes: Axes, view: SweepView, first: Objective, other: Objective | None) -> list[Label]:
+    labels = []
+    for number, (name, values) in enumerate(baseline_points(view).items()):
+        # Over the trials, baselines stand to the right of the last one.
+        place = (
             (values[first.name], values[other.name])
             if other
-            else (len(view.records) + 2 * place, values[first.name])
+            else (len(view.records) + 2.0 * number, values[first.name])
         )
-        axes.scatter(
-            x, y, s=230, color=INK, marker=BASELINE_MARKERS.get(name, "P"), edgecolors="white", zorder=6
-        )
-        axes.annotate(
-            f"{name} model",
-            (x, y),
-            (0, -20 if other else -20 - 16 * place),
-            textcoords="offset points",
-            fontsize=11,
-            ha="center",
-            weight="bold",
-            zorder=6,
-        )
-    axes.margins(0.09)
-    _label_members(axes, [(point.name, _place(point, first, other)) for point in points if point.on_front])
-    axes.set_xlabel(axis_title(first) if other else "trial", fontsize=_TEXT)
-    axes.set_ylabel(axis_title(other or first), fontsize=_TEXT)
-    trials = len({point.record.number for point in points})
-    titled(axes, f"{view.sweep.name}: Pareto front of {trials} trials, hypervolume {front.hypervolume:.3f}")
-    beliefs = [name for name in BELIEF_NAMES if any(point.beliefs == name for point in points)]
+        marker = BASELINE_MARKERS.get(name, "P")
+        marks = axes.scatter(*place, s=_BASELINE_SIZE, color=INK, marker=marker, edgecolors="white", zorder=6)
+        marks.set_gid("baseline")
+        labels.append(Label(f"{name} model", place, _BASELINE_SIZE, important=True))
+    return labels
+
+
+def _draw_legend(axes: Axes, points: Sequence[Point]) -> None:
     handles = [
         Line2D([], [], color=METHOD_COLOURS[name], marker="o", linestyle="none", label=METHOD_NAMES[name])
         for name in method_names(points)
     ]
     handles += [
         Line2D([], [], color=GREY, marker=_MARKERS[name], linestyle="none", label=BELIEF_NAMES[name])
-        for name in beliefs
+        for name in BELIEF_NAMES
+        if any(point.beliefs == name for point in points)
     ]
     if handles:
         axes.legend(handles=handles, loc="best", fontsize=11, framealpha=0.9)
@@ -131,27 +143,6 @@ def _place(point: Point, first: Objective, other: Objective | None) -> tuple[flo
         if other
         else (point.record.number, point.values[first.name])
     )
-
-
-def _label_members(axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]]) -> None:
-    """Name the marks, each beside it where no name is yet; a name without a free place is left to the HTML
-    report."""
-    axes.autoscale_view()
-    taken: list[tuple[float, float, float]] = []
-    for name, place in labels:
-        x, y = axes.transData.transform(place)
-        width = 8 * len(name)
-        for right, up in ((6, 6), (9, -13), (2 - width, 6), (2 - width, -13)):
-            left, low = x + right, y + up
-            if all(
-                left + width < other or left > other + wide or abs(low - lower) > 13
-                for other, lower, wide in taken
-            ):
-                axes.annotate(
-                    name, place, (right, up), textcoords="offset points", fontsize=9, color=INK, zorder=5
-                )
-                taken.append((left, low, width))
-                break
 
 
 def _hypervolume(axes: Axes, view: SweepView) -> None:
