@@ -66,6 +66,7 @@ def audits_table(audits: Sequence[Audit], title: str = "") -> Table:
 def audit_columns(audit: Audit) -> dict[str, float]:
     """Returns what an audit adds to its model's row in a table of the front."""
     cells = audit_cells(audit.metrics)
+    # The worst probe is a share; grades from 0 to 5 would always win.
     shares = [value for title, value in cells.items() if title not in GRADES]
     return {**cells, **({WORST: max(shares)} if shares else {}), HIDDEN: float(len(audit.hidden))}
 

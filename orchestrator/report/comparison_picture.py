@@ -25,11 +25,11 @@ _TEXT = 12
 
 
 def draw_comparison(path: Path, comparison: Comparison) -> None:
-    """Draw all fronts, and hypervolume against worker-time, into one PNG.
+    """Draws all fronts, and hypervolume against worker-time, into one PNG.
 
     Args:
         path: File to write.
-        comparison: Its first two objectives are drawn; a lone one has no picture of the front.
+        comparison: The sweeps; their first two objectives are drawn, and a lone one has no panel.
 
     Raises:
         UserError: The file cannot be written.
@@ -61,7 +61,7 @@ def _fronts(axes: Axes, comparison: Comparison) -> None:
     drawn = set()
     for side in comparison.sweeps:
         for name, values in side.baselines.items():
-            # Sweeps of the same models share their baselines.
+            # Sweeps of the same models share their baselines: one mark stands for all.
             if values is None or (place := (name, values[first.name], values[second.name])) in drawn:
                 continue
             drawn.add(place)
@@ -85,7 +85,8 @@ def _fronts(axes: Axes, comparison: Comparison) -> None:
 
 
 def _curves(axes: Axes, comparison: Comparison) -> None:
-    """Hypervolume over worker-hours, and at the right the intervals."""
+    """Draws hypervolume over worker-hours, and the intervals at the right."""
+    # The intervals stand to the right of the longest curve, each a little further than the last.
     longest = max((side.curve[-1][0] for side in comparison.sweeps if side.curve), default=0.0) / 3600
     for place, (side, (colour, marker)) in enumerate(_styled_sides(comparison)):
         hours, volumes = (
@@ -113,6 +114,7 @@ def _curves(axes: Axes, comparison: Comparison) -> None:
         fontsize=10,
         rotation=90,
     )
+    # Both axes begin at zero, so that heights and slopes can be compared by eye.
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("worker-hours of ended trials", fontsize=_TEXT)

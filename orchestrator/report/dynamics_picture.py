@@ -13,13 +13,15 @@ from orchestrator.report.palette import GREY, INK, RESIDUAL_COLOURS, SERIES
 
 
 def draw_dynamics(path: Path, found: Mapping[str, Any], title: str) -> None:
-    """Draw predicted and actual changes, where the residuals push, and how the prediction holds as steps
-    shrink.
+    """Draws what one unlearning step changes, and what the step is made of.
+
+    The panels show predicted and actual changes, the tokens on which the residuals lie, and how the
+    prediction improves as steps shrink.
 
     Args:
         path: PNG to write.
-        found: What `run_dynamics` gave.
-        title: What the policy is.
+        found: The result of `run_dynamics`.
+        title: Names the policy and its sweep.
     """
     updates = found["updates"]
     figure = Figure(figsize=(15, 9), layout="constrained", facecolor="white")
@@ -65,6 +67,7 @@ def _residuals(axes: Axes, updates: Sequence[Mapping[str, Any]]) -> None:
         sizes = [update["residual_mass"][part] for update in updates]
         axes.barh(names, sizes, left=start, color=colour, label=part)
         start = [before + size for before, size in zip(start, sizes, strict=True)]
+    # Horizontal bars begin at the bottom; the first loss belongs to the top.
     axes.invert_yaxis()
     axes.set_xlabel("share of the residuals' absolute sum")
     axes.set_title("on which tokens a step pulls")
@@ -83,6 +86,7 @@ def _slopes(axes: Axes, updates: Sequence[Mapping[str, Any]]) -> None:
             label=group_name(update["method"], update["beliefs"]),
         )
     axes.axhline(1, color=GREY, linewidth=1)
+    # The lengths are powers of a factor; the limit of short steps is at the left.
     axes.set_xscale("log")
     axes.set_xlabel("length of the step")
     axes.set_title("slope of actual against predicted: 1 where the first order is all")

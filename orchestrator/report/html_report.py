@@ -76,6 +76,7 @@ def write_report(folder: Path, view: SweepView) -> tuple[Path, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     html, picture = folder / HTML_NAME, folder / PICTURE_NAME
+    # A browser or MLflow may read the files while they are written, so complete files are renamed.
     partial = html.with_name(f"{html.name}.{os.getpid()}.partial")
     partial.write_text(_page(view), encoding="utf-8")
     partial.replace(html)
@@ -87,6 +88,7 @@ def write_report(folder: Path, view: SweepView) -> tuple[Path, Path]:
 
 def _page(view: SweepView) -> str:
     title = f"{view.sweep.name}: forgetting against utility"
+    # Settings may hold addresses with passwords.
     settings = redacted(json.dumps(view.sweep.model_dump(mode="json"), indent=1))
     body = "\n".join(filter(None, (section.html(view) for section in SECTIONS)))
     return f"""<!DOCTYPE html>

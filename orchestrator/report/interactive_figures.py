@@ -64,6 +64,7 @@ def front_figure(view: SweepView) -> go.Figure:
             for place, (name, values) in enumerate(baselines.items())
         ]
         for trace in traces:
+            # Panels share their traces, so one entry in the legend hides a trace in all of them.
             trace.update(showlegend=column == 1)
             figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title=axis_title(objectives[0]) if other else "trial", row=1, col=column)
@@ -72,8 +73,8 @@ def front_figure(view: SweepView) -> go.Figure:
 
 
 def hypervolume_figure(view: SweepView) -> go.Figure:
-    """Hypervolume of the front after each trial with a result, beside what the retrained model alone would
-    have."""
+    """Draws the hypervolume of the front after each trial with a result, beside that of the retrained model
+    alone."""
     figure = go.Figure(
         go.Scatter(
             x=list(range(1, len(view.hypervolumes) + 1)),
@@ -96,7 +97,7 @@ def hypervolume_figure(view: SweepView) -> go.Figure:
 
 
 def importance_figure(view: SweepView) -> go.Figure:
-    """Share of each searched key in how an objective varies over the trials."""
+    """Draws the share of each searched key in how an objective varies over the trials."""
     objectives = view.objectives
     keys = top_importances(view)[::-1]
     figure = go.Figure()
@@ -117,14 +118,14 @@ def importance_figure(view: SweepView) -> go.Figure:
 
 
 def parallel_figure(view: SweepView) -> go.Figure:
-    """Searched keys and objectives of every finished trial as one line each, coloured by the first
+    """Draws every finished trial as a line through its searched keys and objectives, coloured by the first
     objective."""
     points = end_points(view)
     dimensions = [_dimension(axis) for axis in parallel_axes(view.sweep, view.objectives, points)]
     first = view.objectives[0]
     line = {
         "color": [point.values[first.name] for point in points],
-        # Dark is better, whatever the direction.
+        # Dark is better in either direction, so that figures of different sweeps read alike.
         "colorscale": "Cividis",
         "reversescale": first.direction == "maximize",
         "showscale": True,
@@ -137,12 +138,12 @@ def parallel_figure(view: SweepView) -> go.Figure:
 
 
 def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure:
-    """Canonical against rephrased mass: along the trial in the upper row, against each other in the lower
-    one; a column per beliefs.
+    """Draws canonical and rephrased mass: along the trial in the upper row, against each other in the lower
+    one, with a column per kind of beliefs.
 
     Args:
         view: The sweep.
-        groups: At least one.
+        groups: Trials by beliefs, at least one group.
     """
     names = [f"{BELIEF_NAMES[group.beliefs]} ({_count(len(group.lines))})" for group in groups]
     figure = make_subplots(
@@ -154,6 +155,7 @@ def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure
         horizontal_spacing=0.03,
     )
     level = squeeze_level(view)
+    # A backward axis needs its range, since Plotly does not find one by itself.
     most = 1.05 * max(mass for group in groups for line in group.lines for mass in line.canonical)
     for column, group in enumerate(groups, start=1):
         for trace in _progress_traces(group, column == 1):
@@ -216,7 +218,7 @@ def _edge(front: Front) -> go.Scatter:
 
 
 def _point_traces(points: Sequence[Point], first: Objective, other: Objective | None) -> list[go.Scatter]:
-    """One trace per method and beliefs, so that the legend can hide each."""
+    """Returns one trace per method and beliefs, so that the legend can hide each."""
     members = [point for point in points if point.on_front]
     places = [_place(point, first, other) for point in members]
     shown = dict(

@@ -2,7 +2,7 @@
 
 from search_spaces.catalogue.method_catalogue import METHODS
 
-# Okabe and Ito's palette can be told apart with every common form of colour blindness.
+# Okabe and Ito's palette can be distinguished with every common form of colour blindness.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY_BLUE = "#E69F00", "#56B4E9"
 
@@ -23,8 +23,8 @@ RESIDUAL_COLOURS = {"target": INK, "belief": VERMILION, "rest": LIGHT_GREY}
 """Kinds of tokens on which the residuals of a step lie."""
 
 METHOD_COLOURS = {"ga": ORANGE, "graddiff": BLUE, "npo": VERMILION, "simnpo": PURPLE, "wga": GREEN}
-# Paul Tol's muted palette serves the other methods. So many colours are hard to tell apart, but pictures also
-# write the names of the front's members beside their marks.
+# Paul Tol's muted palette serves the other methods. So many colours are hard to distinguish, but pictures
+# also write the names of the front's members beside their marks.
 _MORE_COLOURS = (
     "#332288",
     "#88CCEE",

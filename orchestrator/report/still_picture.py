@@ -1,5 +1,7 @@
-"""The report as one still picture, for READMEs, slides and MLflow. Matplotlib without pyplot: no global
-state, any thread may draw."""
+"""Draws the report as one still picture, for READMEs, slides and MLflow.
+
+Matplotlib is used without pyplot, which has global state: here any thread may draw.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +47,7 @@ _TEXT, _MEMBER_SIZE, _BASELINE_SIZE = 12, 130.0, 230.0
 
 
 def draw_picture(path: Path, view: SweepView) -> None:
-    """Draw front, hypervolume, importance, squeezing (where measured) and parallel coordinates into one PNG.
+    """Draws front, hypervolume, importance, squeezing (where measured) and parallel coordinates as a PNG.
 
     Args:
         path: File to write.
@@ -63,6 +65,7 @@ def draw_picture(path: Path, view: SweepView) -> None:
     if groups:
         _squeeze(rows[1], view, groups)
     _parallel(rows[-1].subplots(), view)
+    # The front comes last: its names are placed by the finished layout.
     draw_front(left.subplots(), view)
     figure.savefig(path, dpi=100, format="png")
 
@@ -173,13 +176,14 @@ def _hypervolume(axes: Axes, view: SweepView) -> None:
 
 def _importance(axes: Axes, view: SweepView) -> None:
     objectives, keys = view.objectives, top_importances(view, 9)
+    # The panel keeps its place without importances, so that all pictures have one layout.
     titled(axes, "Importance per objective")
     if not keys:
         axes.set_axis_off()
         axes.text(
             0.5,
             0.5,
-            "too few finished trials to tell",
+            "too few finished trials",
             ha="center",
             va="center",
             transform=axes.transAxes,
@@ -243,7 +247,9 @@ def _squeeze(figure: SubFigure, view: SweepView, groups: Sequence[SqueezeGroup])
 
 
 def _parallel(axes: Axes, view: SweepView) -> None:
-    """A line per trial over searched keys and objectives; members of the front in their method's colour."""
+    """Draws a line per trial over searched keys and objectives, the front's members in their method's
+    colour."""
+    # Members come last, so that their lines lie on top.
     points = sorted(points_of(view), key=lambda point: point.on_front)
     columns = parallel_axes(view.sweep, view.objectives, points)
     for index, point in enumerate(points):
@@ -252,6 +258,7 @@ def _parallel(axes: Axes, view: SweepView) -> None:
             (METHOD_COLOURS[point.method], 2.2, 0.95) if point.on_front else (GREY, 0.8, 0.35)
         )
         axes.plot(range(len(columns)), heights, color=colour, linewidth=width, alpha=alpha)
+    # The lines of the trials cross the tick labels, which stay legible on a white ground.
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
     for place, axis in enumerate(columns):
         axes.axvline(place, color=INK, linewidth=0.8)
@@ -278,7 +285,7 @@ def _parallel(axes: Axes, view: SweepView) -> None:
 
 
 def titled(axes: Axes, text: str) -> None:
-    """Give axes the picture's look, and a title."""
+    """Gives axes the picture's look, and a title."""
     axes.set_title(text, loc="left", fontsize=13, color=INK, weight="bold")
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)

@@ -1,4 +1,4 @@
-"""The last lines of a run: the front, what failed, where the report is, how to open MLflow."""
+"""The last lines that a run prints."""
 
 import json
 from pathlib import Path
@@ -44,17 +44,19 @@ def closing_lines(view: SweepView, folder: SweepFolder, uri: str) -> list[str]:
             f"{len(failed)} trial{'s' * (len(failed) > 1)} failed; the first, {failed[0].trial_id}:"
             f" {failed[0].reason}"
         )
+    # The default folder needs no option; another one is quoted, so that the line can be pasted.
     storage = "" if folder.root == Path("lethe-runs").resolve() else f" --storage {quote(str(folder.root))}"
     lines.append(f"table: lethe front {sweep.name}{storage}")
     lines.append(f"report: {folder.path / 'report.html'} (picture: {folder.path / 'front.png'})")
-    lines.append(_way_to_mlflow(sweep.name, folder, uri))
+    lines.append(_how_to_open_mlflow(sweep.name, folder, uri))
     return lines
 
 
-def _way_to_mlflow(name: str, folder: SweepFolder, uri: str) -> str:
-    """How to open MLflow: on the saved view where there is one."""
+def _how_to_open_mlflow(name: str, folder: SweepFolder, uri: str) -> str:
+    """Returns how to open MLflow, on the saved view where there is one."""
     file = folder.path / VIEW_FILE
     view = json.loads(file.read_text()) if file.is_file() else {}
+    # A view that was saved on another server has no meaning on this one.
     path = view["path"] if view.get("uri") == redacted(uri) else ""
     if not uri.startswith("http"):
         return (
@@ -64,7 +66,7 @@ def _way_to_mlflow(name: str, folder: SweepFolder, uri: str) -> str:
     if not path:
         return f"MLflow: {redacted(uri)}, experiment {EXPERIMENT}, run {name}"
     parts = urlsplit(uri)
-    # A browser asks for the name and password itself.
+    # The name and password stay out of terminals and logs; a browser prompts for them.
     address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{path}"
     return f"MLflow: {address} (experiment {EXPERIMENT}, run {name})"
 

@@ -1,4 +1,4 @@
-"""`lethe plan --gpus`: memory per rank, lanes, time and disk on GPUs that are not there yet."""
+"""Prints `lethe plan --gpus`: memory per rank, lanes, time and disk on GPUs described on the command line."""
 
 import math
 from collections import Counter
@@ -21,11 +21,11 @@ from search_spaces.user_errors import UserError
 from trainables.data.examples import Benchmark
 
 CHARACTERS_PER_TOKEN = 3
-"""English text has about four; fewer, so that lengths are rather too long."""
+"""Characters per token of English text are about four; three makes estimated lengths rather too long."""
 TEMPLATE_TOKENS = 40
-"""What a chat template adds to a prompt and its response: Llama 3's has 30 to 40 tokens with its dates."""
+"""Tokens that a chat template adds to a prompt and its response: Llama 3's adds 30 to 40 with its dates."""
 FRONT_MEMBERS = 20
-"""Members of a front, of which the weights are kept: the quickstart's had 17."""
+"""Assumed number of front members, of which the weights are kept: the quickstart's front had 17."""
 
 CHECKPOINT_BYTES = 12
 """Bytes of a checkpoint per parameter: the master weight and AdamW's two moments, in float32."""
@@ -33,14 +33,14 @@ CHECKPOINT_BYTES = 12
 
 @dataclass(frozen=True)
 class ScaleOptions:
-    """What the command line says about a cluster."""
+    """Options of the command line that describe a cluster."""
 
     cluster: Cluster | None = None
-    """The GPUs; None: this machine."""
+    """The GPUs; None for this machine."""
     shape: str | None = None
-    """`--model-shape`."""
+    """Shape of the model as `--model-shape` names it; None: read from its configuration."""
     step_time_s: float | None = None
-    """Seconds per optimizer step of a trial, its share of beliefs and evaluation included."""
+    """Seconds per optimizer step of a trial, with its share of beliefs and evaluation."""
     sequence_tokens: int | None = None
     """Tokens of the longest example; estimated from its characters when left out."""
 
@@ -48,16 +48,17 @@ class ScaleOptions:
 def show_scale(
     sweep: SweepSettings, file: str, benchmark: Benchmark, steps: int, options: ScaleOptions, console: Console
 ) -> None:
-    """Print what the sweep would need on the GPUs of `options`.
+    """Prints what the sweep would need on the GPUs of `options`.
 
     Raises:
-        UserError: The layout cannot start there; says the nearest that can.
+        UserError: The layout cannot start there; the message names the nearest that can.
     """
     assert options.cluster is not None
     cluster = options.cluster
     shape = _shape(sweep, options, file)
     lengths = lengths_of(sweep, benchmark, options.sequence_tokens)
     found = require_layout(sweep, shape, lengths, cluster, file)
+    # A plan for GPUs is also useful for a sweep file that was written for CPUs.
     workers, lanes = sweep.resources.workers_per_trial, len(found.lanes)
     if not sweep.resources.gpus_per_worker:
         say(console, "resources.gpus_per_worker is 0 in this sweep: planned with 1")
@@ -89,7 +90,7 @@ def show_scale(
 def show_memory_here(
     sweep: SweepSettings, benchmark: Benchmark, options: ScaleOptions, console: Console
 ) -> None:
-    """Print the predicted memory of a worker on this machine's CPUs, or why it is not known."""
+    """Prints the predicted memory of a worker on this machine's CPUs, or why it is not known."""
     try:
         shape = shape_of(sweep.model, options.shape)
     except UserError as error:
@@ -110,11 +111,12 @@ def show_memory_here(
 
 
 def lengths_of(sweep: SweepSettings, benchmark: Benchmark, sequence_tokens: int | None) -> Lengths:
-    """Tokens of the longest example, from its characters: no tokenizer is loaded."""
+    """Estimates the tokens of the longest example from its characters, without loading a tokenizer."""
     examples = [*benchmark.forget, *benchmark.retain]
     extra = TEMPLATE_TOKENS + len(sweep.model.system_prompt or "") // CHARACTERS_PER_TOKEN
     if sweep.model.base == "scratch" and sweep.model.target is None:
-        extra = 3  # the scratch template's own tokens
+        # The template of models that are trained from scratch adds three tokens.
+        extra = 3
     prompt = max((len(example.prompt) for example in examples), default=0) // CHARACTERS_PER_TOKEN + extra
     longest = (
         max((len(example.prompt) + len(example.response) for example in examples), default=0)
@@ -125,15 +127,15 @@ def lengths_of(sweep: SweepSettings, benchmark: Benchmark, sequence_tokens: int 
 
 
 def measured_step_s(records: list[TrialRecord], steps: int, name: str) -> float:
-    """Seconds per step of an earlier sweep's finished trials, beliefs and evaluation included: the median.
+    """Returns the median seconds per step of an earlier sweep's trials, with beliefs and evaluation.
 
     Args:
-        records: Its trials.
-        steps: Steps of one of them.
+        records: The trials of the earlier sweep.
+        steps: Steps of one of its trials.
         name: Its name, for the message.
 
     Raises:
-        UserError: None has finished.
+        UserError: No trial has finished.
     """
     times = [
         record.duration_s
@@ -153,7 +155,7 @@ def measured_step_s(records: list[TrialRecord], steps: int, name: str) -> float:
 def describe_host_memory(
     sweep: SweepSettings, shape: ModelShape, cluster: Cluster, lanes: Sequence[tuple[int, ...]]
 ) -> str:
-    """What the fullest node needs beside its GPUs: every rank reads the whole model before it keeps its
+    """Describes the host memory of the fullest node: every rank reads the whole model before it keeps its
     shard."""
     ranks = max(Counter(node for lane in lanes for node in lane).values())
     model = shape.parameters * (2 if sweep.model.dtype == "bfloat16" else 4)
@@ -165,7 +167,7 @@ def describe_host_memory(
 
 
 def describe_zero(sweep: SweepSettings, shape: ModelShape) -> str:
-    """What ZeRO-3 is set to for this model, and why."""
+    """Describes the ZeRO-3 settings for this model, and where they come from."""
     trial = demanding_trial(sweep)
     trained = sum(trained_tensors(shape, trial).values())
     given = trial.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size")
@@ -185,7 +187,7 @@ def describe_zero(sweep: SweepSettings, shape: ModelShape) -> str:
 
 
 def describe_phases(memory: RankMemory) -> str:
-    """`start 1.2 GiB, optimizer step 3.4 GiB`."""
+    """Returns the memory of each phase: `start 1.2 GiB, optimizer step 3.4 GiB`."""
     return ", ".join(f"{name} {sum(parts.values()) / GIB:.1f} GiB" for name, parts in memory.phases.items())
 
 
@@ -227,6 +229,7 @@ def _show_time(
 
 def _show_disk(sweep: SweepSettings, shape: ModelShape, lanes: int, console: Console) -> None:
     model = shape.parameters * (2 if sweep.model.dtype == "bfloat16" else 4) / GIB
+    # The original model, and the retrained one where there is one.
     models = 1 + (sweep.model.retrained is not None or sweep.model.base is not None)
     members = min(FRONT_MEMBERS, sweep.search.trials * sweep.trial.rungs)
     say(

@@ -27,7 +27,7 @@ SOURCES = {
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Returns a column per sweep."""
+    """Returns the comparison as a table with a column per sweep."""
     reference = ", ".join(f"{objective.name} {objective.reference:g}" for objective in comparison.objectives)
     sides = (Column(side.name, right=True) for side in comparison.sweeps)
     title = f"Test part, against the reference point {reference}"

@@ -1,4 +1,4 @@
-"""`lethe plan`: what a sweep would do, before it does it."""
+"""Prints `lethe plan`: what a sweep would do, without starting it."""
 
 import math
 import os
@@ -19,9 +19,9 @@ from search_spaces.settings.sweep_settings import SweepSettings
 from trainables.data.examples import Benchmark
 
 EXAMPLES = 5
-"""Sampled trials shown."""
+"""Number of sampled trials that are printed."""
 HERE = ScaleOptions()
-"""Plan for this machine."""
+"""Options that describe no cluster: the plan is for this machine."""
 
 
 def show_plan(
@@ -32,8 +32,9 @@ def show_plan(
     console: Console,
     options: ScaleOptions = HERE,
 ) -> None:
-    """Print space, sampled trials, lanes here or on a described cluster, what has to be prepared, and how
-    many steps there are.
+    """Prints the search space, sampled trials, lanes, steps, and the models that have to be prepared.
+
+    Lanes are those of this machine, or of the GPUs that `options` describe.
 
     Raises:
         UserError: Not even one lane fits on this machine, or the layout cannot start on the described GPUs.
@@ -57,7 +58,7 @@ def show_plan(
 
 
 def space_table(sweep: SweepSettings) -> Table:
-    """Returns a row per searched key."""
+    """Returns the search space as a table with a row per key."""
     columns = [Column("key"), Column("domain"), Column("only when", long=True)]
     rows = []
     for key, domain in sweep.space.items():
@@ -70,8 +71,7 @@ def space_table(sweep: SweepSettings) -> Table:
 def _show_lanes(sweep: SweepSettings, file: str, console: Console) -> int:
     resources = sweep.resources
     if resources.gpus_per_worker:
-        # This machine need not have the GPUs that the cluster has: what they allow is said when the sweep
-        # starts.
+        # This machine need not have the cluster's GPUs, so lanes are only checked when the sweep starts.
         lanes = resources.max_lanes or 1
         needed = f"{lanes * resources.workers_per_trial * resources.gpus_per_worker:g} GPUs"
         say(
@@ -89,7 +89,7 @@ def _show_lanes(sweep: SweepSettings, file: str, console: Console) -> int:
 
 
 def steps_of_trial(sweep: SweepSettings, benchmark: Benchmark) -> int:
-    """Optimizer steps of one trial."""
+    """Returns the optimizer steps of one trial."""
     trial = sweep.trial
     return trial.steps or trial.epochs * math.ceil(len(benchmark.forget) / trial.optimizer.global_batch)
 
@@ -109,7 +109,7 @@ def _show_steps(sweep: SweepSettings, benchmark: Benchmark, lanes: int, console:
 
 
 def sample_randomly(sweep: SweepSettings, seed: int) -> dict[str, Any]:
-    """One trial's parameters by chance, in the space's own scales."""
+    """Draws one trial's parameters uniformly, on the scales of the space."""
     chance = random.Random(seed)
 
     def suggest(key: str, domain: Domain) -> Any:
@@ -127,7 +127,7 @@ def sample_randomly(sweep: SweepSettings, seed: int) -> dict[str, Any]:
 
 
 def describe(domain: Domain) -> str:
-    """A domain in a few words, as the YAML writes it."""
+    """Returns a domain in a few words, as the YAML writes it."""
     return (
         f"{domain.kind} {list(domain.choices)}"
         if domain.kind == "choice"

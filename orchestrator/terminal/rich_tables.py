@@ -46,7 +46,7 @@ class ShownTable:
         """Yields what rich prints."""
         if self.table.title:
             yield Text(self.table.title, style="bold")
-        widths = [max(map(cell_len, cells)) for cells in _cells_by_column(self.table)]
+        widths = _whole_widths(self.table)
         # Each cell has a space at either side and a line at its left, and the last one a line at its right.
         if sum(widths) + 3 * len(widths) + 1 <= options.max_width:
             yield _with_lines(self.table)
@@ -100,15 +100,13 @@ def _blocks(table: Table, short: Sequence[int], width: int) -> list[tuple[dict[i
     Returns:
         For each block the widths of its columns, and the spaces between them.
     """
-    natural, narrowest = _natural_widths(table), _narrowest_widths(table)
+    whole, natural, narrowest = _whole_widths(table), _natural_widths(table), _narrowest_widths(table)
     for gap in (GAP, 1):
-        widths = {index: natural[index] for index in short}
-        while sum(widths.values()) + gap * (len(short) - 1) > width:
-            widest = max(short, key=lambda index: widths[index] - narrowest[index])
-            if widths[widest] <= narrowest[widest]:
-                break
-            widths[widest] -= 1
-        else:
+        widths = {index: whole[index] for index in short}
+        # Titles are wrapped before cells: that costs lines only once.
+        for floor in (natural, narrowest):
+            _shrink(widths, floor, width - gap * (len(short) - 1))
+        if sum(widths.values()) + gap * (len(short) - 1) <= width:
             return [(widths, gap)]
     # No column is wider than half of the width here, so that any two fit beside each other.
     natural = [min(size, (width - GAP) // 2) for size in natural]
@@ -119,6 +117,20 @@ def _blocks(table: Table, short: Sequence[int], width: int) -> list[tuple[dict[i
             blocks.append({first: natural[first]})
         blocks[-1][index] = natural[index]
     return [(block, GAP) for block in blocks]
+
+
+def _shrink(widths: dict[int, int], floor: Sequence[int], room: int) -> None:
+    """Narrows the columns, the one farthest above its floor first, until they fit or none can give way."""
+    while sum(widths.values()) > room:
+        widest = max(widths, key=lambda index: widths[index] - floor[index])
+        if widths[widest] <= floor[widest]:
+            return
+        widths[widest] -= 1
+
+
+def _whole_widths(table: Table) -> list[int]:
+    """Returns the columns' widths with cells and titles in one line."""
+    return [max(map(cell_len, cells)) for cells in _cells_by_column(table)]
 
 
 def _natural_widths(table: Table) -> list[int]:

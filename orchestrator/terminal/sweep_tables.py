@@ -106,6 +106,7 @@ def show_front(view: SweepView, console: Console) -> None:
 
 
 def _rungs_on_front(front: Front) -> dict[str, list[int]]:
+    # A trial may have several rungs on the front.
     rungs: dict[str, list[int]] = {}
     for member in front.members:
         rungs.setdefault(member.record.trial_id, []).append(member.rung)

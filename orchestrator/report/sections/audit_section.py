@@ -31,8 +31,10 @@ def audit_content(view: SweepView) -> str:
 
 
 def audit_figure(audits: Sequence[Audit]) -> go.Figure:
-    """Draws one line per model through its probes. A judge's grades have another scale, so only the table
-    shows them."""
+    """Draws one line per model through its probes.
+
+    The grades of a language model that judges have another scale, so only the table shows them.
+    """
     titles = [title for title in audit_titles(audits) if title not in GRADES]
     figure = go.Figure()
     members = [audit for audit in audits if audit.name not in _BASELINES]
@@ -82,11 +84,11 @@ def _sentences(audit: Audit) -> str:
 
 AUDITS = Section(
     "Is it really forgotten?",
-    "Share of the forgotten facts that a model still states: when asked as in the evaluation, in one of k"
-    " sampled answers (leak@k), in the worst of many wordings of the question, behind prefixes and openings"
-    " of the answer, after a short fine-tuning on a slice of the forget set (questions are from the rest; the"
-    " control is fine-tuned on unrelated text), and with quantised weights. The retrained model never saw the"
-    " facts: what it states is chance, and more wordings give chance more tries. A fact is hidden where no"
-    " question of the evaluation brings it out but a probe does.",
+    "Share of the forgotten facts that a model still states: with the questions of the evaluation, in one"
+    " of k sampled answers (leak@k), in the worst of many wordings of the question, behind prefixes and"
+    " openings of the answer, after a short fine-tuning on a slice of the forget set (questions are from"
+    " the rest; the control is fine-tuned on unrelated text), and with quantised weights. The retrained"
+    " model never saw the facts: what it states is chance, and more wordings give chance more tries. A"
+    " fact is hidden where no question of the evaluation brings it out but a probe does.",
     audit_content,
 )

@@ -1,4 +1,4 @@
-"""The report's section on likelihood bands: figure 2 of the paper, for every loss of the sweep."""
+"""The report's section on likelihood bands: figure 2 of the paper for every loss of the sweep."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -30,12 +30,12 @@ _ROW_HEIGHT = 300
 
 
 def metric_of(line: str) -> str:
-    """Key of a line's values in the metrics of a rung."""
+    """Returns the key of a line's values in the metrics of a rung."""
     return f"bands/{line.replace(' ', '_')}_nats"
 
 
 def groups_by_band(view: SweepView) -> dict[tuple[str, str], list[TrialRecord]]:
-    """Trials with bands by method and beliefs, in the catalogue's order."""
+    """Returns the trials that measured bands by method and beliefs, in the catalogue's order."""
     groups: dict[tuple[str, str], list[TrialRecord]] = {
         (method, beliefs): [] for method in METHODS for beliefs in BELIEF_NAMES
     }
@@ -48,11 +48,15 @@ def groups_by_band(view: SweepView) -> dict[tuple[str, str], list[TrialRecord]]:
 
 
 def median_line(start: Mapping[str, float], records: Sequence[TrialRecord], line: str) -> list[float]:
-    """A line's values at every rung that any of the trials reached, before unlearning first."""
+    """Returns a line's medians at every rung that any of the trials reached.
+
+    The first value is that before unlearning, where it was measured.
+    """
     key, values = metric_of(line), []
     if key in start:
         values.append(start[key])
     for place in range(max(len(record.rungs) for record in records)):
+        # Trials may have stopped before this rung: the median is over those that reached it.
         here = [
             record.rungs[place][key]
             for record in records
@@ -70,11 +74,11 @@ def bands_content(view: SweepView) -> str:
 
 
 def bands_figure(view: SweepView, groups: Mapping[tuple[str, str], Sequence[TrialRecord]]) -> go.Figure:
-    """A panel per loss, on common axes.
+    """Draws a panel per loss, on common axes.
 
     Args:
         view: The sweep.
-        groups: At least one.
+        groups: Trials by method and beliefs, at least one group.
     """
     columns = min(_COLUMNS, len(groups))
     rows = -(-len(groups) // columns)

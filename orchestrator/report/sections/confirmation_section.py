@@ -1,5 +1,4 @@
-"""The report's section on confirmation: the front under new seeds, beside the front as the search found
-it."""
+"""The report's section on confirmation: the front under new seeds beside the front of the search."""
 
 from collections.abc import Sequence
 from html import escape
@@ -42,13 +41,14 @@ def confirmation_content(view: SweepView) -> str:
 
 
 def confirmation_figure(view: SweepView, found: ConfirmedFront) -> go.Figure:
-    """Searched values, every repetition, means with intervals, and with two objectives what all, half and any
-    of the seeds attain.
+    """Draws searched values, every repetition, and means with intervals.
+
+    With two objectives the figure also shows what all, half and any of the seeds attain.
 
     Args:
         view: The sweep, with at least two objectives: the first is the horizontal axis, and each further one
             has a panel.
-        found: With at least one repetition that did not fail.
+        found: The confirmed front, with at least one repetition that did not fail.
     """
     objectives = view.objectives
     first, others = objectives[0], objectives[1:]
@@ -72,7 +72,7 @@ def confirmation_figure(view: SweepView, found: ConfirmedFront) -> go.Figure:
             figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title=axis_title(first), row=1, col=column)
         figure.update_yaxes(title=axis_title(other), row=1, col=column)
-    # Long names: beside the figure they would take a third of its width.
+    # The names are so long that beside the figure they would take a third of its width.
     legend = {"orientation": "h", "y": -0.14, "itemsizing": "trace"}
     return styled(figure, 640).update_layout(legend=legend)
 
@@ -115,8 +115,10 @@ def _surfaces(objectives: Sequence[Objective], surfaces: Attainment, seeds: int)
 
 
 def _shifts(members: Sequence[ConfirmedMember], first: Objective, other: Objective) -> go.Scatter:
-    """From each searched value to its mean: most point away from the ideal, which is the luck of the
-    choice."""
+    """Draws a line from each searched value to its mean.
+
+    Most lines lead away from the ideal: members were chosen for runs that were better by luck.
+    """
     x: list[float | None] = []
     y: list[float | None] = []
     for confirmed in members:
@@ -176,7 +178,7 @@ def _means(members: Sequence[ConfirmedMember], first: Objective, other: Objectiv
         error_y=bars(other),
         mode="markers+text",
         text=_labels(members, first, other),
-        # On the side of the worse values, where no edge is.
+        # The names stand on the side of the worse values, where no edge is drawn.
         textposition=(
             f"{'bottom' if other.direction == 'maximize' else 'top'}"
             f" {'right' if first.direction == 'minimize' else 'left'}"

@@ -1,4 +1,4 @@
-"""The report's section on early stopping: what it saved, and how well each rung foretells the end."""
+"""The report's section on early stopping: what it saved, and how well each rung predicts the end."""
 
 import itertools
 from html import escape
@@ -37,12 +37,13 @@ def stopping_content(view: SweepView) -> str:
 
 
 def stopping_figure(found: StoppingStatistics, grace_rungs: int) -> go.Figure:
-    """Rank correlation between each rung and the end: of each objective, and of the joint rank that early
-    stopping goes by.
+    """Draws the rank correlation between each rung and the end, per objective and for the joint rank.
+
+    Early stopping compares trials by the joint rank.
 
     Args:
-        found: With at least one rung.
-        grace_rungs: First rungs, at which nobody is stopped.
+        found: The statistics, with at least one rung.
+        grace_rungs: Number of first rungs at which no trial is stopped.
     """
     figure = go.Figure()
     rungs = [rung.rung for rung in found.rungs]
@@ -66,7 +67,7 @@ def stopping_figure(found: StoppingStatistics, grace_rungs: int) -> go.Figure:
         )
     figure.add_vrect(0.5, grace_rungs + 0.5, fillcolor=GREY, opacity=0.12, line_width=0)
     figure.add_annotation(
-        x=0.5, y=0, text="grace: nobody is stopped", showarrow=False, xanchor="left", yanchor="bottom"
+        x=0.5, y=0, text="grace: no trial is stopped", showarrow=False, xanchor="left", yanchor="bottom"
     )
     figure.add_hline(0, line={"color": GREY, "width": 1})
     figure.update_xaxes(title="rung", dtick=1, range=[0.5, len(rungs) + 0.5])
@@ -78,21 +79,21 @@ def stopping_figure(found: StoppingStatistics, grace_rungs: int) -> go.Figure:
 def _what_was_done(found: StoppingStatistics, settings: EarlyStoppingSettings | None) -> str:
     if settings is None:
         return "Early stopping is off; this is what its default settings would have done."
-    told = f"{found.stopped} of {found.trials} trials were stopped early"
+    stopped = f"{found.stopped} of {found.trials} trials were stopped early"
     if found.saved_worker_s is None or found.saved_frac is None:
-        return f"{told}."
+        return f"{stopped}."
     return (
-        f"{told}, which saved about {found.saved_worker_s / 60:.3g} worker-minutes"
+        f"{stopped}, which saved about {found.saved_worker_s / 60:.3g} worker-minutes"
         f" ({100 * found.saved_frac:.0f} % of what the sweep would have taken): an estimate, by the mean time"
         " per rung of the trials that finished."
     )
 
 
 def _what_would_be_lost(found: StoppingStatistics, settings: EarlyStoppingSettings) -> str:
-    """About the first rung at which anybody may be stopped."""
+    """Describes the first rung at which a trial may be stopped."""
     after_grace = [rung for rung in found.rungs if rung.rung > settings.grace_rungs]
     if not after_grace:
-        return "All rungs but the last are grace: nobody is stopped at any."
+        return "All rungs but the last are grace: no trial is stopped at any of them."
     first = after_grace[0]
     lost = f"{first.lost_members} of {found.members} members of the front"
     if first.lost_hypervolume_frac is not None:

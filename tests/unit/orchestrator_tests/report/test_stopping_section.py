@@ -61,7 +61,7 @@ def test_section_has_a_row_per_rung_before_the_last():
 
 
 def test_section_says_when_all_rungs_are_grace():
-    assert "nobody is stopped" in section(with_stopping(grace_rungs=RUNGS))
+    assert "no trial is stopped" in section(with_stopping(grace_rungs=RUNGS))
 
 
 @pytest.mark.parametrize("kept", [records(5, failed=()), []])

@@ -35,16 +35,25 @@ def test_table_with_room_has_lines_around_its_cells():
 def test_narrow_table_prints_long_cells_below_their_row():
     assert printed(TABLE, 60) == [
         "a title",
-        "trial     forget_true_mass",
-        "          (minimize)",
-        "────────  ────────────────",
+        "trial     forget_true_mass (minimize)",
+        "────────  ───────────────────────────",
         "t0001     0.1234",
         "    parameters: forget.method=npo,",
         "    optimizer.learning_rate=0.000353, retain.weight=0.615,",
         "    beliefs=token+sequence",
         "t0002",
-        "────────  ────────────────",
+        "────────  ───────────────────────────",
         "original  0.9",
+    ]
+
+
+def test_titles_are_wrapped_before_cells():
+    table = Table(columns("trial", "a title of words", "status"), [["t0001", "0.1234", "on the front"]])
+    assert printed(table, 32) == [
+        "trial  a title of   status",
+        "       words",
+        "─────  ───────────  ────────────",
+        "t0001  0.1234       on the front",
     ]
 
 
