@@ -19,6 +19,7 @@ from orchestrator.commands.options import (
     user_errors,
 )
 from orchestrator.commands.run import sweep_session
+from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -83,10 +84,12 @@ def audit(
             from orchestrator.terminal.audit_tables import show_audits
 
             show_audits(audits, screen())
-            screen().print(where, highlight=False, soft_wrap=True)
+            say(screen(), where)
         if failed:
-            line = f"could not be audited: {', '.join(failed)}; the lines above say why"
-            screen(stderr=as_json).print(line, highlight=False, soft_wrap=True)
+            say(
+                screen(stderr=as_json),
+                f"could not be audited: {', '.join(failed)}; the lines above say why",
+            )
             raise typer.Exit(1)
 
 

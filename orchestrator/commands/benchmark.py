@@ -18,6 +18,7 @@ from orchestrator.commands.options import (
     user_errors,
 )
 from orchestrator.commands.run import sweep_session
+from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -101,17 +102,17 @@ def _send_to_mlflow(store: str, run_id: str, scores: "Scores") -> None:
         add_metrics(store, run_id, {f"lm_eval/{name}": value for name, value in scores.items()})
     except UserError as error:
         # The results are on disk and on the screen.
-        screen().print(f"not sent to MLflow: {error}", highlight=False, soft_wrap=True)
+        say(screen(), f"not sent to MLflow: {error}")
 
 
 def _show(scores: "dict[str, Scores]") -> None:
-    from rich.table import Table
+    from orchestrator.table import Table, columns
+    from orchestrator.terminal.rich_tables import rich_table
 
-    table = Table("metric", *scores)
     first = next(iter(scores.values()))
-    for name in (name for name in first if not name.endswith("_stderr")):
-        table.add_row(name, *(_cell(found, name) for found in scores.values()))
-    screen().print(table)
+    names = [name for name in first if not name.endswith("_stderr")]
+    rows = [[name, *(_cell(found, name) for found in scores.values())] for name in names]
+    screen().print(rich_table(Table(columns("metric", *scores), rows)))
 
 
 def _cell(found: "Scores", name: str) -> str:

@@ -19,6 +19,7 @@ from orchestrator.commands.options import (
     user_errors,
 )
 from orchestrator.commands.run import sweep_session
+from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def dynamics(
             print_json(found)
         else:
             show_dynamics(found, screen())
-            screen().print(f"picture: {picture}", highlight=False, soft_wrap=True)
+            say(screen(), f"picture: {picture}")
 
 
 @dataclass(frozen=True)

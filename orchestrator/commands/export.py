@@ -18,6 +18,7 @@ from orchestrator.commands.options import (
     user_errors,
 )
 from orchestrator.commands.run import sweep_session
+from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def export(
         versions, when = (tracked.tags, "at the sweep") if tracked else (provenance(), "at the export")
         versions = {key: value for key, value in versions.items() if key.startswith(("version.", "git."))}
         write_export(weights, gather_evidence(settings, folder, chosen, versions, when), output)
-        screen().print(f"{chosen.name} of {sweep}: {output}", highlight=False, soft_wrap=True)
+        say(screen(), f"{chosen.name} of {sweep}: {output}")
         if register is not None:
             from orchestrator.pareto.objectives import objective_values, objectives_of
             from orchestrator.tracking.model_registry import RegistryEntry, register_model
@@ -79,7 +80,7 @@ def export(
                 register, sweep, _identity(folder), chosen.record.trial_id, chosen.rung, tags
             )
             version = register_model(uri, EXPERIMENT, entry, output)
-            screen().print(f"registered: models:/{register}/{version}", highlight=False, soft_wrap=True)
+            say(screen(), f"registered: models:/{register}/{version}")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -137,9 +138,9 @@ def reproduce(
             else []
         )
         for line in describe(record, found, origins):
-            screen().print(line, highlight=False, soft_wrap=True)
+            say(screen(), line)
         if tracked is None:
-            screen().print("  MLflow does not have the sweep: versions were not compared", highlight=False)
+            say(screen(), "  MLflow does not have the sweep: versions were not compared")
     if not found.identical:
         raise typer.Exit(1)
 

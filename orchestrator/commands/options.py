@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
+from orchestrator.terminal.rich_tables import say
 from search_spaces.full_disk import full_disk
 from search_spaces.user_errors import UserError
 
@@ -116,7 +117,7 @@ def user_errors() -> Iterator[None]:
     except UserError as error:
         _fail(error)
     except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted: run the same command again to go on", highlight=False)
+        say(Console(stderr=True), "interrupted: run the same command again to go on")
         raise typer.Exit(130) from None
     except Exception as error:
         if (told := full_disk(error)) is None:
@@ -125,5 +126,5 @@ def user_errors() -> Iterator[None]:
 
 
 def _fail(error: UserError) -> NoReturn:
-    Console(stderr=True).print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+    say(Console(stderr=True), f"error: {error}", style="red")
     raise typer.Exit(2) from error

@@ -16,6 +16,7 @@ from orchestrator.commands.options import (
     screen,
     user_errors,
 )
+from orchestrator.terminal.rich_tables import say
 
 PANEL = "Before a sweep"
 
@@ -27,10 +28,8 @@ def validate(file: File, overrides: Overrides = None, name: Name = None) -> None
         sweep = load(file, overrides, name)
         benchmark = load_data(sweep, file)
         examples = f"{len(benchmark.forget)} forget, {len(benchmark.retain)} retain examples"
-        screen().print(
-            f"{file}: valid. {sweep.search.trials} trials over {len(sweep.space)} keys; {examples}.",
-            highlight=False,
-            soft_wrap=True,
+        say(
+            screen(), f"{file}: valid. {sweep.search.trials} trials over {len(sweep.space)} keys; {examples}."
         )
 
 

@@ -25,6 +25,7 @@ from orchestrator.commands.options import (
     screen,
     user_errors,
 )
+from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -97,10 +98,10 @@ def stop(sweep: Sweep, storage: Storage = None) -> None:
                 remedy=f"see `lethe status {sweep}`",
             )
         folder.stop_request.touch()
-        screen().print(
+        say(
+            screen(),
             f"asked {settings.name} to stop: running trials end at their next rung; the same command goes on"
             " later",
-            highlight=False,
         )
 
 
@@ -121,10 +122,9 @@ def confirm(
 
             confirmations = confirm_members(session, pick or trial, seeds)
         failed = sum(confirmation.reason is not None for confirmation in confirmations)
-        screen().print(
+        say(
+            screen(),
             f"{len(confirmations)} repetitions, {failed} failed\nreport: {folder.path / 'report.html'}",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -133,11 +133,10 @@ def start(
 ) -> None:
     """Run a sweep, or only prepare it, and say how it ended."""
     console = screen()
-    console.print(
+    say(
+        console,
         f"{sweep.name}: {sweep.search.trials} trials, {sweep.resources.workers_per_trial} ZeRO-3 workers"
         f" each. {sweep.description}",
-        highlight=False,
-        soft_wrap=True,
     )
     # Before Ray is loaded: mistakes in the data are told at once. The session takes it over.
     benchmark = load_data(sweep, file)
@@ -149,14 +148,13 @@ def start(
         records = [] if only_prepare else run_sweep(session)
     if plan is not None:
         retrained = plan.retrained.folder if plan.retrained else "none"
-        console.print(
-            f"original: {plan.original.folder}\nretrained: {retrained}", highlight=False, soft_wrap=True
-        )
+        say(console, f"original: {plan.original.folder}\nretrained: {retrained}")
         return
+    from orchestrator.pareto.sweep_view import read_view
     from orchestrator.terminal.closing_lines import closing_lines
 
-    for line in closing_lines(sweep, session.folder, records, session.tracking_uri):
-        console.print(line, highlight=False, soft_wrap=True)
+    for line in closing_lines(read_view(session.folder, sweep, records), session.folder, session.tracking_uri):
+        say(console, line)
 
 
 @contextmanager
@@ -190,7 +188,7 @@ def sweep_session(
     check_hub(sweep, file)
     root = storage_root(storage)
     folder, console = SweepFolder(root, sweep.name), screen(stderr=quiet_stdout)
-    console.print(f"sweep folder: {folder.path}", highlight=False, soft_wrap=True)
+    say(console, f"sweep folder: {folder.path}")
     sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial)
     with LiveProgress(console, sweep_state, sweep.search.trials) as progress:
         progress.stage("loading Ray, Optuna and MLflow")

@@ -16,6 +16,7 @@ from orchestrator.commands.options import (
     screen,
     user_errors,
 )
+from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 PANEL = "Look at sweeps"
@@ -43,28 +44,30 @@ def front(
 ) -> None:
     """Show the Pareto front of a sweep."""
     with user_errors():
+        from orchestrator.pareto.sweep_view import read_view
         from orchestrator.report.html_report import sweep_front
-        from orchestrator.terminal.sweep_tables import front_csv, show_front
+        from orchestrator.report.tables import front_csv
+        from orchestrator.terminal.sweep_tables import show_front
 
         folder, settings, study = open_named(sweep, storage)
-        found = sweep_front(settings, folder, study.records())
+        view = read_view(folder, settings, study.records())
         if as_json:
-            print_json(found)
+            print_json(sweep_front(view))
         elif as_csv:
-            sys.stdout.write(front_csv(found))
+            sys.stdout.write(front_csv(view))
         else:
-            show_front(found, screen())
+            show_front(view, screen())
 
 
 @app.command(rich_help_panel=PANEL)
 def report(sweep: Sweep, storage: Storage = None) -> None:
     """Write the report of a sweep again from its study."""
     with user_errors():
-        from orchestrator.report.html_report import write_sweep_report
+        from orchestrator.report.html_report import study_view, write_report
 
         folder, settings, study = open_named(sweep, storage)
-        html, png = write_sweep_report(settings, folder, study)
-        screen().print(f"report: {html}\npicture: {png}", highlight=False, soft_wrap=True)
+        html, png = write_report(folder.path, study_view(settings, folder, study))
+        say(screen(), f"report: {html}\npicture: {png}")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -107,8 +110,8 @@ def compare(
     """Set sweeps side by side: hypervolumes with intervals, best values, worker-hours."""
     with user_errors():
         from orchestrator.followups.comparison import compare as compare_views
+        from orchestrator.pareto.sweep_view import data_digest, read_view
         from orchestrator.report.comparison_picture import draw_comparison
-        from orchestrator.storage.sweep_view import data_digest, read_view
         from orchestrator.terminal.comparison_tables import comparison_json, show_comparison
 
         opened = [open_named(name, storage) for name in sweeps]
@@ -121,4 +124,4 @@ def compare(
         else:
             show_comparison(comparison, screen())
             if png is not None:
-                screen().print(f"picture: {png}", highlight=False, soft_wrap=True)
+                say(screen(), f"picture: {png}")

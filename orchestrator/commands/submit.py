@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.commands.options import File, Name, Overrides, app, load, screen, user_errors
+from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def submit(
         server = JobServer(address)
         job_id = _submit_or_attach(server, request)
         if no_wait:
-            screen().print(_ways(job_id, server.address), highlight=False, soft_wrap=True)
+            say(screen(), _ways(job_id, server.address))
             return
         raise typer.Exit(_follow(server, job_id))
 
@@ -105,15 +106,12 @@ def _submit_or_attach(server: "JobServer", request: "JobRequest") -> str:
     console, running = screen(), server.running(request.name)
     if running is None:
         job_id = server.submit(request)
-        console.print(f"submitted {job_id}: {request.entrypoint}", highlight=False, soft_wrap=True)
+        say(console, f"submitted {job_id}: {request.entrypoint}")
         return job_id
     job_id, job = running
-    console.print(
-        f"job {job_id} of this sweep is {job.status.value}: attaching to it, nothing is submitted",
-        highlight=False,
-    )
+    say(console, f"job {job_id} of this sweep is {job.status.value}: attaching to it, nothing is submitted")
     if job.entrypoint != request.entrypoint:
-        console.print(f"it was submitted otherwise: {job.entrypoint}", highlight=False, soft_wrap=True)
+        say(console, f"it was submitted otherwise: {job.entrypoint}")
     return job_id
 
 
@@ -122,16 +120,10 @@ def _follow(server: "JobServer", job_id: str) -> int:
     try:
         status = server.follow(job_id, _show)
     except KeyboardInterrupt:
-        screen().print(
-            f"\n{job_id} goes on without you.\n{_ways(job_id, server.address)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(screen(), f"\n{job_id} goes on without you.\n{_ways(job_id, server.address)}")
         return 130
     if status:
-        screen().print(
-            f"{job_id} failed or was stopped: the same command goes on where it ended", highlight=False
-        )
+        say(screen(), f"{job_id} failed or was stopped: the same command goes on where it ended")
     return status
 
 

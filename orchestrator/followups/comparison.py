@@ -13,7 +13,7 @@ from orchestrator.pareto.hypervolume_statistics import (
 )
 from orchestrator.pareto.objectives import Criteria, Objective, criteria_of, objective_values, objectives_of
 from orchestrator.pareto.seed_statistics import Estimate, confirmed_front
-from orchestrator.storage.sweep_view import SweepView
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.storage.trial_records import BASELINES
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -90,7 +90,8 @@ def compare(views: Sequence[SweepView], digests: Sequence[str | None]) -> Compar
 
 
 def _compared(view: SweepView, criteria: Criteria, curve: Curve, shortest_s: float) -> ComparedSweep:
-    front = build_front(view.records, criteria)
+    # The view's own front holds only under the sweep's own objectives.
+    front = view.front if criteria == view.criteria else build_front(view.records, criteria)
     found = confirmed_front(front, criteria, view.confirmations)
     confirmed = found.hypervolume if found is not None and found.is_whole else None
     if confirmed is not None and confirmed.half_width is not None:

@@ -6,6 +6,7 @@ import yaml
 
 from orchestrator.followups.model_evidence import Evidence
 from orchestrator.pareto.seed_statistics import estimate
+from orchestrator.table import Table, columns
 
 ABSENT = "-"
 
@@ -120,7 +121,4 @@ def _number(value: float | None) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    # A bar would end its cell, and a line break its row.
-    cleaned = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in (head, *rows)]
-    lines = [f"| {' | '.join(row)} |" for row in cleaned]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+    return Table(columns(*head), rows).markdown()

@@ -7,11 +7,11 @@ from typing import Any
 
 from orchestrator.pareto.member_selection import ChosenRung
 from orchestrator.pareto.objectives import objectives_of
+from orchestrator.pareto.sweep_view import data_digest
 from orchestrator.storage.baselines import read_baselines
 from orchestrator.storage.followup_records import read_confirmations
 from orchestrator.storage.provenance import flattened
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.sweep_view import data_digest
 from search_spaces.paths import is_local
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings

@@ -10,33 +10,26 @@ from matplotlib.lines import Line2D
 
 from orchestrator.followups.comparison import ComparedSweep, Comparison
 from orchestrator.report.figure_data import axis_title, staircase
+from orchestrator.report.palette import GREY, INK, SERIES
 from orchestrator.report.still_picture import BASELINE_MARKERS, titled
 from search_spaces.user_errors import UserError
 
-# Okabe and Ito's palette, with a mark for each, so that prints without colour can be read too.
-_STYLES = (
-    ("#0072B2", "o"),
-    ("#D55E00", "s"),
-    ("#009E73", "^"),
-    ("#CC79A7", "D"),
-    ("#E69F00", "v"),
-    ("#56B4E9", "P"),
-    ("#8a8a8a", "X"),
-)
+# Marks differ too, so that prints without colour can be read.
+_STYLES = tuple(zip(SERIES, ("o", "s", "^", "D", "v", "P", "X"), strict=True))
 
 
 _BARS: dict[str, Literal["solid", "dotted"]] = {"seeds": "solid", "trials": "dotted"}
 
 
-_INK, _GREY, _TEXT = "#222222", "#8a8a8a", 12
+_TEXT = 12
 
 
 def draw_comparison(path: Path, comparison: Comparison) -> None:
-    """Draw all fronts, and hypervolume against worker-time, into one PNG.
+    """Draws all fronts, and hypervolume against worker-time, into one PNG.
 
     Args:
         path: File to write.
-        comparison: Its first two objectives are drawn; a lone one has no picture of the front.
+        comparison: The sweeps; their first two objectives are drawn, and a lone one has no panel.
 
     Raises:
         UserError: The file cannot be written.
@@ -68,12 +61,12 @@ def _fronts(axes: Axes, comparison: Comparison) -> None:
     drawn = set()
     for side in comparison.sweeps:
         for name, values in side.baselines.items():
-            # Sweeps of the same models share their baselines.
+            # Sweeps of the same models share their baselines: one mark stands for all.
             if values is None or (place := (name, values[first.name], values[second.name])) in drawn:
                 continue
             drawn.add(place)
             axes.scatter(
-                *place[1:], s=200, color=_INK, marker=BASELINE_MARKERS[name], edgecolors="white", zorder=4
+                *place[1:], s=200, color=INK, marker=BASELINE_MARKERS[name], edgecolors="white", zorder=4
             )
             axes.annotate(
                 f"{name} model",
@@ -92,7 +85,8 @@ def _fronts(axes: Axes, comparison: Comparison) -> None:
 
 
 def _curves(axes: Axes, comparison: Comparison) -> None:
-    """Hypervolume over worker-hours, and at the right the intervals."""
+    """Draws hypervolume over worker-hours, and the intervals at the right."""
+    # The intervals stand to the right of the longest curve, each a little further than the last.
     longest = max((side.curve[-1][0] for side in comparison.sweeps if side.curve), default=0.0) / 3600
     for place, (side, (colour, marker)) in enumerate(_styled_sides(comparison)):
         hours, volumes = (
@@ -112,7 +106,7 @@ def _curves(axes: Axes, comparison: Comparison) -> None:
                 capsize=4,
             )
             bar[2][0].set_linestyle(_BARS[side.interval.source])
-    axes.axvline(comparison.equal_worker_hours, color=_GREY, linestyle="--", linewidth=1)
+    axes.axvline(comparison.equal_worker_hours, color=GREY, linestyle="--", linewidth=1)
     axes.annotate(
         "equal worker-time",
         (comparison.equal_worker_hours, 0.02),
@@ -120,13 +114,14 @@ def _curves(axes: Axes, comparison: Comparison) -> None:
         fontsize=10,
         rotation=90,
     )
+    # Both axes begin at zero, so that heights and slopes can be compared by eye.
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("worker-hours of ended trials", fontsize=_TEXT)
     axes.set_ylabel("hypervolume (higher is better)", fontsize=_TEXT)
     sources = sorted({side.interval.source for side in comparison.sweeps if side.interval is not None})
     bars = [
-        Line2D([], [], color=_GREY, linewidth=2, linestyle=_BARS[source], label=f"95 %, over {source}")
+        Line2D([], [], color=GREY, linewidth=2, linestyle=_BARS[source], label=f"95 %, over {source}")
         for source in sources
     ]
     axes.legend(

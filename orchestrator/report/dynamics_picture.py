@@ -9,25 +9,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from orchestrator.report.figure_data import group_name
-
-# Okabe and Ito's palette.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a8a8a")
-
-
-_PARTS = {"target": "#222222", "belief": "#D55E00", "rest": "#c8c8c8"}
-
-
-STEPS_TITLE = "share of the residuals by token; slope of actual against predicted by length of the step"
+from orchestrator.report.palette import GREY, INK, RESIDUAL_COLOURS, SERIES
 
 
 def draw_dynamics(path: Path, found: Mapping[str, Any], title: str) -> None:
-    """Draw predicted and actual changes, where the residuals push, and how the prediction holds as steps
-    shrink.
+    """Draws what one unlearning step changes, and what the step is made of.
+
+    The panels show predicted and actual changes, the tokens on which the residuals lie, and how the
+    prediction improves as steps shrink.
 
     Args:
         path: PNG to write.
-        found: What `run_dynamics` gave.
-        title: What the policy is.
+        found: The result of `run_dynamics`.
+        title: Names the policy and its sweep.
     """
     updates = found["updates"]
     figure = Figure(figsize=(15, 9), layout="constrained", facecolor="white")
@@ -45,7 +39,7 @@ def _changes(axes: Axes, updates: Sequence[Mapping[str, Any]], groups: Sequence[
     width = 0.8 / len(updates)
     for number, update in enumerate(updates):
         places = [index + (number - (len(updates) - 1) / 2) * width for index in range(len(groups))]
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = SERIES[number % len(SERIES)]
         bars = [update["groups"][name]["predicted"] for name in groups]
         axes.bar(
             places, bars, width * 0.9, color=colour, label=group_name(update["method"], update["beliefs"])
@@ -55,10 +49,10 @@ def _changes(axes: Axes, updates: Sequence[Mapping[str, Any]], groups: Sequence[
             [update["groups"][name]["actual"] for name in groups],
             marker="_",
             s=220,
-            color="#222222",
+            color=INK,
             zorder=3,
         )
-    axes.axhline(0, color="#8a8a8a", linewidth=1)
+    axes.axhline(0, color=GREY, linewidth=1)
     axes.set_xticks(range(len(groups)), groups)
     axes.set_ylabel("nats per response")
     axes.set_title(f"what a step of length {rate:g} does to other answers: bars predicted, dashes actual")
@@ -69,10 +63,11 @@ def _changes(axes: Axes, updates: Sequence[Mapping[str, Any]], groups: Sequence[
 def _residuals(axes: Axes, updates: Sequence[Mapping[str, Any]]) -> None:
     names = [group_name(update["method"], update["beliefs"]) for update in updates]
     start = [0.0] * len(updates)
-    for part, colour in _PARTS.items():
+    for part, colour in RESIDUAL_COLOURS.items():
         sizes = [update["residual_mass"][part] for update in updates]
         axes.barh(names, sizes, left=start, color=colour, label=part)
         start = [before + size for before, size in zip(start, sizes, strict=True)]
+    # Horizontal bars begin at the bottom; the first loss belongs to the top.
     axes.invert_yaxis()
     axes.set_xlabel("share of the residuals' absolute sum")
     axes.set_title("on which tokens a step pulls")
@@ -87,10 +82,11 @@ def _slopes(axes: Axes, updates: Sequence[Mapping[str, Any]]) -> None:
             rates,
             list(update["slopes"].values()),
             marker="o",
-            color=_COLOURS[number % len(_COLOURS)],
+            color=SERIES[number % len(SERIES)],
             label=group_name(update["method"], update["beliefs"]),
         )
-    axes.axhline(1, color="#8a8a8a", linewidth=1)
+    axes.axhline(1, color=GREY, linewidth=1)
+    # The lengths are powers of a factor; the limit of short steps is at the left.
     axes.set_xscale("log")
     axes.set_xlabel("length of the step")
     axes.set_title("slope of actual against predicted: 1 where the first order is all")

@@ -1,5 +1,7 @@
-"""What the report draws, as plain numbers: groups, axis titles, the front's staircase, squeezing per rung,
-searched keys."""
+"""The data of the report's figures, without a plotting library.
+
+Both the interactive figures and the still picture draw these points, edges, medians and titles.
+"""
 
 import math
 import statistics
@@ -8,40 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.pareto.dominance import hypervolume
-from orchestrator.pareto.front import Front, rung_name
+from orchestrator.pareto.front import Front, Key, rung_name
 from orchestrator.pareto.objectives import Objective, minimised_reference, objective_values, to_minimised
-from orchestrator.storage.sweep_view import SweepView
-from orchestrator.storage.trial_records import TrialRecord
+from orchestrator.pareto.sweep_view import SweepView
+from orchestrator.storage.trial_records import BASELINES, TrialRecord
 from search_spaces.catalogue.method_catalogue import METHODS
 from search_spaces.settings.sweep_settings import SweepSettings
 
-# Okabe and Ito's palette: distinct for every common form of colour blindness.
-METHOD_COLOURS = {
-    "ga": "#E69F00",
-    "graddiff": "#0072B2",
-    "npo": "#D55E00",
-    "simnpo": "#CC79A7",
-    "wga": "#009E73",
-}
-# Paul Tol's muted palette for the others: with so many in one picture, names beside the marks tell them
-# apart.
-_MORE_COLOURS = (
-    "#332288",
-    "#88CCEE",
-    "#44AA99",
-    "#117733",
-    "#999933",
-    "#DDCC77",
-    "#CC6677",
-    "#882255",
-    "#AA4499",
-    "#661100",
-)
-METHOD_COLOURS |= dict(
-    zip((name for name in METHODS if name not in METHOD_COLOURS), _MORE_COLOURS, strict=True)
-)
-CANONICAL_COLOUR, REPHRASED_COLOUR = "#0072B2", "#D55E00"
-OBJECTIVE_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
 BELIEF_NAMES = {"none": "plain", "token": "BS-T", "sequence": "BS-S", "token+sequence": "BS-T + BS-S"}
 METHOD_NAMES = {name: method.name for name, method in METHODS.items()}
 CANONICAL, REPHRASED = "validation/forget_canonical_mass", "validation/forget_rephrased_mass"
@@ -56,7 +31,7 @@ class Point:
 
     record: TrialRecord
     rung: int
-    """From 1."""
+    """The rung, counted from 1."""
     method: str
     beliefs: str
     values: Mapping[str, float]
@@ -65,13 +40,13 @@ class Point:
 
     @property
     def name(self) -> str:
-        """`t0007` at its end, `t0007@2` at an earlier rung."""
+        """The point's name: `t0007` at the trial's end, `t0007@2` at an earlier rung."""
         return rung_name(self.record, self.rung)
 
 
 @dataclass(frozen=True)
 class SqueezeLine:
-    """One trial's way through the rungs; the first entry is the original model where that was measured."""
+    """Masses of one trial at its rungs; the first entry is the original model where it was measured."""
 
     trial_id: str
     progress: tuple[float, ...]
@@ -89,28 +64,37 @@ class SqueezeGroup:
 
 
 def method_and_beliefs(sweep: SweepSettings, record: TrialRecord) -> tuple[str, str]:
-    """Base method and beliefs of a trial, searched or not."""
+    """Returns the base method and the beliefs of a trial, whether they were searched or fixed."""
     return record.params.get("forget.method", sweep.trial.forget.method), record.params.get(
         "beliefs", sweep.trial.beliefs
     )
 
 
 def group_name(method: str, beliefs: str) -> str:
-    """`NPO + BS-S`, `WGA (plain)`."""
+    """Returns the name of a method with its beliefs: `NPO + BS-S`, `WGA (plain)`."""
     name = METHOD_NAMES.get(method, method)
     return f"{name} ({BELIEF_NAMES[beliefs]})" if beliefs == "none" else f"{name} + {BELIEF_NAMES[beliefs]}"
 
 
-def points_of(view: SweepView, objectives: Sequence[Objective], front: Front) -> list[Point]:
-    """The last rung of every trial whose test part was measured there, and the front's members, in the order
-    of the study."""
-    points, members = [], front.keys
+def points_of(view: SweepView) -> list[Point]:
+    """Returns the trials' last rungs, where their test part was measured, and the members of the front, in
+    the order of the study."""
+    return _points(view, view.front.keys)
+
+
+def end_points(view: SweepView) -> list[Point]:
+    """Returns the trials' last rungs, where their test part was measured, without regard to the front."""
+    return _points(view, frozenset())
+
+
+def _points(view: SweepView, members: frozenset[Key]) -> list[Point]:
+    points = []
     for record in view.records:
         if record.status not in ("finished", "stopped"):
             continue
         for rung, metrics in enumerate(record.rungs, start=1):
             values, on_front = (
-                objective_values(metrics, objectives, "test"),
+                objective_values(metrics, view.objectives, "test"),
                 (record.trial_id, rung) in members,
             )
             if values is not None and (on_front or rung == len(record.rungs)):
@@ -118,15 +102,19 @@ def points_of(view: SweepView, objectives: Sequence[Objective], front: Front) ->
     return points
 
 
-def baseline_points(view: SweepView, objectives: Sequence[Objective]) -> dict[str, dict[str, float]]:
-    """Test objectives of the original and the retrained model, where they were measured."""
-    found = {name: objective_values(metrics, objectives, "test") for name, metrics in view.baselines.items()}
+def baseline_points(view: SweepView) -> dict[str, dict[str, float]]:
+    """Returns the test objectives of the baselines, where they were measured."""
+    found = {
+        name: objective_values(view.baselines[name], view.objectives, "test")
+        for name in sorted(view.baselines, key=BASELINES.index)
+    }
     return {name: values for name, values in found.items() if values is not None}
 
 
 def staircase(front: Front) -> tuple[list[float], list[float]]:
-    """Edge of the area that the front dominates, for two objectives, from the reference point round to it
-    again.
+    """Returns the edge of the area that the front dominates, for two objectives.
+
+    The edge begins and ends on the lines through the reference point.
 
     Returns:
         Corners to be joined by straight lines; empty without members better than the reference point.
@@ -139,11 +127,13 @@ def staircase(front: Front) -> tuple[list[float], list[float]]:
 def edge(
     objectives: Sequence[Objective], points: Iterable[Sequence[float]]
 ) -> tuple[list[float], list[float]]:
-    """Edge of the area that points dominate, for two objectives, from the reference point round to it again.
+    """Returns the edge of the area that points dominate, for two objectives.
+
+    The edge begins and ends on the lines through the reference point.
 
     Args:
-        objectives: Two.
-        points: Minimised, as of `to_minimised`; none dominates another.
+        objectives: The two objectives.
+        points: Points that minimise, as `to_minimised` returns them; none dominates another.
 
     Returns:
         Corners in the metrics' own signs, to be joined by straight lines; empty without points better than
@@ -154,6 +144,7 @@ def edge(
     inside = [(x, y) for x, y in sorted(map(tuple, points)) if x < reference[0] and y < reference[1]]
     if not inside:
         return [], []
+    # Between two neighbours the dominated area has a corner at the worse of their coordinates.
     corners = [(inside[0][0], reference[1])]
     for point, following in zip(inside, [*inside[1:], (reference[0], 0.0)], strict=True):
         corners += [point, (following[0], point[1])]
@@ -161,30 +152,28 @@ def edge(
 
 
 def better(objective: Objective) -> str:
-    """Which way is better, in words: plots keep the metric's own sign."""
+    """Returns in words which direction is better, since plots keep the metric's own sign."""
     return f"{'lower' if objective.direction == 'minimize' else 'higher'} is better"
 
 
 def axis_title(objective: Objective, part: Literal["validation", "test"] = "test") -> str:
-    """`forget_true_mass, test part (lower is better)`."""
+    """Returns an axis title such as `forget_true_mass, test part (lower is better)`."""
     return f"{objective.name}, {part} part ({better(objective)})"
 
 
-def yardstick(view: SweepView, objectives: Sequence[Objective]) -> float | None:
-    """Hypervolume of the retrained model alone: what unlearning would reach if it were exact."""
-    values = baseline_points(view, objectives).get("retrained")
-    return (
-        None
-        if values is None
-        else hypervolume([to_minimised(objectives, values)], minimised_reference(objectives))
-    )
+def yardstick(view: SweepView) -> float | None:
+    """Returns the hypervolume of the retrained model alone, which exact unlearning would reach."""
+    values = baseline_points(view).get("retrained")
+    if values is None:
+        return None
+    return hypervolume([to_minimised(view.objectives, values)], view.criteria.reference)
 
 
 def squeeze_groups(view: SweepView) -> list[SqueezeGroup]:
-    """Canonical and rephrased mass on the forget questions at each rung, by kind of beliefs, plain first.
+    """Returns canonical and rephrased mass on the forget questions at each rung, by kind of beliefs.
 
     Returns:
-        Nothing where the benchmark does not measure masses.
+        Groups with plain trials first; none where the benchmark does not measure masses.
     """
     original = view.baselines.get("original", {})
     groups = []
@@ -204,12 +193,12 @@ def squeeze_groups(view: SweepView) -> list[SqueezeGroup]:
 
 
 def squeeze_level(view: SweepView) -> float | None:
-    """Rephrased mass of the original model: mass above it was squeezed into the rephrasings."""
+    """Returns the rephrased mass of the original model; mass above it was squeezed into rephrasings."""
     return view.baselines.get("original", {}).get(REPHRASED)
 
 
 def top_importances(view: SweepView, most: int = 12) -> list[str]:
-    """Searched keys that matter for any objective, the most important first."""
+    """Returns the searched keys that matter for any objective, the most important first."""
     largest: dict[str, float] = {}
     for shares in view.importances.values():
         for key, share in shares.items():
@@ -218,7 +207,8 @@ def top_importances(view: SweepView, most: int = 12) -> list[str]:
 
 
 def progress_title(sweep: SweepSettings) -> str:
-    """What the squeeze picture counts along: epochs where all trials have the same schedule, else rungs."""
+    """Returns the title of the squeezing figure's axis: epochs or steps if all trials have the same schedule,
+    else rungs."""
     return (
         "rung of evaluation"
         if _schedule_varies(sweep)
@@ -229,8 +219,10 @@ def progress_title(sweep: SweepSettings) -> str:
 
 
 def names_with_room(names: Sequence[str], places: Sequence[tuple[float, float]]) -> list[str]:
-    """The names, but an empty one where it would cover another: those are told when the pointer is on their
-    mark."""
+    """Returns the names, but an empty one where it would cover another name.
+
+    The interactive figure shows such a name when the pointer is on its mark.
+    """
     spreads = [max(axis) - min(axis) for axis in zip(*places, strict=True)]
     shown: list[tuple[float, float]] = []
     found = []
@@ -249,7 +241,7 @@ def names_with_room(names: Sequence[str], places: Sequence[tuple[float, float]])
 
 
 def method_names(points: Sequence[Point]) -> list[str]:
-    """Methods that occur, in the catalogue's order."""
+    """Returns the methods that occur, in the catalogue's order."""
     return [method for method in METHODS if any(point.method == method for point in points)]
 
 
@@ -263,7 +255,7 @@ def _squeeze_line(
     measured: Sequence[Mapping[str, float]],
     original: Mapping[str, float],
 ) -> SqueezeLine:
-    # Rungs are spread evenly over the schedule.
+    # Rungs are spread evenly over the schedule, so that the rung's number gives its epoch or step.
     each = 1.0 if _schedule_varies(sweep) else (sweep.trial.steps or sweep.trial.epochs) / sweep.trial.rungs
     progress = [each * (index + 1) for index in range(len(measured))]
     start = (
@@ -281,7 +273,7 @@ def _squeeze_line(
 
 
 def _median(lines: Sequence[SqueezeLine]) -> SqueezeLine:
-    """Median at every progress that any trial reached: of those trials that reached it."""
+    """Returns the median at every progress that any trial reached, over the trials that reached it."""
     steps = sorted({progress for line in lines for progress in line.progress})
     canonical, rephrased = [], []
     for step in steps:

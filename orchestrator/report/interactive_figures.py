@@ -6,18 +6,16 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from orchestrator.pareto.front import Front, hypervolume_history
-from orchestrator.pareto.objectives import Objective, criteria_of
+from orchestrator.pareto.front import Front
+from orchestrator.pareto.objectives import Objective
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.figure_data import (
     BELIEF_NAMES,
-    CANONICAL_COLOUR,
-    METHOD_COLOURS,
-    OBJECTIVE_COLOURS,
-    REPHRASED_COLOUR,
     Point,
     SqueezeGroup,
     axis_title,
     baseline_points,
+    end_points,
     group_name,
     method_names,
     names_with_room,
@@ -28,8 +26,15 @@ from orchestrator.report.figure_data import (
     top_importances,
     yardstick,
 )
+from orchestrator.report.palette import (
+    CANONICAL_COLOUR,
+    GREY,
+    INK,
+    METHOD_COLOURS,
+    OBJECTIVE_COLOURS,
+    REPHRASED_COLOUR,
+)
 from orchestrator.report.parallel_axes import ParallelAxis, parallel_axes
-from orchestrator.storage.sweep_view import SweepView
 from orchestrator.storage.trial_records import TrialRecord
 
 _SYMBOLS = {"none": "circle", "token": "square", "sequence": "triangle-up", "token+sequence": "diamond"}
@@ -39,19 +44,16 @@ BASELINE_SYMBOLS = {
     "retrained": "star",
     "retrained_twin": "star-open",
 }
-_INK, _GREY = "#222222", "#8a8a8a"
 
 
-def front_figure(view: SweepView, objectives: Sequence[Objective], front: Front) -> go.Figure:
-    """Every trial on the test part, the front's edge, and the original and retrained models.
+def front_figure(view: SweepView) -> go.Figure:
+    """Draws every trial on the test part, the edge of the front, and the baselines.
 
-    Args:
-        view: The sweep.
-        objectives: The first is the horizontal axis, and each further one has a panel; a lone one is drawn
-            over trials.
-        front: Of the same records.
+    The first objective is the horizontal axis, and each further one has a panel; a lone objective is drawn
+    over the trials.
     """
-    points, baselines = points_of(view, objectives, front), baseline_points(view, objectives)
+    objectives, front = view.objectives, view.front
+    points, baselines = points_of(view), baseline_points(view)
     others: list[Objective | None] = list(objectives[1:]) or [None]
     figure = make_subplots(rows=1, cols=len(others), horizontal_spacing=0.09)
     for column, other in enumerate(others, start=1):
@@ -62,6 +64,7 @@ def front_figure(view: SweepView, objectives: Sequence[Objective], front: Front)
             for place, (name, values) in enumerate(baselines.items())
         ]
         for trace in traces:
+            # Panels share their traces, so one entry in the legend hides a trace in all of them.
             trace.update(showlegend=column == 1)
             figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title=axis_title(objectives[0]) if other else "trial", row=1, col=column)
@@ -69,23 +72,22 @@ def front_figure(view: SweepView, objectives: Sequence[Objective], front: Front)
     return styled(figure, 580)
 
 
-def hypervolume_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figure:
-    """Hypervolume of the front after each trial with a result, beside what the retrained model alone would
-    have."""
-    history = hypervolume_history(view.records, criteria_of(view.sweep))
+def hypervolume_figure(view: SweepView) -> go.Figure:
+    """Draws the hypervolume of the front after each trial with a result, beside that of the retrained model
+    alone."""
     figure = go.Figure(
         go.Scatter(
-            x=list(range(1, len(history) + 1)),
-            y=history,
+            x=list(range(1, len(view.hypervolumes) + 1)),
+            y=list(view.hypervolumes),
             mode="lines+markers",
-            line={"color": _INK, "shape": "hv"},
+            line={"color": INK, "shape": "hv"},
         )
     )
-    level = yardstick(view, objectives)
+    level = yardstick(view)
     if level is not None:
         figure.add_hline(
             level,
-            line={"dash": "dash", "color": _GREY},
+            line={"dash": "dash", "color": GREY},
             annotation_text="retrained model alone",
             annotation_position="bottom right",
         )
@@ -94,8 +96,9 @@ def hypervolume_figure(view: SweepView, objectives: Sequence[Objective]) -> go.F
     return styled(figure, 380).update_layout(showlegend=False)
 
 
-def importance_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figure:
-    """Share of each searched key in how an objective varies over the trials."""
+def importance_figure(view: SweepView) -> go.Figure:
+    """Draws the share of each searched key in how an objective varies over the trials."""
+    objectives = view.objectives
     keys = top_importances(view)[::-1]
     figure = go.Figure()
     # Horizontal bars are stacked from below, so the first objective goes last.
@@ -114,15 +117,15 @@ def importance_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Fi
     )
 
 
-def parallel_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figure:
-    """Searched keys and objectives of every finished trial as one line each, coloured by the first
+def parallel_figure(view: SweepView) -> go.Figure:
+    """Draws every finished trial as a line through its searched keys and objectives, coloured by the first
     objective."""
-    points = points_of(view, objectives, Front(tuple(objectives), (), 0.0))
-    dimensions = [_dimension(axis) for axis in parallel_axes(view.sweep, objectives, points)]
-    first = objectives[0]
+    points = end_points(view)
+    dimensions = [_dimension(axis) for axis in parallel_axes(view.sweep, view.objectives, points)]
+    first = view.objectives[0]
     line = {
         "color": [point.values[first.name] for point in points],
-        # Dark is better, whatever the direction.
+        # Dark is better in either direction, so that figures of different sweeps read alike.
         "colorscale": "Cividis",
         "reversescale": first.direction == "maximize",
         "showscale": True,
@@ -135,12 +138,12 @@ def parallel_figure(view: SweepView, objectives: Sequence[Objective]) -> go.Figu
 
 
 def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure:
-    """Canonical against rephrased mass: along the trial in the upper row, against each other in the lower
-    one; a column per beliefs.
+    """Draws canonical and rephrased mass: along the trial in the upper row, against each other in the lower
+    one, with a column per kind of beliefs.
 
     Args:
         view: The sweep.
-        groups: At least one.
+        groups: Trials by beliefs, at least one group.
     """
     names = [f"{BELIEF_NAMES[group.beliefs]} ({_count(len(group.lines))})" for group in groups]
     figure = make_subplots(
@@ -152,6 +155,7 @@ def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure
         horizontal_spacing=0.03,
     )
     level = squeeze_level(view)
+    # A backward axis needs its range, since Plotly does not find one by itself.
     most = 1.05 * max(mass for group in groups for line in group.lines for mass in line.canonical)
     for column, group in enumerate(groups, start=1):
         for trace in _progress_traces(group, column == 1):
@@ -162,12 +166,12 @@ def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure
             )
         for line in group.lines:
             figure.add_trace(
-                _path(line.canonical, line.rephrased, line.trial_id, _GREY, 0.5, 1.2, "paths"),
+                _path(line.canonical, line.rephrased, line.trial_id, GREY, 0.5, 1.2, "paths"),
                 row=2,
                 col=column,
             )
         figure.add_trace(
-            _path(group.median.canonical, group.median.rephrased, "median", _INK, 1.0, 3, "paths"),
+            _path(group.median.canonical, group.median.rephrased, "median", INK, 1.0, 3, "paths"),
             row=2,
             col=column,
         )
@@ -180,12 +184,25 @@ def squeeze_figure(view: SweepView, groups: Sequence[SqueezeGroup]) -> go.Figure
     return styled(figure, 760)
 
 
+def figure_html(name: str, figure: go.Figure) -> str:
+    """Returns a figure as HTML for the report, which loads Plotly's library once.
+
+    Args:
+        name: Id of the figure's element.
+        figure: What to draw.
+    """
+    # Plotly puts a button on every figure that uploads its data to Plotly's cloud.
+    config = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
+    html: str = figure.to_html(full_html=False, include_plotlyjs=False, div_id=name, config=config)
+    return html
+
+
 def styled(figure: go.Figure, height: int) -> go.Figure:
-    """The look of all figures of the report; height in pixels."""
+    """Gives a figure the look of the report; height in pixels."""
     figure.update_layout(
         template="plotly_white",
         height=height,
-        font={"size": 14, "family": "system-ui, sans-serif", "color": _INK},
+        font={"size": 14, "family": "system-ui, sans-serif", "color": INK},
         margin={"t": 40, "r": 30, "b": 60, "l": 70},
         legend={"itemsizing": "constant"},
         hoverlabel={"align": "left"},
@@ -196,12 +213,12 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
 def _edge(front: Front) -> go.Scatter:
     x, y = staircase(front)
     return go.Scatter(
-        x=x, y=y, mode="lines", line={"color": _INK, "width": 1.5}, name="edge of the front", hoverinfo="skip"
+        x=x, y=y, mode="lines", line={"color": INK, "width": 1.5}, name="edge of the front", hoverinfo="skip"
     )
 
 
 def _point_traces(points: Sequence[Point], first: Objective, other: Objective | None) -> list[go.Scatter]:
-    """One trace per method and beliefs, so that the legend can hide each."""
+    """Returns one trace per method and beliefs, so that the legend can hide each."""
     members = [point for point in points if point.on_front]
     places = [_place(point, first, other) for point in members]
     shown = dict(
@@ -222,7 +239,7 @@ def _point_traces(points: Sequence[Point], first: Objective, other: Objective | 
                 "color": METHOD_COLOURS[method],
                 "size": [15 if point.on_front else 9 for point in group],
                 "opacity": [1.0 if point.on_front else 0.45 for point in group],
-                "line": {"color": _INK, "width": [1.5 if point.on_front else 0 for point in group]},
+                "line": {"color": INK, "width": [1.5 if point.on_front else 0 for point in group]},
             }
             traces.append(
                 go.Scatter(
@@ -259,7 +276,7 @@ def _baseline(
         mode="markers+text",
         text=[name],
         textposition="bottom center",
-        marker={"symbol": BASELINE_SYMBOLS.get(name, "cross"), "size": 15, "color": _INK},
+        marker={"symbol": BASELINE_SYMBOLS.get(name, "cross"), "size": 15, "color": INK},
         name=f"{name} model",
         legendgroup=name,
         hovertext=[

@@ -1,4 +1,4 @@
-"""Axes of parallel coordinates: where every trial crosses each searched key and objective."""
+"""Axes of parallel coordinates: the position of every trial on each searched key and objective."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from search_spaces.settings.space import Domain
 from search_spaces.settings.sweep_settings import SweepSettings
 
 _STEPS = 4
-# Below the searched values by this share of their range lies `off`: the trial does not have this key.
+# A trial without a conditional key stands at `off`, below the searched values by this share of their range.
 _OFF = 0.15
 
 
@@ -20,25 +20,25 @@ class ParallelAxis:
 
     title: str
     positions: tuple[float, ...]
-    """Of every trial, in the order given."""
+    """The positions of the trials, in the order in which they were passed."""
     low: float
     high: float
     ticks: tuple[tuple[float, str], ...]
 
     def share(self, position: float) -> float:
-        """A position between 0 (low) and 1 (high); the middle where there is no range."""
+        """Returns a position between 0 (low) and 1 (high); 0.5 where the axis has no range."""
         return (position - self.low) / (self.high - self.low) if self.high > self.low else 0.5
 
 
 def parallel_axes(
     sweep: SweepSettings, objectives: Sequence[Objective], points: Sequence[Point]
 ) -> list[ParallelAxis]:
-    """Searched keys in the order of the file, then the objectives.
+    """Returns an axis per searched key, in the order of the file, and one per objective.
 
     Args:
-        sweep: Its space gives scales and bounds.
-        objectives: Of the sweep.
-        points: Trials to be drawn.
+        sweep: The settings, of which the space gives scales and bounds.
+        objectives: The sweep's objectives.
+        points: The trials to draw.
     """
     axes = [_searched(key, domain, points) for key, domain in sweep.space.items()]
     return axes + [_measured(objective, points) for objective in objectives]

@@ -1,5 +1,7 @@
-"""The report as one still picture, for READMEs, slides and MLflow. Matplotlib without pyplot: no global
-state, any thread may draw."""
+"""Draws the report as one still picture, for READMEs, slides and MLflow.
+
+Matplotlib is used without pyplot, which has global state: here any thread may draw.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,15 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
-from orchestrator.pareto.front import Front, hypervolume_history
-from orchestrator.pareto.objectives import Objective, criteria_of
+from orchestrator.pareto.objectives import Objective
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.figure_data import (
     BELIEF_NAMES,
-    CANONICAL_COLOUR,
-    METHOD_COLOURS,
     METHOD_NAMES,
-    OBJECTIVE_COLOURS,
-    REPHRASED_COLOUR,
     Point,
     SqueezeGroup,
     axis_title,
@@ -31,23 +29,29 @@ from orchestrator.report.figure_data import (
     top_importances,
     yardstick,
 )
+from orchestrator.report.label_placement import Label, place_labels
+from orchestrator.report.palette import (
+    CANONICAL_COLOUR,
+    GREY,
+    GRID,
+    INK,
+    METHOD_COLOURS,
+    OBJECTIVE_COLOURS,
+    REPHRASED_COLOUR,
+)
 from orchestrator.report.parallel_axes import parallel_axes
-from orchestrator.storage.sweep_view import SweepView
 
 _MARKERS = {"none": "o", "token": "s", "sequence": "^", "token+sequence": "D"}
 BASELINE_MARKERS = {"original": "X", "prompted": "v", "retrained": "*", "retrained_twin": "P"}
-_INK, _GREY = "#222222", "#8a8a8a"
-_TEXT = 12
+_TEXT, _MEMBER_SIZE, _BASELINE_SIZE = 12, 130.0, 230.0
 
 
-def draw_picture(path: Path, view: SweepView, objectives: Sequence[Objective], front: Front) -> None:
-    """Draw front, hypervolume, importance, squeezing (where measured) and parallel coordinates into one PNG.
+def draw_picture(path: Path, view: SweepView) -> None:
+    """Draws front, hypervolume, importance, squeezing (where measured) and parallel coordinates as a PNG.
 
     Args:
         path: File to write.
         view: The sweep.
-        objectives: Of the sweep, in order.
-        front: Of the same records.
     """
     groups = squeeze_groups(view)
     heights = [6.4, 4.0, 4.4] if groups else [6.4, 4.4]
@@ -55,69 +59,82 @@ def draw_picture(path: Path, view: SweepView, objectives: Sequence[Objective], f
     FigureCanvasAgg(figure)
     rows = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     left, right = rows[0].subfigures(1, 2, width_ratios=[1.45, 1])
-    _front(left.subplots(), view, objectives, front)
     upper, lower = right.subplots(2, 1, height_ratios=[1, 1.25])
-    _hypervolume(upper, view, objectives)
-    _importance(lower, view, objectives)
+    _hypervolume(upper, view)
+    _importance(lower, view)
     if groups:
         _squeeze(rows[1], view, groups)
-    _parallel(rows[-1].subplots(), view, objectives, front)
+    _parallel(rows[-1].subplots(), view)
+    # The front comes last: its names are placed by the finished layout.
+    draw_front(left.subplots(), view)
     figure.savefig(path, dpi=100, format="png")
 
 
-def _front(axes: Axes, view: SweepView, objectives: Sequence[Objective], front: Front) -> None:
-    """The first two objectives; a lone one over trials."""
-    first, other = objectives[0], objectives[1] if len(objectives) > 1 else None
-    points = points_of(view, objectives, front)
-    if len(objectives) == 2:
-        axes.plot(*staircase(front), color=_INK, linewidth=1.2, zorder=2)
+def draw_front(axes: Axes, view: SweepView) -> None:
+    """Draws the first two objectives, a lone objective over the trials, and names the members of the front.
+
+    The rest of the figure has to be drawn before: the names are placed by the finished layout.
+    """
+    first, other = view.objectives[0], view.objectives[1] if len(view.objectives) > 1 else None
+    points = points_of(view)
+    if len(view.objectives) == 2:
+        axes.plot(*staircase(view.front), color=INK, linewidth=1.2, zorder=2)
+    labels = _draw_points(axes, points, first, other) + _draw_baselines(axes, view, first, other)
+    axes.margins(0.09)
+    axes.set_xlabel(axis_title(first) if other else "trial", fontsize=_TEXT)
+    axes.set_ylabel(axis_title(other or first), fontsize=_TEXT)
+    trials, volume = len({point.record.number for point in points}), view.front.hypervolume
+    titled(axes, f"{view.sweep.name}: Pareto front of {trials} trials, hypervolume {volume:.3f}")
+    _draw_legend(axes, points)
+    place_labels(axes, labels)
+
+
+def _draw_points(
+    axes: Axes, points: Sequence[Point], first: Objective, other: Objective | None
+) -> list[Label]:
+    labels = []
     for point in points:
-        x, y = _place(point, first, other)
-        size, alpha, edge = (130, 1.0, _INK) if point.on_front else (50, 0.45, "none")
-        colour, marker = METHOD_COLOURS[point.method], _MARKERS[point.beliefs]
+        place = _place(point, first, other)
+        size, alpha, edge = (_MEMBER_SIZE, 1.0, INK) if point.on_front else (50, 0.45, "none")
         axes.scatter(
-            x,
-            y,
+            *place,
             s=size,
             alpha=alpha,
-            color=colour,
-            marker=marker,
+            color=METHOD_COLOURS[point.method],
+            marker=_MARKERS[point.beliefs],
             edgecolors=edge,
             zorder=4 if point.on_front else 3,
         )
-    for place, (name, values) in enumerate(baseline_points(view, objectives).items()):
-        x, y = (
+        if point.on_front:
+            labels.append(Label(point.name, place, size))
+    return labels
+
+
+def _draw_baselines(axes: Axes, view: SweepView, first: Objective, other: Objective | None) -> list[Label]:
+    labels = []
+    for number, (name, values) in enumerate(baseline_points(view).items()):
+        # Over the trials, baselines stand to the right of the last one.
+        place = (
             (values[first.name], values[other.name])
             if other
-            else (len(view.records) + 2 * place, values[first.name])
+            else (len(view.records) + 2.0 * number, values[first.name])
         )
-        axes.scatter(
-            x, y, s=230, color=_INK, marker=BASELINE_MARKERS.get(name, "P"), edgecolors="white", zorder=6
-        )
-        axes.annotate(
-            f"{name} model",
-            (x, y),
-            (0, -20 if other else -20 - 16 * place),
-            textcoords="offset points",
-            fontsize=11,
-            ha="center",
-            weight="bold",
-            zorder=6,
-        )
-    axes.margins(0.09)
-    _label_members(axes, [(point.name, _place(point, first, other)) for point in points if point.on_front])
-    axes.set_xlabel(axis_title(first) if other else "trial", fontsize=_TEXT)
-    axes.set_ylabel(axis_title(other or first), fontsize=_TEXT)
-    trials = len({point.record.number for point in points})
-    titled(axes, f"{view.sweep.name}: Pareto front of {trials} trials, hypervolume {front.hypervolume:.3f}")
-    beliefs = [name for name in BELIEF_NAMES if any(point.beliefs == name for point in points)]
+        marker = BASELINE_MARKERS.get(name, "P")
+        marks = axes.scatter(*place, s=_BASELINE_SIZE, color=INK, marker=marker, edgecolors="white", zorder=6)
+        marks.set_gid("baseline")
+        labels.append(Label(f"{name} model", place, _BASELINE_SIZE, important=True))
+    return labels
+
+
+def _draw_legend(axes: Axes, points: Sequence[Point]) -> None:
     handles = [
         Line2D([], [], color=METHOD_COLOURS[name], marker="o", linestyle="none", label=METHOD_NAMES[name])
         for name in method_names(points)
     ]
     handles += [
-        Line2D([], [], color=_GREY, marker=_MARKERS[name], linestyle="none", label=BELIEF_NAMES[name])
-        for name in beliefs
+        Line2D([], [], color=GREY, marker=_MARKERS[name], linestyle="none", label=BELIEF_NAMES[name])
+        for name in BELIEF_NAMES
+        if any(point.beliefs == name for point in points)
     ]
     if handles:
         axes.legend(handles=handles, loc="best", fontsize=11, framealpha=0.9)
@@ -131,35 +148,14 @@ def _place(point: Point, first: Objective, other: Objective | None) -> tuple[flo
     )
 
 
-def _label_members(axes: Axes, labels: Sequence[tuple[str, tuple[float, float]]]) -> None:
-    """Name the marks, each beside it where no name is yet; a name without a free place is left to the HTML
-    report."""
-    axes.autoscale_view()
-    taken: list[tuple[float, float, float]] = []
-    for name, place in labels:
-        x, y = axes.transData.transform(place)
-        width = 8 * len(name)
-        for right, up in ((6, 6), (9, -13), (2 - width, 6), (2 - width, -13)):
-            left, low = x + right, y + up
-            if all(
-                left + width < other or left > other + wide or abs(low - lower) > 13
-                for other, lower, wide in taken
-            ):
-                axes.annotate(
-                    name, place, (right, up), textcoords="offset points", fontsize=9, color=_INK, zorder=5
-                )
-                taken.append((left, low, width))
-                break
-
-
-def _hypervolume(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -> None:
-    history = hypervolume_history(view.records, criteria_of(view.sweep))
+def _hypervolume(axes: Axes, view: SweepView) -> None:
+    history = view.hypervolumes
     axes.plot(
-        range(1, len(history) + 1), history, drawstyle="steps-post", color=_INK, marker="o", markersize=4
+        range(1, len(history) + 1), history, drawstyle="steps-post", color=INK, marker="o", markersize=4
     )
-    level = yardstick(view, objectives)
+    level = yardstick(view)
     if level is not None:
-        axes.axhline(level, color=_GREY, linestyle="--")
+        axes.axhline(level, color=GREY, linestyle="--")
         axes.annotate(
             "retrained model alone",
             (0.99, level),
@@ -169,7 +165,7 @@ def _hypervolume(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -
             ha="right",
             va="top",
             fontsize=10,
-            color=_INK,
+            color=INK,
         )
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
@@ -178,15 +174,16 @@ def _hypervolume(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -
     titled(axes, "Hypervolume over trials")
 
 
-def _importance(axes: Axes, view: SweepView, objectives: Sequence[Objective]) -> None:
-    keys = top_importances(view, 9)
+def _importance(axes: Axes, view: SweepView) -> None:
+    objectives, keys = view.objectives, top_importances(view, 9)
+    # The panel keeps its place without importances, so that all pictures have one layout.
     titled(axes, "Importance per objective")
     if not keys:
         axes.set_axis_off()
         axes.text(
             0.5,
             0.5,
-            "too few finished trials to tell",
+            "too few finished trials",
             ha="center",
             va="center",
             transform=axes.transAxes,
@@ -249,19 +246,22 @@ def _squeeze(figure: SubFigure, view: SweepView, groups: Sequence[SqueezeGroup])
     panels[0].legend(fontsize=10, loc="upper right")
 
 
-def _parallel(axes: Axes, view: SweepView, objectives: Sequence[Objective], front: Front) -> None:
-    """A line per trial over searched keys and objectives; members of the front in their method's colour."""
-    points = sorted(points_of(view, objectives, front), key=lambda point: point.on_front)
-    columns = parallel_axes(view.sweep, objectives, points)
+def _parallel(axes: Axes, view: SweepView) -> None:
+    """Draws a line per trial over searched keys and objectives, the front's members in their method's
+    colour."""
+    # Members come last, so that their lines lie on top.
+    points = sorted(points_of(view), key=lambda point: point.on_front)
+    columns = parallel_axes(view.sweep, view.objectives, points)
     for index, point in enumerate(points):
         heights = [axis.share(axis.positions[index]) for axis in columns]
         colour, width, alpha = (
-            (METHOD_COLOURS[point.method], 2.2, 0.95) if point.on_front else (_GREY, 0.8, 0.35)
+            (METHOD_COLOURS[point.method], 2.2, 0.95) if point.on_front else (GREY, 0.8, 0.35)
         )
         axes.plot(range(len(columns)), heights, color=colour, linewidth=width, alpha=alpha)
+    # The lines of the trials cross the tick labels, which stay legible on a white ground.
     box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
     for place, axis in enumerate(columns):
-        axes.axvline(place, color=_INK, linewidth=0.8)
+        axes.axvline(place, color=INK, linewidth=0.8)
         for position, text in axis.ticks:
             where = (place, axis.share(position))
             axes.annotate(text, where, (4, 0), textcoords="offset points", fontsize=9, va="center", bbox=box)
@@ -279,15 +279,15 @@ def _parallel(axes: Axes, view: SweepView, objectives: Sequence[Objective], fron
         "Searched keys and objectives (front members in their method's colour)",
         loc="left",
         fontsize=13,
-        color=_INK,
+        color=INK,
         weight="bold",
     )
 
 
 def titled(axes: Axes, text: str) -> None:
-    """Give axes the picture's look, and a title."""
-    axes.set_title(text, loc="left", fontsize=13, color=_INK, weight="bold")
-    axes.grid(color="#e6e6e6", linewidth=0.8)
+    """Gives axes the picture's look, and a title."""
+    axes.set_title(text, loc="left", fontsize=13, color=INK, weight="bold")
+    axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

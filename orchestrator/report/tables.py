@@ -1,102 +1,108 @@
-"""Tables of the report: front members, baselines and failed trials as HTML, and the leaderboard that MLflow
-shows as Markdown."""
+"""Tables of the front and of failed trials, for every medium that shows them, and MLflow's leaderboard."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.pareto.front import Front
-from orchestrator.report.audit_table import titles_of
-from orchestrator.report.figure_data import baseline_points, better, group_name, method_and_beliefs
-from orchestrator.storage.sweep_view import SweepView
+from orchestrator.pareto.objectives import Objective
+from orchestrator.pareto.sweep_view import SweepView
+from orchestrator.report.audit_table import audit_columns, titles_of
+from orchestrator.report.figure_data import baseline_points, group_name, method_and_beliefs
+from orchestrator.table import Column, Table
 
 
-def leaderboard(front: Mapping[str, Any]) -> str:
-    """The front and the baselines as a Markdown table.
-
-    Args:
-        front: What `orchestrator.pareto.front.front_json` gives, with `audits` where there are any.
+def front_table(view: SweepView) -> Table:
+    """Returns the members of the front, from best to worst in the first objective, and the baselines below.
 
     Returns:
-        Markdown; a sentence in place of the table while the front is empty.
+        A table with everything that is known of a member, from which each medium selects: `trial`,
+        `trial_id`, `rung`, `method`, `time`, `parameters`; the objectives' names on the test part, and
+        `validation NAME` on the validation part; every searched key; the titles of `probe_titles`.
     """
-    head = (
-        f"**Hypervolume {front['hypervolume']:.4f}** over {front['trials']} trials, {front['stopped']}"
-        f" stopped, {front['failed']} failed. Values are of the test part."
-    )
-    names = [objective["name"] for objective in front["objectives"]]
-    audits: Mapping[str, Mapping[str, float]] = front.get("audits", {})
-    probes = titles_of(audits)
-
-    def row(name: str, shown: str, values: Mapping[str, float], params: str) -> list[str]:
-        cells = audits.get(name, {})
-        return [
-            shown,
-            *_numbers(values, names),
-            *(f"{cells[title]:.3g}" if title in cells else "" for title in probes),
-            params,
-        ]
-
-    rows = [
-        row(member["name"], member["name"], member["objectives"], _params(member["params"]))
-        for member in front["front"]
+    keys, probes = searched_keys(view), probe_titles(view)
+    audits = {audit.name: audit_columns(audit) for audit in view.audits}
+    names = [objective.name for objective in view.objectives]
+    columns = [
+        Column("trial"),
+        Column("trial_id"),
+        Column("rung"),
+        Column("method"),
+        *map(_test_column, view.objectives),
+        *(Column(f"validation {name}", "{:.4f}".format) for name in names),
+        Column("time", "{:.0f} s".format),
+        *(Column(title, "{:.3g}".format) for title in probes),
+        Column("parameters", params_line, long=True),
+        *map(Column, keys),
     ]
-    rows += [row(name, f"*{name}*", values, "") for name, values in front["baselines"].items() if values]
-    if not rows:
-        return f"{head}\n\nNo trial is on the front yet."
-    titles = [
-        "trial",
-        *(f"{objective['name']} ({objective['direction']})" for objective in front["objectives"]),
-        *probes,
-        "parameters",
-    ]
-    lines = [titles, ["---"] * len(titles), *rows]
-    # A bar inside a cell would start a new one.
-    table = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-    return f"{head}\n\n{table}"
-
-
-def front_table(view: SweepView, front: Front) -> str:
-    """Members of the front with their settings, and under them the original and retrained models."""
-    names = [objective.name for objective in front.objectives]
-    titles = [
-        "trial",
-        "method",
-        *(f"{objective.name} ({better(objective)})" for objective in front.objectives),
-    ]
-    titles += [*(f"validation {name}" for name in names), "time", "parameters"]
     rows = []
-    for member in front.members:
-        record = member.record
-        time = "" if record.duration_s is None else f"{record.duration_s:.0f} s"
-        group = group_name(*method_and_beliefs(view.sweep, record))
-        values = [*_numbers(member.objectives, names), *_numbers(member.validation, names)]
-        rows.append([member.name, group, *values, time, _params(record.params)])
-    for name, baseline in baseline_points(view, front.objectives).items():
-        rows.append([f"{name} model", "", *_numbers(baseline, names), *("" for _ in names), "", ""])
-    return html_table(titles, rows)
+    for member in view.front.members:
+        record, found = member.record, audits.get(member.name, {})
+        rows.append(
+            [
+                *(member.name, record.trial_id, member.rung),
+                group_name(*method_and_beliefs(view.sweep, record)),
+                *(member.objectives[name] for name in names),
+                *(member.validation[name] for name in names),
+                record.duration_s,
+                *(found.get(title) for title in probes),
+                record.params,
+                *(record.params.get(key) for key in keys),
+            ]
+        )
+    foot = []
+    for baseline, values in baseline_points(view).items():
+        found = audits.get(baseline, {})
+        test, measured = [values[name] for name in names], [found.get(title) for title in probes]
+        unknown = [None] * (len(names) + 1)
+        foot.append([baseline, baseline, None, None, *test, *unknown, *measured, None, *[None] * len(keys)])
+    return Table(columns, rows, foot)
 
 
-def failed_table(view: SweepView) -> str:
-    """Failed trials with their reasons; empty when none failed."""
+def searched_keys(view: SweepView) -> list[str]:
+    """Returns the space keys that any member of the front has."""
+    return sorted({key for member in view.front.members for key in member.record.params})
+
+
+def probe_titles(view: SweepView) -> list[str]:
+    """Returns the titles of what audits found, over all audited models."""
+    return titles_of({audit.name: audit_columns(audit) for audit in view.audits})
+
+
+def leaderboard(view: SweepView) -> str:
+    """Returns the front and the baselines as Markdown, or a sentence while there is neither."""
+    counts = Counter(record.status for record in view.records)
+    head = (
+        f"**Hypervolume {view.front.hypervolume:.4f}** over {len(view.records)} trials, {counts['stopped']}"
+        f" stopped, {counts['failed']} failed. Values are of the test part."
+    )
+    names = (objective.name for objective in view.objectives)
+    table = front_table(view).select("trial", *names, *probe_titles(view), "parameters")
+    if not table.rows and not table.foot:
+        return f"{head}\n\nNo trial is on the front yet."
+    return f"{head}\n\n{table.markdown()}"
+
+
+def front_csv(view: SweepView) -> str:
+    """Returns the front as CSV: one row per member and baseline, a column per objective and parameter."""
+    names = (objective.name for objective in view.objectives)
+    table = front_table(view)
+    return table.select("trial_id", *names, "rung", *searched_keys(view), *probe_titles(view)).csv()
+
+
+def failed_table(view: SweepView) -> Table:
+    """Returns the failed trials with their reasons."""
     failed = [record for record in view.records if record.status == "failed"]
-    rows = [[record.trial_id, record.reason or "", _params(record.params)] for record in failed]
-    return html_table(["trial", "reason", "parameters"], rows) if rows else ""
+    columns = [Column("trial"), Column("reason", long=True), Column("parameters", params_line, long=True)]
+    return Table(columns, [[record.trial_id, record.reason, record.params] for record in failed])
 
 
-def html_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of plain text cells."""
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
-    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
-
-
-def _numbers(values: Mapping[str, float], names: Sequence[str]) -> list[str]:
-    return [f"{values[name]:.4f}" for name in names]
-
-
-def _params(params: Mapping[str, Any]) -> str:
+def params_line(params: Mapping[str, Any]) -> str:
+    """Returns parameters in one line, numbers to three digits."""
     return ", ".join(
         f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
         for key, value in params.items()
     )
+
+
+def _test_column(objective: Objective) -> Column:
+    return Column(f"{objective.name} ({objective.direction})", "{:.4f}".format, objective.name)

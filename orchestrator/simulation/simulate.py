@@ -7,7 +7,7 @@ from shlex import quote
 
 from rich.console import Console
 
-from orchestrator.report.html_report import sweep_front
+from orchestrator.pareto.sweep_view import SweepView, read_view
 from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recorded_range import check_covered
 from orchestrator.simulation.recording import Recording, packaged_recording
@@ -15,6 +15,7 @@ from orchestrator.simulation.virtual_sweep import VirtualSweep
 from orchestrator.storage.sweep_folder import SweepFolder, storage_root, write_json
 from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.terminal.live_progress import duration
+from orchestrator.terminal.rich_tables import say
 from orchestrator.terminal.sweep_tables import show_front
 from search_spaces.settings.sweep_settings import SweepSettings
 
@@ -47,10 +48,16 @@ def simulate(sweep: SweepSettings, file: str, root: Path, lanes: int, console: C
         _write_baselines(folder, recording)
         simulated = VirtualSweep(sweep, folder, lanes, LearningCurves(recording))
         simulated.run(SimulationProgress(simulated, console))
-    show_front(sweep_front(sweep, folder, simulated.study.records()), console)
+    show_front(simulated_view(simulated), console)
     for line in closing_lines(simulated):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     return simulated
+
+
+def simulated_view(simulated: VirtualSweep) -> SweepView:
+    """Returns the simulated sweep with the front that its driver has already."""
+    front = simulated.sweep_state.reported_front
+    return read_view(simulated.folder, simulated.sweep, simulated.study.records(), front=front)
 
 
 class SimulationProgress:
@@ -74,13 +81,11 @@ class SimulationProgress:
             self._next_line = time.monotonic() + LINE_EVERY_S
             sweep_state = self.simulated.sweep_state
             done = f"  {sweep_state.ended} of {self.simulated.sweep.search.trials} trials"
-            self.console.print(
-                f"{done}, hypervolume {sweep_state.reported_front.hypervolume:.4f}", highlight=False
-            )
+            say(self.console, f"{done}, hypervolume {sweep_state.reported_front.hypervolume:.4f}")
 
     def say(self, line: str) -> None:
         """Says it."""
-        self.console.print(line, highlight=False)
+        say(self.console, line)
 
 
 def closing_lines(simulated: VirtualSweep) -> list[str]:

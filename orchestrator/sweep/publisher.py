@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from orchestrator.pareto.front import Front, front_as_json
-from orchestrator.report.html_report import sweep_front, write_sweep_report
+from orchestrator.pareto.front import Front
+from orchestrator.pareto.sweep_view import SweepView
+from orchestrator.report.html_report import study_view, sweep_front, write_report
 from orchestrator.report.tables import leaderboard
 from orchestrator.search.study import Study
 from orchestrator.search.sweep_state import SweepState
@@ -93,14 +94,14 @@ class Publisher:
         Args:
             complete: Whether all trials of the sweep have ended.
         """
-        records = self.study.records()
-        files = write_sweep_report(self.sweep, self.folder, self.study)
-        front = sweep_front(self.sweep, self.folder, records)
+        view = study_view(self.sweep, self.folder, self.study, self.sweep_state)
+        files = write_report(self.folder.path, view)
+        front = sweep_front(view)
         write_json(self.folder.path / "front.json", front)
         summary = SweepSummary(
             {**self.sweep_state.counts},
             front,
-            leaderboard(front),
+            leaderboard(view),
             files,
             "FINISHED" if complete else "KILLED",
         )
@@ -167,9 +168,9 @@ class Publisher:
         self._baselines = self._baselines or {
             name: baseline.metrics() for name, baseline in read_baselines(self.folder).items()
         }
-        counts = {**self.sweep_state.counts}
-        shown = front_as_json(self.sweep.name, front, counts, self._baselines)
-        self.tracker.sync_leaderboard(counts, leaderboard(shown))
+        records = list(self.sweep_state.records.values())
+        view = SweepView(self.sweep, records, self._baselines, known_front=front)
+        self.tracker.sync_leaderboard({**self.sweep_state.counts}, leaderboard(view))
         self._shown_front, self._next_leaderboard = front, time.monotonic() + LEADERBOARD_EVERY_S
 
     def _note_view(self, path: str | None) -> None:

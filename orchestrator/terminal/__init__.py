@@ -1,1 +1,1 @@
-"""Tables, closing lines and live progress for people at a terminal."""
+"""What people read on a terminal: tables, closing lines and live progress."""

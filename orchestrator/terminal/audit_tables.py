@@ -1,21 +1,20 @@
-"""What audits found, as a table for the terminal, the leaderboard and the report."""
+"""Prints what audits found: a table, and the answers that give hidden facts away."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
-from orchestrator.report.audit_table import audit_rows, audit_titles, spoken
+from orchestrator.report.audit_table import audits_table, quoted
 from orchestrator.storage.followup_records import Audit
+from orchestrator.terminal.rich_tables import rich_table, say
 
 SENTENCES = 12
-"""Leaks that the terminal shows."""
+"""Leaks that the terminal prints."""
 
 
 def audits_json(audits: Sequence[Audit]) -> list[dict[str, Any]]:
-    """Audits as plain data."""
+    """Returns audits as plain data."""
     return [
         {
             "name": audit.name,
@@ -29,16 +28,9 @@ def audits_json(audits: Sequence[Audit]) -> list[dict[str, Any]]:
 
 
 def show_audits(audits: Sequence[Audit], console: Console) -> None:
-    """Print what each model still tells, and some of the sentences."""
-    titles = audit_titles(audits)
-    # As narrow as can be: ten columns must fit.
-    title = "share of the facts that is still told; the retrained model can only guess"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 0), pad_edge=False)
-    for heading in ("model", *titles, "hidden"):
-        table.add_column(heading, no_wrap=True)
-    for row in audit_rows(audits, titles):
-        table.add_row(*row)
-    console.print(table)
+    """Prints the share of the facts that each model still states, and some of the answers that show it."""
+    title = "share of the facts that each model still states; the retrained one guesses"
+    console.print(rich_table(audits_table(audits, title)))
     quotes = [
         (audit.name, leak)
         for audit in audits
@@ -46,13 +38,13 @@ def show_audits(audits: Sequence[Audit], console: Console) -> None:
         for leak in first_leaks(audit)
     ]
     if quotes:
-        console.print("Facts that look forgotten and are not:", highlight=False)
+        say(console, "Facts that look forgotten and are not:")
     for name, leak in quotes[:SENTENCES]:
-        console.print(f"  {name}, {leak['probe']}: {spoken(leak)}", highlight=False, soft_wrap=True)
+        say(console, f"  {name}, {leak['probe']}: {quoted(leak)}")
     if len(quotes) > SENTENCES:
-        console.print(f"  and {len(quotes) - SENTENCES} more", highlight=False)
+        say(console, f"  and {len(quotes) - SENTENCES} more")
 
 
 def first_leaks(audit: Audit) -> list[Mapping[str, Any]]:
-    """One leak for each fact that looks forgotten."""
+    """Returns one leak for each fact that looks forgotten but is not."""
     return [leaks[0] for leaks in audit.hidden.values()]

@@ -1,30 +1,24 @@
-"""The last lines of a run: the front, what failed, where the report is, how to open MLflow."""
+"""The last lines that a run prints."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 from urllib.parse import urlsplit
 
-from orchestrator.pareto.front import Front, build_front
-from orchestrator.pareto.objectives import criteria_of, objective_values, objectives_of
-from orchestrator.storage.baselines import read_baselines
+from orchestrator.pareto.front import Front
+from orchestrator.pareto.objectives import objective_values
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.storage.provenance import redacted
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.tracking.tracking_store import EXPERIMENT, VIEW_FILE
-from search_spaces.settings.sweep_settings import SweepSettings
 
 MOST_MEMBERS_SHOWN = 12
 """Lines of the front at the end of a run; `lethe front` shows all."""
 
 
-def closing_lines(
-    sweep: SweepSettings, folder: SweepFolder, records: Sequence[TrialRecord], uri: str
-) -> list[str]:
-    """What the last lines of a run say: the front, what failed, where the report is, how to open MLflow."""
-    objectives = objectives_of(sweep)
-    front = build_front(records, criteria_of(sweep))
+def closing_lines(view: SweepView, folder: SweepFolder, uri: str) -> list[str]:
+    """Returns the last lines of a run: the front, what failed, where the report is, how to open MLflow."""
+    sweep, records, front = view.sweep, view.records, view.front
     failed = [record for record in records if record.status == "failed"]
     stopped = sum(record.status == "stopped" for record in records)
     lines = [
@@ -37,8 +31,8 @@ def closing_lines(
     ]
     if len(front.members) > MOST_MEMBERS_SHOWN:
         lines.append(f"  and {len(front.members) - MOST_MEMBERS_SHOWN} more")
-    for name, baseline in read_baselines(folder).items():
-        values = objective_values(baseline.metrics(), objectives, "test")
+    for name, metrics in view.baselines.items():
+        values = objective_values(metrics, view.objectives, "test")
         lines += [f"  {name} model: {_values(values)}"] if values else []
     if stopped:
         lines.append(
@@ -50,17 +44,19 @@ def closing_lines(
             f"{len(failed)} trial{'s' * (len(failed) > 1)} failed; the first, {failed[0].trial_id}:"
             f" {failed[0].reason}"
         )
+    # The default folder needs no option; another one is quoted, so that the line can be pasted.
     storage = "" if folder.root == Path("lethe-runs").resolve() else f" --storage {quote(str(folder.root))}"
     lines.append(f"table: lethe front {sweep.name}{storage}")
     lines.append(f"report: {folder.path / 'report.html'} (picture: {folder.path / 'front.png'})")
-    lines.append(_way_to_mlflow(sweep.name, folder, uri))
+    lines.append(_how_to_open_mlflow(sweep.name, folder, uri))
     return lines
 
 
-def _way_to_mlflow(name: str, folder: SweepFolder, uri: str) -> str:
-    """How to open MLflow: on the saved view where there is one."""
+def _how_to_open_mlflow(name: str, folder: SweepFolder, uri: str) -> str:
+    """Returns how to open MLflow, on the saved view where there is one."""
     file = folder.path / VIEW_FILE
     view = json.loads(file.read_text()) if file.is_file() else {}
+    # A view that was saved on another server has no meaning on this one.
     path = view["path"] if view.get("uri") == redacted(uri) else ""
     if not uri.startswith("http"):
         return (
@@ -70,7 +66,7 @@ def _way_to_mlflow(name: str, folder: SweepFolder, uri: str) -> str:
     if not path:
         return f"MLflow: {redacted(uri)}, experiment {EXPERIMENT}, run {name}"
     parts = urlsplit(uri)
-    # A browser asks for the name and password itself.
+    # The name and password stay out of terminals and logs; a browser prompts for them.
     address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}{path}"
     return f"MLflow: {address} (experiment {EXPERIMENT}, run {name})"
 

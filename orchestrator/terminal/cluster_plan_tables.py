@@ -1,4 +1,4 @@
-"""`lethe plan --gpus`: memory per rank, lanes, time and disk on GPUs that are not there yet."""
+"""Prints `lethe plan --gpus`: memory per rank, lanes, time and disk on GPUs described on the command line."""
 
 import math
 from collections import Counter
@@ -7,24 +7,25 @@ from dataclasses import dataclass
 from statistics import median
 
 from rich.console import Console
-from rich.table import Table
 
 from cluster.capacity.layouts import Cluster, demanding_trial, describe_lanes, require_layout
 from cluster.capacity.model_shapes import ModelShape, shape_of
 from cluster.capacity.rank_memory import CPU_PROCESS, GIB, Lengths, RankMemory, memory_of_rank
 from cluster.capacity.trained_tensors import trained_tensors
 from orchestrator.storage.trial_records import TrialRecord
+from orchestrator.table import Column, Table
+from orchestrator.terminal.rich_tables import rich_table, say
 from search_spaces.settings.engine_defaults import reduce_bucket
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.data.examples import Benchmark
 
 CHARACTERS_PER_TOKEN = 3
-"""English text has about four; fewer, so that lengths are rather too long."""
+"""Characters per token of English text are about four; three makes estimated lengths rather too long."""
 TEMPLATE_TOKENS = 40
-"""What a chat template adds to a prompt and its response: Llama 3's has 30 to 40 tokens with its dates."""
+"""Tokens that a chat template adds to a prompt and its response: Llama 3's adds 30 to 40 with its dates."""
 FRONT_MEMBERS = 20
-"""Members of a front, of which the weights are kept: the quickstart's had 17."""
+"""Assumed number of front members, of which the weights are kept: the quickstart's front had 17."""
 
 CHECKPOINT_BYTES = 12
 """Bytes of a checkpoint per parameter: the master weight and AdamW's two moments, in float32."""
@@ -32,14 +33,14 @@ CHECKPOINT_BYTES = 12
 
 @dataclass(frozen=True)
 class ScaleOptions:
-    """What the command line says about a cluster."""
+    """Options of the command line that describe a cluster."""
 
     cluster: Cluster | None = None
-    """The GPUs; None: this machine."""
+    """The GPUs; None for this machine."""
     shape: str | None = None
-    """`--model-shape`."""
+    """Shape of the model as `--model-shape` names it; None: read from its configuration."""
     step_time_s: float | None = None
-    """Seconds per optimizer step of a trial, its share of beliefs and evaluation included."""
+    """Seconds per optimizer step of a trial, with its share of beliefs and evaluation."""
     sequence_tokens: int | None = None
     """Tokens of the longest example; estimated from its characters when left out."""
 
@@ -47,40 +48,41 @@ class ScaleOptions:
 def show_scale(
     sweep: SweepSettings, file: str, benchmark: Benchmark, steps: int, options: ScaleOptions, console: Console
 ) -> None:
-    """Print what the sweep would need on the GPUs of `options`.
+    """Prints what the sweep would need on the GPUs of `options`.
 
     Raises:
-        UserError: The layout cannot start there; says the nearest that can.
+        UserError: The layout cannot start there; the message names the nearest that can.
     """
     assert options.cluster is not None
     cluster = options.cluster
     shape = _shape(sweep, options, file)
     lengths = lengths_of(sweep, benchmark, options.sequence_tokens)
     found = require_layout(sweep, shape, lengths, cluster, file)
+    # A plan for GPUs is also useful for a sweep file that was written for CPUs.
     workers, lanes = sweep.resources.workers_per_trial, len(found.lanes)
     if not sweep.resources.gpus_per_worker:
-        _say(console, "resources.gpus_per_worker is 0 in this sweep: planned with 1")
-    _say(
+        say(console, "resources.gpus_per_worker is 0 in this sweep: planned with 1")
+    say(
         console,
         f"model: {shape.name}, {shape.parameters:,} parameters; longest example: {lengths.sequence} tokens",
     )
-    console.print(_table(found.memory, workers, cluster.gpu_memory))
-    _say(console, f"memory per rank, phase by phase: {describe_phases(found.memory)}")
-    _say(console, describe_zero(sweep, shape))
+    console.print(rich_table(memory_table(found.memory, workers, cluster.gpu_memory)))
+    say(console, f"memory per rank, phase by phase: {describe_phases(found.memory)}")
+    say(console, describe_zero(sweep, shape))
     if any(key.startswith("offload") for key in sweep.trial.deepspeed.get("zero_optimization", {})):
-        _say(
+        say(
             console,
             "trial.deepspeed offloads to host memory or disk, which is not counted: GPUs need less than this",
         )
-    _say(console, f"smallest workers_per_trial that fits: {found.smallest_workers}")
+    say(console, f"smallest workers_per_trial that fits: {found.smallest_workers}")
     limit = (
         f" (resources.max_lanes is {sweep.resources.max_lanes})" if sweep.resources.max_lanes == lanes else ""
     )
-    _say(
+    say(
         console,
         f"lanes on {cluster.gpus} GPUs: {lanes} of {workers} workers{limit}: {describe_lanes(found.lanes)}",
     )
-    _say(console, describe_host_memory(sweep, shape, cluster, found.lanes))
+    say(console, describe_host_memory(sweep, shape, cluster, found.lanes))
     _show_time(sweep, steps, lanes, options.step_time_s, console)
     _show_disk(sweep, shape, lanes, console)
 
@@ -88,32 +90,33 @@ def show_scale(
 def show_memory_here(
     sweep: SweepSettings, benchmark: Benchmark, options: ScaleOptions, console: Console
 ) -> None:
-    """Print the predicted memory of a worker on this machine's CPUs, or why it is not known."""
+    """Prints the predicted memory of a worker on this machine's CPUs, or why it is not known."""
     try:
         shape = shape_of(sweep.model, options.shape)
     except UserError as error:
         if options.shape is not None:
             raise
-        _say(console, f"memory per worker: not known; {error.remedy}")
+        say(console, f"memory per worker: not known; {error.remedy}")
         return
     lengths = lengths_of(sweep, benchmark, options.sequence_tokens)
     workers = sweep.resources.workers_per_trial
     memory = memory_of_rank(shape, sweep.model, demanding_trial(sweep), lengths, workers, gpu=False)
     total = memory.peak + CPU_PROCESS
-    _say(
+    say(
         console,
         f"memory per worker on CPUs: about {total / GIB:.2f} GiB at its peak ({memory.worst_phase}),"
         f" {workers * total / GIB:.2f} GiB per lane",
     )
-    _say(console, describe_zero(sweep, shape))
+    say(console, describe_zero(sweep, shape))
 
 
 def lengths_of(sweep: SweepSettings, benchmark: Benchmark, sequence_tokens: int | None) -> Lengths:
-    """Tokens of the longest example, from its characters: no tokenizer is loaded."""
+    """Estimates the tokens of the longest example from its characters, without loading a tokenizer."""
     examples = [*benchmark.forget, *benchmark.retain]
     extra = TEMPLATE_TOKENS + len(sweep.model.system_prompt or "") // CHARACTERS_PER_TOKEN
     if sweep.model.base == "scratch" and sweep.model.target is None:
-        extra = 3  # the scratch template's own tokens
+        # The template of models that are trained from scratch adds three tokens.
+        extra = 3
     prompt = max((len(example.prompt) for example in examples), default=0) // CHARACTERS_PER_TOKEN + extra
     longest = (
         max((len(example.prompt) + len(example.response) for example in examples), default=0)
@@ -124,15 +127,15 @@ def lengths_of(sweep: SweepSettings, benchmark: Benchmark, sequence_tokens: int 
 
 
 def measured_step_s(records: list[TrialRecord], steps: int, name: str) -> float:
-    """Seconds per step of an earlier sweep's finished trials, beliefs and evaluation included: the median.
+    """Returns the median seconds per step of an earlier sweep's trials, with beliefs and evaluation.
 
     Args:
-        records: Its trials.
-        steps: Steps of one of them.
+        records: The trials of the earlier sweep.
+        steps: Steps of one of its trials.
         name: Its name, for the message.
 
     Raises:
-        UserError: None has finished.
+        UserError: No trial has finished.
     """
     times = [
         record.duration_s
@@ -152,7 +155,7 @@ def measured_step_s(records: list[TrialRecord], steps: int, name: str) -> float:
 def describe_host_memory(
     sweep: SweepSettings, shape: ModelShape, cluster: Cluster, lanes: Sequence[tuple[int, ...]]
 ) -> str:
-    """What the fullest node needs beside its GPUs: every rank reads the whole model before it keeps its
+    """Describes the host memory of the fullest node: every rank reads the whole model before it keeps its
     shard."""
     ranks = max(Counter(node for lane in lanes for node in lane).values())
     model = shape.parameters * (2 if sweep.model.dtype == "bfloat16" else 4)
@@ -164,7 +167,7 @@ def describe_host_memory(
 
 
 def describe_zero(sweep: SweepSettings, shape: ModelShape) -> str:
-    """What ZeRO-3 is set to for this model, and why."""
+    """Describes the ZeRO-3 settings for this model, and where they come from."""
     trial = demanding_trial(sweep)
     trained = sum(trained_tensors(shape, trial).values())
     given = trial.deepspeed.get("zero_optimization", {}).get("reduce_bucket_size")
@@ -184,7 +187,7 @@ def describe_zero(sweep: SweepSettings, shape: ModelShape) -> str:
 
 
 def describe_phases(memory: RankMemory) -> str:
-    """`start 1.2 GiB, optimizer step 3.4 GiB`."""
+    """Returns the memory of each phase: `start 1.2 GiB, optimizer step 3.4 GiB`."""
     return ", ".join(f"{name} {sum(parts.values()) / GIB:.1f} GiB" for name, parts in memory.phases.items())
 
 
@@ -195,15 +198,12 @@ def _shape(sweep: SweepSettings, options: ScaleOptions, file: str) -> ModelShape
         raise error.in_file(file) from error
 
 
-def _table(memory: RankMemory, workers: int, budget: float) -> Table:
-    table = Table(title=f"one rank of {workers}: {memory.worst_phase}")
-    table.add_column("part")
-    table.add_column("GiB", justify="right")
-    for part, size in memory.parts.items():
-        table.add_row(part, f"{size / GIB:.2f}")
-    table.add_section()
-    table.add_row(f"fits into {budget / GIB:g} GiB", f"{memory.peak / GIB:.2f}")
-    return table
+def memory_table(memory: RankMemory, workers: int, budget: float) -> Table:
+    """Returns the memory of one rank by its parts, and below them the peak beside the GPU's memory."""
+    columns = [Column("part"), Column("GiB", "{:.2f}".format, right=True)]
+    rows = [[part, size / GIB] for part, size in memory.parts.items()]
+    foot = [[f"fits into {budget / GIB:g} GiB", memory.peak / GIB]]
+    return Table(columns, rows, foot, f"one rank of {workers}: {memory.worst_phase}")
 
 
 def _show_time(
@@ -212,7 +212,7 @@ def _show_time(
     trials = sweep.search.trials
     in_a_row = math.ceil(trials / lanes)
     if step_time_s is None:
-        _say(
+        say(
             console,
             f"time: {in_a_row} trials in a row of {steps} steps; give --step-time-s or --from-sweep for"
             " hours",
@@ -220,7 +220,7 @@ def _show_time(
         return
     trial_s = steps * step_time_s
     gpu_hours = trials * trial_s * sweep.resources.workers_per_trial / 3600
-    _say(
+    say(
         console,
         f"time at {step_time_s:g} s per step: {trial_s / 60:.1f} min per trial, {in_a_row} trials in a row: "
         f"{in_a_row * trial_s / 3600:.1f} h; {gpu_hours:.1f} GPU-hours at work",
@@ -229,9 +229,10 @@ def _show_time(
 
 def _show_disk(sweep: SweepSettings, shape: ModelShape, lanes: int, console: Console) -> None:
     model = shape.parameters * (2 if sweep.model.dtype == "bfloat16" else 4) / GIB
+    # The original model, and the retrained one where there is one.
     models = 1 + (sweep.model.retrained is not None or sweep.model.base is not None)
     members = min(FRONT_MEMBERS, sweep.search.trials * sweep.trial.rungs)
-    _say(
+    say(
         console,
         f"disk: {models} models of {model:.1f} GiB; a front of {members} members {members * model:.1f} GiB;"
         f" together {(models + members) * model:.1f} GiB",
@@ -239,12 +240,8 @@ def _show_disk(sweep: SweepSettings, shape: ModelShape, lanes: int, console: Con
     if sweep.resources.checkpoint_steps:
         one = shape.parameters * CHECKPOINT_BYTES / GIB
         most = f"{2 * lanes * one:.1f} GiB more"
-        _say(
+        say(
             console,
             f"checkpoints: {one:.1f} GiB per lane, and twice that while the next one is written: up to"
             f" {most}",
         )
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True)

@@ -1,16 +1,17 @@
-"""A comparison of sweeps for people: a table for the terminal and a picture; and the same as JSON."""
+"""Prints a comparison of sweeps as a table, and returns the same as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from orchestrator.followups.comparison import Comparison
 from orchestrator.pareto.hypervolume_statistics import Interval
 from orchestrator.pareto.seed_statistics import Estimate
 from orchestrator.storage.trial_records import BASELINES, OPTIONAL_BASELINES
+from orchestrator.table import Column, Table
+from orchestrator.terminal.rich_tables import rich_table, say
 
 SOURCES = {
     "seeds": (
@@ -18,33 +19,33 @@ SOURCES = {
         " seeds"
     ),
     "trials": (
-        "over trials: bootstrap over the trials of the search; tells how much hangs on a few good draws, not"
-        " how much seeds differ (`lethe confirm` tells that), and lies below the hypervolume, since a"
+        "over trials: bootstrap over the trials of the search; shows how much hangs on a few good draws, not"
+        " how much seeds differ (`lethe confirm` shows that), and lies below the hypervolume, since a"
         " resample lacks a third of the trials"
     ),
 }
 
 
-def show_comparison(comparison: Comparison, console: Console) -> None:
-    """Print a column per sweep, under it what the intervals mean, and what makes the comparison less than
-    fair."""
+def comparison_table(comparison: Comparison) -> Table:
+    """Returns the comparison as a table with a column per sweep."""
     reference = ", ".join(f"{objective.name} {objective.reference:g}" for objective in comparison.objectives)
-    table = Table(title=f"Test part, against the reference point {reference}")
-    table.add_column("")
-    for side in comparison.sweeps:
-        table.add_column(side.name, justify="right", overflow="fold")
-    for row in _rows(comparison):
-        table.add_row(*row)
-    console.print(table)
+    sides = (Column(side.name, right=True) for side in comparison.sweeps)
+    title = f"Test part, against the reference point {reference}"
+    return Table([Column(""), *sides], _rows(comparison), title=title)
+
+
+def show_comparison(comparison: Comparison, console: Console) -> None:
+    """Prints the table, what its intervals mean, and what makes the comparison less than fair."""
+    console.print(rich_table(comparison_table(comparison)))
     for source, text in SOURCES.items():
         if any(side.interval is not None and side.interval.source == source for side in comparison.sweeps):
-            console.print(text, highlight=False)
+            say(console, text, wrap=True)
     for warning in comparison.warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False)
+        say(console, f"warning: {warning}", style="yellow", wrap=True)
 
 
 def _rows(comparison: Comparison) -> list[list[str]]:
-    """Title and a cell for each sweep."""
+    """Returns the rows: a title and a cell for each sweep."""
     sides = comparison.sweeps
 
     def values(title: str, name: str, found: Sequence[Mapping[str, float] | None]) -> list[str]:
@@ -72,7 +73,7 @@ def _rows(comparison: Comparison) -> list[list[str]]:
                 [side.best for side in sides],
             )
         )
-    # That there is no retrained model is worth a row.
+    # A missing retrained model is worth an empty row; an optional baseline is not.
     for baseline in (
         name
         for name in BASELINES
@@ -98,7 +99,7 @@ def _confirmed(estimate: Estimate | None) -> str:
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as `lethe compare --json` prints it."""
+    """Returns the comparison as `lethe compare --json` prints it."""
     return {
         "objectives": [
             {"name": objective.name, "direction": objective.direction} for objective in comparison.objectives

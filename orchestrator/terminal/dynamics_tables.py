@@ -1,39 +1,35 @@
-"""Learning dynamics for people: a table for the terminal, and a picture."""
+"""Prints learning dynamics as two tables: what one step changes, and what the step is made of."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from orchestrator.report.dynamics_picture import _PARTS, STEPS_TITLE
 from orchestrator.report.figure_data import group_name
+from orchestrator.report.palette import RESIDUAL_COLOURS
+from orchestrator.table import Table, columns
+from orchestrator.terminal.rich_tables import rich_table
+
+STEPS_TITLE = "share of the residuals by token; slope of actual against predicted by length of the step"
 
 
 def show_dynamics(found: Mapping[str, Any], console: Console) -> None:
-    """Print what one step does to every group of answers, and what the step is made of, loss by loss."""
-    sizes, rate = found["sizes"], found["told_rate"]
-    changes = Table(
-        "loss",
-        "answers",
-        "predicted",
-        "actual",
-        "share of A",
-        title=f"change per response in nats, one step of length {rate:g}",
-    )
-    steps = Table(
-        "loss", "target", "belief", "rest", *(f"{length:g}" for length in found["rates"]), title=STEPS_TITLE
-    )
+    """Prints, for each loss, what one step does to every group of answers and what the step is made of."""
+    changes, steps = [], []
     for update in found["updates"]:
         name = group_name(update["method"], update["beliefs"])
-        for group, size in sizes.items():
-            told = update["groups"][group]
-            cells = (f"{told['predicted']:+.4f}", f"{told['actual']:+.4f}", f"{told['softmax_share']:.2f}")
-            changes.add_row(name, f"{group} ({size})", *cells)
-            name = ""
-        changes.add_section()
-        mass = [f"{update['residual_mass'][part]:.3f}" for part in _PARTS]
-        slopes = [f"{slope:.4f}" for slope in update["slopes"].values()]
-        steps.add_row(group_name(update["method"], update["beliefs"]), *mass, *slopes)
-    console.print(changes)
-    console.print(steps)
+        for group, size in found["sizes"].items():
+            change = update["groups"][group]
+            cells = (
+                f"{change['predicted']:+.4f}",
+                f"{change['actual']:+.4f}",
+                f"{change['softmax_share']:.2f}",
+            )
+            changes.append([name, f"{group} ({size})", *cells])
+        mass = [f"{update['residual_mass'][part]:.3f}" for part in RESIDUAL_COLOURS]
+        steps.append([name, *mass, *(f"{slope:.4f}" for slope in update["slopes"].values())])
+    title = f"change per response in nats, one step of length {found['told_rate']:g}"
+    headings = columns("loss", "answers", "predicted", "actual", "share of A")
+    console.print(rich_table(Table(headings, changes, title=title)))
+    lengths = (f"{length:g}" for length in found["rates"])
+    console.print(rich_table(Table(columns("loss", *RESIDUAL_COLOURS, *lengths), steps, title=STEPS_TITLE)))

@@ -1,5 +1,7 @@
-"""What people see while a sweep runs: a live table on a terminal, plain lines elsewhere. Never silent for
-long."""
+"""Shows the progress of a running sweep: a live table on a terminal, plain lines elsewhere.
+
+Plain output is never silent for long: a log without news looks like a sweep that hangs.
+"""
 
 import threading
 import time
@@ -10,31 +12,35 @@ from typing import Any, Self
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from orchestrator.pareto.front import Front
 from orchestrator.pareto.objectives import Objective
 from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import TrialRecord
+from orchestrator.table import Table, columns
+from orchestrator.terminal.rich_tables import rich_table, say
 
 PLAIN_EVERY_S = 5.0
-"""Seconds between heartbeats where there is no terminal."""
+"""Seconds between plain lines while no event is printed."""
 
 REFRESH_S = 0.5
-"""Seconds between looks at the lanes."""
+"""Seconds between queries of the lanes' state."""
 
 SHOWN_ENDED = 8
-"""Ended trials in the live table."""
+"""Number of ended trials in the live table."""
 
 
 class LiveProgress:
-    """Shows stages, running trials, the best so far, hypervolume and time left. Use it as a context manager.
+    """An `Observer` that shows stages, running and ended trials, hypervolume and time left.
+
+    Use it as a context manager.
 
     Args:
         console: Where to show it.
-        ledger: The sweep's trials; another one may take its place once the study has been opened.
-        trials: Trials of the whole sweep.
+        sweep_state: The sweep's trials, replaced by `sweep_opened` once the study has been opened.
+        trials: Number of trials of the whole sweep.
     """
 
     def __init__(self, console: Console, sweep_state: SweepState, trials: int) -> None:
@@ -69,11 +75,11 @@ class LiveProgress:
             self._live.stop()
 
     def say(self, line: str) -> None:
-        """Print one line that stays."""
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        """Prints one line that stays."""
+        say(self.console, line)
 
     def stage(self, name: str, progress: Mapping[str, Any] | None = None) -> None:
-        """Name what is going on; a new name is printed, the same one only moves its progress."""
+        """Shows the current stage; a new name is printed, the same name only updates its progress."""
         with self._lock:
             changed, self._stage_progress = name != self._stage, progress or {}
             if changed:
@@ -82,25 +88,27 @@ class LiveProgress:
             self.say(f"{name} ...")
 
     def sweep_opened(self, sweep_state: SweepState) -> None:
-        """Show this ledger's trials in place of those that were there at the start."""
+        """Shows the trials of this state in place of those of the empty state at the start."""
         self.sweep_state = sweep_state
 
     def lanes_counted(self, lanes: int) -> None:
-        """Estimate the time left with so many lanes."""
+        """Takes the number of lanes, by which the time left is estimated."""
         self.lanes = lanes
 
     def lanes_watched(self, snapshot: Callable[[], Mapping[str, Any]] | None) -> None:
-        """Show what `snapshot` returns (`running`: trial -> lane, step, steps, loss; `queued`; `lanes`),
-        until it is None."""
+        """Shows what `snapshot` returns: `running` (trial -> lane, step, steps, loss), `queued` and `lanes`.
+
+        None ends it.
+        """
         self.snapshot = snapshot
 
     def rung(self, record: TrialRecord, rung: int) -> None:
-        """A running trial was evaluated."""
+        """Prints the values of a running trial that was evaluated at a rung."""
         if not self._live:
             self.say(f"  {record.trial_id} rung {rung}: {self._values(record.rungs[rung - 1], 'validation')}")
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """A trial has ended; the ledger knows it already."""
+        """Prints the result of a trial that has ended; the sweep state holds it already."""
         front = self.sweep_state.reported_front
         result = (
             self._values(record.metrics, "test")
@@ -130,6 +138,7 @@ class LiveProgress:
         next_line = time.monotonic() + PLAIN_EVERY_S
         while not self._stop.wait(REFRESH_S):
             snapshot = self.snapshot
+            # Ray may take long to answer, so the lock is not held meanwhile.
             seen = {} if snapshot is None else snapshot()
             with self._lock:
                 self._seen = seen
@@ -146,8 +155,7 @@ class LiveProgress:
         return f"  {self._what_now()}"
 
     def _what_now(self) -> str:
-        # The first lane takes a while to come up, and nothing else tells so when no model has to be prepared
-        # on it.
+        # The first lane takes a while to start, and no other stage shows it when no model has to be prepared.
         name = self._stage if self._seen.get("lanes", True) else "waiting for the first lane's workers"
         parts = (
             f"{name}: {duration(time.monotonic() - self._stage_since)}",
@@ -161,33 +169,28 @@ class LiveProgress:
         running = self._seen.get("running", {})
         stage = Text(self._what_now())
         if not sweep_state.ended and not running:
-            line = Table.grid(padding=(0, 1))
+            line = RichTable.grid(padding=(0, 1))
             line.add_row(*([_bar(self._stage_progress)] if self._stage_progress else []), stage)
             return Group(line)
         front = sweep_state.reported_front
-        table = Table(expand=False)
-        for column in (
-            "trial",
-            "settings",
-            "progress",
-            *(objective.name for objective in objectives),
-            "time",
-        ):
-            table.add_column(column, overflow="fold")
-        for record in list(sweep_state.newest_ended)[-SHOWN_ENDED:]:
-            values = _shown_values(record, objectives)
-            table.add_row(
+        names = [objective.name for objective in objectives]
+        # The driver's thread changes the containers of the state meanwhile: only copies are iterated.
+        rows = [
+            [
                 record.trial_id,
                 _settings(record),
                 _mark(record, front),
-                *values,
+                *_shown_values(record, objectives),
                 f"{record.duration_s or 0:.0f} s",
-            )
+            ]
+            for record in list(sweep_state.newest_ended)[-SHOWN_ENDED:]
+        ]
         started = {record.trial_id: record for record in list(sweep_state.running.values())}
         for name, state in running.items():
             waited = f"{time.time() - (state.get('started') or time.time()):.0f} s"
             settings = _settings(started[name]) if name in started else ""
-            table.add_row(name, settings, _bar(state), *("" for _ in objectives), waited)
+            rows.append([name, settings, _steps(state) or "is being set up", *("" for _ in names), waited])
+        table = rich_table(Table(columns("trial", "settings", "progress", *names, "time"), rows))
         count = (
             f"{sweep_state.ended} of {self.trials} trials, {len(front.members)} on the front, hypervolume"
             f" {front.hypervolume:.4f}"
@@ -196,14 +199,14 @@ class LiveProgress:
 
 
 def seconds_left(sweep_state: SweepState, trials: int, lanes: int) -> float | None:
-    """Time for the trials that remain, from the mean time of those that ended; None before the first."""
+    """Estimates the time for the remaining trials by the mean time of ended ones; None before the first."""
     if not sweep_state.ended:
         return None
     return max(0, trials - sweep_state.ended) * sweep_state.spent_s / sweep_state.ended / max(1, lanes)
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `45 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Formats seconds: `45 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -223,11 +226,9 @@ def _bar(state: Mapping[str, Any]) -> ProgressBar:
     return ProgressBar(total=max(1, state.get("steps", 1)), completed=state.get("step", 0), width=20)
 
 
-def _mark(record: TrialRecord, front: Front) -> Text:
+def _mark(record: TrialRecord, front: Front) -> str:
     rungs = _rungs_on(front, record)
-    if rungs:
-        return Text(f"on the front at rung {', '.join(map(str, rungs))}", style="green")
-    return Text(record.status, style="red" if record.status == "failed" else "")
+    return f"on the front at rung {', '.join(map(str, rungs))}" if rungs else record.status
 
 
 def _rungs_on(front: Front, record: TrialRecord) -> list[int]:
@@ -235,7 +236,7 @@ def _rungs_on(front: Front, record: TrialRecord) -> list[int]:
 
 
 def _shown_values(record: TrialRecord, objectives: Sequence[Objective]) -> list[str]:
-    """Of the test part at the last rung, where it was measured."""
+    """Returns the values of the test part at the last rung, where they were measured."""
     values = (record.metrics.get(f"test/{objective.name}") for objective in objectives)
     return ["" if value is None or record.status == "failed" else f"{value:.3f}" for value in values]
 

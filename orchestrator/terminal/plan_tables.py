@@ -1,4 +1,4 @@
-"""`lethe plan`: what a sweep would do, before it does it."""
+"""Prints `lethe plan`: what a sweep would do, without starting it."""
 
 import math
 import os
@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from cluster.capacity.lane_capacity import require_lanes
 from orchestrator.storage.baselines import plan_baselines
 from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.table import Column, Table
 from orchestrator.terminal.cluster_plan_tables import ScaleOptions, show_memory_here, show_scale
+from orchestrator.terminal.rich_tables import rich_table, say
 from search_spaces.settings.space import Domain, sample
 from search_spaces.settings.sweep_settings import SweepSettings
 from trainables.data.examples import Benchmark
 
 EXAMPLES = 5
-"""Sampled trials shown."""
+"""Number of sampled trials that are printed."""
 HERE = ScaleOptions()
-"""Plan for this machine."""
+"""Options that describe no cluster: the plan is for this machine."""
 
 
 def show_plan(
@@ -31,27 +32,17 @@ def show_plan(
     console: Console,
     options: ScaleOptions = HERE,
 ) -> None:
-    """Print space, sampled trials, lanes here or on a described cluster, what has to be prepared, and how
-    many steps there are.
+    """Prints the search space, sampled trials, lanes, steps, and the models that have to be prepared.
+
+    Lanes are those of this machine, or of the GPUs that `options` describe.
 
     Raises:
         UserError: Not even one lane fits on this machine, or the layout cannot start on the described GPUs.
     """
-    table = Table(
-        title=f"search space of {sweep.name}: {sweep.search.trials} trials by {sweep.search.sampler}"
-    )
-    for column in ("key", "domain", "only when"):
-        table.add_column(column, overflow="fold")
-    for key, domain in sweep.space.items():
-        table.add_row(
-            key,
-            describe(domain),
-            "; ".join(f"{name} in {', '.join(map(str, values))}" for name, values in domain.when.items()),
-        )
-    console.print(table)
-    console.print("sampled trials, by chance (the sampler will choose better ones):", highlight=False)
+    console.print(rich_table(space_table(sweep)))
+    say(console, "sampled trials, by chance (the sampler will choose better ones):")
     for number in range(EXAMPLES):
-        console.print(f"  {sample_randomly(sweep, number)}", highlight=False, soft_wrap=True)
+        say(console, f"  {sample_randomly(sweep, number)}")
     if options.cluster is None:
         lanes = _show_lanes(sweep, file, console)
         if not sweep.resources.gpus_per_worker:
@@ -62,24 +53,34 @@ def show_plan(
     plan = plan_baselines(sweep, SweepFolder(root, sweep.name).models, benchmark.digest)
     prepared = sum(job.model.prepare.steps for job in plan.prepare)
     steps = f" ({prepared} steps in all)" if prepared else ""
-    _say(console, f"to prepare: {', '.join(job.name for job in plan.prepare) or 'nothing'}{steps}")
-    _say(console, f"to measure: {', '.join(job.name for job in plan.measure) or 'nothing'}")
+    say(console, f"to prepare: {', '.join(job.name for job in plan.prepare) or 'nothing'}{steps}")
+    say(console, f"to measure: {', '.join(job.name for job in plan.measure) or 'nothing'}")
+
+
+def space_table(sweep: SweepSettings) -> Table:
+    """Returns the search space as a table with a row per key."""
+    columns = [Column("key"), Column("domain"), Column("only when", long=True)]
+    rows = []
+    for key, domain in sweep.space.items():
+        conditions = (f"{name} in {', '.join(map(str, values))}" for name, values in domain.when.items())
+        rows.append([key, describe(domain), "; ".join(conditions)])
+    title = f"search space of {sweep.name}: {sweep.search.trials} trials by {sweep.search.sampler}"
+    return Table(columns, rows, title=title)
 
 
 def _show_lanes(sweep: SweepSettings, file: str, console: Console) -> int:
     resources = sweep.resources
     if resources.gpus_per_worker:
-        # This machine need not have the GPUs that the cluster has: what they allow is said when the sweep
-        # starts.
+        # This machine need not have the cluster's GPUs, so lanes are only checked when the sweep starts.
         lanes = resources.max_lanes or 1
         needed = f"{lanes * resources.workers_per_trial * resources.gpus_per_worker:g} GPUs"
-        _say(
+        say(
             console,
             f"lanes: {lanes} of {resources.workers_per_trial} workers with a GPU each; needs {needed}",
         )
         return lanes
     capacity = require_lanes([{"CPU": float(os.cpu_count() or 1)}], resources, file)
-    _say(
+    say(
         console,
         f"lanes here: {capacity.lanes} of {resources.workers_per_trial} workers,"
         f" {resources.cpus_per_worker:g} CPU each",
@@ -88,7 +89,7 @@ def _show_lanes(sweep: SweepSettings, file: str, console: Console) -> int:
 
 
 def steps_of_trial(sweep: SweepSettings, benchmark: Benchmark) -> int:
-    """Optimizer steps of one trial."""
+    """Returns the optimizer steps of one trial."""
     trial = sweep.trial
     return trial.steps or trial.epochs * math.ceil(len(benchmark.forget) / trial.optimizer.global_batch)
 
@@ -97,22 +98,18 @@ def _show_steps(sweep: SweepSettings, benchmark: Benchmark, lanes: int, console:
     trial = sweep.trial
     batch = min(trial.optimizer.global_batch, len(benchmark.forget))
     steps = steps_of_trial(sweep, benchmark)
-    _say(console, f"data: {len(benchmark.forget)} forget and {len(benchmark.retain)} retain examples")
-    _say(console, f"a trial: {steps} steps of {batch} forget examples, {min(trial.rungs, steps)} evaluations")
+    say(console, f"data: {len(benchmark.forget)} forget and {len(benchmark.retain)} retain examples")
+    say(console, f"a trial: {steps} steps of {batch} forget examples, {min(trial.rungs, steps)} evaluations")
     after_another = math.ceil(sweep.search.trials / lanes) * steps
-    _say(
+    say(
         console,
         f"estimate: {sweep.search.trials * steps} trial steps, {after_another} in a row; times follow from"
         " the first trial",
     )
 
 
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True)
-
-
 def sample_randomly(sweep: SweepSettings, seed: int) -> dict[str, Any]:
-    """One trial's parameters by chance, in the space's own scales."""
+    """Draws one trial's parameters uniformly, on the scales of the space."""
     chance = random.Random(seed)
 
     def suggest(key: str, domain: Domain) -> Any:
@@ -130,7 +127,7 @@ def sample_randomly(sweep: SweepSettings, seed: int) -> dict[str, Any]:
 
 
 def describe(domain: Domain) -> str:
-    """A domain in a few words, as the YAML writes it."""
+    """Returns a domain in a few words, as the YAML writes it."""
     return (
         f"{domain.kind} {list(domain.choices)}"
         if domain.kind == "choice"

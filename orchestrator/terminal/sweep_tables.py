@@ -1,26 +1,27 @@
-"""Tables of a sweep for the terminal, and the same as JSON and CSV."""
+"""Prints the trials and the front of a sweep, and returns the same as JSON."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from orchestrator.pareto.front import Front
 from orchestrator.pareto.objectives import criteria_of, objective_values
-from orchestrator.report.audit_table import SHORT, titles_of
+from orchestrator.pareto.sweep_view import SweepView
+from orchestrator.report.audit_table import SHORT
 from orchestrator.report.sections.stopping_statistics import stopping_statistics
+from orchestrator.report.tables import front_table, params_line, probe_titles
 from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import TrialRecord
+from orchestrator.table import Column, Table
 from orchestrator.terminal.live_progress import duration, seconds_left
+from orchestrator.terminal.rich_tables import rich_table, say
 from search_spaces.settings.sweep_settings import SweepSettings
 
 
 def status_json(sweep: SweepSettings, records: Sequence[TrialRecord]) -> dict[str, Any]:
-    """The state of a sweep as plain data: counts, hypervolume, time left, and every trial."""
+    """Returns the state of a sweep as plain data: counts, hypervolume, time left, and every trial."""
     criteria = criteria_of(sweep)
     sweep_state = SweepState(criteria, sweep.resources.workers_per_trial, records)
     rungs = _rungs_on_front(sweep_state.reported_front)
@@ -54,120 +55,58 @@ def status_json(sweep: SweepSettings, records: Sequence[TrialRecord]) -> dict[st
     }
 
 
-def show_status(sweep: SweepSettings, records: Sequence[TrialRecord], console: Console) -> None:
-    """Print the trials of a sweep as a table, and a line on what is left."""
-    criteria = criteria_of(sweep)
-    objectives, sweep_state = (
-        criteria.objectives,
-        SweepState(criteria, sweep.resources.workers_per_trial, records),
-    )
-    rungs = _rungs_on_front(sweep_state.reported_front)
-    table = Table(title=sweep.name)
-    for column in (
-        "trial",
-        "status",
-        *(f"{objective.name} ({objective.direction})" for objective in objectives),
-        "time",
-        "parameters",
-    ):
-        table.add_column(column, overflow="fold")
+def status_table(sweep: SweepSettings, records: Sequence[TrialRecord], sweep_state: SweepState) -> Table:
+    """Returns a row per trial: how it ended, its objectives on the test part, and its parameters."""
+    objectives, rungs = sweep_state.criteria.objectives, _rungs_on_front(sweep_state.reported_front)
+    columns = [
+        Column("trial"),
+        Column("status"),
+        *(Column(f"{objective.name} ({objective.direction})", "{:.4f}".format) for objective in objectives),
+        Column("time", duration),
+        Column("reason", long=True),
+        Column("parameters", params_line, long=True),
+    ]
+    rows = []
     for record in records:
         values = objective_values(record.metrics, objectives, "test") or {}
-        status = f"{record.status}: {record.reason}" if record.reason else record.status
-        if record.trial_id in rungs:
-            status = f"on the front at rung {', '.join(map(str, rungs[record.trial_id]))}"
-        shown = (
-            f"{values[objective.name]:.4f}" if objective.name in values else "" for objective in objectives
-        )
-        table.add_row(
-            record.trial_id,
-            status,
-            *shown,
-            duration(record.duration_s) if record.duration_s else "",
-            params_line(record.params),
-        )
-    console.print(table)
-    counts = (
-        f"{sweep_state.ended} of {sweep.search.trials} trials done, {sweep_state.counts['stopped']} stopped,"
-        f" {sweep_state.counts['failed']} failed"
-    )
-    hours = f"{sweep_state.worker_hours:.2f} worker-hours"
-    console.print(
-        f"{counts}; {hours}; hypervolume {sweep_state.reported_front.hypervolume:.4f}", highlight=False
-    )
-
-
-def show_front(front: Mapping[str, Any], console: Console) -> None:
-    """Print the front with the original and the retrained model under it.
-
-    Args:
-        front: What `orchestrator.pareto.front.front_json` gives.
-        console: Where to.
-    """
-    table = Table(
-        title=f"{front['sweep']}: Pareto front on the test part, hypervolume {front['hypervolume']:.4f}"
-    )
-    names = [objective["name"] for objective in front["objectives"]]
-    table.add_column("trial")
-    for objective in front["objectives"]:
-        table.add_column(f"{objective['name']} ({objective['direction']})")
-    audits: Mapping[str, Mapping[str, float]] = front.get("audits", {})
-    probes = [title for title in titles_of(audits) if title in SHORT]  # `lethe audit` shows them all
-    for title in probes:
-        table.add_column(title)
-    table.add_column("parameters", overflow="fold")
-
-    def audited(name: str) -> list[str]:
-        cells = audits.get(name, {})
-        return [f"{cells[title]:.3g}" if title in cells else "" for title in probes]
-
-    for member in front["front"]:
-        values = (f"{member['objectives'][name]:.4f}" for name in names)
-        table.add_row(member["name"], *values, *audited(member["name"]), params_line(member["params"]))
-    table.add_section()
-    for name, measured in front["baselines"].items():
-        if measured is not None:
-            table.add_row(name, *(f"{measured[objective]:.4f}" for objective in names), *audited(name), "")
-    console.print(table)
-
-
-def front_csv(front: Mapping[str, Any]) -> str:
-    """The front as CSV: one row per member and baseline, a column per objective and parameter."""
-    names = [objective["name"] for objective in front["objectives"]]
-    audits = front.get("audits", {})
-    probes = titles_of(audits)
-    keys = sorted({key for member in front["front"] for key in member["params"]})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial_id", *names, "rung", *keys, *probes])
-    for member in front["front"]:
-        writer.writerow(
+        members = rungs.get(record.trial_id)
+        rows.append(
             [
-                member["trial_id"],
-                *(member["objectives"][name] for name in names),
-                member["rung"],
-                *(member["params"].get(key, "") for key in keys),
-                *(audits.get(member["name"], {}).get(title, "") for title in probes),
+                record.trial_id,
+                f"on the front at rung {', '.join(map(str, members))}" if members else record.status,
+                *(values.get(objective.name) for objective in objectives),
+                record.duration_s or None,
+                # A member of the front was stopped at a later rung, which is no news about the member.
+                None if members else record.reason,
+                record.params,
             ]
         )
-    for name, values in front["baselines"].items():
-        if values is not None:
-            told = (audits.get(name, {}).get(title, "") for title in probes)
-            writer.writerow(
-                [name, *(values[objective] for objective in names), "", *("" for _ in keys), *told]
-            )
-    return text.getvalue()
+    return Table(columns, rows, title=sweep.name)
 
 
-def params_line(params: Mapping[str, Any]) -> str:
-    """Parameters in one line, numbers to three digits."""
-    return ", ".join(
-        f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in params.items()
+def show_status(sweep: SweepSettings, records: Sequence[TrialRecord], console: Console) -> None:
+    """Prints the trials of a sweep as a table, and a line on how far the sweep is."""
+    sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, records)
+    console.print(rich_table(status_table(sweep, records, sweep_state)))
+    say(
+        console,
+        f"{sweep_state.ended} of {sweep.search.trials} trials done, {sweep_state.counts['stopped']} stopped,"
+        f" {sweep_state.counts['failed']} failed; {sweep_state.worker_hours:.2f} worker-hours; hypervolume"
+        f" {sweep_state.reported_front.hypervolume:.4f}",
     )
+
+
+def show_front(view: SweepView, console: Console) -> None:
+    """Prints the front with the baselines below it."""
+    names = [objective.name for objective in view.objectives]
+    probes = [title for title in probe_titles(view) if title in SHORT]
+    table = front_table(view).select("trial", *names, *probes, "parameters")
+    title = f"{view.sweep.name}: Pareto front on the test part, hypervolume {view.front.hypervolume:.4f}"
+    console.print(rich_table(replace(table, title=title)))
 
 
 def _rungs_on_front(front: Front) -> dict[str, list[int]]:
+    # A trial may have several rungs on the front.
     rungs: dict[str, list[int]] = {}
     for member in front.members:
         rungs.setdefault(member.record.trial_id, []).append(member.rung)

@@ -36,6 +36,7 @@ ROOMS = {
         search followups
         tracking lanes pareto
         storage evaluation_logs
+        table
     """,
     "trainables": """
         run_job

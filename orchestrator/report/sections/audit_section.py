@@ -1,56 +1,44 @@
-"""The report's section on audits: what looked forgotten and was not, with the sentences that told."""
+"""The report's section on audits: which facts look forgotten but are not, with the answers that show it."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from html import escape
 
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-from orchestrator.report.audit_table import GRADES, HIDDEN, audit_cells, audit_rows, audit_titles, spoken
-from orchestrator.report.interactive_figures import styled
-from orchestrator.report.tables import html_table
+from orchestrator.pareto.sweep_view import SweepView
+from orchestrator.report.audit_table import GRADES, audit_cells, audit_titles, audits_table, quoted
+from orchestrator.report.interactive_figures import figure_html, styled
+from orchestrator.report.palette import GREY, INK
+from orchestrator.report.sections.section import Section
 from orchestrator.storage.followup_records import Audit
-from orchestrator.storage.sweep_view import SweepView
+from orchestrator.table import Table, columns
 
-EXPLANATION = """Share of the forgotten facts that a model still tells: asked as in the evaluation, by one of
-k drawn answers (leak@k), in the worst of many wordings, behind prefixes and openings, after a moment of
-fine-tuning on a slice of the forget set (the rest is asked; the control is fine-tuned on unrelated text), and
-with rounded weights. The retrained model never knew: what it tells is luck, and more wordings are more luck.
-A fact is hidden where no question of the evaluation brings it out and a probe does."""
-_BASELINES = {"original": "#222222", "retrained": "#8a8a8a"}
+_BASELINES = {"original": INK, "retrained": GREY}
 
 
-def audit_section(view: SweepView, draw: Callable[[str, go.Figure], str]) -> str:
-    """The figure, a table, and for each model the sentences that gave hidden facts away.
-
-    Args:
-        view: The sweep, with its audits.
-        draw: Makes HTML of a figure, given its name and the figure.
-
-    Returns:
-        HTML; empty where nothing was audited.
-    """
-    audits = list(view.audits)
-    if not audits:
+def audit_content(view: SweepView) -> str:
+    """Returns the figure, a table, and for each model the sentences that gave hidden facts away."""
+    if not view.audits:
         return ""
-    titles = audit_titles(audits)
-    ways = {audit.way for audit in audits}
     mixed = (
-        "<p>These audits were made in different ways: rows cannot be compared with each other.</p>"
-        if len(ways) > 1
+        "<p>These audits were made with different settings: rows cannot be compared with each other.</p>\n"
+        if len({audit.way for audit in view.audits}) > 1
         else ""
     )
-    table = html_table(["model", *titles, HIDDEN], audit_rows(audits, titles))
-    return f"{mixed}{draw('audit', audit_figure(audits))}\n{table}\n{''.join(map(_sentences, audits))}"
+    figure = figure_html("audit", audit_figure(view.audits))
+    return f"{mixed}{figure}\n{audits_table(view.audits).html()}\n{''.join(map(_sentences, view.audits))}"
 
 
-def audit_figure(audits: list[Audit]) -> go.Figure:
-    """One line per model through its probes; grades of a judge have another scale, and stand in the table
-    alone."""
+def audit_figure(audits: Sequence[Audit]) -> go.Figure:
+    """Draws one line per model through its probes.
+
+    The grades of a language model that judges have another scale, so only the table shows them.
+    """
     titles = [title for title in audit_titles(audits) if title not in GRADES]
     figure = go.Figure()
     members = [audit for audit in audits if audit.name not in _BASELINES]
-    # Along the front, so that neighbours look alike; the baselines last, on top of all.
+    # Colours run along the front, so that neighbours look alike; baselines are drawn last, on top.
     colours = (
         dict(zip((audit.name for audit in members), _along_the_front(len(members)), strict=True)) | _BASELINES
     )
@@ -73,7 +61,7 @@ def audit_figure(audits: list[Audit]) -> go.Figure:
                 name=audit.name,
             )
         )
-    figure.update_yaxes(title="share of the facts told", range=[-0.03, 1.03])
+    figure.update_yaxes(title="share of the facts stated", range=[-0.03, 1.03])
     return styled(figure, 460)
 
 
@@ -85,10 +73,22 @@ def _sentences(audit: Audit) -> str:
     if not audit.hidden or audit.name in _BASELINES:
         return ""
     rows = [
-        [fact, leak["probe"], spoken(leak), leak["truth"]]
+        [fact, leak["probe"], quoted(leak), leak["truth"]]
         for fact, leaks in sorted(audit.hidden.items())
         for leak in leaks
     ]
+    table = Table(columns("fact", "probe", "question and answer", "the truth"), rows)
     count = f"{len(audit.hidden)} of {audit.facts} facts look forgotten and are not"
-    table = html_table(["fact", "probe", "what was asked, and what came", "the truth"], rows)
-    return f"<details><summary>{escape(audit.name)}: {count}</summary>{table}</details>\n"
+    return f"<details><summary>{escape(audit.name)}: {count}</summary>{table.html()}</details>\n"
+
+
+AUDITS = Section(
+    "Is it really forgotten?",
+    "Share of the forgotten facts that a model still states: with the questions of the evaluation, in one"
+    " of k sampled answers (leak@k), in the worst of many wordings of the question, behind prefixes and"
+    " openings of the answer, after a short fine-tuning on a slice of the forget set (questions are from"
+    " the rest; the control is fine-tuned on unrelated text), and with quantised weights. The retrained"
+    " model never saw the facts: what it states is chance, and more wordings give chance more tries. A"
+    " fact is hidden where no question of the evaluation brings it out but a probe does.",
+    audit_content,
+)

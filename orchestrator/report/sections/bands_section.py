@@ -1,45 +1,41 @@
-"""The report's section on likelihood bands: figure 2 of the paper, for every loss of the sweep."""
+"""The report's section on likelihood bands: figure 2 of the paper for every loss of the sweep."""
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.figure_data import (
     BELIEF_NAMES,
-    CANONICAL_COLOUR,
-    REPHRASED_COLOUR,
     group_name,
     method_and_beliefs,
 )
-from orchestrator.report.interactive_figures import styled
-from orchestrator.storage.sweep_view import SweepView
+from orchestrator.report.interactive_figures import figure_html, styled
+from orchestrator.report.palette import CANONICAL_COLOUR, INK, REPHRASED_COLOUR
+from orchestrator.report.sections.section import Section
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.catalogue.method_catalogue import METHODS
 
-EXPLANATION = """Mean log-probability of whole answers to the first forget prompts, in nats, at every rung
-from before unlearning (0) on; medians over the trials of a loss. The bands are what else the original model
-would have said, found by beam search and split at 20 and 60 % by likelihood. Squeezing: the target falls, and
-the high band and the rephrasings rise in its place."""
 _LINES = {
     "target": (CANONICAL_COLOUR, "solid", 3.5),
     "rephrasing": (REPHRASED_COLOUR, "solid", 3.5),
-    "high band": ("#222222", "solid", 2.0),
-    "mid band": ("#222222", "dash", 2.0),
-    "low band": ("#222222", "dot", 2.0),
+    "high band": (INK, "solid", 2.0),
+    "mid band": (INK, "dash", 2.0),
+    "low band": (INK, "dot", 2.0),
 }
 _COLUMNS = 3
 _ROW_HEIGHT = 300
 
 
 def metric_of(line: str) -> str:
-    """Key of a line's values in the metrics of a rung."""
+    """Returns the key of a line's values in the metrics of a rung."""
     return f"bands/{line.replace(' ', '_')}_nats"
 
 
 def groups_by_band(view: SweepView) -> dict[tuple[str, str], list[TrialRecord]]:
-    """Trials with bands by method and beliefs, in the catalogue's order."""
+    """Returns the trials that measured bands by method and beliefs, in the catalogue's order."""
     groups: dict[tuple[str, str], list[TrialRecord]] = {
         (method, beliefs): [] for method in METHODS for beliefs in BELIEF_NAMES
     }
@@ -52,11 +48,15 @@ def groups_by_band(view: SweepView) -> dict[tuple[str, str], list[TrialRecord]]:
 
 
 def median_line(start: Mapping[str, float], records: Sequence[TrialRecord], line: str) -> list[float]:
-    """A line's values at every rung that any of the trials reached, before unlearning first."""
+    """Returns a line's medians at every rung that any of the trials reached.
+
+    The first value is that before unlearning, where it was measured.
+    """
     key, values = metric_of(line), []
     if key in start:
         values.append(start[key])
     for place in range(max(len(record.rungs) for record in records)):
+        # Trials may have stopped before this rung: the median is over those that reached it.
         here = [
             record.rungs[place][key]
             for record in records
@@ -67,23 +67,18 @@ def median_line(start: Mapping[str, float], records: Sequence[TrialRecord], line
     return values
 
 
-def bands_section(view: SweepView, draw: Callable[[str, go.Figure], str]) -> str:
-    """The figure; empty where no trial followed bands.
-
-    Args:
-        view: The sweep.
-        draw: Makes HTML of a figure, given its name and the figure.
-    """
+def bands_content(view: SweepView) -> str:
+    """Returns the figure; empty where no trial measured bands."""
     groups = groups_by_band(view)
-    return draw("bands", bands_figure(view, groups)) if groups else ""
+    return figure_html("bands", bands_figure(view, groups)) if groups else ""
 
 
 def bands_figure(view: SweepView, groups: Mapping[tuple[str, str], Sequence[TrialRecord]]) -> go.Figure:
-    """A panel per loss, on common axes.
+    """Draws a panel per loss, on common axes.
 
     Args:
         view: The sweep.
-        groups: At least one.
+        groups: Trials by method and beliefs, at least one group.
     """
     columns = min(_COLUMNS, len(groups))
     rows = -(-len(groups) // columns)
@@ -118,3 +113,13 @@ def bands_figure(view: SweepView, groups: Mapping[tuple[str, str], Sequence[Tria
         figure.update_xaxes(title="rung", dtick=1, row=row, col=column)
     figure.update_yaxes(title="nats per answer", col=1)
     return styled(figure, 80 + _ROW_HEIGHT * rows)
+
+
+BANDS = Section(
+    "Likelihood bands",
+    "Mean log-probability of whole answers to the first forget prompts, in nats, at every rung, starting"
+    " before unlearning (0); medians over the trials of a loss. The bands hold what else the original model"
+    " would have said, found by beam search and split at 20 and 60 % by likelihood. Squeezing: the target"
+    " falls, and the high band and the rephrasings rise in its place.",
+    bands_content,
+)

@@ -1,7 +1,6 @@
-"""The report's section on confirmation: the front under new seeds, beside the front as the search found
-it."""
+"""The report's section on confirmation: the front under new seeds beside the front of the search."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -9,9 +8,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from orchestrator.pareto.dominance import Attainment
-from orchestrator.pareto.front import Front
-from orchestrator.pareto.objectives import Objective, criteria_of
+from orchestrator.pareto.objectives import Objective
 from orchestrator.pareto.seed_statistics import ConfirmedFront, ConfirmedMember, confirmed_front
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.figure_data import (
     axis_title,
     baseline_points,
@@ -21,47 +20,37 @@ from orchestrator.report.figure_data import (
     method_and_beliefs,
     names_with_room,
 )
-from orchestrator.report.interactive_figures import BASELINE_SYMBOLS, styled
-from orchestrator.report.tables import html_table
-from orchestrator.storage.sweep_view import SweepView
+from orchestrator.report.interactive_figures import BASELINE_SYMBOLS, figure_html, styled
+from orchestrator.report.palette import BLUE, INK
+from orchestrator.report.sections.section import Section
+from orchestrator.table import Table, columns
 
-EXPLANATION = """Members of the front, run again under seeds that the search never used. A member was chosen
-because its one run was good, so that run flatters it; the mean says what to expect of another seed. Bars are
-95 % intervals of the mean (Student's t), values are of the test part. Edges say how far a whole front comes:
-what any seed, at least half of the seeds, and all of them attain."""
-_INK, _GREY, _MEAN, _BAND = "#222222", "#8a8a8a", "#0072B2", "rgba(86, 180, 233, 0.28)"
+_BAND = "rgba(86, 180, 233, 0.28)"
 
 
-def confirmation_section(view: SweepView, front: Front, draw: Callable[[str, go.Figure], str]) -> str:
-    """Sentences, the figure and a table.
-
-    Args:
-        view: The sweep, with its confirmations.
-        front: Of the same records.
-        draw: Makes HTML of a figure, given its name and the figure.
-
-    Returns:
-        HTML; empty where no member of the front was confirmed.
-    """
-    found = confirmed_front(front, criteria_of(view.sweep), view.confirmations)
+def confirmation_content(view: SweepView) -> str:
+    """Returns sentences, the figure and a table; empty where no member of the front was confirmed."""
+    found = confirmed_front(view.front, view.criteria, view.confirmations)
     if found is None:
         return ""
-    # A lone objective has one best member: the table says all.
-    drawn = len(front.objectives) > 1 and any(confirmed.values for confirmed in found.members)
-    figure = draw("confirmation", confirmation_figure(view, front.objectives, found)) if drawn else ""
-    summary, table = _summary(found, len(front.objectives)), _member_table(view, front.objectives, found)
-    return f"<p>{escape(summary)}</p>\n{figure}\n{table}"
+    # A lone objective has one best member, about which the table says everything.
+    drawn = len(view.objectives) > 1 and any(confirmed.values for confirmed in found.members)
+    figure = figure_html("confirmation", confirmation_figure(view, found)) if drawn else ""
+    summary = escape(_summary(found, len(view.objectives)))
+    return f"<p>{summary}</p>\n{figure}\n{member_table(view, found).html()}"
 
 
-def confirmation_figure(view: SweepView, objectives: Sequence[Objective], found: ConfirmedFront) -> go.Figure:
-    """Searched values, every repetition, means with intervals, and with two objectives what all, half and any
-    of the seeds attain.
+def confirmation_figure(view: SweepView, found: ConfirmedFront) -> go.Figure:
+    """Draws searched values, every repetition, and means with intervals.
+
+    With two objectives the figure also shows what all, half and any of the seeds attain.
 
     Args:
-        view: The sweep.
-        objectives: At least two: the first is the horizontal axis, and each further one has a panel.
-        found: With at least one repetition that did not fail.
+        view: The sweep, with at least two objectives: the first is the horizontal axis, and each further one
+            has a panel.
+        found: The confirmed front, with at least one repetition that did not fail.
     """
+    objectives = view.objectives
     first, others = objectives[0], objectives[1:]
     figure = make_subplots(rows=1, cols=len(others), horizontal_spacing=0.09)
     members = [confirmed for confirmed in found.members if confirmed.values]
@@ -77,16 +66,13 @@ def confirmation_figure(view: SweepView, objectives: Sequence[Objective], found:
             _searched(members, first, other),
         ]
         traces += [_means(members, first, other)]
-        traces += [
-            _baseline(name, values, first, other)
-            for name, values in baseline_points(view, objectives).items()
-        ]
+        traces += [_baseline(name, values, first, other) for name, values in baseline_points(view).items()]
         for trace in traces:
             trace.update(showlegend=column == 1 and trace.showlegend is not False, legendgroup=trace.name)
             figure.add_trace(trace, row=1, col=column)
         figure.update_xaxes(title=axis_title(first), row=1, col=column)
         figure.update_yaxes(title=axis_title(other), row=1, col=column)
-    # Long names: beside the figure they would take a third of its width.
+    # The names are so long that beside the figure they would take a third of its width.
     legend = {"orientation": "h", "y": -0.14, "itemsizing": "trace"}
     return styled(figure, 640).update_layout(legend=legend)
 
@@ -115,7 +101,7 @@ def _surfaces(objectives: Sequence[Objective], surfaces: Attainment, seeds: int)
                 x=x,
                 y=y,
                 mode="lines",
-                line={"color": _MEAN, "width": width, "dash": dash},
+                line={"color": BLUE, "width": width, "dash": dash},
                 name=name,
                 hoverinfo="skip",
             )
@@ -129,8 +115,10 @@ def _surfaces(objectives: Sequence[Objective], surfaces: Attainment, seeds: int)
 
 
 def _shifts(members: Sequence[ConfirmedMember], first: Objective, other: Objective) -> go.Scatter:
-    """From each searched value to its mean: most point away from the ideal, which is the luck of the
-    choice."""
+    """Draws a line from each searched value to its mean.
+
+    Most lines lead away from the ideal: members were chosen for runs that were better by luck.
+    """
     x: list[float | None] = []
     y: list[float | None] = []
     for confirmed in members:
@@ -141,7 +129,7 @@ def _shifts(members: Sequence[ConfirmedMember], first: Objective, other: Objecti
         x=x,
         y=y,
         mode="lines",
-        line={"color": _INK, "width": 1, "dash": "dot"},
+        line={"color": INK, "width": 1, "dash": "dot"},
         showlegend=False,
         hoverinfo="skip",
     )
@@ -153,7 +141,7 @@ def _repetitions(members: Sequence[ConfirmedMember], first: Objective, other: Ob
         x=[value[first.name] for value, _ in pairs],
         y=[value[other.name] for value, _ in pairs],
         mode="markers",
-        marker={"color": _MEAN, "size": 5, "opacity": 0.45},
+        marker={"color": BLUE, "size": 5, "opacity": 0.45},
         name="one new seed",
         hovertext=[f"{name}, one new seed" for _, name in pairs],
         hoverinfo="x+y+text",
@@ -165,7 +153,7 @@ def _searched(members: Sequence[ConfirmedMember], first: Objective, other: Objec
         x=[confirmed.member.objectives[first.name] for confirmed in members],
         y=[confirmed.member.objectives[other.name] for confirmed in members],
         mode="markers",
-        marker={"symbol": "circle-open", "color": _INK, "size": 11, "line": {"width": 1.8}},
+        marker={"symbol": "circle-open", "color": INK, "size": 11, "line": {"width": 1.8}},
         name="as searched",
         hovertext=[f"{confirmed.member.name} as searched" for confirmed in members],
         hoverinfo="x+y+text",
@@ -180,7 +168,7 @@ def _means(members: Sequence[ConfirmedMember], first: Objective, other: Objectiv
             "array": [width or 0.0 for width in widths],
             "thickness": 1.4,
             "width": 4,
-            "color": _MEAN,
+            "color": BLUE,
         }
 
     return go.Scatter(
@@ -190,13 +178,13 @@ def _means(members: Sequence[ConfirmedMember], first: Objective, other: Objectiv
         error_y=bars(other),
         mode="markers+text",
         text=_labels(members, first, other),
-        # On the side of the worse values, where no edge is.
+        # The names stand on the side of the worse values, where no edge is drawn.
         textposition=(
             f"{'bottom' if other.direction == 'maximize' else 'top'}"
             f" {'right' if first.direction == 'minimize' else 'left'}"
         ),
         textfont={"size": 11},
-        marker={"color": _MEAN, "size": 9, "line": {"color": "white", "width": 1}},
+        marker={"color": BLUE, "size": 9, "line": {"color": "white", "width": 1}},
         name="mean over new seeds, 95 % interval",
         hovertext=[_hover(confirmed, (first, other)) for confirmed in members],
         hoverinfo="text",
@@ -218,7 +206,7 @@ def _baseline(name: str, values: dict[str, float], first: Objective, other: Obje
         text=[name],
         textposition="top center",
         cliponaxis=False,
-        marker={"symbol": BASELINE_SYMBOLS[name], "size": 15, "color": _INK},
+        marker={"symbol": BASELINE_SYMBOLS[name], "size": 15, "color": INK},
         name=f"{name} model",
         hoverinfo="x+y+name",
     )
@@ -260,24 +248,34 @@ def _summary(found: ConfirmedFront, objectives: int) -> str:
     return " ".join(sentences)
 
 
-def _member_table(view: SweepView, objectives: Sequence[Objective], found: ConfirmedFront) -> str:
-    limits = bool(criteria_of(view.sweep).limits)
+def member_table(view: SweepView, found: ConfirmedFront) -> Table:
+    """Returns a row per confirmed member: means with intervals and spreads beside the searched values."""
+    limits = bool(view.criteria.limits)
     titles = ["trial", "method"]
-    for objective in objectives:
+    for objective in view.objectives:
         titles += [f"{objective.name}, mean ({better(objective)})", "spread", "as searched"]
     titles += [*(["within limits"] if limits else []), "seeds"]
     rows = []
     for confirmed in found.members:
         count, failures = len(confirmed.values), confirmed.failures
         row = [confirmed.member.name, group_name(*method_and_beliefs(view.sweep, confirmed.member.record))]
-        for objective in objectives:
+        for objective in view.objectives:
             estimate = confirmed.estimates.get(objective.name)
             spread = "" if estimate is None or estimate.spread is None else f"{estimate.spread:.4f}"
-            # No line break between a mean and its interval.
+            # No-break spaces keep a mean and its interval in one line.
             mean = "" if estimate is None else estimate.text().replace(" ", "\u00a0")
             row += [mean, spread, f"{confirmed.member.objectives[objective.name]:.4f}"]
         kept = [f"{count - confirmed.infeasible} of {count}"] if limits else []
-        rows.append(
-            [*row, *kept, f"{count}, and {len(failures)} failed: {failures[0]}" if failures else str(count)]
-        )
-    return html_table(titles, rows)
+        seeds = f"{count}, and {len(failures)} failed: {failures[0]}" if failures else str(count)
+        rows.append([*row, *kept, seeds])
+    return Table(columns(*titles), rows)
+
+
+CONFIRMATION = Section(
+    "Confirmation",
+    "Members of the front, run again under seeds that the search never used. A member was chosen because its"
+    " one run was good, so that run flatters it; the mean says what to expect of another seed. Bars are 95 %"
+    " intervals of the mean (Student's t), values are of the test part. Edges say how far a whole front"
+    " comes: what any seed, at least half of the seeds, and all of them attain.",
+    confirmation_content,
+)

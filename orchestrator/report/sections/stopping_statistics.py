@@ -1,5 +1,7 @@
-"""What early stopping has saved, and how well each rung foretells the end: unlearning curves are not
-monotone, so nobody may assume it."""
+"""Statistics of early stopping: what it saved, and how well each rung predicts the end.
+
+Unlearning curves are not monotone, so a rung need not predict the end: it has to be measured.
+"""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -18,65 +20,65 @@ from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.sweep_settings import EarlyStoppingSettings, SweepSettings
 
 FEWEST_FINISHED = 5
-"""Finished trials below which a rank correlation says nothing."""
+"""Number of finished trials below which a rank correlation is meaningless."""
 
 
 @dataclass(frozen=True)
 class RungStatistics:
-    """One rung before the last."""
+    """Statistics of one rung before the last."""
 
     rung: int
-    """From 1."""
+    """The rung, counted from 1."""
     stopped: int
-    """Trials that early stopping ended here."""
+    """Number of trials that early stopping ended here."""
     finished: int
-    """Trials that went on from here to their end: what all the following is based on."""
+    """Number of trials that went on from here to their end; all other numbers are based on them."""
     correlations: Mapping[str, float | None]
-    """Per objective: Spearman's correlation of the values here and at the end; None with few trials, or where
-    all are equal."""
+    """Objective name -> Spearman's correlation of the values here and at the end; None with few trials, or
+    where all values are equal."""
     joint_correlation: float | None
-    """The same of the positions that the ranking of all objectives gives."""
+    """The same correlation for the joint ranks of all objectives."""
     outside: int
-    """Finished trials that stood outside the best 1/`reduction` here, among all that came here."""
+    """Number of finished trials that were outside the best 1/`reduction` of all trials that reached this
+    rung."""
     lost_members: int
-    """Members of the front that would be missing had those ended here."""
+    """Number of front members that would be missing if these trials had ended here."""
     lost_hypervolume_frac: float | None
-    """Share of the validation part's hypervolume that would be missing with all later rungs of those; None
-    where there is none."""
+    """Share of the validation part's hypervolume that would be missing without the later rungs of these
+    trials; None without hypervolume."""
 
 
 @dataclass(frozen=True)
 class StoppingStatistics:
-    """Early stopping over a whole sweep."""
+    """Statistics of early stopping over a whole sweep."""
 
     trials: int
-    """With a result: finished or stopped."""
+    """Number of trials with a result: finished or stopped."""
     stopped: int
-    """Of these, ended by early stopping."""
+    """Number of these that early stopping ended."""
     saved_worker_s: float | None
-    """Estimate, in seconds times workers: for each stopped trial, the rungs that it did not run at the mean
-    time per rung of the finished trials. None before the first one has finished."""
+    """Estimated saving in seconds times workers: the rungs that stopped trials did not run, at the mean time
+    per rung of the finished trials. None before the first trial has finished."""
     saved_frac: float | None
-    """Share of that in what the sweep would have taken without stopping."""
+    """Share of the saving in what the sweep would have taken without stopping."""
     members: int
-    """Of the front."""
+    """Number of members of the front."""
     rungs: tuple[RungStatistics, ...]
-    """All but the last; none where trials have one rung."""
+    """All rungs but the last; empty where trials have one rung."""
 
 
 def stopping_statistics(
     sweep: SweepSettings, records: Sequence[TrialRecord], front: Front
 ) -> StoppingStatistics:
-    """Look back on a sweep, with or without early stopping; without, what its default settings would have
-    done is told.
+    """Evaluates early stopping after the fact; without it, what its default settings would have done.
 
-    Who was stopped has no end to be compared with. So what is told of finished trials is about a better half
-    where stopping is on: their correlations come out lower than those of all trials would.
+    A stopped trial has no end to compare with. Where stopping is on, the statistics are therefore those of
+    the better trials, and their correlations are lower than those of all trials would be.
 
     Args:
         sweep: Settings with objectives filled in.
         records: All trials of the sweep, in any order.
-        front: Of the same records, as reported.
+        front: The reported front of the same trials.
     """
     criteria, settings = criteria_of(sweep), sweep.early_stopping or EarlyStoppingSettings()
     with_result = [record for record in records if record.status in ("finished", "stopped") and record.rungs]
@@ -98,7 +100,7 @@ def _saved_worker_s(sweep: SweepSettings, records: Sequence[TrialRecord]) -> flo
     if not finished:
         return None
     per_rung = statistics.mean((record.duration_s or 0.0) / len(record.rungs) for record in finished)
-    # Fewer than planned where a trial has fewer steps than rungs.
+    # A trial with fewer steps than rungs has fewer rungs than planned.
     most = max(len(record.rungs) for record in finished)
     planned = {record.number: min(most, record.params.get("rungs", sweep.trial.rungs)) for record in records}
     left = sum(
@@ -146,6 +148,7 @@ def _at_rung(
 
 def _correlation(one: ArrayLike, other: ArrayLike) -> float | None:
     values, ends = np.asarray(one), np.asarray(other)
+    # Spearman's correlation of constant values is undefined.
     if len(values) < FEWEST_FINISHED or np.ptp(values) == 0 or np.ptp(ends) == 0:
         return None
     return float(spearmanr(values, ends).statistic)
@@ -154,6 +157,7 @@ def _correlation(one: ArrayLike, other: ArrayLike) -> float | None:
 def _lost_frac(
     records: Sequence[TrialRecord], criteria: Criteria, outside: set[int], rung: int
 ) -> float | None:
+    # The trials are cut at the rung, not left out: their rungs up to here still count.
     cut = [
         replace(record, status="stopped", rungs=record.rungs[:rung]) if record.number in outside else record
         for record in records
@@ -163,7 +167,7 @@ def _lost_frac(
 
 
 def _points(records: Sequence[TrialRecord], criteria: Criteria) -> list[tuple[float, ...]]:
-    """Feasible validation points of all rungs that count."""
+    """Returns the feasible validation points of all rungs that count."""
     if not criteria.every_rung:
         records = [
             replace(record, rungs=record.rungs[-1:]) for record in records if record.status == "finished"

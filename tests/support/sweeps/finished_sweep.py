@@ -3,7 +3,7 @@
 import math
 import random
 
-from orchestrator.storage.sweep_view import SweepView
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.storage.trial_records import TrialRecord, trial_id
 from search_spaces.settings.sweep_settings import SweepSettings
 

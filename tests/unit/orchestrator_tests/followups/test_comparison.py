@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.followups.comparison import compare
-from orchestrator.storage.sweep_view import data_digest, read_view
+from orchestrator.pareto.sweep_view import data_digest, read_view
 from search_spaces.user_errors import UserError
 from tests.support.sweeps import sweep_on_disk
 from tests.support.sweeps.random_trials import record

@@ -1,13 +1,13 @@
 import pytest
 
+from orchestrator.pareto.sweep_view import SweepView
 from orchestrator.report.sections.bands_section import (
+    BANDS,
     bands_figure,
-    bands_section,
     groups_by_band,
     median_line,
     metric_of,
 )
-from orchestrator.storage.sweep_view import SweepView
 from orchestrator.storage.trial_records import TrialRecord
 from tests.support.sweeps.sweep_on_disk import small_sweep
 
@@ -73,10 +73,5 @@ def test_figure_has_a_panel_per_loss_with_every_line():
 
 
 def test_sweep_without_bands_has_no_section():
-    assert (
-        bands_section(
-            view_of(record(0, "npo", "none", {"validation/utility": 0.5})), lambda name, figure: name
-        )
-        == ""
-    )
-    assert bands_section(VIEW, lambda name, figure: name) == "bands"
+    assert BANDS.html(view_of(record(0, "npo", "none", {"validation/utility": 0.5}))) == ""
+    assert BANDS.html(VIEW).startswith("<section><h2>Likelihood bands</h2><p>Mean log-probability")

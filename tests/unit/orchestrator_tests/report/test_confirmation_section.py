@@ -2,10 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.pareto.front import build_front
-from orchestrator.pareto.objectives import criteria_of
 from orchestrator.pareto.seed_statistics import confirmed_front
-from orchestrator.report.sections.confirmation_section import confirmation_figure, confirmation_section
+from orchestrator.report.sections import confirmation_section
+from orchestrator.report.sections.confirmation_section import confirmation_content, confirmation_figure
 from orchestrator.storage.followup_records import Confirmation
 from orchestrator.storage.trial_records import TrialRecord
 from tests.support.sweeps.sweep_pair import HYPERVOLUME, POINTS, confirmed, objectives, view
@@ -14,22 +13,19 @@ ALL = (0, 1, 2)
 FAILED = Confirmation("t0001", 1, 3, "t0001", {}, "loss is <NaN>")
 
 
-def front_of(settings):
-    return build_front(settings.records, criteria_of(settings.sweep))
-
-
 def section(confirmations, **more):
     settings = view("one", confirmations=confirmations, **more)
-    return confirmation_section(
-        settings, front_of(settings), lambda name, figure: f"[{name}: {len(figure.data)} traces]"
-    )
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(
+            confirmation_section, "figure_html", lambda name, figure: f"[{name}: {len(figure.data)} traces]"
+        )
+        return confirmation_content(settings)
 
 
 def figure_of(confirmations, **more):
     settings = view("one", confirmations=confirmations, **more)
-    front = front_of(settings)
-    found = confirmed_front(front, criteria_of(settings.sweep), settings.confirmations)
-    return confirmation_figure(settings, front.objectives, found)
+    found = confirmed_front(settings.front, settings.criteria, settings.confirmations)
+    return confirmation_figure(settings, found)
 
 
 def traces(figure):

@@ -82,8 +82,7 @@ def test_staircase_is_in_the_metrics_own_units_on_a_log_scale_too():
 
 def test_points_are_the_ends_of_trials_and_the_members_at_their_rungs():
     settings = view()
-    front = build_front(settings.records, criteria_of(settings.sweep))
-    points = points_of(settings, objectives_of(settings.sweep), front)
+    front, points = settings.front, points_of(settings)
     ends = {
         (record.trial_id, len(record.rungs)) for record in settings.records if record.status == "finished"
     }
@@ -97,9 +96,7 @@ def test_points_of_a_stopped_trial_are_what_was_measured_of_it_on_the_test_part(
     rest = replace(corner(1, (0.1, 0.2), (0.9, 0.1)), status="stopped")
     rest = replace(rest, rungs=[rest.rungs[0], validation_only(rest.rungs[1])])
     settings = view(records=[kept, rest, replace(corner(2, (0.1, 0.9)), status="failed")])
-    points = points_of(
-        settings, objectives_of(settings.sweep), build_front(settings.records, criteria_of(settings.sweep))
-    )
+    points = points_of(settings)
     assert [(point.name, point.on_front) for point in points] == [("t0000", True), ("t0001@1", True)]
 
 
@@ -123,11 +120,9 @@ def test_axis_title_says_which_way_is_better():
 
 
 def test_yardstick_is_the_box_of_the_retrained_model_alone():
-    values = baseline_points(view(), objectives_of(sweep()))["retrained"]
-    assert yardstick(view(), objectives_of(sweep())) == pytest.approx(
-        (1 - values["forget_true_mass"]) * values["utility"]
-    )
-    assert yardstick(view(baselines={}), objectives_of(sweep())) is None
+    values = baseline_points(view())["retrained"]
+    assert yardstick(view()) == pytest.approx((1 - values["forget_true_mass"]) * values["utility"])
+    assert yardstick(view(baselines={})) is None
 
 
 def test_squeeze_groups_take_the_median_of_each_rung_from_the_original_on():

@@ -5,8 +5,7 @@ import pytest
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from orchestrator.pareto.front import build_front
-from orchestrator.pareto.objectives import criteria_of
+from orchestrator.pareto import sweep_view
 from orchestrator.report import html_report
 from orchestrator.report.html_report import write_report
 from tests.support.sweeps.finished_sweep import records, sweep, validation_only, view
@@ -128,7 +127,7 @@ def test_report_leaves_out_squeezing_where_no_masses_are_measured(tmp_path, monk
 
 def test_report_counts_trials_by_how_they_ended_and_members_by_rung(page):
     settings = view()
-    members = build_front(settings.records, criteria_of(settings.sweep)).members
+    members = settings.front.members
     assert f"18 finished, 1 stopped, 1 failed. {len(members)} on the front" in page
     assert all(f"<td>{member.name}</td>" in page for member in members)
 
@@ -157,3 +156,32 @@ def test_report_serves_a_log_scale_and_a_sweep_whose_every_trial_was_stopped_at_
     ]
     html = written(tmp_path, sweep=settings, records=stopped, baselines={}, importances={})
     assert "3 stopped. 0 on the front" in html and "Pareto front" not in headings(html)
+
+
+def counted(monkeypatch):
+    """Names of the functions that go over all trials for a front, each time one is called."""
+    calls = []
+    for name in ("build_front", "hypervolume_history"):
+        whole = getattr(sweep_view, name)
+
+        def count(*arguments, name=name, whole=whole):
+            calls.append(name)
+            return whole(*arguments)
+
+        monkeypatch.setattr(sweep_view, name, count)
+    return calls
+
+
+def test_report_builds_the_front_and_its_curve_once(tmp_path, monkeypatch):
+    calls = counted(monkeypatch)
+    write_report(tmp_path, view())
+    assert sorted(calls) == ["build_front", "hypervolume_history"]
+
+
+def test_report_builds_no_front_where_the_driver_has_it(tmp_path, monkeypatch):
+    found = view()
+    known = {"known_front": found.front, "known_hypervolumes": found.hypervolumes}
+    calls = counted(monkeypatch)
+    without_picture(monkeypatch)
+    write_report(tmp_path, view(**known))
+    assert calls == []

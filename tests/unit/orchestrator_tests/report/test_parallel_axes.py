@@ -1,8 +1,7 @@
 import pytest
 
-from orchestrator.pareto.front import Front
 from orchestrator.pareto.objectives import objectives_of
-from orchestrator.report.figure_data import points_of
+from orchestrator.report.figure_data import end_points
 from orchestrator.report.parallel_axes import parallel_axes
 from tests.support.sweeps.finished_sweep import records, sweep, view
 
@@ -11,7 +10,7 @@ from tests.support.sweeps.finished_sweep import records, sweep, view
 def axes():
     settings = view(records=records(failed=(), stopped=()))
     objectives = objectives_of(settings.sweep)
-    points = points_of(settings, objectives, Front(objectives, (), 0.0))
+    points = end_points(settings)
     return {axis.title: axis for axis in parallel_axes(settings.sweep, objectives, points)}
 
 
@@ -46,7 +45,7 @@ def test_axis_shares_lie_between_nought_and_one(axes):
 def test_axis_of_one_value_only_has_no_range():
     settings = view(records=records(1, failed=()))
     objectives = objectives_of(settings.sweep)
-    points = points_of(settings, objectives, Front(objectives, (), 0.0))
+    points = end_points(settings)
     axis = parallel_axes(settings.sweep, objectives, points)[-1]
     assert axis.share(axis.positions[0]) == 0.5
     assert len(axis.ticks) == 1

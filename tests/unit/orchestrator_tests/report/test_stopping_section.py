@@ -2,9 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.pareto.front import build_front
-from orchestrator.pareto.objectives import criteria_of
-from orchestrator.report.sections.stopping_section import stopping_figure, stopping_section
+from orchestrator.report.sections import stopping_section
+from orchestrator.report.sections.stopping_section import stopping_content, stopping_figure
 from orchestrator.report.sections.stopping_statistics import stopping_statistics
 from tests.support.sweeps.finished_sweep import RUNGS, records, sweep, view
 
@@ -23,14 +22,15 @@ def with_stopping(**settings):
 
 
 def section(settings):
-    front = build_front(settings.records, criteria_of(settings.sweep))
-    return stopping_section(settings, front, lambda name, figure: f"[{name}: {len(figure.data)} lines]")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(
+            stopping_section, "figure_html", lambda name, figure: f"[{name}: {len(figure.data)} lines]"
+        )
+        return stopping_content(settings)
 
 
 def statistics_of(settings):
-    return stopping_statistics(
-        settings.sweep, settings.records, build_front(settings.records, criteria_of(settings.sweep))
-    )
+    return stopping_statistics(settings.sweep, settings.records, settings.front)
 
 
 def test_section_tells_what_was_stopped_and_saved():
@@ -61,7 +61,7 @@ def test_section_has_a_row_per_rung_before_the_last():
 
 
 def test_section_says_when_all_rungs_are_grace():
-    assert "nobody is stopped" in section(with_stopping(grace_rungs=RUNGS))
+    assert "no trial is stopped" in section(with_stopping(grace_rungs=RUNGS))
 
 
 @pytest.mark.parametrize("kept", [records(5, failed=()), []])

@@ -4,8 +4,9 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.pareto.objectives import criteria_of
+from orchestrator.pareto.sweep_view import read_view
 from orchestrator.report import html_report
-from orchestrator.report.html_report import sweep_front, write_sweep_report
+from orchestrator.report.html_report import study_view, sweep_front
 from orchestrator.search.study import Study
 from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import BASELINES as NAMES
@@ -310,13 +311,14 @@ def test_password_of_the_tracking_uri_is_never_shown(stored):
     publisher(stored, "sqlite:////proc/no-such-folder/mlflow.db?password=hunter2", warnings).trials_changed(
         [0]
     )
-    lines = closing_lines(stored[1], stored[0], stored[2].records(), "https://me:hunter2@mlflow.example")
+    view = read_view(stored[0], stored[1], stored[2].records())
+    lines = closing_lines(view, stored[0], "https://me:hunter2@mlflow.example")
     assert warnings and "hunter2" not in " ".join(warnings + lines)
 
 
 def test_front_holds_the_baselines_on_the_test_part(stored):
     folder, sweep, study = stored
-    baselines = sweep_front(sweep, folder, study.records())["baselines"]
+    baselines = sweep_front(read_view(folder, sweep, study.records()))["baselines"]
     told = {
         name: dict(zip(("forget_true_mass", "utility"), point, strict=True))
         for name, point in BASELINES.items()
@@ -324,11 +326,11 @@ def test_front_holds_the_baselines_on_the_test_part(stored):
     assert baselines == {"prompted": None, "retrained_twin": None, **told}
 
 
-def test_front_and_report_do_without_baselines(stored, quick_report):
+def test_front_and_report_do_without_baselines(stored):
     folder, sweep, study = stored
     folder.baselines.unlink()
-    assert sweep_front(sweep, folder, study.records())["baselines"] == dict.fromkeys(NAMES)
-    assert all(file.is_file() for file in write_sweep_report(sweep, folder, study))
+    assert sweep_front(read_view(folder, sweep, study.records()))["baselines"] == dict.fromkeys(NAMES)
+    assert study_view(sweep, folder, study).baselines == {}
 
 
 def test_publishing_leaves_no_file_in_the_working_folder(stored, uri, quick_report, tmp_path, monkeypatch):

@@ -6,9 +6,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from orchestrator.pareto.front import front_json
+from orchestrator.pareto.sweep_view import SweepView
+from orchestrator.report.tables import front_csv, params_line
+from orchestrator.storage.followup_records import Audit
 from orchestrator.storage.trial_records import TrialRecord, trial_id
-from orchestrator.terminal.sweep_tables import front_csv, params_line, show_front, show_status, status_json
+from orchestrator.terminal.sweep_tables import show_front, show_status, status_json
 from tests.support.sweeps.sweep_on_disk import (
     BASELINES,
     FRONT,
@@ -59,9 +61,11 @@ def stopped(number, *points, reason="ranks 7 of 9"):
     )
 
 
-def front(trials=None, baselines=True):
+def front(trials=None, baselines=True, audits=()):
     known = {name: measured(*point) for name, point in BASELINES.items()}
-    return front_json(SWEEP, records() if trials is None else trials, known if baselines else {})
+    return SweepView(
+        SWEEP, records() if trials is None else trials, known if baselines else {}, audits=audits
+    )
 
 
 def printed(show, *arguments):
@@ -117,11 +121,11 @@ def test_status_table_marks_front_failures_and_running_trials():
     rows = {
         cells[1].strip(): [cell.strip() for cell in cells]
         for line in text.splitlines()
-        if len(cells := line.split("│")) == 8
+        if len(cells := line.split("│")) == 9
     }
     assert [name for name, cells in rows.items() if cells[2] == "on the front at rung 1"] == sorted(FRONT)
     assert rows["t0002"][2:6] == ["finished", "0.6000", "0.6000", "10 s"]
-    assert rows["t0003"][2:5] == [f"failed: {REASON}", "", ""]
+    assert rows["t0003"][2:7] == ["failed", "", "", "10 s", REASON]
     assert rows["t0005"][2] == "running"
     assert "forget_true_mass (minimize)" in text and "utility (maximize)" in text
     assert "5 of 6 trials done, 0 stopped, 1 failed; 0.03 worker-hours; hypervolume 0.4800" in text
@@ -132,7 +136,8 @@ def test_status_table_says_why_a_trial_was_stopped_unless_it_is_on_the_front():
         show_status, SWEEP, [stopped(0, (0.5, 0.7), (0.4, 0.5), (0.9, 0.1)), stopped(1, (0.9, 0.1))]
     )
     rows = [[cell.strip() for cell in line.split("│")] for line in text.splitlines() if line.startswith("│")]
-    assert [cells[2] for cells in rows] == ["on the front at rung 1, 2", "stopped: ranks 7 of 9"]
+    assert [cells[2] for cells in rows] == ["on the front at rung 1, 2", "stopped"]
+    assert [cells[6] for cells in rows] == ["", "ranks 7 of 9"]
     assert "2 of 6 trials done, 2 stopped, 0 failed" in text
 
 
@@ -181,14 +186,14 @@ def test_params_are_one_line_with_short_numbers():
 
 
 def test_front_shows_the_worst_probe_and_csv_shows_all():
-    original = {"leak@k": 1.0, "worst probe": 1.0}
-    audits = {
-        FRONT[0]: {"leak@k": 0.25, "asked": 0.1, "worst probe": 0.25, "hidden facts": 2.0},
-        "original": original,
-    }
-    table = printed(show_front, front() | {"audits": audits})
+    leaks = [{"probe": "leak", "id": "p1"}, {"probe": "leak", "id": "p2"}]
+    audits = [
+        Audit(FRONT[0], {"test/leak_at_k": 0.25, "test/forget_told": 0.1}, leaks, 3, "way"),
+        Audit("original", {"test/leak_at_k": 1.0}, [], 3, "way"),
+    ]
+    table = printed(show_front, front(audits=audits))
     assert "worst probe" in table and "hidden facts" in table and "leak@k" not in table
-    head, *rows = list(csv.reader(io.StringIO(front_csv(front() | {"audits": audits}))))
+    head, *rows = list(csv.reader(io.StringIO(front_csv(front(audits=audits)))))
     assert head[-4:] == ["asked", "leak@k", "worst probe", "hidden facts"]
     assert rows[0][-4:] == ["0.1", "0.25", "0.25", "2.0"] and all(len(row) == len(head) for row in rows)
-    assert next(row for row in rows if row[0] == "original")[-4:] == ["", "1.0", "1.0", ""]
+    assert next(row for row in rows if row[0] == "original")[-4:] == ["", "1.0", "1.0", "0.0"]
