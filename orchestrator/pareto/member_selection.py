@@ -65,7 +65,9 @@ def select_members(front: Front, text: str) -> list[FrontMember]:
     """
     word = text.strip()
     if not front.members:
-        raise UserError("the front is empty: no trial is on it yet", key="--pick", value=text)
+        raise UserError(
+            "there is nothing to pick from: no trial is on the front yet", key="--pick", value=text
+        )
     if word == "front":
         return list(front.members)
     if word == "knee":

@@ -60,12 +60,12 @@ def test_ids_of_other_sweeps_and_other_jobs_are_not_counted():
 
 
 def test_entrypoint_survives_the_shell():
-    asked = request(
+    job = request(
         file="my sweeps/a.yaml",
         overrides=("space.beliefs={choice: [none, token]}", "description=it's $HOME; `ls`"),
         storage="/shared/a b",
     )
-    assert shlex.split(asked.entrypoint) == [
+    assert shlex.split(job.entrypoint) == [
         *("lethe", "run", "my sweeps/a.yaml", "--name", "tiny"),
         *(
             "--set",

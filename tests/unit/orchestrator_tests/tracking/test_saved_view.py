@@ -132,7 +132,7 @@ def test_all_trials_of_this_sweep_are_shown_front_first():
         ("hosted", False),
     ],
 )
-def test_versions_that_nobody_has_looked_at_are_not_known(version, known):
+def test_untried_versions_are_not_supported(version, known):
     assert knows(version) is known
 
 

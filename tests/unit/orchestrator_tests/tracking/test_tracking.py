@@ -22,7 +22,7 @@ from tests.support.sweeps.finished_sweep import RUNGS, metrics, rungs, sweep, va
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """One real SQLite store for all tests: sweeps are told apart by their identity."""
+    """One real SQLite store for all tests: sweeps are distinguished by their identity."""
     folder = new_store(tmp_path_factory)
     return f"sqlite:///{folder}/mlflow.db", folder / "artifacts"
 
@@ -225,7 +225,7 @@ def test_trial_that_failed_says_why(start, client):
     assert run.data.tags["status"] == "failed"
 
 
-def test_trial_with_a_metric_that_is_not_a_number_is_still_told(start, client):
+def test_trial_with_a_metric_that_is_not_a_number_is_still_sent(start, client):
     record = trial(ended=1, metrics={**metrics(0.1, 0.1, 0.9, 0.9), "test/utility": math.nan})
     record = replace(record, status="failed", reason="NaN", rungs=[record.metrics])
     run_id = send(start(), record)
