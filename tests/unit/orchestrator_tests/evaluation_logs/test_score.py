@@ -151,7 +151,7 @@ def test_every_metric_that_is_not_recomputed_has_a_line_with_its_reason(tmp_path
         " forget set" in lines
     )
     assert "privleak: not recomputed: the log has no mia_min_k" in lines
-    assert "forget_Q_A_gibberish: not recomputed: its definition is not known here" in lines
+    assert "forget_Q_A_gibberish: not recomputed: its definition is not implemented" in lines
     assert any(
         line.startswith("model_utility: not recomputed: the log has no retain_Q_A_Prob, ") for line in lines
     )
@@ -189,8 +189,8 @@ ITEM = "LOG.json: extraction_strength.value_by_index"
         (
             {"agg_value": 0.5},
             (
-                f"{ITEM}: the per-item values are missing. Give a log that has them: aggregates in a log are"
-                " not taken on trust"
+                f"{ITEM}: the per-item values are missing. Give a log that has them: aggregates are recomputed"
+                " and never copied"
             ),
         ),
         (
