@@ -189,8 +189,8 @@ ITEM = "LOG.json: extraction_strength.value_by_index"
         (
             {"agg_value": 0.5},
             (
-                f"{ITEM}: the per-item values are missing. Give a log that has them: aggregates are recomputed"
-                " and never copied"
+                f"{ITEM}: the per-item values are missing. Give a log that has them: aggregates are"
+                " recomputed and never copied"
             ),
         ),
         (

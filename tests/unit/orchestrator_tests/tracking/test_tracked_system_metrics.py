@@ -7,6 +7,7 @@ from orchestrator.storage.system_metrics_file import append_system_metrics
 from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.tracking import system_metrics
 from orchestrator.tracking.tracked_sweep import read_tracked_trials
+from orchestrator.tracking.run_writer import RunWriter
 from orchestrator.tracking.tracker import SweepInfo, Tracker, TrackingError
 from tests.support.mlflow_store import new_store
 from tests.support.sweeps.finished_sweep import sweep
