@@ -167,7 +167,7 @@ def test_command_refuses_a_wrong_file_before_it_looks_for_a_cluster(file):
 
 def test_command_says_that_nothing_answers_at_the_address(file):
     message = refusal("tiny.yaml", "--address", "http://127.0.0.1:1", RAY_AUTH_MODE="disabled")
-    assert "--address: nothing answers" in message and "ray dashboard" in message
+    assert "--address: no server answers" in message and "ray dashboard" in message
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8265", "ray://head:10001", "auto"])
