@@ -1,1 +1,1 @@
-"""Where sweeps run: capacity arithmetic and launching."""
+"""Capacity planning for clusters, and the submission of sweeps as Ray jobs."""

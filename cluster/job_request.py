@@ -1,5 +1,7 @@
-"""What is asked of a Ray cluster to run one sweep: command line, upload and job ids, without a secret in any
-of them. Knows no Ray."""
+"""Builds the request of a Ray job that runs one sweep: command line, upload and job id, without any secret.
+
+Does not import Ray.
+"""
 
 import re
 import shlex
@@ -12,7 +14,7 @@ from urllib.parse import urlsplit
 from search_spaces.loading.loader import find_sweep_file
 from search_spaces.user_errors import UserError
 
-# Patterns as in a .gitignore. Ray uploads everything else, to where everybody with the token can read it.
+# Patterns as in a .gitignore. Ray uploads all other files to a place that every user with the token can read.
 EXCLUDES = (
     "lethe-runs/",
     ".git/",
@@ -31,18 +33,18 @@ _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://\S+")
 
 @dataclass(frozen=True)
 class JobRequest:
-    """One `lethe run` on a cluster, with everything it is told.
+    """One `lethe run` on a cluster, with all its options.
 
     Args:
         name: Name of the sweep.
-        file: Sweep file relative to `working_dir`, or the bare name of a shipped one.
-        working_dir: Folder that is uploaded and in which the job starts.
-        overrides: `dotted.key=value` each.
+        file: Sweep file relative to `working_dir`, or the bare name of a shipped file.
+        working_dir: Folder that is uploaded, and in which the job starts.
+        overrides: Overrides of settings, each `dotted.key=value`.
         storage: Folder of all sweeps on the cluster; None leaves it to the cluster's environment.
         tracking_uri: MLflow server or store; None leaves it to the cluster's environment.
 
     Raises:
-        UserError: A secret would be kept in Ray's records, or `storage` would be lost with the job.
+        UserError: A secret would be stored in Ray's job records, or `storage` would be lost with the job.
     """
 
     name: str
@@ -83,25 +85,26 @@ class JobRequest:
 
     @property
     def runtime_env(self) -> dict[str, Any]:
-        """What Ray unpacks for the job: files, and neither packages nor variables.
+        """Ray's runtime environment of the job: uploaded files, but neither packages nor variables.
 
-        Packages would be installed anew for every job (torch alone is gigabytes, and might not fit the
-        driver); variables are shown to everybody who can list jobs.
+        Packages would be installed again for every job, and torch alone is gigabytes and might not fit the
+        GPU driver. Variables are visible to every user who can list jobs.
         """
         return {"working_dir": str(self.working_dir), "excludes": list(EXCLUDES)}
 
 
 def file_in_job(file: str, working_dir: Path) -> str:
-    """How the job names a sweep file.
+    """Returns the name of a sweep file within the job.
 
     Args:
-        file: As given: a path here, or the bare name of a shipped file.
+        file: The file as given: a local path, or the bare name of a shipped file.
         working_dir: The folder that is uploaded.
 
     Raises:
-        UserError: There is no such file, or it lies where it is not uploaded.
+        UserError: The file does not exist, or lies outside the uploaded folder.
     """
     found = find_sweep_file(Path(file)).resolve()
+    # A shipped file is found by its bare name on the cluster too, where Lethe is installed.
     if not Path(file).is_file():
         return Path(file).name
     if not found.is_relative_to(working_dir.resolve()):
@@ -116,30 +119,34 @@ def file_in_job(file: str, working_dir: Path) -> str:
 
 
 def next_job_id(name: str, existing: Iterable[str | None]) -> str:
-    """A job id that this sweep has not had on the cluster: Ray refuses one twice, so that every resumption
-    needs its own."""
+    """Returns a job id that this sweep has not yet used on the cluster.
+
+    Ray refuses a job id that it has seen before, so every resumption needs its own id.
+    """
     return f"lethe-{name}-{max((job_number(name, job_id) for job_id in existing), default=0) + 1}"
 
 
 def job_number(name: str, job_id: str | None) -> int:
-    """Which job of sweep `name` this is, from 1; 0 for a job of another sweep."""
+    """Returns the number of a job of sweep `name`, counted from 1; 0 for a job of another sweep."""
     match = re.fullmatch(rf"lethe-{re.escape(name)}-([0-9]+)", job_id or "")
     return int(match[1]) if match else 0
 
 
 def refuse_secrets(text: str, key: str, remedy: str) -> None:
-    """Refuse a text with a password or token in a URI: Ray keeps command lines, and shows them to everybody
-    who lists jobs.
+    """Raises if a text contains a URI with a password or a token.
+
+    Ray stores command lines, and shows them to every user who lists jobs.
 
     Raises:
-        UserError: There is one; its message does not repeat it.
+        UserError: The text contains such a URI; the message does not repeat it.
     """
     for uri in _URI.findall(text):
         try:
             parts = urlsplit(uri)
         except ValueError:
             continue
-        # Over HTTP a user name alone is a token more often than not; databases take names without a password.
+        # In an HTTP URI a user name without a password is usually a token. Databases accept a user name
+        # alone.
         named = parts.username is not None and parts.scheme in ("http", "https")
         if named or parts.password is not None or _SECRET_PARAMETER.search(uri):
             raise UserError(

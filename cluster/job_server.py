@@ -1,5 +1,7 @@
-"""Starts a sweep as a Ray job over the cluster's dashboard, and follows it: the one place that talks to Ray's
-job server."""
+"""Submits a sweep as a Ray job through the cluster's dashboard, and follows its output.
+
+Only this module talks to Ray's job server.
+"""
 
 import asyncio
 import logging
@@ -18,11 +20,12 @@ from cluster.job_request import JobRequest, job_number, next_job_id, refuse_secr
 from search_spaces.user_errors import UserError
 
 CONNECT_S = 10
-# A dashboard that restarts, or a laptop that changes networks.
+# Long enough for a dashboard that restarts, or a laptop that changes networks.
 PATIENCE_S = 120
 POLL_S = 1.0
-# Somebody else may take the same number between the look and the submission.
+# Another user may submit a job with the same number between listing the jobs and the submission.
 SUBMISSION_ATTEMPTS = 3
+# What Ray's client raises when the connection is lost; it wraps HTTP errors in RuntimeError.
 _LOST = (OSError, RuntimeError, aiohttp.ClientError)
 
 
@@ -33,20 +36,20 @@ class JobServer:
         address: URL of the cluster's dashboard.
 
     Raises:
-        UserError: The address is no such URL, nothing answers there, or the token is missing or refused.
+        UserError: The address is not a URL, no server answers there, or the token is missing or refused.
     """
 
     def __init__(self, address: str) -> None:
         self.address = checked_address(address)
         for name in ("ray", "ray.dashboard"):
-            # Uploads are told of at INFO, among the lines of the job.
+            # Ray logs uploads at INFO, which would appear among the lines of the job.
             logging.getLogger(name).setLevel(logging.WARNING)
         with self._refusals(), _without_ray_address():
-            _knock(self.address)
+            _check_reachable(self.address)
             self._client = JobSubmissionClient(self.address)
 
     def running(self, name: str) -> tuple[str, JobDetails] | None:
-        """The job of sweep `name` that has not ended, by its id; the latest where there are several."""
+        """Returns the latest job of sweep `name` that has not ended, as its id and details; None without."""
         jobs = {
             job.submission_id: job
             for job in self._jobs()
@@ -56,10 +59,10 @@ class JobServer:
         return (latest, jobs[latest]) if job_number(name, latest) else None
 
     def submit(self, request: JobRequest) -> str:
-        """Upload the working directory and start the job.
+        """Uploads the working directory and starts the job.
 
         Returns:
-            Its id, which says `lethe`, the sweep, and how often it was submitted here.
+            The id of the job: `lethe`, the name of the sweep, and the number of its submission.
         """
         for attempt in range(SUBMISSION_ATTEMPTS):
             job_id = next_job_id(request.name, (job.submission_id for job in self._jobs()))
@@ -69,6 +72,7 @@ class JobServer:
                         entrypoint=request.entrypoint, submission_id=job_id, runtime_env=request.runtime_env
                     )
                 except RuntimeError as error:
+                    # Ray has no exception class of its own for a job id that is taken.
                     if "already exists" not in str(error) or attempt == SUBMISSION_ATTEMPTS - 1:
                         raise
                 except ValueError as error:
@@ -81,22 +85,23 @@ class JobServer:
         raise AssertionError("every attempt returns or raises")
 
     def follow(self, job_id: str, show: Callable[[str], None]) -> int:
-        """Show a job's output, from its first line on, until it ends; connections that break are made again.
+        """Shows a job's output from its first line until the job ends, and reconnects if necessary.
 
         Args:
-            job_id: The job.
-            show: Takes the output piece by piece.
+            job_id: Id of the job.
+            show: Called with each piece of the output.
 
         Returns:
-            Exit status: 0 when it succeeded, the command's own when that failed, 1 when it was stopped or
-                never ran.
+            The exit status: 0 if the job succeeded, that of the command if it failed, 1 if the job was
+            stopped or never ran.
 
         Raises:
-            UserError: The cluster did not answer for `PATIENCE_S`.
+            UserError: The cluster has not answered for `PATIENCE_S`.
         """
         shown, answered = 0, time.monotonic()
         while True:
             try:
+                # The status is read before the log: a job that had ended by then has written all its output.
                 before = self._client.get_job_info(job_id)
                 answered = time.monotonic()
                 shown = asyncio.run(self._tail(job_id, shown, show))
@@ -117,10 +122,12 @@ class JobServer:
             time.sleep(POLL_S)
 
     async def _tail(self, job_id: str, shown: int, show: Callable[[str], None]) -> int:
-        """Show what comes after the first `shown` characters: every connection begins with the first line.
+        """Shows the output after its first `shown` characters.
+
+        Ray sends the log from its first line at every connection, so characters are counted.
 
         Returns:
-            How many characters are shown now.
+            The number of characters shown so far.
         """
         seen = 0
         try:
@@ -139,14 +146,15 @@ class JobServer:
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Say in one message what the cluster, or the way there, has against a request."""
+        """Converts errors of Ray's client to user errors."""
         try:
             yield
         except AuthenticationError as error:
             raise _refused(error) from error
+        # A server that is not a dashboard answers with other JSON (KeyError) or an HTTP error (RuntimeError).
         except (OSError, RuntimeError, KeyError) as error:
             raise UserError(
-                f"this is not the dashboard of a Ray cluster that takes jobs: {error}",
+                f"this is not the dashboard of a Ray cluster that accepts jobs: {error}",
                 key="--address",
                 value=self.address,
                 remedy=(
@@ -156,7 +164,7 @@ class JobServer:
 
 
 class _Broken(Exception):
-    """A connection that ended before the log did."""
+    """A connection that broke before the end of the log."""
 
     def __init__(self, shown: int) -> None:
         super().__init__(shown)
@@ -164,10 +172,10 @@ class _Broken(Exception):
 
 
 def checked_address(address: str) -> str:
-    """The URL of a dashboard without a slash at its end.
+    """Checks the URL of a dashboard, and removes a slash at its end.
 
     Raises:
-        UserError: It is none, or has a password in it.
+        UserError: The address is not an HTTP URL, or contains a password.
     """
     refuse_secrets(address, "--address", "put the token into RAY_AUTH_TOKEN")
     parts = urlsplit(address)
@@ -177,46 +185,47 @@ def checked_address(address: str) -> str:
             key="--address",
             value=address,
             allowed="http://HOST:PORT or https://HOST:PORT",
-            remedy="the port is 8265 as a rule",
+            remedy="the port is usually 8265",
         )
     return address.rstrip("/")
 
 
 def exit_status(job: JobDetails) -> int:
-    """Exit status for a job that has ended."""
+    """Returns the exit status for a job that has ended."""
     if job.status == JobStatus.SUCCEEDED:
         return 0
     code = job.driver_exit_code or 0
-    # Negative where a signal ended it.
+    # The code is negative if a signal ended the command.
     return code if job.status == JobStatus.FAILED and 0 < code < 256 else 1
 
 
-def _knock(address: str) -> None:
-    """See that somebody is there: Ray's own client would wait for minutes where packets are dropped.
+def _check_reachable(address: str) -> None:
+    """Checks that a server answers, since Ray's own client waits for minutes if packets are dropped.
 
     Raises:
-        UserError: Nobody is.
+        UserError: No server answers within `CONNECT_S`.
     """
     try:
         requests.get(f"{address}/api/version", timeout=CONNECT_S)
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
         raise UserError(
-            f"nothing answers within {CONNECT_S} s",
+            f"no server answers within {CONNECT_S} s",
             key="--address",
             value=address,
             remedy=(
-                "start the cluster, or open the way to its dashboard (`ray dashboard FILE`, `kubectl"
+                "start the cluster, or forward the port of its dashboard (`ray dashboard FILE`, `kubectl"
                 " port-forward`, ssh -L)"
             ),
         ) from error
 
 
 def _refused(error: AuthenticationError) -> UserError:
-    """Whether a token is missing or wrong; the token itself is in no message."""
+    """Builds the user error for a missing or wrong token; the message never contains the token."""
+    # Ray raises one exception class for both cases; only its text distinguishes them.
     text = str(error)
     missing = "Authentication required" in text or "couldn't find" in text
     return UserError(
-        "the cluster asks for a token, and none was sent" if missing else "the cluster refused the token",
+        "the cluster requires a token, and none was sent" if missing else "the cluster refused the token",
         key="RAY_AUTH_TOKEN",
         remedy=(
             "export RAY_AUTH_MODE=token and RAY_AUTH_TOKEN with the token that the cluster was started with"
@@ -226,7 +235,7 @@ def _refused(error: AuthenticationError) -> UserError:
 
 @contextmanager
 def _without_ray_address() -> Iterator[None]:
-    """Take out of the environment what Ray's client obeys more than the address it is given."""
+    """Removes the environment variables that take precedence over the address given to Ray's client."""
     names = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:

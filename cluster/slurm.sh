@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# One sweep on SLURM: a Ray head and workers by srun, then `lethe run`. Started again after preemption or at its time limit, it goes on.
+# One sweep on SLURM: starts a Ray head and workers by srun, then `lethe run`. After preemption, or at its
+# time limit, the job is requeued and the sweep resumes.
 #   sbatch cluster/slurm.sh search_spaces/tofu_forget10_llama32_1b.yaml --name tofu-a
-# LETHE_STORAGE must name a folder that all nodes share. MLFLOW_TRACKING_* and HF_TOKEN are taken from the environment of sbatch.
+# LETHE_STORAGE must name a folder that all nodes share. MLFLOW_TRACKING_* and HF_TOKEN are taken from the
+# environment of sbatch.
 #SBATCH --job-name=lethe
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -18,14 +20,15 @@ set -euo pipefail
 : "${LETHE_STORAGE:?export it: a folder that all nodes share}"
 [ $# -ge 1 ] || { echo "usage: sbatch $0 FILE [options of lethe run]" >&2; exit 2; }
 
-# A token for this job alone. In the environment, where srun hands it on: command lines can be read by everybody on a node.
+# A token for this job alone. It is passed in the environment, which srun forwards, because every user of a
+# node can read command lines.
 RAY_AUTH_MODE=token
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_MODE RAY_AUTH_TOKEN LETHE_STORAGE
 
 head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 head_ip=$(srun --nodes=1 --ntasks=1 --overlap -w "$head_node" hostname --ip-address | awk '{print $1}')
-# Jobs of others may share the network of a node, so that the port follows the job.
+# Other jobs may use the same network, so the port is derived from the job id.
 port=$((20000 + SLURM_JOB_ID % 20000))
 temporary=/tmp/ray-$SLURM_JOB_ID
 export RAY_ADDRESS=$head_ip:$port
@@ -34,7 +37,8 @@ lethe_process=
 finish() { kill $(jobs -p) 2>/dev/null || true; }
 trap finish EXIT
 requeue() {
-    # Nothing is lost by the signal: finished trials are in the journal, the others start again as the same trials.
+    # The signal loses no results: finished trials are in the journal, and running trials are repeated with
+    # the same parameters.
     [ -z "$lethe_process" ] || { kill -TERM "$lethe_process" 2>/dev/null || true; wait "$lethe_process" || true; }
     scontrol requeue "$SLURM_JOB_ID"
     exit 0
@@ -50,7 +54,7 @@ if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
         ray start --block --address="$RAY_ADDRESS" --disable-usage-stats &
 fi
 
-# Lethe counts its lanes when it starts, so every node must have come by then.
+# Lethe counts its lanes when it starts, so every node must have joined the cluster by then.
 python - "$SLURM_JOB_NUM_NODES" <<'PYTHON'
 import sys, time, ray
 

@@ -1,2 +1,1 @@
-"""How many lanes fit on a cluster, how much memory a rank needs, and which layout fits a model: arithmetic
-without any framework."""
+"""Capacity planning: lanes of a cluster, memory of a rank, and layouts that fit, without any framework."""

@@ -1,6 +1,6 @@
-"""How many lanes a cluster holds: arithmetic on numbers that Ray reports, without Ray.
+"""Computes how many lanes a cluster holds, from the resources that Ray reports.
 
-Ray waits for ever for workers that no node can hold, so this is asked before anything starts.
+Ray waits forever for workers that fit on no node, so the capacity is checked before a sweep starts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,50 +9,52 @@ from dataclasses import dataclass
 from search_spaces.settings.sweep_settings import ResourceSettings
 from search_spaces.user_errors import UserError
 
-# Ray counts resources in ten-thousandths; whole numbers also keep 3 x 0.1 CPU from missing 0.3.
+# Ray counts resources in units of 1/10,000. Integers also avoid rounding errors, by which 3 x 0.1 CPU would
+# exceed 0.3 CPU.
 _UNITS = 10_000
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What fits on a cluster."""
+    """The workers and lanes that fit on a cluster."""
 
     slots: tuple[int, ...]
-    """Per node: workers that fit there."""
+    """Number of workers that fit on each node."""
     lanes: int
-    """Lanes that fit at a time; a lane's workers may be on different nodes."""
+    """Number of lanes that fit at the same time; a lane's workers may be on different nodes."""
 
 
 def capacity_of(nodes: Sequence[Mapping[str, float]], resources: ResourceSettings) -> Capacity:
-    """Counts the workers and lanes that fit.
+    """Counts the workers and lanes that fit on a cluster.
 
     Args:
-        nodes: Per node its `CPU` and `GPU` counts as Ray reports them; a missing key is none. The driver and
-            Tune's trials take no CPU.
-        resources: What one lane holds.
+        nodes: The `CPU` and `GPU` counts of each node as Ray reports them; a missing key counts as 0. The
+            driver and Tune's trials need no CPU.
+        resources: Resources of one lane.
 
     Returns:
-        Slots per node and lanes; `max_lanes` is respected, and the lanes are 0 where not even one fits.
+        Slots per node, and lanes up to `max_lanes`; 0 lanes if none fits.
     """
+    # Slots of all nodes are added up, because Ray may place the workers of one lane on several nodes.
     slots = tuple(_slots(node, resources) for node in nodes)
     lanes = sum(slots) // resources.workers_per_trial
     return Capacity(slots, lanes if resources.max_lanes is None else min(lanes, resources.max_lanes))
 
 
 def require_lanes(nodes: Sequence[Mapping[str, float]], resources: ResourceSettings, file: str) -> Capacity:
-    """`capacity_of`, for a cluster that must hold at least one lane.
+    """Returns `capacity_of` a cluster, and raises if not even one lane fits.
 
     Args:
-        nodes: As in `capacity_of`.
-        resources: What one lane holds.
+        nodes: Nodes as for `capacity_of`.
+        resources: Resources of one lane.
         file: The sweep file, for the message.
 
     Returns:
         A capacity of at least one lane.
 
     Raises:
-        UserError: Not even one lane fits: names the setting to lower, and the largest value that this cluster
-            allows.
+        UserError: No lane fits. The message names the setting to lower and the largest value that this
+            cluster allows.
     """
     capacity = capacity_of(nodes, resources)
     if capacity.lanes:
@@ -75,15 +77,18 @@ def require_lanes(nodes: Sequence[Mapping[str, float]], resources: ResourceSetti
 
 
 def layout(capacity: Capacity, workers_per_trial: int) -> list[tuple[int, ...]]:
-    """Which nodes each lane could use, for people to look at; Ray decides for itself, and packs likewise.
+    """Proposes on which nodes the workers of each lane could run, for display.
+
+    Ray places the workers itself, and packs them in a similar way.
 
     Args:
         capacity: Slots and lanes.
         workers_per_trial: Workers per lane.
 
     Returns:
-        Per lane, the node index of each worker: lanes that fit on one node first, then those that span nodes.
+        For each lane the node index of each worker: lanes on one node first, then lanes that span nodes.
     """
+    # Lanes within one node come first, because their collectives need no network.
     free = list(capacity.slots)
     lanes: list[tuple[int, ...]] = []
     for node, slots in enumerate(free):
@@ -105,8 +110,7 @@ def _slots(node: Mapping[str, float], resources: ResourceSettings) -> int:
 
 
 def _units(amount: float) -> int:
-    # At least one unit: Ray rounds smaller fractions up too, and a worker of nothing would fit infinitely
-    # often.
+    # At least one unit, because Ray rounds smaller fractions up too and the caller divides by the result.
     return max(1, round(amount * _UNITS)) if amount else 0
 
 
@@ -124,7 +128,7 @@ def _no_worker_fits(
             allowed="0 on this cluster",
             remedy="Set resources.gpus_per_worker to 0 to run on CPUs, or start a cluster with GPUs.",
         )
-    # With GPUs, the node with the most CPUs may be one without a GPU: only nodes that have both count.
+    # The node with the most CPUs may have no GPU, so only nodes with enough GPUs are considered.
     usable = max(
         (node.get("CPU", 0.0) for node in nodes if node.get("GPU", 0.0) >= resources.gpus_per_worker),
         default=most_cpus,

@@ -1,5 +1,4 @@
-"""Which layouts of a sweep can start on a cluster that is only described, and the nearest that can where the
-asked one cannot."""
+"""Checks whether a sweep's layout fits on a described cluster, and finds the nearest layout that does."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,17 +19,17 @@ Fits = Callable[[TrialSettings, int], bool]
 
 @dataclass(frozen=True)
 class Cluster:
-    """GPUs that are not there yet."""
+    """A cluster that is described by its GPUs and need not exist yet."""
 
     gpus: int
-    """GPUs in all."""
+    """Total number of GPUs."""
     gpu_memory: float
-    """Memory of each in bytes."""
+    """Memory of each GPU in bytes."""
     gpus_per_node: int = 8
-    """GPUs of one node; the last node holds what is left over."""
+    """GPUs per node; the last node has the remainder."""
 
     def nodes(self, cpus_per_worker: float) -> list[Mapping[str, float]]:
-        """The nodes as Ray would report them, each with CPUs enough for one worker per GPU."""
+        """Returns the nodes as Ray would report them, with enough CPUs for one worker per GPU."""
         full, rest = divmod(self.gpus, self.gpus_per_node)
         return [
             {"GPU": float(gpus), "CPU": gpus * cpus_per_worker}
@@ -43,21 +42,26 @@ class Layout:
     """A layout that can start."""
 
     memory: RankMemory
-    """Of one rank."""
+    """Memory of one rank."""
     lanes: Sequence[tuple[int, ...]]
-    """Per lane the node of each worker."""
+    """For each lane the node of each worker."""
     smallest_workers: int
-    """Fewest workers per trial that fit with the sweep's other settings."""
+    """The fewest workers per trial that fit with the sweep's other settings."""
 
 
 def demanding_trial(sweep: SweepSettings) -> TrialSettings:
-    """The trial that needs most memory among those that the space can ask for."""
+    """Returns the trial with the highest memory demand that the search space allows.
+
+    Each searched key that affects memory is set to its most demanding value; the combination need not be
+    reachable in the space.
+    """
     trial, space = sweep.trial, sweep.space
     kinds = [str(value) for value in _values(space.get("beliefs"), trial.beliefs)]
     token, sequence = (any(kind in value for value in kinds) for kind in ("token", "sequence"))
     beliefs: Beliefs = (
         "token+sequence" if token and sequence else "token" if token else "sequence" if sequence else "none"
     )
+    # KL needs the original's logits in addition to what NLL needs.
     losses = [str(value) for value in _values(space.get("retain.loss"), trial.retain.loss)]
     loss = next((name for name in ("kl", "nll") if name in losses), "none")
     methods = _values(space.get("forget.method"), trial.forget.method)
@@ -84,8 +88,10 @@ def demanding_trial(sweep: SweepSettings) -> TrialSettings:
 
 
 def _demand(method: str) -> tuple[bool, ...]:
-    """Methods in order of the memory that they need: most of all another sequence, then the original's
-    logits, then retain sequences."""
+    """Returns the sort key of a method by its memory demand.
+
+    An additional sequence per example needs most memory, then the original's logits, then retain sequences.
+    """
     info = METHODS[method]
     return info.preferred_answers, info.reference_logits, method != "ga"
 
@@ -93,17 +99,21 @@ def _demand(method: str) -> tuple[bool, ...]:
 def require_layout(
     sweep: SweepSettings, shape: ModelShape, lengths: Lengths, cluster: Cluster, file: str
 ) -> Layout:
-    """The sweep's layout on a described cluster.
+    """Plans the sweep's layout on a described cluster.
 
     Args:
         sweep: Settings; a sweep written for CPUs is planned with one GPU per worker.
         shape: Sizes of the model.
-        lengths: Tokens of the longest example.
-        cluster: The GPUs.
+        lengths: Token counts of the longest example.
+        cluster: The described cluster.
         file: The sweep file, for messages.
 
+    Returns:
+        The layout, with the memory of one rank.
+
     Raises:
-        UserError: More workers than GPUs, or a rank does not fit; names the nearest layout that can start.
+        UserError: A trial has more workers than there are GPUs, or a rank does not fit into a GPU. The
+            message names the nearest layouts that fit.
     """
     trial, workers = demanding_trial(sweep), sweep.resources.workers_per_trial
     if workers > cluster.gpus:
@@ -133,8 +143,9 @@ def require_layout(
 
 
 def describe_lanes(lanes: Sequence[tuple[int, ...]]) -> str:
-    """`lanes 1-4 on node 0; lanes 5-8 on node 1`, nodes counted from 0."""
+    """Formats lanes as `lanes 1-4 on node 0; lanes 5-8 on node 1`; nodes are counted from 0."""
     texts, first = [], 1
+    # Consecutive lanes on the same nodes are listed together.
     for nodes, group in groupby(lanes, key=lambda lane: sorted(set(lane))):
         last = first + len(list(group)) - 1
         where = f"node {nodes[0]}" if len(nodes) == 1 else f"nodes {nodes[0]}-{nodes[-1]}"
@@ -144,6 +155,7 @@ def describe_lanes(lanes: Sequence[tuple[int, ...]]) -> str:
 
 
 def _smallest(fits: Fits, trial: TrialSettings, most: int) -> int | None:
+    # A linear search: memory need not fall with every additional worker, since tensors are padded.
     return next((workers for workers in range(1, most + 1) if fits(trial, workers)), None)
 
 
@@ -157,7 +169,11 @@ def _with(trial: TrialSettings, micro_batch: int, **engine: Any) -> TrialSetting
 
 
 def _nearest(fits: Fits, trial: TrialSettings, workers: int, most: int) -> Iterator[str]:
-    """Changes that make the trial fit, one setting at a time; all of them together where none does alone."""
+    """Yields changes that make the trial fit.
+
+    Each change concerns one setting, if necessary together with more workers. If no such change is enough,
+    the combination of all memory-saving settings is tried.
+    """
     found = False
     smallest = _smallest(fits, trial, most)
     if smallest is not None:
@@ -171,6 +187,7 @@ def _nearest(fits: Fits, trial: TrialSettings, workers: int, most: int) -> Itera
     for key, value in (("activation_checkpointing", True), ("inference", "lockstep")):
         changed = _with(trial, micro, **{key: value})
         fewest = _smallest(fits, changed, most)
+        # Only worth suggesting if it needs fewer workers than the unchanged settings.
         if fewest is not None and (smallest is None or fewest < smallest):
             found = True
             ranks = "" if fits(changed, workers) else f" and resources.workers_per_trial to {fewest}"
@@ -214,6 +231,7 @@ def _refusal(
             allowed=allowed,
             remedy=remedy,
         )
+    # With examples of one token on all GPUs: what remains is the model itself, a lower bound.
     frugal = _with(trial, 1, activation_checkpointing=True, inference="lockstep")
     least = memory_of_rank(shape, sweep.model, frugal, Lengths(1, 1), cluster.gpus, gpu=True).peak
     return UserError(
@@ -238,6 +256,7 @@ def _largest(space: Mapping[str, Domain], key: str, default: int) -> int:
     domain = space.get(key)
     if domain is None:
         return default
+    # Choices that are not numbers do not bound the memory.
     return int(
         max(float(value) for value in domain.choices if isinstance(value, int | float))
         if domain.choices

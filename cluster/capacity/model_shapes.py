@@ -1,5 +1,4 @@
-"""The shape of a Llama-like model and how many parameters it has: what memory is counted from, without
-loading anything."""
+"""Shapes and parameter counts of Llama-like models, without loading a model."""
 
 import json
 from collections.abc import Mapping
@@ -13,58 +12,58 @@ from search_spaces.settings.model_settings import ModelSettings, ScratchSettings
 from search_spaces.user_errors import UserError
 
 QUERY_KEY_NORMS = ("qwen3",)
-"""Families that normalise queries and keys per head."""
+"""Model families with a norm of queries and keys per head."""
 QUERY_BIASES = ("qwen2",)
-"""Families with biases on queries, keys and values that their config does not name."""
+"""Model families with biases on queries, keys and values, which their config.json does not mention."""
 COUNTED = ("llama", "mistral", *QUERY_BIASES, *QUERY_KEY_NORMS)
-"""Values of `model_type` whose parameters are counted exactly."""
+"""Values of `model_type` for which parameters are counted exactly."""
 SHORT_NAMES = {"1b": "llama-3.2-1b", "8b": "llama-3.1-8b", "70b": "llama-3.1-70b"}
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Sizes of a causal LM with Llama's layers."""
+    """Sizes of a causal language model with Llama's decoder layers."""
 
     name: str
-    """What people see."""
+    """Name for display."""
     hidden: int
     """Width of the residual stream."""
     intermediate: int
     """Width of the feed-forward layers."""
     layers: int
-    """Decoder layers."""
+    """Number of decoder layers."""
     heads: int
-    """Query heads."""
+    """Number of query heads."""
     key_value_heads: int
-    """Key and value heads."""
+    """Number of key and value heads."""
     head_size: int
     """Width of one head."""
     vocabulary: int
-    """Rows of the embedding and of the head."""
+    """Number of rows of the embedding and of the output head."""
     tied: bool
-    """Whether embedding and head are one matrix."""
+    """Whether embedding and output head share one matrix."""
     query_bias: bool = False
-    """Biases on queries, keys and values."""
+    """Whether queries, keys and values have biases."""
     output_bias: bool = False
-    """Bias on the attention's output."""
+    """Whether the attention's output projection has a bias."""
     feed_forward_bias: bool = False
-    """Biases in the feed-forward layers."""
+    """Whether the feed-forward layers have biases."""
     query_key_norms: bool = False
-    """Norms of queries and keys per head."""
+    """Whether queries and keys are normalised per head."""
 
     @property
     def query_width(self) -> int:
-        """Elements of all query heads of one token."""
+        """Number of elements of all query heads, per token."""
         return self.heads * self.head_size
 
     @property
     def key_value_width(self) -> int:
-        """Elements of all key heads of one token; the values have as many."""
+        """Number of elements of all key heads, per token; the values have as many."""
         return self.key_value_heads * self.head_size
 
     @property
     def layer_tensors(self) -> dict[str, tuple[int, ...]]:
-        """Sides of each parameter tensor of one decoder layer, by its name there."""
+        """Name of each parameter within one decoder layer -> its shape."""
         queries, keys, hidden, wide = self.query_width, self.key_value_width, self.hidden, self.intermediate
         linear = {
             "self_attn.q_proj": (queries, hidden, self.query_bias),
@@ -87,7 +86,7 @@ class ModelShape:
 
     @cached_property
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Sides of every parameter by its name, a tied head left out."""
+        """Name of every parameter -> its shape; a tied output head is left out."""
         layers = {
             f"model.layers.{layer}.{name}": sides
             for layer in range(self.layers)
@@ -101,22 +100,22 @@ class ModelShape:
 
     @property
     def head_elements(self) -> int:
-        """Elements of the output head."""
+        """Number of elements of the output head."""
         return self.vocabulary * self.hidden
 
     @property
     def parameters(self) -> int:
-        """Parameters, a tied head counted once."""
+        """Number of parameters; a tied output head is counted once."""
         return sum(prod(sides) for sides in self.tensors.values())
 
     @property
     def largest_tensor(self) -> int:
-        """Elements of the largest parameter."""
+        """Number of elements of the largest parameter."""
         return max(prod(sides) for sides in self.tensors.values())
 
     def shard(self, workers: int) -> int:
-        """Elements that one of `workers` ranks holds: every tensor is cut by itself, and its last piece
-        padded."""
+        """Returns how many elements one of `workers` ranks holds under ZeRO-3."""
+        # DeepSpeed partitions each tensor separately and pads its last partition, hence the rounding up.
         return sum(-(-prod(sides) // workers) for sides in self.tensors.values())
 
 
@@ -132,20 +131,20 @@ KNOWN: dict[str, ModelShape] = {
     "llama-3.1-8b": _llama("Llama 3.1 8B", 4096, 14_336, 32, 32, 128, tied=False),
     "llama-3.1-70b": _llama("Llama 3.1 70B", 8192, 28_672, 80, 64, 128, tied=False),
 }
-"""Shapes by a part of their hub ids, in lower case."""
+"""Part of the hub id, in lower case -> shape."""
 
 
 def shape_of(model: ModelSettings, given: str | None = None) -> ModelShape:
-    """The shape of a sweep's model, offline.
+    """Finds the shape of a sweep's model, without a network connection.
 
     Args:
-        model: The `model:` block: a folder with a config.json, `base: scratch`, or a hub id that names a
-            known Llama.
-        given: `--model-shape`: a key of `SHORT_NAMES` or `KNOWN`, or a config.json or its folder; goes before
-            the block.
+        model: The `model:` block: a folder with a config.json, `base: scratch`, or the hub id of a known
+            Llama.
+        given: The value of `--model-shape`: a key of `SHORT_NAMES` or `KNOWN`, or a config.json or its
+            folder. It takes precedence over the block.
 
     Raises:
-        UserError: The shape is unknown here, or of a family whose parameters are not counted.
+        UserError: The shape is not known, or is of a family whose parameters cannot be counted.
     """
     if given is not None:
         found = KNOWN.get(SHORT_NAMES.get(given.lower(), given.lower())) or _from_path(Path(given))
@@ -159,9 +158,10 @@ def shape_of(model: ModelSettings, given: str | None = None) -> ModelShape:
             )
         return found
     name = model.target or model.base
-    assert name is not None, "the settings ask for one of both"
+    assert name is not None, "the settings require one of both"
     if name == "scratch":
         return scratch_shape(model.scratch)
+    # A local folder takes precedence over a hub id of the same name, as in transformers.
     found = _from_path(Path(name)) or next(
         (shape for key, shape in KNOWN.items() if key in name.lower().replace("_", "-")), None
     )
@@ -181,7 +181,7 @@ def shape_of(model: ModelSettings, given: str | None = None) -> ModelShape:
 
 
 def scratch_shape(scratch: ScratchSettings) -> ModelShape:
-    """The small Llama of `base: scratch`; its vocabulary is taken at its upper bound."""
+    """Returns the shape of the small Llama of `base: scratch`, with the upper bound of its vocabulary."""
     return ModelShape(
         "scratch",
         scratch.hidden_size,
@@ -196,25 +196,26 @@ def scratch_shape(scratch: ScratchSettings) -> ModelShape:
 
 
 def shape_from_config(config: Mapping[str, Any], file: str) -> ModelShape:
-    """The shape that a Hugging Face config.json describes.
+    """Reads the shape from a Hugging Face config.json.
 
     Args:
-        config: Its contents.
-        file: Its name, for messages.
+        config: The contents of the file.
+        file: The name of the file, for messages.
 
     Raises:
-        UserError: Another family, or a size is missing.
+        UserError: The model is of another family, or a size is missing.
     """
     family = config.get("model_type")
     if family not in COUNTED:
         raise UserError(
-            "the parameters of this family are not counted",
+            "the parameters of this model family cannot be counted",
             file=file,
             key="model_type",
             value=family,
             allowed=", ".join(COUNTED),
             remedy="give --model-shape with the nearest known shape",
         )
+    # Optional keys fall back to transformers' defaults.
     try:
         hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
         return ModelShape(
@@ -239,7 +240,7 @@ def shape_from_config(config: Mapping[str, Any], file: str) -> ModelShape:
 
 
 def _from_path(path: Path) -> ModelShape | None:
-    """The shape of a local folder or config.json; None where there is none."""
+    """Reads the shape from a local folder or config.json; None if the file does not exist."""
     file = path if path.suffix == ".json" else path / "config.json"
     if not file.is_file():
         return None
@@ -247,6 +248,6 @@ def _from_path(path: Path) -> ModelShape | None:
         config = json.loads(file.read_text())
     except ValueError as error:
         raise UserError(
-            f"no JSON: {error}", file=file, remedy="give the config.json that came with the model"
+            f"not JSON: {error}", file=file, remedy="give the config.json that came with the model"
         ) from error
     return shape_from_config(config, str(file))

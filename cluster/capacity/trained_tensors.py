@@ -1,4 +1,4 @@
-"""What of a model a trial trains: gradients, master weights and optimizer state are held for that alone."""
+"""Counts the parameters that a trial trains; only these have gradients, master weights and Adam moments."""
 
 import re
 from collections.abc import Mapping
@@ -9,10 +9,10 @@ from search_spaces.settings.trial_settings import TrialSettings
 
 
 def trained_tensors(shape: ModelShape, trial: TrialSettings) -> Mapping[str, int]:
-    """Elements of each trained parameter by name: those that `trainables/engine/trained_parameters.py` leaves
-    with a gradient.
+    """Returns the number of elements of each trained parameter, by name.
 
-    Patterns that name nothing of a Llama count as all of it, so that nothing is promised too small.
+    These are the parameters that `trainables/engine/trained_parameters.py` leaves with a gradient. Patterns
+    that match no parameter of a Llama count as the whole model, so that memory is not underestimated.
     """
     whole = {name: prod(sides) for name, sides in shape.tensors.items()}
     if trial.lora.rank:
@@ -26,7 +26,8 @@ def trained_tensors(shape: ModelShape, trial: TrialSettings) -> Mapping[str, int
 
 
 def adapters(shape: ModelShape, trial: TrialSettings) -> Mapping[str, int]:
-    """Elements of the matrices of all adapters; none without `lora`."""
+    """Returns the number of elements of each LoRA matrix, by name; empty without `lora`."""
+    # Without a list of modules, LoRA adapts all projections, whose names end in `_proj`.
     rank, modules = trial.lora.rank, trial.lora.modules
     sizes: dict[str, int] = {}
     for name, sides in shape.tensors.items():
@@ -38,5 +39,5 @@ def adapters(shape: ModelShape, trial: TrialSettings) -> Mapping[str, int]:
 
 
 def cut(tensors: Mapping[str, int], workers: int) -> int:
-    """Elements of these tensors that one of `workers` ranks holds."""
+    """Returns how many elements of the tensors one of `workers` ranks holds under ZeRO-3."""
     return sum(-(-size // workers) for size in tensors.values())

@@ -1,2 +1,1 @@
-"""Recomputes evaluation logs from their per-item values: OpenUnlearning's and our own, by published
-definitions and by ours."""
+"""Recomputes the aggregates of evaluation logs (OpenUnlearning's and Lethe's) from their per-item values."""

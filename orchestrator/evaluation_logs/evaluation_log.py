@@ -1,5 +1,7 @@
-"""Reads OpenUnlearning's evaluation logs. Values come from the per-item lists alone, and every mistake names
-its place."""
+"""Reads OpenUnlearning's evaluation logs.
+
+Values are read from the per-item lists alone, and every error names the file and the key.
+"""
 
 import json
 import sys
@@ -18,37 +20,51 @@ PER_ITEM = "value_by_index"
 
 @dataclass(frozen=True)
 class EvaluationLog:
-    """The metrics of one evaluation by their published names, with the values of each item.
+    """The metrics of one evaluation, by their published names, with the values of each item.
 
-    A place is the dotted way to what holds `value_by_index`: `forget_Q_A_Prob`, or `mia_min_k.holdout`.
+    Methods take a `place`: the dotted path of the entry that holds `value_by_index`, such as
+    `forget_Q_A_Prob` or `mia_min_k.holdout`.
     """
 
     file: str
     entries: Mapping[str, Any]
 
     def logged(self, place: str) -> float | None:
-        """The aggregate that the log itself holds: to stand beside ours, never to be computed with."""
+        """Returns the aggregate that the log itself holds; for display beside the recomputed one only."""
         value: Any = self._entry(place).get("agg_value")
         return float(value) if is_number(value) else None
 
     def holds(self, place: str) -> bool:
-        """Whether there is an entry at a place."""
+        """Returns whether the log has an entry at a place."""
         return self._find(place) is not None
 
     def column(self, place: str, field: str) -> dict[str, float]:
-        """One field of every item by its index; the mean where an item has a list, left out where it has
-        null, as OpenUnlearning does.
+        """Reads one field of every item, reduced to one number per item.
+
+        As in OpenUnlearning, a list is replaced by its mean, and an item with null is left out.
+
+        Returns:
+            Index of the item -> value.
 
         Raises:
-            UserError: There are no items, an item lacks the field, or it is no number and no list of numbers.
+            UserError: There are no items, an item lacks the field, or a value is neither a number nor a list
+                of numbers.
         """
         return {index: float(np.mean(values)) for index, values in self.lists(place, field).items()}
 
     def lists(self, place: str, field: str) -> dict[str, list[float]]:
-        """The same without taking means: a number is a list of one."""
+        """Reads one field of every item as a list; a single number becomes a list of one.
+
+        Returns:
+            Index of the item -> values.
+
+        Raises:
+            UserError: As for `column`.
+        """
         found: dict[str, list[float]] = {}
         for index, item in self._items(place).items():
             key = f"{place}.{PER_ITEM}.{index}"
+            # OpenUnlearning leaves items with null out of its aggregates too.
             if item is None:
                 continue
             if not isinstance(item, dict) or field not in item:
@@ -62,6 +78,7 @@ class EvaluationLog:
                 )
             value = item[field]
             numbers = value if isinstance(value, list) else [value]
+            # A missing field is an error, but a field with null is a value that could not be computed.
             if value is None:
                 continue
             if not numbers or not all(is_number(number) for number in numbers):
@@ -87,7 +104,7 @@ class EvaluationLog:
                 "the per-item values are missing",
                 file=self.file,
                 key=key,
-                remedy="give a log that has them: aggregates in a log are not taken on trust",
+                remedy="give a log that has them: aggregates are recomputed and never copied",
             )
         if not isinstance(items, dict):
             raise UserError(
@@ -109,6 +126,7 @@ class EvaluationLog:
         return entry
 
     def _find(self, place: str) -> Any:
+        # Names of metrics may contain dots themselves, so the whole place is tried first.
         if place in self.entries:
             return self.entries[place]
         metric, _, split = place.rpartition(".")
@@ -117,10 +135,10 @@ class EvaluationLog:
 
 
 def read_json(path: Path) -> Any:
-    """The contents of a log.
+    """Reads a JSON file.
 
     Raises:
-        UserError: There is no such file, or it is not JSON.
+        UserError: The file does not exist, cannot be read, or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -130,18 +148,20 @@ def read_json(path: Path) -> Any:
         raise UserError("this is a folder", file=path, remedy=_logs_in(path)) from error
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", file=path, remedy=f"give {KINDS}") from error
-    # Beside malformed text: bytes that are no UTF-8, numbers of thousands of digits (both ValueError) and
-    # thousands of brackets.
+    # ValueError also covers bytes that are not UTF-8 and integers of thousands of digits; thousands of nested
+    # brackets raise RecursionError.
     except (ValueError, RecursionError) as error:
         raise UserError(f"not JSON: {error}", file=path, remedy=f"give {KINDS}") from error
 
 
 def evaluation_log(path: Path, contents: Any) -> EvaluationLog:
-    """The contents of a file as an evaluation log.
+    """Interprets the contents of a file as an evaluation log of OpenUnlearning.
 
     Raises:
-        UserError: They are something else.
+        UserError: The contents are not an evaluation log.
     """
+    # OpenUnlearning writes a summary with plain aggregates beside each log: a likely mistake, with a remedy
+    # of its own.
     if (
         isinstance(contents, dict)
         and contents
@@ -179,8 +199,10 @@ def _is_metric(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value from JSON is a number that a float can hold."""
+    """Returns whether a value from JSON is a number that a float can represent."""
+    # JSON integers have any size, but `float` of a very large one raises OverflowError. Booleans are integers
+    # in Python.
     if isinstance(value, int) and not isinstance(value, bool):
         return value.bit_length() < sys.float_info.max_exp
-    # NaN, which a diverged model leaves, is one too: aggregates carry it on.
+    # NaN, as a diverged model logs it, counts as a number: the aggregates become NaN too.
     return isinstance(value, float)

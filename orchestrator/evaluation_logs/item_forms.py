@@ -1,8 +1,7 @@
-"""Items in two forms: lists by published metric, as OpenUnlearning logs them, and items by set, as our
-evaluation gives them.
+"""Converts per-item values between OpenUnlearning's logs and Lethe's evaluation.
 
-Turned into ours, a published log gives our metrics; turned into theirs, our measurements are recomputed like
-published logs.
+OpenUnlearning lists items by metric, Lethe lists them by set. A published log converted to Lethe's form gives
+Lethe's metrics; a measurement of Lethe converted to the published form is recomputed like a published log.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from trainables.metrics.likelihood import probability
 from trainables.metrics.truth_ratio import normalised_probability, truth_ratio
 
 Place = tuple[str, str]
-"""A published metric, and the field of its items."""
+"""A published metric and the field of its items."""
 
 
 def _answered(prefix: str) -> dict[str, tuple[Place, ...]]:
@@ -55,8 +54,10 @@ PLACES: Mapping[str, Mapping[str, tuple[Place, ...]]] = {
     "forget_knowmem": _continued("forget_knowmem_ROUGE"),
     "retain_knowmem": _continued("retain_knowmem_ROUGE"),
 }
-"""Where each field of each of our sets stands in a published log, with the same meaning; the first place that
-is there is read."""
+"""Set of Lethe -> field of its items -> the places in a published log that have the same meaning.
+
+When a log is read, the first existing place is used; when a log is built, all places are filled.
+"""
 
 RATIOS = {
     "forget": ("forget_truth_ratio", "forget_Q_A_PARA_Prob", "forget_Q_A_PERT_Prob"),
@@ -64,16 +65,23 @@ RATIOS = {
     "real_authors": ("ra_Truth_Ratio", "ra_Q_A_Prob", "ra_Q_A_PERT_Prob"),
     "world_facts": ("wf_Truth_Ratio", "wf_Q_A_Prob", "wf_Q_A_PERT_Prob"),
 }
-"""The truth ratio of each set, and the losses of right and wrong answers that it is made from."""
+"""Set -> the published metrics of its truth ratio, and of the losses of right and of wrong answers."""
 
 NORMALISED = {"real_authors": "ra_Q_A_Prob_normalised", "world_facts": "wf_Q_A_Prob_normalised"}
-"""Probability among the options, which is the `probability` of these sets."""
+"""Set -> the published metric of the probability among the answer options: the set's `probability`."""
 
 
 def items_of_log(log: EvaluationLog) -> dict[str, list[dict[str, Any]]]:
-    """A published log as our items.
+    """Converts a published log to Lethe's items.
 
-    Truth ratios and normalised probabilities are made anew from the losses, without the published epsilons.
+    Truth ratios and normalised probabilities are recomputed from the losses, without the epsilons of the
+    published definitions.
+
+    Returns:
+        Set -> items.
+
+    Raises:
+        UserError: Per-item values are missing or malformed.
     """
     return {name: items for name in PLACES if (items := _items(_columns(log, name)))}
 
@@ -84,6 +92,7 @@ def _columns(log: EvaluationLog, name: str) -> dict[str, dict[str, float]]:
         place = next(((metric, published) for metric, published in places if log.holds(metric)), None)
         if place is not None:
             columns[field] = log.column(*place)
+    # The values of `forget_truth_ratio` in the log contain the published epsilon, so they are not used.
     _, right, wrong = RATIOS.get(name, ("", "", ""))
     if log.holds(right) and log.holds(wrong):
         columns["truth_ratio"] = _paired(log, right, wrong, truth_ratio)
@@ -97,11 +106,13 @@ def _columns(log: EvaluationLog, name: str) -> dict[str, dict[str, float]]:
 def _paired(
     log: EvaluationLog, right: str, wrong: str, combine: Callable[[list[float], list[float]], float]
 ) -> dict[str, float]:
+    # Lists, because an item has several wrong answers. Only items with both kinds of answers have a ratio.
     correct, others = log.lists(right, "avg_loss"), log.lists(wrong, "avg_loss")
     return {index: combine(losses, others[index]) for index, losses in correct.items() if index in others}
 
 
 def _items(columns: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
+    # A dict keeps the order of the log, which a set would lose.
     indices = dict.fromkeys(chain.from_iterable(columns.values()))
     return [
         {"id": index, **{field: column.get(index) for field, column in columns.items()}} for index in indices
@@ -109,8 +120,14 @@ def _items(columns: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
 
 
 def log_of_items(file: str, sets: Items) -> EvaluationLog:
-    """Our items as a published log, which has the metrics that they allow. Sets that OpenUnlearning does not
-    know are left out."""
+    """Converts Lethe's items to the form of a published log, with all metrics that the items allow.
+
+    Sets that OpenUnlearning does not have are left out.
+
+    Args:
+        file: Name of the source file, for messages.
+        sets: Items by set.
+    """
     entries: dict[str, Any] = {}
     for name, fields in PLACES.items():
         more: dict[str, tuple[Place, ...]] = (
@@ -123,15 +140,19 @@ def log_of_items(file: str, sets: Items) -> EvaluationLog:
             }
             for metric, published in places if values else ():
                 _put(entries, metric, published, values)
+    # In these sets our `probability` is the normalised one. The published plain probability follows from the
+    # loss.
     for metric in NORMALISED.values():
         plain = metric.removesuffix("_normalised")
         for item in entries.get(plain, {PER_ITEM: {}})[PER_ITEM].values():
             item["prob"] = probability(item["avg_loss"])
+    # An attack compares two splits: with one of them missing there is nothing to compute.
     entries = {
         metric: entry
         for metric, entry in entries.items()
         if not metric.startswith("mia_") or set(SPLITS) <= entry.keys()
     }
+    # Metrics without items of their own need an empty entry, so that `published_aggregates` computes them.
     derived = {
         "forget_quality": "forget_truth_ratio" in entries,
         "model_utility": all(metric in entries for metric, _ in UTILITY),

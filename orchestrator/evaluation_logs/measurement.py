@@ -1,5 +1,4 @@
-"""Reads our own measurements: the files that `lethe prepare` and `lethe run` leave beside the models they
-measured."""
+"""Reads Lethe's own measurements, the JSON files that `lethe prepare` and `lethe run` write for a model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,27 +11,27 @@ from trainables.metrics.aggregates import Items
 from trainables.metrics.closed_world_mass import MASSES
 
 NAMES = ("id", "subset", "generated")
-"""Fields of items that hold text; all others hold a number or null, but for `LISTS`."""
+"""Fields of items that hold text."""
 LISTS = ("logp_nats",)
-"""Fields of items that hold a list of numbers."""
+"""Fields of items that hold a list of numbers; fields in neither tuple hold a number or null."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measured model."""
+    """The measurement of one model."""
 
     file: str
     metrics: Mapping[str, float]
-    """Its own aggregates, with keys such as `validation/utility`: to stand beside ours."""
+    """The aggregates in the file, with keys such as `validation/utility`; shown beside recomputed ones."""
     parts: Mapping[str, Items]
-    """Items by part, then by set."""
+    """Part -> set -> items."""
 
 
 def measurement(path: Path, contents: Mapping[str, Any]) -> Measurement:
-    """The contents of a file as a measurement.
+    """Interprets the contents of a file as a measurement.
 
     Raises:
-        UserError: Its items are missing or malformed.
+        UserError: The items are missing or malformed.
     """
     file = str(path)
     parts = _object(contents["items"], file, "items")
@@ -44,7 +43,9 @@ def measurement(path: Path, contents: Mapping[str, Any]) -> Measurement:
                     "not a list of items", file=file, key=place, value=items, remedy="measure the model again"
                 )
             for number, item in enumerate(items):
+                # Only the closed world has a set named `questions`.
                 _check_item(item, file, f"{place}[{number}]", closed_world=name == "questions")
+    # Parts and sets may be empty one by one, but a file without any item has nothing to recompute.
     if not any(items for sets in parts.values() for items in sets.values()):
         raise UserError(
             "the measurement has no items", file=file, key="items", remedy="measure the model again"
@@ -66,8 +67,8 @@ def _check_item(item: Any, file: str, place: str, *, closed_world: bool) -> None
                 value=item.get(name),
                 remedy="measure the model again",
             )
-    # A question always has all of its masses; fields of other items are null where their example does not
-    # allow them.
+    # A question of the closed world always has all masses. Fields of other items are null if their example
+    # lacks what the field needs, such as a paraphrase.
     needed = MASSES if closed_world else ()
     for field in dict.fromkeys((*needed, *item)):
         value = item.get(field)

@@ -1,7 +1,7 @@
-"""OpenUnlearning's aggregates, each recomputed from per-item values by its published definition.
+"""Recomputes OpenUnlearning's aggregates from per-item values, each by its published definition.
 
-Source: method.md section 4; OU (arXiv 2506.12618). Every aggregate of the published TOFU logs comes out to
-within 1e-14.
+Source: method.md section 4; OpenUnlearning (arXiv 2506.12618). Every aggregate of the published TOFU logs is
+reproduced to within 1e-14.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,30 +18,33 @@ from trainables.metrics.truth_ratio import OU_EPSILON, forget_quality, forget_tr
 
 SPLITS = ("forget", "holdout")
 FORGET_RATIOS = ("forget_truth_ratio", "forget_Truth_Ratio")
-"""Names of the forget set's truth ratio, in older and newer versions of OpenUnlearning."""
+"""Names of the forget set's truth ratio in different versions of OpenUnlearning."""
 FLOAT32_MEANS = ("mia_min_k", "mia_min_k_plus_plus", "mia_gradnorm")
-"""Attacks whose scores OpenUnlearning averages in float32 within a split; the others in float64."""
+"""Attacks whose scores OpenUnlearning averages in float32 within a split; others are averaged in float64."""
 RETRAINED_AUC = 0.5
-"""What PrivLeak is compared with where there is no retrained model."""
+"""AUC with which PrivLeak is compared if there is no retrained model: an attack at chance level."""
 GIVE_RETRAINED = "give --retrained, the log of the model retrained without the forget set"
 
 
 @dataclass(frozen=True)
 class Recomputed:
-    """One aggregate."""
+    """One recomputed aggregate."""
 
     value: float | None
-    """None where it cannot be had."""
+    """The value; None if it cannot be computed."""
     note: str = ""
-    """Why it cannot be had, or what it was compared with."""
+    """Why the value cannot be computed, or what it was compared with."""
 
 
 def published_aggregates(log: EvaluationLog, retrained: EvaluationLog | None) -> dict[str, Recomputed]:
-    """Every metric of a log from the values of its items.
+    """Recomputes every metric of a log from the values of its items.
 
     Args:
-        log: What to recompute.
+        log: The log to recompute.
         retrained: The retrained model's log on the same items, for forget quality and PrivLeak.
+
+    Returns:
+        Published name -> aggregate.
 
     Raises:
         UserError: Per-item values are missing or malformed, or the two logs are of different splits.
@@ -52,7 +55,11 @@ def published_aggregates(log: EvaluationLog, retrained: EvaluationLog | None) ->
 
 
 def split_means(log: EvaluationLog) -> dict[str, dict[str, float]]:
-    """Mean score of every membership attack in a log, on its forget and on its holdout items."""
+    """Computes the mean score of every membership inference attack, on the forget and on the holdout items.
+
+    Returns:
+        Attack -> split -> mean score.
+    """
     return {
         name: {split: _mean_score(name, _scores(log, f"{name}.{split}")) for split in SPLITS}
         for name in log.entries
@@ -61,7 +68,8 @@ def split_means(log: EvaluationLog) -> dict[str, dict[str, float]]:
 
 
 def _mean_score(name: str, scores: list[float]) -> float:
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there, and so is its mean
+    # A score beyond the range of float32 becomes infinite, as in OpenUnlearning, and so does the mean.
+    with np.errstate(over="ignore"):
         return float(np.mean(np.asarray(scores, dtype=np.float32 if name in FLOAT32_MEANS else np.float64)))
 
 
@@ -70,7 +78,7 @@ def _recompute(log: EvaluationLog, name: str, retrained: EvaluationLog | None) -
         return DERIVED[name](log, retrained)
     measure = _measure_of(name)
     return (
-        Recomputed(None, "its definition is not known here")
+        Recomputed(None, "its definition is not implemented")
         if measure is None
         else Recomputed(measure(log, name))
     )
@@ -98,7 +106,7 @@ def _auc(log: EvaluationLog, name: str) -> float:
 
 
 Measure = Callable[[EvaluationLog, str], float]
-"""Takes the log and the name of the metric."""
+"""Computes an aggregate from a log and the name of the metric."""
 
 MEASURES: tuple[tuple[str, Measure], ...] = (
     ("mia_*", _auc),
@@ -112,7 +120,7 @@ MEASURES: tuple[tuple[str, Measure], ...] = (
     ("*extraction_strength", _mean_of("score")),
     ("*exact_memorization", _mean_of("score")),
 )
-"""What a metric is of its own items, by its name; the first that fits counts."""
+"""Pattern of metric names -> aggregate over the metric's own items; the first matching pattern counts."""
 
 
 UTILITY: tuple[tuple[str, Measure], ...] = (
@@ -126,7 +134,7 @@ UTILITY: tuple[tuple[str, Measure], ...] = (
     ("wf_Q_A_ROUGE", _mean_of("rougeL_recall")),
     ("wf_Truth_Ratio", _other_ratio),
 )
-"""The nine parts of model utility."""
+"""The nine components of model utility, which is their harmonic mean."""
 
 
 def _measure_of(name: str) -> Measure | None:
@@ -160,6 +168,7 @@ def _privleak(log: EvaluationLog, retrained: EvaluationLog | None) -> Recomputed
 
 
 def _check_same_split(log: EvaluationLog, retrained: EvaluationLog) -> None:
+    # Logs do not name their split, but TOFU's splits have different numbers of items.
     for place in (*FORGET_RATIOS, *(f"mia_min_k.{split}" for split in SPLITS)):
         if not (log.holds(place) and retrained.holds(place)):
             continue
@@ -182,4 +191,4 @@ DERIVED: Mapping[str, Callable[[EvaluationLog, EvaluationLog | None], Recomputed
     "model_utility": _model_utility,
     "privleak": _privleak,
 }
-"""Metrics made from others' items; they take the log and the retrained model's."""
+"""Metrics computed from the items of other metrics, of the log and of the retrained model's log."""

@@ -1,4 +1,4 @@
-"""Scores as tables and as JSON."""
+"""Shows recomputed scores as tables and as JSON."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,8 +11,11 @@ from orchestrator.evaluation_logs.scores import Scores
 
 
 def show_scores(scores: Scores, console: Console) -> None:
-    """Both tables, with what the file itself says beside each value, and a line for whatever could not be
-    recomputed."""
+    """Prints OpenUnlearning's and Lethe's aggregates as tables.
+
+    The value that the file itself holds is shown beside each recomputed value. A line follows for each
+    aggregate that could not be recomputed, or that was recomputed with a restriction.
+    """
     published = {name: recomputed.value for name, recomputed in scores.published.items()}
     published |= {
         f"{name}.{split}": mean for name, means in scores.splits.items() for split, mean in means.items()
@@ -60,11 +63,12 @@ def _show(
 
 
 def scores_json(scores: Scores) -> dict[str, Any]:
-    """Everything recomputed; null where a value could not be had or is not a finite number.
+    """Converts scores to plain data for JSON.
 
     Returns:
-        `openunlearning` and `lethe` by name, `mia_splits` by attack and split, and in `not_recomputed` why,
-        for either.
+        `openunlearning` and `lethe` by name of the metric, `mia_splits` by attack and split, and
+        `not_recomputed` with the reason for each metric without a value. A value is null if it could not be
+        computed or is not finite.
     """
     why = {name: recomputed.note for name, recomputed in scores.published.items() if recomputed.value is None}
     return {
@@ -79,6 +83,7 @@ def scores_json(scores: Scores) -> dict[str, Any]:
 
 
 def _finite(value: float | None) -> float | None:
+    # Python's json would write NaN and Infinity, which are not JSON.
     return value if value is not None and math.isfinite(value) else None
 
 

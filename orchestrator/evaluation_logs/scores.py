@@ -1,4 +1,4 @@
-"""Everything that can be recomputed from one evaluation file: published aggregates, and our metrics."""
+"""Recomputes all that one evaluation file allows: OpenUnlearning's aggregates and Lethe's metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,33 +23,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scores:
-    """What came out of one file. Names of a measurement have the part in front: `test/forget_quality`."""
+    """The scores of one file. Names of a measurement start with the part: `test/forget_quality`."""
 
     published: Mapping[str, Recomputed]
     """OpenUnlearning's aggregates, one for each metric of the file."""
     splits: Mapping[str, Mapping[str, float]]
-    """Mean scores of the membership attacks by split."""
+    """Attack -> split -> mean score of the membership inference attack."""
     ours: Mapping[str, float]
-    """Our metrics, by the names of the catalogue."""
+    """Lethe's metrics, by the names of the catalogue."""
     missing: Mapping[str, str]
-    """Metrics of ours that this file could give with something else beside it, or in another form; and what
-    that is."""
+    """Lethe's metrics that another input would add -> what must be given for them."""
     logged_published: Mapping[str, float | None] = field(default_factory=dict)
-    """What the file itself says, `mia_loss.forget` included."""
+    """OpenUnlearning's aggregates as the file itself holds them, including splits (`mia_loss.forget`)."""
     logged_ours: Mapping[str, float] = field(default_factory=dict)
-    """The same of our metrics."""
+    """Values of Lethe's metrics in the file itself."""
 
 
 def score(path: Path, retrained: Path | None) -> Scores:
-    """Recompute a file from the values of its items.
+    """Recomputes the aggregates of a file from the values of its items.
 
     Args:
-        path: An evaluation log of OpenUnlearning, or a measurement of ours.
-        retrained: The same of the retrained model, on the same items.
+        path: An evaluation log of OpenUnlearning, or a measurement of Lethe.
+        retrained: The same kind of file for the retrained model, on the same items.
 
     Raises:
-        UserError: A file cannot be used: it is not there, is something else, or is of other items than the
-            other.
+        UserError: A file does not exist, has another format, or the two files are of different items.
     """
     contents = read_json(path)
     beside = None if retrained is None else (retrained, read_json(retrained))
@@ -61,7 +59,7 @@ def score(path: Path, retrained: Path | None) -> Scores:
         )
     if not measured:
         return _of_log(evaluation_log(path, contents), None if beside is None else evaluation_log(*beside))
-    # Torch comes with it: only these files wait for it.
+    # Imported here because it imports torch, which takes seconds: a log of OpenUnlearning needs no torch.
     from orchestrator.evaluation_logs.measurement import measurement
 
     return _of_measurement(measurement(path, contents), None if beside is None else measurement(*beside))
@@ -76,6 +74,7 @@ def _of_log(log: EvaluationLog, retrained: EvaluationLog | None) -> Scores:
     ours = aggregate_sets(items_of_log(log), None if retrained is None else items_of_log(retrained))
     missing = _missing(ours)
     if "forget_extraction_strength_ou" in ours:
+        # The floor cannot be removed: a logged value at the floor may have been anything below it.
         missing["forget_extraction_strength"] = (
             "OpenUnlearning's logs hold it with a floor of 1 / length only"
         )
@@ -110,6 +109,7 @@ def _same_part(measured: "Measurement", retrained: "Measurement", part: str) -> 
             key=f"items.{part}",
             allowed=part,
         )
+    # Ids are compared in order: on the same data both measurements list the same items alike.
     for name, items in measured.parts[part].items():
         if [item["id"] for item in items] != [item["id"] for item in beside.get(name, ())]:
             raise UserError(
@@ -124,7 +124,7 @@ def _same_part(measured: "Measurement", retrained: "Measurement", part: str) -> 
 
 
 def _missing(ours: Mapping[str, float]) -> dict[str, str]:
-    """Metrics that a retrained model's file would add."""
+    """Returns the metrics that a file of the retrained model would add, with that remedy."""
     possible = set()
     if "forget_truth_ratio" in ours:
         possible |= {"forget_quality", "forget_quality_log10"}

@@ -1,1 +1,1 @@
-"""Objectives, dominance, the Pareto front and its hypervolume, and how to select a member of it."""
+"""Objectives, Pareto dominance, the Pareto front with its hypervolume, and the selection of front members."""

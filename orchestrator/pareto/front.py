@@ -1,9 +1,8 @@
-"""The Pareto front of a sweep over all trials and rungs: chosen on the validation part, reported on the test
-part.
+"""The Pareto front of a sweep, over all trials and rungs.
 
-A sweep that chose and reported on the same items would overfit its yardstick: the best of many noisy numbers
-looks better than it is. Every rung is a candidate, because the best moment to stop unlearning is often not
-the last.
+Members are chosen on the validation part and reported on the test part. A sweep that chose and reported on
+the same items would overfit its own evaluation: the best of many noisy numbers looks better than it is. Every
+rung is a candidate, because the best moment to stop unlearning is often not the last.
 """
 
 from collections import Counter
@@ -19,63 +18,66 @@ from orchestrator.storage.trial_records import BASELINES, Status, TrialRecord
 from search_spaces.settings.sweep_settings import SweepSettings
 
 Key = tuple[str, int]
-"""A trial's name and a rung, from 1."""
+"""A trial's id and a rung, counted from 1."""
 
 
 def rung_name(record: TrialRecord, rung: int) -> str:
-    """`t0007` for a trial's last rung, `t0007@2` for an earlier one."""
+    """Returns the name of a rung: `t0007` for a trial's last rung, `t0007@2` for an earlier one."""
     return record.trial_id if rung == len(record.rungs) else f"{record.trial_id}@{rung}"
 
 
 @dataclass(frozen=True)
 class FrontMember:
-    """A trial at one of its rungs, on the front."""
+    """A member of the front, or a candidate for it: one trial at one of its rungs."""
 
     record: TrialRecord
     rung: int
-    """From 1."""
+    """The rung, counted from 1."""
     objectives: Mapping[str, float]
-    """Objective name -> value on the test part: what is reported."""
+    """Objective name -> value on the test part, which is reported."""
     validation: Mapping[str, float]
-    """Objective name -> value on the validation part: what the search saw."""
+    """Objective name -> value on the validation part, which the search uses."""
 
     @property
     def key(self) -> Key:
-        """Trial and rung."""
+        """The trial's id and the rung."""
         return self.record.trial_id, self.rung
 
     @property
     def name(self) -> str:
-        """`t0007` at its end, `t0007@2` at an earlier rung."""
+        """The member's name: `t0007` at the trial's end, `t0007@2` at an earlier rung."""
         return rung_name(self.record, self.rung)
 
 
 @dataclass(frozen=True)
 class Front:
-    """The front of a sweep and the volume under it."""
+    """The Pareto front of a sweep with its hypervolume."""
 
     objectives: tuple[Objective, ...]
     members: tuple[FrontMember, ...]
-    """From best to worst in the first objective."""
+    """The members, from best to worst in the first objective."""
     hypervolume: float
-    """Of the members' test values, against the objectives' reference point."""
+    """The hypervolume of the members' test values, against the objectives' reference point."""
 
     @property
     def keys(self) -> frozenset[Key]:
-        """Trials and rungs of the members."""
+        """The trial ids and rungs of the members."""
         return frozenset(member.key for member in self.members)
 
     @property
     def trial_ids(self) -> frozenset[str]:
-        """Names of the trials with a member."""
+        """The ids of the trials that have a member."""
         return frozenset(member.record.trial_id for member in self.members)
 
 
 class GrowingFront:
-    """The front while trials end: each adds its rungs, and nothing that came before is looked at again.
+    """The front of a running sweep, updated as trials end.
+
+    Each trial adds its rungs; earlier trials are not visited again, so the cost of an update does not grow
+    with the number of trials.
 
     Args:
-        criteria: What is better.
+        criteria: Objectives and limits of the sweep.
     """
 
     def __init__(self, criteria: Criteria) -> None:
@@ -83,55 +85,59 @@ class GrowingFront:
         self._chosen: NonDominated[FrontMember] = NonDominated(criteria.reference)
 
     def add(self, record: TrialRecord) -> None:
-        """Take the rungs of a trial that has ended with a result; others have no candidates."""
+        """Adds the rungs of a trial that has ended with a result; other trials have no candidates."""
         for member in candidates(record, self.criteria):
             self._chosen.add(to_minimised(self.criteria.objectives, member.validation), member)
 
     def would_join(self, record: TrialRecord, rung: int) -> bool:
-        """Whether a rung that was just measured on the validation part may end up on the front, if its trial
-        ends well.
+        """Returns whether a rung just measured on the validation part may still end up on the front.
 
-        What is refused here is dominated for good, so nobody needs its weights or its test part.
+        The answer assumes that the trial ends with a result. A rung that is refused here stays dominated for
+        good, so its weights need not be kept and its test part need not be measured.
 
         Args:
             record: A running trial with its rungs up to this one.
-            rung: From 1.
+            rung: The rung, counted from 1.
         """
         metrics = record.rungs[rung - 1]
         point = self.criteria.point(metrics)
         if point is None or not self.criteria.feasible(metrics):
             return False
-        # Where the last rung alone counts, no earlier one can drive it out.
+        # A trial's rungs join the archive only when it ends, so its own earlier rungs are compared here. If
+        # only the last rung counts, no earlier rung can replace it.
         before = record.rungs[: rung - 1] if self.criteria.every_rung else []
         earlier = [self.criteria.point(other) for other in before if self.criteria.feasible(other)]
         dominated = any(other is not None and _dominates(other, point) for other in earlier)
         return not dominated and self._chosen.would_join(point)
 
     def gain(self, metrics: Mapping[str, float]) -> float:
-        """Hypervolume on the validation part that a measurement would add."""
+        """Returns the hypervolume on the validation part that a measurement would add."""
         point = self.criteria.point(metrics)
         return 0.0 if point is None or not self.criteria.feasible(metrics) else self._chosen.gain(point)
 
     @property
     def validation_hypervolume(self) -> float:
-        """Hypervolume of what was chosen, on the validation part."""
+        """The hypervolume of the chosen rungs, on the validation part."""
         return self._chosen.hypervolume
 
     @property
     def chosen(self) -> frozenset[Key]:
-        """Trials and rungs that none dominates on the validation part: whoever is or may still become a
-        member."""
+        """The trial ids and rungs that are non-dominated on the validation part.
+
+        These are the members of the reported front, and the rungs that may still become members.
+        """
         return frozenset(member.key for member in self._chosen.items)
 
     def reported(self) -> Front:
-        """The front as people see it: of what was chosen on the validation part, what none dominates on the
-        test part."""
+        """Builds the reported front: the chosen rungs that are also non-dominated on the test part."""
         chosen, objectives = list(self._chosen.items), self.criteria.objectives
+        # The reshape gives an empty set of points its number of columns.
         points = np.array([to_minimised(objectives, member.objectives) for member in chosen]).reshape(
             len(chosen), len(objectives)
         )
         mask = non_dominated(points)
         members = [member for member, is_member in zip(chosen, mask, strict=True) if is_member]
+        # Number and rung break ties, so that the order does not depend on which trial ended first.
         members.sort(
             key=lambda member: (
                 to_minimised(objectives, member.objectives),
@@ -143,12 +149,15 @@ class GrowingFront:
 
 
 def candidates(record: TrialRecord, criteria: Criteria) -> list[FrontMember]:
-    """The rungs of a finished or stopped trial that have finite objectives on both parts and keep to all
-    limits."""
+    """Returns the rungs of a finished or stopped trial that may be on the front.
+
+    A candidate has finite objectives on both parts and satisfies all limits. When only the last rung counts,
+    a stopped trial has no candidate.
+    """
     if record.status not in ("finished", "stopped"):
         return []
     last = len(record.rungs)
-    # The schedule's own end: a trial that was stopped has none.
+    # With `search.select: last` only the end of the schedule counts, which a stopped trial never reached.
     rungs = (
         range(1, last + 1)
         if criteria.every_rung
@@ -165,18 +174,18 @@ def candidates(record: TrialRecord, criteria: Criteria) -> list[FrontMember]:
 
 
 def build_front(records: Iterable[TrialRecord], criteria: Criteria) -> Front:
-    """The front among the trials that ended with a result.
+    """Builds the front of the trials that ended with a result.
 
-    A rung is a member when no rung of any trial dominates it on the validation part and, among those that
-    pass, none dominates it on the test part. Failed and running trials, and rungs without finite objectives
+    A rung is a member when no rung of any trial dominates it on the validation part and, among the rungs that
+    remain, none dominates it on the test part. Failed and running trials, and rungs without finite objectives
     on both parts, are left out.
 
     Args:
         records: All trials of the sweep, in any order.
-        criteria: What is better.
+        criteria: Objectives and limits of the sweep.
 
     Returns:
-        Members with their test and validation values in the metrics' own signs.
+        The front; members have their test and validation values in the metrics' own signs.
     """
     front = GrowingFront(criteria)
     for record in records:
@@ -185,22 +194,22 @@ def build_front(records: Iterable[TrialRecord], criteria: Criteria) -> Front:
 
 
 def hypervolume_history(records: Sequence[TrialRecord], criteria: Criteria) -> list[float]:
-    """Hypervolume of the reported front after each trial with a result, in the order in which they ended.
+    """Computes the hypervolume of the reported front after each trial with a result.
 
-    The last entry is the hypervolume of `build_front`. The curve can fall a little: a trial that wins on the
-    validation part may be worse than the one it drives out on the test part, which is what the curve
-    measures.
+    The last entry is the hypervolume of `build_front`. The curve can fall a little: it measures the test
+    part, where a trial that wins on the validation part may be worse than the trial that it replaces.
 
     Args:
         records: All trials of the sweep.
-        criteria: What is better.
+        criteria: Objectives and limits of the sweep.
 
     Returns:
-        One value per finished or stopped trial, starting with the first.
+        One value per finished or stopped trial, in the order in which the trials ended.
     """
     front = GrowingFront(criteria)
     volumes = []
     ended = [record for record in records if record.status in ("finished", "stopped")]
+    # The number breaks ties of the clock, so that the curve is the same at every reading.
     for record in sorted(ended, key=lambda record: (record.finished_at or 0.0, record.number)):
         front.add(record)
         volumes.append(front.reported().hypervolume)
@@ -210,7 +219,7 @@ def hypervolume_history(records: Sequence[TrialRecord], criteria: Criteria) -> l
 def front_json(
     sweep: SweepSettings, records: Sequence[TrialRecord], baselines: Mapping[str, Mapping[str, float] | None]
 ) -> dict[str, Any]:
-    """The front as `lethe front --json` prints it.
+    """Builds the front as `lethe front --json` prints it.
 
     Args:
         sweep: Settings with objectives filled in.
@@ -218,8 +227,8 @@ def front_json(
         baselines: Metrics of the `original` and the `retrained` model, with keys such as `test/utility`.
 
     Returns:
-        Plain data for JSON; objective values are those of the test part in the metrics' own signs, and a
-        baseline without them is null.
+        Plain data for JSON. Objective values are those of the test part, in the metrics' own signs; a
+        baseline that lacks one of them is null.
     """
     counts = Counter(record.status for record in records)
     return front_as_json(sweep.name, build_front(records, criteria_of(sweep)), counts, baselines)
@@ -231,13 +240,13 @@ def front_as_json(
     counts: Mapping[Status, int],
     baselines: Mapping[str, Mapping[str, float] | None],
 ) -> dict[str, Any]:
-    """`front_json` of a front that is known already.
+    """Converts a front that was already built into the data of `front_json`.
 
     Args:
         sweep_name: Name of the sweep.
         front: The front.
-        counts: Trials by status.
-        baselines: As for `front_json`.
+        counts: Number of trials by status.
+        baselines: Metrics of the baseline models, as for `front_json`.
     """
     objectives = front.objectives
     return {
@@ -268,4 +277,5 @@ def front_as_json(
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    # Equal points do not dominate each other, as in `dominance.non_dominated`.
     return all(a <= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)

@@ -1,7 +1,6 @@
-"""Selects what a person names: members of the front (`front`, `knee`, `t0007@2`, `utility>=0.5`), or any rung
-of any trial.
+"""Selects members of the front (`front`, `knee`, `t0007@2`, `utility>=0.5`), or any rung of any trial.
 
-Values are those of the test part, which `lethe front` shows.
+Conditions are compared with the values on the test part, which `lethe front` shows.
 """
 
 import operator
@@ -31,38 +30,38 @@ _CONDITION = re.compile(r"\s*([\w./-]+)\s*(>=|<=|>|<)\s*(\S+)\s*")
 
 @dataclass(frozen=True)
 class Condition:
-    """One bound on one objective."""
+    """One bound on one objective, such as `utility>=0.5`."""
 
     objective: Objective
     sign: str
-    """Key of `OPERATORS`."""
+    """The comparison: a key of `OPERATORS`."""
     bound: float
-    """In the metric's own sign."""
+    """The bound, in the metric's own sign."""
 
     def holds(self, member: FrontMember) -> bool:
-        """Whether a member keeps to it."""
+        """Returns whether a member satisfies the condition."""
         return OPERATORS[self.sign](member.objectives[self.objective.name], self.bound)
 
     def nearest(self, members: Sequence[FrontMember]) -> FrontMember:
-        """The member that comes nearest to it, or keeps to it by most."""
+        """Returns the member that satisfies the condition by the largest margin, or misses it by least."""
         side = 1 if self.sign.startswith(">") else -1
         return max(members, key=lambda member: side * member.objectives[self.objective.name])
 
 
 def select_members(front: Front, text: str) -> list[FrontMember]:
-    """Find members of a front.
+    """Selects members of a front by an expression of the command line.
 
     Args:
-        front: Where to look.
-        text: `front` for all, `knee` (see `knee`), a trial's name for its members, `t0007@2` for the one at
-            that rung, or conditions: of the members that keep to all of them, the best in the other
-            objectives.
+        front: The front to select from.
+        text: `front` for all members; `knee` for the knee (see `knee`); a trial's id for all its members;
+            `t0007@2` for the member at that rung; or conditions joined by commas, which select, among the
+            members that satisfy all of them, those that are non-dominated in the other objectives.
 
     Returns:
         At least one member, in the front's order.
 
     Raises:
-        UserError: The text is none of these, names something unknown, or no member keeps to the conditions.
+        UserError: The text is none of these, names something unknown, or no member satisfies the conditions.
     """
     word = text.strip()
     if not front.members:
@@ -75,6 +74,7 @@ def select_members(front: Front, text: str) -> list[FrontMember]:
         return [knee(front)]
     if re.search("[<>=]", word):
         return _best_under(front, [_condition(front, part) for part in word.split(",")])
+    # `t0007@3` is accepted for the last rung too, whose name is the plain `t0007`.
     found = [
         member for member in front.members if word in (member.record.trial_id, "{}@{}".format(*member.key))
     ]
@@ -84,7 +84,7 @@ def select_members(front: Front, text: str) -> list[FrontMember]:
             word, ["front", "knee", *names, *(objective.name for objective in front.objectives)]
         )
         raise UserError(
-            f"no member of the front is called so.{guess}",
+            f"no member of the front has this name.{guess}",
             key="--pick",
             value=text,
             allowed=f"{GRAMMAR}. On the front: {', '.join(names)}",
@@ -93,22 +93,25 @@ def select_members(front: Front, text: str) -> list[FrontMember]:
 
 
 def knee(front: Front) -> FrontMember:
-    """The member where giving up a little of one objective would cost much of another.
+    """Finds the knee: the member at which a small gain in one objective would cost much of another.
 
-    All objectives are scaled so that the front spans 0 (best) to 1 (worst). The knee is farthest from the
-    plane on which the scaled values add up to 1, towards the ideal; with two objectives that is the line
-    through the front's two ends. Where none is on that side of it, as with one or two members, it is the end
-    that is best in the first objective.
+    All objectives are scaled so that the front spans 0 (best) to 1 (worst). The knee is the member farthest
+    from the plane on which the scaled values add up to 1, towards the ideal point; with two objectives this
+    plane is the line through the two ends of the front. If no member lies on that side of the plane, as with
+    one or two members, the knee is the end that is best in the first objective.
 
     Args:
-        front: With at least one member.
+        front: A front with at least one member.
 
     Source: Das (1999), "On characterizing the 'knee' of the Pareto curve based on Normal-Boundary
     Intersection".
     """
     points = np.array([to_minimised(front.objectives, member.objectives) for member in front.members])
+    # An objective in which all members are equal has no span: all its scaled values are 0.
     low, span = points.min(axis=0), np.ptp(points, axis=0)
     scaled = (points - low) / np.where(span > 0, span, 1.0)
+    # The distance to the plane grows as the sum of the scaled values falls. `argmin` takes the first of equal
+    # sums, and the members are sorted by the first objective.
     return front.members[int(np.argmin(scaled.sum(axis=1)))]
 
 
@@ -117,6 +120,7 @@ def _condition(front: Front, text: str) -> Condition:
     if match is None:
         raise UserError("not a condition", key="--pick", value=text.strip(), allowed=GRAMMAR)
     name, sign, number = match.groups()
+    # Only objectives can be bounded: the front holds no other metrics of its members.
     known = {objective.name: objective for objective in front.objectives}
     if name not in known:
         raise UserError(
@@ -135,21 +139,21 @@ def _condition(front: Front, text: str) -> Condition:
 
 def _best_under(front: Front, conditions: Sequence[Condition]) -> list[FrontMember]:
     members = [member for member in front.members if all(condition.holds(member) for condition in conditions)]
-    asked = ",".join(
+    wanted = ",".join(
         f"{condition.objective.name}{condition.sign}{condition.bound:g}" for condition in conditions
     )
     if not members:
         nearest = [(condition.objective.name, condition.nearest(front.members)) for condition in conditions]
         best = ", ".join(f"{name} {member.objectives[name]:.4g} ({member.name})" for name, member in nearest)
         raise UserError(
-            "no member of the front keeps to this",
+            "no member of the front satisfies this",
             key="--pick",
-            value=asked,
-            remedy=f"the best that there is: {best}",
+            value=wanted,
+            remedy=f"the nearest members are: {best}",
         )
     bounded = {condition.objective.name for condition in conditions}
-    # With a condition on each there is no other objective, and none of a front's members is better than
-    # another.
+    # If every objective has a condition, the members are compared in all objectives. Members of a front do
+    # not dominate each other, so all that satisfy the conditions are returned.
     others = [
         objective for objective in front.objectives if objective.name not in bounded
     ] or front.objectives
@@ -163,33 +167,34 @@ class ChosenRung:
 
     record: TrialRecord
     rung: int
-    """From 1."""
+    """The rung, counted from 1."""
 
     @property
     def name(self) -> str:
-        """`t0007` at the trial's end, `t0007@2` at an earlier rung."""
+        """The rung's name: `t0007` at the trial's end, `t0007@2` at an earlier rung."""
         return rung_name(self.record, self.rung)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Metrics at the rung, with keys such as `validation/utility`."""
+        """The metrics at the rung, with keys such as `validation/utility`."""
         return dict(self.record.rungs[self.rung - 1])
 
 
 def choose_rung(records: Sequence[TrialRecord], criteria: Criteria, text: str, key: str) -> ChosenRung:
-    """Find one rung.
+    """Selects one rung of one trial by an expression of the command line.
 
     Args:
         records: All trials of the sweep.
-        criteria: What decides who is on the front.
+        criteria: Objectives and limits, from which the front is built.
         text: `t0007` for a trial's end, `t0007@2` for a rung, on the front or not; or `knee` or a condition
-            (see `orchestrator.pareto.member_selection`).
-        key: What the person wrote it for, for messages.
+            that one member of the front satisfies (see `select_members`).
+        key: The option or argument that holds the text, for messages.
 
     Raises:
-        UserError: There is no such trial or rung, it has no result, or the text means several members of the
-            front.
+        UserError: There is no such trial or rung, the trial has no result, or the text selects several
+            members of the front.
     """
+    # A trial's id never needs the front, so a rung that is not on it can be chosen too.
     match = re.fullmatch(r"(t\d+)(?:@(\d+))?", text.strip())
     if match is None:
         return _on_front(records, criteria, text, key)
@@ -214,10 +219,10 @@ def choose_rung(records: Sequence[TrialRecord], criteria: Criteria, text: str, k
 
 
 def find_trial(records: Sequence[TrialRecord], name: str, key: str) -> TrialRecord:
-    """A trial by its name.
+    """Finds a trial by its id.
 
     Raises:
-        UserError: There is none; says which there are.
+        UserError: There is no such trial; the message lists which trials exist.
     """
     known = {record.trial_id: record for record in records}
     if name not in known:
@@ -232,7 +237,7 @@ def _on_front(records: Sequence[TrialRecord], criteria: Criteria, text: str, key
     try:
         members = select_members(build_front(records, criteria), text)
     except UserError as error:
-        # The same words stand behind another option there.
+        # `select_members` writes its errors for the option `--pick`; the caller's option may be another.
         raise UserError(
             error.message, key=key, value=text, allowed=error.allowed, remedy=error.remedy
         ) from error

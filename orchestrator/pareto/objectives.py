@@ -1,5 +1,8 @@
-"""What counts as good in a sweep: objectives, limits, and which rungs count. Inside, everything minimises;
-only this module turns signs."""
+"""The criteria of a sweep: its objectives, its limits, and which rungs count.
+
+Inside the orchestrator every objective is minimised. Only this module converts between the metrics' own signs
+and minimised values.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,54 +19,58 @@ class Objective:
     """One objective of a sweep."""
 
     name: str
-    """Metric, without the part: `utility`, not `validation/utility`."""
+    """The metric's name without the part: `utility`, not `validation/utility`."""
     direction: Literal["minimize", "maximize"]
-    """Which way is better."""
+    """Which direction is better."""
     reference: float
     """Coordinate of the hypervolume's reference point, in the metric's own sign."""
     transform: Literal["none", "log"] = "none"
     """Scale on which points are compared."""
     clip: tuple[float, float] | None = None
-    """Values outside are moved to the nearer bound, before the transform."""
+    """Bounds to which values outside are clipped, before the transform."""
 
     def scaled(self, value: float) -> float:
-        """The value clipped and on the objective's scale, in the metric's own direction."""
+        """Clips and transforms a value; the metric's own direction is kept."""
+        # Clipping comes first, so that a lower bound above 0 keeps the logarithm finite.
         if self.clip is not None:
             value = min(max(value, self.clip[0]), self.clip[1])
         return math.log(value) if self.transform == "log" else value
 
     def to_minimised(self, value: float) -> float:
-        """The value on the objective's scale, with the sign under which lower is better."""
+        """Clips and transforms a value and gives it the sign under which lower is better."""
         return self.scaled(value) if self.direction == "minimize" else -self.scaled(value)
 
     def from_minimised(self, value: float) -> float:
-        """The metric's own value; what was clipped stays clipped."""
+        """Converts a minimised value back to the metric's own value; a clipped value stays clipped."""
         scaled = value if self.direction == "minimize" else -value
         return math.exp(scaled) if self.transform == "log" else scaled
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A bound that a trial must keep to on the validation part."""
+    """A bound on a metric that a trial must satisfy on the validation part (a constraint)."""
 
     metric: str
-    """Metric, without the part."""
+    """The metric's name without the part."""
     bound: float
-    """Worst feasible value."""
+    """The worst feasible value."""
     kind: Literal["at_least", "at_most"]
     """Which side of the bound is feasible."""
 
     @property
     def name(self) -> str:
-        """`utility at_least 0.4`: its name in the study."""
+        """The limit's name in the study, such as `utility at_least 0.4`."""
         return f"{self.metric} {self.kind} {self.bound:g}"
 
     def violation(self, metrics: Mapping[str, float]) -> float:
-        """How far outside a trial is, in the metric's unit: feasible up to 0; infinite where the metric is
-        missing or NaN.
+        """Computes by how much a measurement violates the limit, as Optuna's constraints expect it.
 
         Args:
-            metrics: Keys such as `validation/utility`.
+            metrics: Metrics with keys such as `validation/utility`.
+
+        Returns:
+            The violation in the metric's unit; a measurement is feasible up to 0. Infinite when the metric is
+            missing or NaN.
         """
         value = metrics.get(f"validation/{self.metric}", math.nan)
         if math.isnan(value):
@@ -73,46 +80,49 @@ class Limit:
 
 @dataclass(frozen=True)
 class Criteria:
-    """Everything that decides whether one measurement is better than another."""
+    """All that decides whether one measurement is better than another."""
 
     objectives: tuple[Objective, ...]
-    """Coordinates, in the order of the file."""
+    """The objectives, in the order of the sweep file; they are the coordinates of all points."""
     limits: tuple[Limit, ...] = ()
-    """A point outside any of them never joins the front."""
+    """Limits that every member of the front satisfies."""
     every_rung: bool = True
-    """Whether every rung of a trial counts, or its last one only."""
+    """Whether every rung of a trial counts, or its last rung only."""
 
     @property
     def reference(self) -> tuple[float, ...]:
-        """The hypervolume's reference point, with the signs of `to_minimised`."""
+        """The hypervolume's reference point, minimised as by `to_minimised`."""
         return minimised_reference(self.objectives)
 
     def point(self, metrics: Mapping[str, float], part: Part = "validation") -> tuple[float, ...] | None:
-        """A measurement as a point that minimises in every coordinate; None when an objective is missing or
-        not finite."""
+        """Converts a measurement to a point that minimises in every coordinate.
+
+        Returns:
+            (objectives,) The point; None when an objective is missing or not finite.
+        """
         values = objective_values(metrics, self.objectives, part)
         return None if values is None else to_minimised(self.objectives, values)
 
     def feasible(self, metrics: Mapping[str, float]) -> bool:
-        """Whether a measurement keeps to all limits."""
+        """Returns whether a measurement satisfies all limits."""
         return all(limit.violation(metrics) <= 0 for limit in self.limits)
 
 
 def criteria_of(sweep: SweepSettings) -> Criteria:
-    """The sweep's objectives with their limits, its constraints, and whether every rung counts."""
+    """Collects the criteria of a sweep: objectives and their limits, constraints, and `search.select`."""
     limits = [limit for name, bounds in sweep.objectives.items() for limit in limits_of(name, bounds)]
     limits += [limit for name, bounds in sweep.constraints.items() for limit in limits_of(name, bounds)]
     return Criteria(objectives_of(sweep), tuple(limits), sweep.search.select == "best_rung")
 
 
 def limits_of(metric: str, bounds: BoundSettings) -> list[Limit]:
-    """The one or two limits that a block of bounds means."""
+    """Returns the limits of one block of bounds: at most one from below and one from above."""
     lower = [] if bounds.at_least is None else [Limit(metric, bounds.at_least, "at_least")]
     return lower + ([] if bounds.at_most is None else [Limit(metric, bounds.at_most, "at_most")])
 
 
 def objectives_of(sweep: SweepSettings) -> tuple[Objective, ...]:
-    """The sweep's objectives, in the order of its file."""
+    """Returns the sweep's objectives, in the order of its file."""
     return tuple(
         Objective(name, settings.direction, settings.reference, settings.transform, settings.clip)
         for name, settings in sweep.objectives.items()
@@ -120,20 +130,20 @@ def objectives_of(sweep: SweepSettings) -> tuple[Objective, ...]:
 
 
 def to_minimised(objectives: Sequence[Objective], values: Mapping[str, float]) -> tuple[float, ...]:
-    """Objective values as one point that minimises in every coordinate.
+    """Converts objective values to a point that minimises in every coordinate.
 
     Args:
-        objectives: Coordinates, in order.
+        objectives: The objectives, in the order of the coordinates.
         values: Objective name -> value in the metric's own sign.
 
     Returns:
-        One number per objective.
+        (objectives,) The point.
     """
     return tuple(objective.to_minimised(values[objective.name]) for objective in objectives)
 
 
 def minimised_reference(objectives: Sequence[Objective]) -> tuple[float, ...]:
-    """The hypervolume's reference point, with the signs of `to_minimised`."""
+    """Returns the hypervolume's reference point, minimised as by `to_minimised`."""
     return tuple(objective.to_minimised(objective.reference) for objective in objectives)
 
 
@@ -143,9 +153,9 @@ def objective_values(
     """Reads the objectives from a trial's metrics.
 
     Args:
-        metrics: Keys such as `test/utility`.
-        objectives: What to read.
-        part: `validation` is what the search sees, `test` is what is reported.
+        metrics: Metrics with keys such as `test/utility`.
+        objectives: The objectives to read.
+        part: `validation`, which the search uses, or `test`, which is reported.
 
     Returns:
         Objective name -> value in the metric's own sign; None when one is missing or not finite.
@@ -155,21 +165,22 @@ def objective_values(
 
 
 def why_unusable(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> str | None:
-    """Why a trial with these last metrics has failed.
+    """Explains why a trial with these metrics at its last rung has failed.
 
-    A NaN anywhere is a failure. Infinity is one only in an objective: elsewhere it may be the honest value of
-    a logarithm.
+    A NaN in any metric is a failure. An infinite value is a failure only in an objective: elsewhere it may be
+    the correct value of a logarithm.
 
     Args:
-        metrics: Keys such as `test/utility`.
-        objectives: Those that the search needs, as `validation/<name>`.
+        metrics: Metrics with keys such as `test/utility`.
+        objectives: The objectives; each must have a value `validation/<name>`.
 
     Returns:
-        A reason for people; None when all is well.
+        The reason, as a text for the user; None when the metrics are usable.
     """
     missing = [objective.name for objective in objectives if f"validation/{objective.name}" not in metrics]
     if missing:
         return f"no value for the objective{'s' * (len(missing) > 1)} {', '.join(missing)}"
+    # The test part is checked too, though the search does not use it: the front could not report the trial.
     must_be_finite = {
         f"{part}/{objective.name}" for objective in objectives for part in ("validation", "test")
     }

@@ -1,5 +1,4 @@
-"""How sure a front is: its members' means, intervals and attainment over the seeds under which they were run
-again."""
+"""Statistics of a front over seeds: means, confidence intervals and attainment of its repetitions."""
 
 import math
 import statistics
@@ -18,17 +17,17 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of repeated measurements, and how sure it is."""
+    """The mean of repeated measurements, with its confidence interval."""
 
     mean: float
     spread: float | None
     """Sample standard deviation: how much one run differs from another. None for a single value."""
     half_width: float | None
-    """Half of the 95 % interval of the mean (Student's t). None for a single value."""
+    """Half the width of the 95 % confidence interval of the mean (Student's t). None for a single value."""
     count: int
 
     def text(self) -> str:
-        """`0.5120 ± 0.0130`; the mean alone where there is no interval."""
+        """Formats the estimate as `0.5120 ± 0.0130`; the mean alone when there is no interval."""
         return f"{self.mean:.4f}" if self.half_width is None else f"{self.mean:.4f} ± {self.half_width:.4f}"
 
 
@@ -38,51 +37,59 @@ class ConfirmedMember:
 
     member: FrontMember
     values: tuple[Mapping[str, float], ...]
-    """Objective name -> value on the test part, of every repetition that did not fail."""
+    """Objective name -> value on the test part, for every repetition that did not fail."""
     estimates: Mapping[str, Estimate]
-    """By objective; empty when all repetitions failed."""
+    """Objective name -> estimate; empty when all repetitions failed."""
     failures: tuple[str, ...]
-    """Reasons of the repetitions that failed."""
+    """The reasons of the repetitions that failed."""
     infeasible: int
-    """Repetitions that broke one of the sweep's limits."""
+    """Number of repetitions that violated one of the sweep's limits."""
 
 
 @dataclass(frozen=True)
 class ConfirmedFront:
-    """What the repetitions say about a front. Repetitions of what has left the front since are not looked
-    at."""
+    """A front with its repetitions under other seeds.
+
+    Repetitions of rungs that have since left the front are ignored.
+    """
 
     members: tuple[ConfirmedMember, ...]
-    """In the front's order; members without a repetition are left out."""
-    of_members: int
-    """Members of the front, confirmed or not."""
+    """The confirmed members, in the front's order; members without a repetition are left out."""
+    front_size: int
+    """Number of members of the front, confirmed or not."""
     searched_hypervolume: float
-    """Of the confirmed members as the search found them."""
+    """Hypervolume of the confirmed members, with the values that the search found."""
     hypervolumes: Mapping[int, float]
-    """Seed -> hypervolume of all confirmed members under it, for seeds under which each has ended; a failed
-    one adds nothing."""
+    """Seed -> hypervolume of all confirmed members under that seed.
+
+    Only seeds under which every confirmed member has ended are included; a failed repetition adds nothing.
+    """
     attainment: Attainment | None
-    """Over these seeds, minimised; None with other than two objectives, or fewer than two such seeds."""
+    """Attainment surfaces over these seeds, minimised.
+
+    None unless there are two objectives and at least two such seeds.
+    """
 
     @property
     def hypervolume(self) -> Estimate | None:
-        """Over the seeds; None without a complete one."""
+        """The mean hypervolume over the seeds; None without a complete seed."""
         return estimate(self.hypervolumes.values()) if self.hypervolumes else None
 
     @property
     def is_whole(self) -> bool:
         """Whether every member of the front was confirmed."""
-        return len(self.members) == self.of_members
+        return len(self.members) == self.front_size
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """Mean, sample standard deviation and 95 % t-interval.
+    """Computes the mean, the sample standard deviation and the 95 % t-interval of the mean.
 
     Args:
-        values: At least one, each of an independent run.
+        values: At least one value, each of an independent run.
     """
     values = list(values)
     count, mean = len(values), statistics.fmean(values)
+    # A single run says nothing about the spread: an interval of width 0 would claim certainty.
     if count == 1:
         return Estimate(mean, None, None, 1)
     spread = statistics.stdev(values)
@@ -93,15 +100,15 @@ def estimate(values: Iterable[float]) -> Estimate:
 def confirmed_front(
     front: Front, criteria: Criteria, confirmations: Sequence[Confirmation]
 ) -> ConfirmedFront | None:
-    """Put repetitions and members together.
+    """Combines the members of a front with their repetitions.
 
     Args:
-        front: Of the sweep as it is now.
-        criteria: What the front was built with.
-        confirmations: Of the sweep.
+        front: The front of the sweep as it is now.
+        criteria: The criteria that the front was built with.
+        confirmations: All repetitions of the sweep.
 
     Returns:
-        None when no member has a repetition.
+        The confirmed front; None when no member has a repetition.
     """
     members = [
         member
@@ -113,17 +120,20 @@ def confirmed_front(
     keys = [member.key for member in members]
     of = {key: [one for one in confirmations if (one.trial_id, one.rung) == key] for key in keys}
     by_seed = {key: {one.seed: one for one in of[key]} for key in keys}
+    # A seed under which a member is still missing would give too small a hypervolume.
     seeds = sorted(set.intersection(*(set(found) for found in by_seed.values())))
+    # A failed repetition has no point, so the hypervolume of its seed is smaller, as it should be.
     points = {
         seed: [
             point for key in keys if (point := criteria.point(by_seed[key][seed].metrics, "test")) is not None
         ]
         for seed in seeds
     }
+    # The hypervolume of the search is taken over the confirmed members only, so that both can be compared.
     searched = [to_minimised(criteria.objectives, member.objectives) for member in members]
     return ConfirmedFront(
         members=tuple(_confirmed(member, criteria, of[member.key]) for member in members),
-        of_members=len(front.members),
+        front_size=len(front.members),
         searched_hypervolume=hypervolume(searched, criteria.reference),
         hypervolumes={seed: hypervolume(points[seed], criteria.reference) for seed in seeds},
         attainment=(

@@ -1,2 +1,1 @@
-"""The search: which trials there are, what came of them, when to stop one, and which is next. Only this room
-knows Optuna."""
+"""The search: the Optuna study, samplers, early stopping and budgets. Only this room imports Optuna."""

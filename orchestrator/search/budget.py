@@ -1,5 +1,7 @@
-"""Why a sweep ends before its trials are used up: a budget, or somebody's wish. Running trials end at their
-next rung."""
+"""Stop criteria of a sweep: its budgets, and the request of `lethe stop`.
+
+When a criterion is met no new trial starts, and running trials end at their next rung.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,14 +13,14 @@ from search_spaces.settings.sweep_settings import BudgetSettings
 
 
 class StopCriterion:
-    """Asked at every rung, and before every new trial.
+    """Decides whether a sweep must end; checked at every rung and before every new trial.
 
     Args:
         budget: The sweep's limits.
-        ledger: What was used up so far.
-        request: File whose existence asks the sweep to stop (`lethe stop`).
+        sweep_state: All trials so far, from which the use of the budgets follows.
+        request: File whose existence requests the sweep to stop (`lethe stop`).
         earlier_wall_s: Wall time of earlier starts in seconds.
-        clock: Unix time in seconds, as records have it.
+        clock: Returns Unix time in seconds, on the scale of the records' times.
     """
 
     def __init__(
@@ -30,23 +32,25 @@ class StopCriterion:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.budget, self.sweep_state, self.request, self._clock = budget, sweep_state, request, clock
+        # As if the sweep had run without a pause: the time between two starts does not count.
         self._started = clock() - earlier_wall_s
         self._stagnation = Stagnation(budget.stagnation_frac)
         self._reason: str | None = None
 
     @property
     def wall_s(self) -> float:
-        """Wall time of the sweep over all its starts, in seconds."""
+        """Wall time of the sweep in seconds, summed over all its starts."""
         return self._clock() - self._started
 
     def reason(self) -> str | None:
-        """Why the sweep is ending; once there is a reason it stays, so that everybody is told the same."""
+        """Returns why the sweep must end; None while it goes on."""
+        # The first reason is kept, so that every trial that it ends records the same one.
         if self._reason is None:
             self._reason = self._find()
         return self._reason
 
     def out_of_time(self, record: TrialRecord) -> str | None:
-        """Why one trial must end now."""
+        """Returns why one trial must end now, by `budget.trial_time_s`; None while it may go on."""
         limit = self.budget.trial_time_s
         if limit is None or record.started_at is None or self._clock() - record.started_at < limit:
             return None
@@ -70,9 +74,10 @@ class StopCriterion:
         return spent[0] if spent else None
 
     def _running_hours(self) -> float:
-        """Of the attempts that run now, beyond what the ledger has counted."""
+        """Returns the worker-hours of the attempts that run now: the sweep state counts ended ones only."""
         now = self._clock()
         running = (record for record in self.sweep_state.running.values() if record.started_at is not None)
+        # A clock that was set back must not make the sum smaller.
         return (
             sum(max(0.0, now - (record.started_at or now)) for record in running)
             * self.sweep_state.workers_per_trial
@@ -81,10 +86,10 @@ class StopCriterion:
 
 
 class Stagnation:
-    """Counts trials without growth of the hypervolume.
+    """Counts the newest trials without growth of the hypervolume.
 
     Args:
-        growth_frac: Share of the largest hypervolume so far that counts as growth.
+        growth_frac: Relative increase over the largest hypervolume so far that counts as growth.
     """
 
     def __init__(self, growth_frac: float) -> None:
@@ -93,12 +98,14 @@ class Stagnation:
         self._best = 0.0
 
     def trials(self, hypervolumes: Sequence[float]) -> int:
-        """Newest trials in a row that brought no growth; 0 where the newest one did.
+        """Returns how many of the newest trials in a row brought no growth; 0 if the newest one did.
 
         Args:
-            hypervolumes: After each trial with a result, starting with the first; those of the last call with
-                more behind them.
+            hypervolumes: The hypervolume after each trial with a result, starting with the first. The values
+                of the last call must stay the same; new ones are appended.
         """
+        # Only values that earlier calls have not seen are visited, so that a sweep stays linear in its
+        # trials.
         for position in range(self._seen, len(hypervolumes)):
             self._since += 1
             if hypervolumes[position] > self._best * (1 + self.growth_frac):
@@ -108,11 +115,15 @@ class Stagnation:
 
 
 def wall_s_of_earlier_starts(records: Iterable[TrialRecord]) -> float:
-    """Wall time in which at least one trial ran, in seconds: what earlier starts of a sweep took.
+    """Computes the wall time of a sweep's earlier starts: the time in which at least one trial ran.
 
     Args:
-        records: Trials of the sweep; of a repeated one, the last attempt counts.
+        records: Trials of the sweep; of a repeated trial, the last attempt counts.
+
+    Returns:
+        Seconds.
     """
+    # The union of the trials' intervals: trials of several lanes overlap.
     total, until = 0.0, 0.0
     spans = sorted(
         (r.started_at, r.finished_at)

@@ -1,4 +1,4 @@
-"""Finds the next trial: what the sweep file names first, then what the sampler makes of the trials so far."""
+"""Proposes the next trial: first the recipes and enqueued entries of the sweep file, then the sampler's."""
 
 import functools
 import json
@@ -20,30 +20,31 @@ from search_spaces.catalogue.recipes import searched_part
 from search_spaces.settings.space import Domain, sample
 from search_spaces.settings.sweep_settings import SearchSettings, SweepSettings
 
-# TPE repeated 31 of 40 asks on a space of 9 points; 20 more asks find a new point in any space that has many
-# left.
+# TPE repeats points of small discrete spaces: 31 of 40 asks on a space of 9 points. 20 asks find a new point
+# in any space that has many left.
 _ASKS = 20
-# Then plain random draws, a second of them: the chance to miss the last point of 128 is 4e-4. Then the space
-# counts as used up.
+# Then plain random draws, which take about a second: the chance to miss the last point of 128 is 4e-4. If
+# they find nothing new, the space counts as exhausted.
 _RANDOM_DRAWS = 1000
-# What samplers keep with the study rides in the record of the trial that changed it: no kill comes between
-# the two.
+# The system attributes that samplers set on the study are stored in the record of the trial that changed
+# them: a kill cannot separate the two.
 _SAMPLER_STATE = "sampler_state"
-# Where TPE and GP repeat the parameters of a running trial, along with keys that it does not use.
+# Attribute in which TPE and GP repeat the parameters of a running trial, along with keys that it does not
+# use.
 _REPEATED_PARAMS = ":relative_params:"
 
 
 class Proposer:
-    """Proposes trials that differ from all others.
+    """Proposes trials whose parameters differ from those of all other trials.
 
-    What it proposes depends on the seed, the number of the new trial and the trials before it alone: one that
-    was just filled from a journal goes on as one that lived all along. It follows the study trial by trial,
-    and looks at none twice.
+    A proposal depends only on the seed, the number of the new trial and the trials before it. A proposer that
+    was just filled from a journal therefore proposes the same as one that was never interrupted. It follows
+    the study trial by trial and processes no trial twice.
 
     Args:
         sweep: Settings with objectives filled in.
-        criteria: What is better.
-        warm: Trials of other sweeps that the sampler learns from, at points of this space. They are never
+        criteria: Objectives and limits of the sweep.
+        warm: Trials of other sweeps at points of this space, which the sampler learns from. They never become
             trials of this sweep.
     """
 
@@ -51,22 +52,24 @@ class Proposer:
         self.exhausted = False
         """Whether every point of the space has been tried."""
         self.ask_s = 0.0
-        """Seconds spent in the sampler so far."""
+        """Time spent in the sampler so far, in seconds."""
         self._sweep, self._criteria = sweep, criteria
         directions = [objective.direction for objective in criteria.objectives]
         self._distributions = distributions_of(sweep.space)
-        # What the sampler looks at.
+        # The storage that the sampler reads, separate from the journal: bounded, and with the selected rungs.
         self.memory = SamplerMemory(
             [optuna.study.StudyDirection[direction.upper()] for direction in directions]
         )
+        # `_new` sets the sampler before each ask.
         self._study = optuna.create_study(
             storage=self.memory, directions=directions, sampler=RandomSampler(seed=0)
         )
-        self._relevance = TrialWindow(sweep.search.newest_trials, criteria.reference)
+        self._window = TrialWindow(sweep.search.newest_trials, criteria.reference)
         self._entries = _entries(sweep)
         self._kept_state: dict[str, Any] = {}
         self._taken: set[str] = set()
         self._warm = {_identity(record.params) for record in warm}
+        # The warm trials take the first ids of the memory; trial 0 of this sweep follows them.
         self._first = len(warm)
         for trial_id, record in enumerate(warm):
             rung = selected_rung(record.rungs, criteria)
@@ -75,9 +78,10 @@ class Proposer:
             self._learn(trial_id, record.rungs, record.status == "finished", record.params, limits)
 
     def take(self, trial: FrozenTrial) -> None:
-        """Follow a trial of the study: when it is handed out, and when it ends."""
+        """Takes in a trial of the study: once when it starts, and again when it ends."""
         trial_id = self._first + trial.number
         self._taken.add(_identity(trial.params))
+        # An entry of the sweep file that has become a trial is not proposed again after a restart.
         for note in trial.user_attrs.items():
             if note[0] in ("recipe", "enqueued"):
                 self._entries.pop(note, None)
@@ -91,7 +95,7 @@ class Proposer:
             self._remember(trial_id, trial.state, trial.params, trial.values, trial.system_attrs)
 
     def propose(self, number: int) -> FrozenTrial | None:
-        """The trial with this number, as it is to be written into the study; None when there is none left."""
+        """Proposes the trial with this number, ready to be added to the study; None when none is left."""
         begun = time.perf_counter()
         try:
             return self._propose(number)
@@ -103,7 +107,7 @@ class Proposer:
             return None
         while self._entries:
             note = next(iter(self._entries))
-            # An entry that repeats a trial is passed over.
+            # An entry whose parameters equal those of an earlier trial is skipped.
             if (proposal := self._new(number, self._entries.pop(note), dict([note]))) is not None:
                 return proposal
         proposal = self._new(number, {}, {})
@@ -111,8 +115,8 @@ class Proposer:
         return proposal
 
     def _new(self, number: int, fixed: Mapping[str, Any], notes: Mapping[str, Any]) -> FrozenTrial | None:
-        """A trial with some values given that is not there yet. What a person asked for is run even where a
-        warm trial had it."""
+        """Samples a trial with some values fixed whose parameters are new; None when none is found."""
+        # An entry of the sweep file is run even if a warm trial has its parameters; a sampled point is not.
         refused = (self._taken,) if fixed else (self._taken, self._warm)
         trial_id = self.memory.next_id
         try:
@@ -121,7 +125,8 @@ class Proposer:
                 self._study.sampler = (
                     sampler_of(self._sweep, seed) if attempt < _ASKS else RandomSampler(seed=seed)
                 )
-                # Those that are refused stay running until the end, so that the sampler looks elsewhere.
+                # Refused trials stay in the state RUNNING until the end, so that the sampler avoids their
+                # points (TPE's constant liar).
                 trial = self._study.ask()
                 params = sample(
                     self._sweep.space, self._sweep.trial, functools.partial(self._suggest, trial, fixed)
@@ -131,6 +136,7 @@ class Proposer:
                     return self._running(
                         params, notes, self.memory.trials[self.memory.next_id - 1].system_attrs
                     )
+                # With every value fixed, further asks would give the same point.
                 if params.keys() <= fixed.keys():
                     return None
             return None
@@ -140,12 +146,14 @@ class Proposer:
     def _suggest(self, trial: optuna.Trial, fixed: Mapping[str, Any], key: str, domain: Domain) -> Any:
         if key in fixed:
             return domain.as_drawn(fixed[key])
-        # Private, and the same for every kind of domain; what each kind then gives is under test.
+        # A private method of Optuna, but the only one that serves every kind of domain alike. Tests cover
+        # what each kind returns.
         return trial._suggest(key, self._distributions[key])
 
     def _running(
         self, params: Mapping[str, Any], notes: Mapping[str, Any], attrs: Mapping[str, Any]
     ) -> FrozenTrial:
+        # The record of the trial holds its parameters already, so their repetition is left out.
         kept = {key: value for key, value in attrs.items() if _REPEATED_PARAMS not in key}
         changed = {
             key: value for key, value in self.memory.state.items() if self._kept_state.get(key) != value
@@ -165,11 +173,11 @@ class Proposer:
     def _learn(
         self, trial_id: int, rungs: Rungs, finished: bool, params: Mapping[str, Any], attrs: Mapping[str, Any]
     ) -> None:
-        """Take the result of a trial from its rungs.
+        """Enters the result of a trial into the memory, from its rungs.
 
-        Where every rung counts, a trial that was stopped has a result like any other: its best rung so far.
-        As a pruned one it would teach little, since Optuna knows no values of pruned trials with several
-        objectives: TPE takes them all for bad, and GP and NSGA-II look away.
+        If every rung counts, a stopped trial has a result like any other trial: its best rung so far. In the
+        state PRUNED it would teach the sampler little, since Optuna supports no values of pruned trials with
+        several objectives: TPE counts all of them as bad, and GP and NSGA-II ignore them.
         """
         rung = selected_rung(rungs, self._criteria)
         counts = rung is not None and (finished or self._criteria.every_rung)
@@ -190,7 +198,7 @@ class Proposer:
         )
         if state == TrialState.RUNNING:
             return
-        # The front of what the sampler was told, on its scale.
+        # The window's front compares the values that the sampler sees, on the sampler's scale.
         feasible = values is not None and all(
             violation <= 0 for violation in self.memory.get_trial(trial_id).constraints.values()
         )
@@ -200,17 +208,17 @@ class Proposer:
             if feasible and values is not None
             else None
         )
-        for irrelevant in self._relevance.add(trial_id, point):
+        for irrelevant in self._window.add(trial_id, point):
             self.memory.forget(irrelevant)
 
 
 def constraint_attrs(violations: Mapping[str, float]) -> dict[str, float]:
-    """Constraints as system attributes of a trial, in the form that `FrozenTrial.constraints` reads."""
+    """Converts constraint violations to the system attributes that `FrozenTrial.constraints` reads."""
     return {f"constraints:{name}": value for name, value in violations.items()}
 
 
 def _entries(sweep: SweepSettings) -> dict[tuple[str, Any], Mapping[str, Any]]:
-    """What the file names, in order: the note that its trial carries, and its settings."""
+    """Lists the trials that the sweep file names, in order: user attribute -> fixed parameters."""
     settings: SearchSettings = sweep.search
     recipes = {("recipe", name): searched_part(name, sweep.space) for name in settings.recipes}
     return {**recipes, **{("enqueued", index): entry for index, entry in enumerate(settings.enqueue)}}

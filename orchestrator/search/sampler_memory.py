@@ -1,4 +1,4 @@
-"""The study that samplers look at: in memory, bounded to a window of the newest trials and the front."""
+"""The in-memory Optuna storage that samplers read: bounded to the newest trials and the front."""
 
 import bisect
 from collections.abc import Container, Mapping, Sequence
@@ -13,20 +13,20 @@ from orchestrator.pareto.dominance import NonDominated
 
 
 class SamplerMemory(BaseStorage):
-    """One study whose trials can be taken out again.
+    """An Optuna storage of one study whose trials can be removed again.
 
-    Ids count all trials that ever were, so that samplers that note ids (NSGA-II its parents) mean the same
-    trials after a restart, whatever was forgotten in between. A trial's number is its id.
+    Ids are never reused for other trials, even after a trial is forgotten. Samplers that store ids (NSGA-II
+    stores parents) therefore refer to the same trials after a restart. A trial's number equals its id.
 
     Args:
-        directions: Of the objectives.
+        directions: Directions of the objectives.
     """
 
     def __init__(self, directions: Sequence[StudyDirection]) -> None:
         self.trials: dict[int, FrozenTrial] = {}
-        """By id, in rising order."""
+        """Id -> trial, in ascending order of ids."""
         self.state: dict[str, Any] = {}
-        """What samplers keep with the study."""
+        """System attributes of the study, in which samplers keep their state."""
         self.next_id = 0
         self._directions = list(directions)
 
@@ -39,7 +39,7 @@ class SamplerMemory(BaseStorage):
         values: Sequence[float] | None = None,
         system_attrs: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take a trial, or replace it. New ones have the next id or a later one."""
+        """Adds a trial or replaces it. A new trial has the next id or a later one."""
         self.trials[trial_id] = FrozenTrial(
             number=trial_id,
             trial_id=trial_id,
@@ -57,42 +57,44 @@ class SamplerMemory(BaseStorage):
         self.next_id = max(self.next_id, trial_id + 1)
 
     def forget(self, trial_id: int) -> None:
-        """Take a trial out, if it is there; its id stays used."""
+        """Removes a trial if it exists; its id stays used."""
         self.trials.pop(trial_id, None)
         self.next_id = max(self.next_id, trial_id + 1)
 
     def forget_from(self, trial_id: int) -> None:
-        """Take the trials with this id and later ones out, and give the ids out again."""
+        """Removes the trials with this id and later ids, whose ids are then used again."""
         for later in range(trial_id, self.next_id):
             del self.trials[later]
         self.next_id = trial_id
 
+    # The methods of `BaseStorage` that samplers call. They ignore study ids: this storage holds one study.
+
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
-        """There is but one."""
+        """Returns the id of the only study."""
         return 0
 
     def get_study_id_from_name(self, study_name: str) -> int:
-        """There is but one."""
+        """Returns the id of the only study."""
         return 0
 
     def get_study_name_from_id(self, study_id: int) -> str:
-        """Nobody reads it."""
+        """Returns a placeholder: Optuna requires a name, but no code reads it."""
         return "sampler"
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Of the objectives."""
+        """Returns the directions of the objectives."""
         return self._directions
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """What samplers keep with the study."""
+        """Returns the system attributes of the study, in which samplers keep their state."""
         return self.state
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """Keep something with the study."""
+        """Sets a system attribute of the study."""
         self.state[key] = value
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """A running trial without parameters yet."""
+        """Creates a running trial without parameters and returns its id."""
         trial_id = self.next_id
         self.put(trial_id, TrialState.RUNNING, {}, {})
         return trial_id
@@ -100,7 +102,7 @@ class SamplerMemory(BaseStorage):
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
-        """What a sampler has settled on for one parameter of a running trial."""
+        """Sets one parameter of a running trial, as drawn by a sampler."""
         trial = self.trials[trial_id]
         params, distributions = trial.params, trial.distributions
         params[param_name] = distribution.to_external_repr(param_value_internal)
@@ -108,60 +110,65 @@ class SamplerMemory(BaseStorage):
         trial.params, trial.distributions = params, distributions
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """What a sampler keeps with a trial."""
+        """Sets a system attribute of a trial."""
         self.trials[trial_id].system_attrs[key] = value
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """One trial, not a copy."""
+        """Returns one trial; not a copy."""
         return self.trials[trial_id]
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """The trials that are remembered, in rising order, not copies."""
-        # Asked for at every new trial, and nobody enqueues trials here.
+        """Returns the trials that are held, in ascending order of ids; not copies.
+
+        Samplers do not change trials, and a deep copy of every trial at every ask would dominate the driver's
+        time.
+        """
+        # `Study.ask` looks for enqueued trials each time, and this storage never has any.
         if states == (TrialState.WAITING,):
             return []
         return [trial for trial in self.trials.values() if states is None or trial.state in states]
 
     def delete_study(self, study_id: int) -> NoReturn:
-        """Not needed by samplers, as all below."""
+        """Not implemented: samplers do not use it, as all methods below."""
         raise NotImplementedError
 
     def get_all_studies(self) -> NoReturn:
-        """Not needed."""
+        """Not implemented."""
         raise NotImplementedError
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> NoReturn:
-        """Not needed."""
+        """Not implemented."""
         raise NotImplementedError
 
     def get_study_user_attrs(self, study_id: int) -> NoReturn:
-        """Not needed."""
+        """Not implemented."""
         raise NotImplementedError
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> NoReturn:
-        """Not needed: see `put`."""
+        """Not implemented: trials end by `put`."""
         raise NotImplementedError
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> NoReturn:
-        """Not needed."""
+        """Not implemented."""
         raise NotImplementedError
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> NoReturn:
-        """Not needed."""
+        """Not implemented."""
         raise NotImplementedError
 
 
 class TrialWindow:
-    """The newest trials with a result, and the front. What is relevant depends on the trials alone, not on
-    the order of their ends.
+    """The trials that the sampler learns from: the newest ones with a result, and the front.
+
+    Which trials are in the window depends on the trials alone, not on the order in which they ended.
 
     Args:
-        newest: How many newest trials count; all when None.
-        reference: (objectives,) of the hypervolume.
+        newest: Number of newest trials in the window; None keeps all trials.
+        reference: (objectives,) The reference point of the hypervolume.
     """
 
     def __init__(self, newest: int | None, reference: Sequence[float]) -> None:
@@ -170,17 +177,18 @@ class TrialWindow:
         self._front: NonDominated[int] = NonDominated(reference)
 
     def add(self, trial: int, point: Sequence[float] | None) -> list[int]:
-        """Take a trial that has ended with a result.
+        """Adds a trial that has ended with a result.
 
         Args:
-            trial: A larger number is newer.
-            point: Minimises in every coordinate; None for a trial that cannot be on the front.
+            trial: Number of the trial; a larger number is newer.
+            point: (objectives,) Minimised values; None for a trial that cannot be on the front.
 
         Returns:
-            Trials that have become irrelevant for good, this one perhaps among them.
+            Trials that have left the window for good; the new one may be among them.
         """
         if self._most is None:
             return []
+        # Only trials that lose their place on the front or among the newest can leave the window.
         doubtful = set()
         if point is not None:
             before = set(self._front.items)

@@ -1,4 +1,4 @@
-"""Optuna's samplers as Lethe sets them up, and the space in Optuna's words."""
+"""Creates Optuna's samplers, and converts search spaces to Optuna's distributions."""
 
 import hashlib
 import math
@@ -15,14 +15,17 @@ from search_spaces.settings.sweep_settings import SearchSettings, SweepSettings
 
 
 def sampler_of(sweep: SweepSettings, seed: int) -> BaseSampler:
-    """A fresh sampler for one trial: samplers keep all they know in the study.
+    """Creates the sampler for one trial.
+
+    A fresh one per trial is enough, because Optuna's samplers keep all their state in the study.
 
     Args:
-        sweep: Names the sampler.
-        seed: Of this trial.
+        sweep: Settings with the sampler's name.
+        seed: Seed of this trial.
     """
     settings = sweep.search
     with warnings.catch_warnings():
+        # Optuna warns at every construction that some samplers and options are experimental.
         warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
         match settings.sampler:
             case "tpe":
@@ -30,23 +33,25 @@ def sampler_of(sweep: SweepSettings, seed: int) -> BaseSampler:
             case "random":
                 return RandomSampler(seed=seed)
             case "qmc":
-                # One sequence per sweep: its seed must not change from trial to trial.
+                # One quasi-random sequence serves the whole sweep: its seed must not change between trials.
                 return _WholeSpaceQmc(sweep.space, seed_of(settings, 0, "sequence"), RandomSampler(seed=seed))
             case "nsga2":
-                # Optuna's 50 would make most sweeps one random generation; a square root gives as many
-                # generations as members.
+                # With Optuna's default of 50 most sweeps would be a single random generation. The square root
+                # of the number of trials gives as many generations as members.
                 return NSGAIISampler(seed=seed, population_size=min(50, max(4, math.isqrt(settings.trials))))
             case "gp":
+                # Equal settings give equal results, so that GP need not estimate noise.
                 return GPSampler(seed=seed, deterministic_objective=True, warn_independent_sampling=False)
 
 
 def seed_of(settings: SearchSettings, number: int, purpose: int | str) -> int:
-    """A seed that follows from the sweep's own and the trial's number."""
+    """Derives a seed from the sweep's seed, the trial's number and the purpose."""
+    # A hash and not a sum, so that sweeps with neighbouring seeds share no trial seeds.
     return int.from_bytes(hashlib.sha256(f"{settings.seed}/{number}/{purpose}".encode()).digest()[:4])
 
 
 def distributions_of(space: Mapping[str, Domain]) -> dict[str, BaseDistribution]:
-    """Every domain of a space in Optuna's words."""
+    """Converts every domain of a space to an Optuna distribution."""
     return {key: _distribution(domain) for key, domain in space.items()}
 
 
@@ -59,13 +64,18 @@ def _distribution(domain: Domain) -> BaseDistribution:
 
 
 class _WholeSpaceQmc(QMCSampler):
-    """Optuna's QMC fills the space of the first trial only; here each key of a conditional space keeps its
-    own coordinate."""
+    """A QMC sampler for conditional spaces.
+
+    Optuna's QMC sampler covers only the keys of the first trial. Here every key of the space has its own
+    coordinate, whether or not a trial uses it.
+    """
 
     def __init__(self, space: Mapping[str, Domain], seed: int, fallback: BaseSampler) -> None:
         super().__init__(
             scramble=True, seed=seed, independent_sampler=fallback, warn_independent_sampling=False
         )
+        # Sorted, so that the coordinates do not depend on the order of the keys in the file. A key with a
+        # single value takes no coordinate.
         distributions = sorted(distributions_of(space).items())
         self._whole = {key: distribution for key, distribution in distributions if not distribution.single()}
 

@@ -1,9 +1,9 @@
-"""The study: which trials there are, what came out of them, and which one is next.
+"""The Optuna study of a sweep: its trials, their results, and the next trial.
 
-The journal file is the only truth about a sweep: everything here is rebuilt from it at each start, so a
+The journal file is the only source of truth about a sweep. All state is rebuilt from it at each start, so a
 killed driver loses nothing. A trial enters the journal in one record, complete with its parameters, and its
-end is one write, so that no kill leaves half of either
-behind. Samplers never see the journal: they look at a memory that follows it.
+end is one write, so that a kill leaves half of neither behind. Samplers never read the journal: they read an
+in-memory storage that follows it (`sampler_memory`).
 """
 
 import threading
@@ -33,7 +33,7 @@ from orchestrator.search.trial_attributes import (
     REACHED,
     STARTED,
     STATES,
-    cut_off,
+    interrupted_attributes,
     record_of,
     rung_key,
     rungs_of,
@@ -42,14 +42,16 @@ from orchestrator.storage.trial_records import ProposedTrial, Status, TrialRecor
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 
-# PED-ANOVA compares the best trials with all of them and wants five among the best.
+# PED-ANOVA compares the best trials with all trials, and needs about five among the best.
 _FEWEST_TRIALS_FOR_IMPORTANCE = 10
 _BEST_TRIALS_FOR_IMPORTANCE = 5
 
 
 class Study:
-    """A sweep's trials in an Optuna journal. Its methods may be called from several threads of the one
-    driver."""
+    """The trials of a sweep in an Optuna journal.
+
+    Thread-safe within the one driver that has opened it.
+    """
 
     def __init__(
         self,
@@ -70,6 +72,7 @@ class Study:
         self._study_id = journal.get_study_id_from_name(sweep.name)
         self._lock = threading.RLock()
         self._interrupted: deque[int] = deque()
+        # Counted here, because Optuna would build a list of all trials at every ask.
         self._count = len(study.get_trials(deepcopy=False))
         self._notes: defaultdict[str, dict[str, Any]] = defaultdict(dict)
         for name, value in journal.get_study_user_attrs(self._study_id).items():
@@ -84,18 +87,18 @@ class Study:
         warm: Sequence[TrialRecord] = (),
         clock: Callable[[], float] = time.time,
     ) -> Self:
-        """Creates the sweep's study or takes it up again, for the driver that runs it.
+        """Creates the sweep's study or resumes it, for the driver that runs the sweep.
 
-        Trials that a dead driver left running are handed out again by `ask`; one whose end was being written
-        is ended now.
+        Trials that a dead driver left running are proposed again by `ask`. A trial whose end was only partly
+        written is ended now.
 
         Args:
-            journal: File of the study, created along with its folder. The caller holds the sweep's lock:
-                there is one writer.
+            journal: File of the study, created along with its folder. The caller must hold the sweep's lock,
+                so that there is one writer.
             sweep: Settings with objectives filled in.
-            warm: Trials of other sweeps that the sampler learns from, the same ones at every start
+            warm: Trials of other sweeps that the sampler learns from; they must be the same at every start
                 (`orchestrator.search.warm_start.warm_trials`).
-            clock: Unix time in seconds; a simulation has its own.
+            clock: Returns Unix time in seconds; a simulation passes its own.
 
         Returns:
             The study, ready for `ask`.
@@ -105,7 +108,7 @@ class Study:
         """
         journal.parent.mkdir(parents=True, exist_ok=True)
         storage, criteria = StudyJournal(journal, repair=True), criteria_of(sweep)
-        # The sampler given here never samples: see `Proposer`.
+        # This sampler is never used: the proposer samples from its own in-memory study.
         study = optuna.create_study(
             storage=storage,
             study_name=sweep.name,
@@ -113,6 +116,7 @@ class Study:
             load_if_exists=True,
             sampler=RandomSampler(seed=0),
         )
+        # Optuna's dashboard and data frames show the metric names. Setting them is marked as experimental.
         if study.metric_names is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -121,15 +125,15 @@ class Study:
         for trial in study.get_trials(deepcopy=False):
             proposer.take(trial)
         opened = cls(study, storage, sweep, proposer, clock)
-        opened._take_up()
+        opened._resume()
         return opened
 
     @classmethod
     def read(cls, journal: Path, sweep: SweepSettings) -> Self:
-        """The study as it stands, for looking at while its driver runs or after. Writes nothing.
+        """Opens the study read-only, while its driver runs or afterwards.
 
         Raises:
-            UserError: There is no study in the file.
+            UserError: The file does not exist or holds no study.
         """
         missing = UserError(
             "this sweep has no study yet",
@@ -146,15 +150,16 @@ class Study:
         return cls(study, storage, sweep)
 
     def ask(self) -> ProposedTrial | None:
-        """The next trial: interrupted ones first (each once per driver), then recipes, then enqueued ones,
-        then the sampler's.
+        """Returns the next trial to run.
 
-        No two trials of a sweep have the same parameters. What a new trial is depends on the seed, its number
-        and the trials before it alone, so a resumed sweep goes on as the uninterrupted one would have.
+        Interrupted trials come first, each once per driver, then recipes, then enqueued entries, then the
+        sampler's trials. No two trials of a sweep have the same parameters. A new trial depends only on the
+        seed, its number and the trials before it, so a resumed sweep goes on as it would have without the
+        interruption.
 
         Returns:
-            None when the budget of trials is used up, or every point of the space has been tried (then
-            `exhausted` is set).
+            The trial; None when the budget of trials is used up, or when every point of the space has been
+            tried (then `exhausted` is set).
         """
         assert self._proposer is not None, "opened for reading"
         with self._lock:
@@ -170,99 +175,104 @@ class Study:
                 self._study.add_trial(proposal)
                 self._count += 1
                 self._proposer.take(self._trial(number))
-            # Read back, so that a trial that is run again gets the very same numbers.
+            # Read back from the journal, so that a trial that is repeated gets bit-identical parameters.
             return ProposedTrial(number, dict(self._trial(number).params))
 
     @property
     def exhausted(self) -> bool:
-        """Whether `ask` has found that every point of the space has been tried."""
+        """Whether every point of the space has been tried, as found by the last `ask`."""
         return self._proposer is not None and self._proposer.exhausted
 
     @property
     def ask_s(self) -> float:
-        """Seconds that this driver has spent in the sampler."""
+        """Time that this driver has spent in the sampler, in seconds."""
         return self._proposer.ask_s if self._proposer is not None else 0.0
 
     def remaining(self) -> int:
-        """Trials that `ask` will still hand out, unless the space is used up before."""
+        """Returns how many trials `ask` will still return, unless the space is exhausted before."""
         with self._lock:
             return len(self._interrupted) + max(0, self._sweep.search.trials - self._count)
 
     def tell_rung(self, number: int, rung: int, metrics: Mapping[str, float]) -> None:
-        """Notes the metrics of a rung. Changes nothing once the trial has ended.
+        """Stores the metrics of a rung. Changes nothing once the trial has ended.
 
         Args:
-            number: The trial.
-            rung: From 1.
-            metrics: Keys such as `validation/utility`.
+            number: Number of the trial.
+            rung: The rung, counted from 1.
+            metrics: Metrics with keys such as `validation/utility`.
         """
         self._note_rung(number, rung, metrics, {})
 
     def tell_test(self, number: int, rung: int, metrics: Mapping[str, float]) -> None:
-        """Adds metrics of the test part to those of a rung. Changes nothing once the trial has ended."""
+        """Adds metrics of the test part to a stored rung. Changes nothing once the trial has ended."""
         with self._lock:
             self._note_rung(number, rung, metrics, self._trial(number).user_attrs.get(rung_key(rung)) or {})
 
     def finish(self, number: int) -> None:
-        """Ends a trial that has gone to its last rung; what it was told at its rungs is its result.
+        """Ends a trial that has reached its last rung; the metrics stored at its rungs are its result.
 
-        The search sees the rung that `search.select` says, on the validation part. A trial whose last rung
-        lacks a finite objective, or that was NaN anywhere at any rung, has failed. A second end of the same
-        trial changes nothing: the first one counts.
+        The sampler sees the rung that `search.select` selects, on the validation part. A trial whose last
+        rung lacks a finite objective, or that has a NaN at any rung, has failed. Ending a trial a second time
+        changes nothing: the first end counts.
         """
         with self._lock:
             reason = why_failed(rungs_of(self._trial(number)), self._criteria)
             self._end(number, "finished" if reason is None else "failed", reason)
 
     def stop(self, number: int, reason: str) -> None:
-        """Ends a trial at a rung before its last, with what it has reached there; it has failed if that is
-        NaN."""
+        """Ends a trial at a rung before its last one, with the rungs reached so far as its result.
+
+        The trial has failed instead if any of these rungs has a NaN.
+        """
         with self._lock:
             wrong = not_a_number(rungs_of(self._trial(number)))
             self._end(number, "stopped" if wrong is None else "failed", wrong or reason)
 
     def fail(self, number: int, reason: str) -> None:
-        """Ends a trial as failed, with a reason for people. Changes nothing once the trial has ended."""
+        """Ends a trial as failed, with a reason for the user. Changes nothing once the trial has ended."""
         self._end(number, "failed", reason)
 
     def record(self, number: int) -> TrialRecord:
-        """One trial."""
+        """Returns one trial."""
         return record_of(self._trial(number), self.annotations(number))
 
     def records(self) -> list[TrialRecord]:
-        """Every trial, by number."""
+        """Returns all trials, in the order of their numbers."""
         return [
             record_of(trial, self.annotations(trial.number))
             for trial in self._study.get_trials(deepcopy=False)
         ]
 
     def annotate(self, number: int, key: str, value: Any) -> None:
-        """Notes something beside a trial, also after it has ended (`mlflow_run_id` comes late when the server
-        was away).
+        """Stores an annotation of a trial, which is possible also after its end.
+
+        For example, `mlflow_run_id` is known late when the tracking server was unreachable.
 
         Args:
-            number: The trial.
-            key: Name of the note.
+            number: Number of the trial.
+            key: Name of the annotation.
             value: Plain data for JSON.
         """
         with self._lock:
-            # On the study, because Optuna seals the attributes of a trial when it ends.
+            # An attribute of the study, because Optuna makes a trial's attributes read-only when it ends.
             self._journal.set_study_user_attr(self._study_id, f"{trial_id(number)}:{key}", value)
             self._notes[trial_id(number)][key] = value
 
     def annotations(self, number: int) -> dict[str, Any]:
-        """All notes of `annotate` beside a trial."""
+        """Returns all annotations of a trial."""
         return dict(self._notes.get(trial_id(number), {}))
 
     def importances(self, objective: str) -> dict[str, float]:
-        """How much each searched key matters for being among the best finished trials in one objective.
+        """Computes the importance of each searched key for one objective, by PED-ANOVA.
+
+        A key is important if its values differ between the best finished trials and all finished trials.
 
         Args:
             objective: Name of the objective.
 
         Returns:
-            Space key -> share, most important first, adding up to 1; conditional keys included. Empty with
-            fewer than ten finished trials.
+            Space key -> share, most important first, adding up to 1; conditional keys are included. Empty
+            with fewer than ten finished trials.
 
         Source:
             PED-ANOVA, arXiv 2304.10255, and its conditional form, arXiv 2601.20800.
@@ -273,8 +283,9 @@ class Study:
         ):
             return {}
         index = [item.name for item in self._criteria.objectives].index(objective)
-        # The evaluator takes low values for good ones, whatever the study's direction.
+        # The evaluator treats low values as good, whatever the study's direction.
         sign = 1 if self._criteria.objectives[index].direction == "minimize" else -1
+        # The best tenth, but at least five trials.
         quantile = max(0.1, _BEST_TRIALS_FOR_IMPORTANCE / len(finished))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", category=UserWarning)
@@ -286,18 +297,20 @@ class Study:
         return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles what its callbacks hold into files that nobody reads; an open journal with its locks
-        # does not belong there.
+        # Tune pickles its callbacks, and with them this study, into files that are never read back. An open
+        # journal with its locks cannot be pickled.
         return {}
 
-    def _take_up(self) -> None:
+    def _resume(self) -> None:
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            # A kill between the records of `_end`: the END attribute is written first and holds all that the
+            # other records need.
             end = trial.user_attrs.get(END)
             if end is not None:
                 self._end(trial.number, end["status"], end["reason"], end["at"])
                 continue
-            if left := cut_off(trial):
-                self._set(trial.number, left)
+            if changes := interrupted_attributes(trial):
+                self._set(trial.number, changes)
             self._interrupted.append(trial.number)
 
     def _note_rung(
@@ -322,7 +335,7 @@ class Study:
             )
             limits = violations(rungs[rung - 1], self._criteria) if rung is not None else {}
             own_id = self._trial_id(number)
-            with self._journal.together(durable=True):
+            with self._journal.batched(durable=True):
                 end = {
                     "status": status,
                     "reason": reason,
@@ -338,7 +351,7 @@ class Study:
 
     def _set(self, number: int, attrs: Mapping[str, Any]) -> None:
         own_id = self._trial_id(number)
-        with self._journal.together():
+        with self._journal.batched():
             for key, value in attrs.items():
                 self._journal.set_trial_user_attr(own_id, key, value)
 

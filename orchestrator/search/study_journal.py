@@ -1,5 +1,4 @@
-"""The file that holds a study: Optuna's journal, written in whole lines, and repaired where a kill or a full
-disk cut the last one off."""
+"""Optuna's journal file of a study: written in whole lines, and repaired after a kill or a full disk."""
 
 import json
 import os
@@ -12,27 +11,29 @@ from typing import Any
 import optuna
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
 
-# Only the driver writes, for milliseconds: an older lock was left by a driver that was killed in mid-write.
+# Only the driver writes, and a write takes milliseconds: an older lock was left by a killed driver.
 STALE_LOCK_S = 5
 
 
 class StudyJournal(JournalStorage):
-    """Optuna's journal storage on one file.
+    """Optuna's journal storage on one file, with batched and durable writes.
 
-    A killed process loses nothing that was written. Only a power cut does, back to the last durable write:
-    trials that had not ended, which are repeated anyway. So the disk is waited for (a millisecond or more)
-    once per trial and not at every rung.
+    A killed process loses nothing that was written. A power cut loses the writes after the last durable one.
+    These belong to trials that had not ended, which are repeated anyway. Therefore the driver waits for the
+    disk (fsync, a millisecond or more) once per trial and not at every rung.
 
     Args:
-        path: The file; created when missing.
-        repair: Cut off what a killed writer left unfinished. Only for whoever holds the sweep's lock.
+        path: The file; created if it is missing.
+        repair: Whether to cut off a line that a killed writer left unfinished. Only the holder of the sweep's
+            lock may do so.
     """
 
     def __init__(self, path: Path, *, repair: bool) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Not Optuna's default lock, a symbolic link: with a relative path a stale one makes the next driver
-        # spin for ever.
+        # Optuna's default lock is a symbolic link. With a relative path, a stale link makes the next driver
+        # wait forever.
         lock = JournalFileOpenLock(str(path), grace_period=STALE_LOCK_S)
+        # Before Optuna reads the file: it fails on a line that is not JSON.
         if repair and path.exists():
             lock.acquire()
             try:
@@ -43,13 +44,14 @@ class StudyJournal(JournalStorage):
         super().__init__(self._file)
 
     @contextmanager
-    def together(self, *, durable: bool = False) -> Iterator[None]:
-        """Everything set inside is one write at the end, and is seen only then.
+    def batched(self, *, durable: bool = False) -> Iterator[None]:
+        """Collects all records set inside the block and writes them at its end in one write.
 
-        A kill in mid-write leaves the first few records of it: set first what tells how to go on.
+        The records are not visible before the end of the block. A kill during the write may leave only the
+        first records, so the record from which the rest can be rebuilt must be set first.
 
         Args:
-            durable: Whether the write outlives a power cut once this returns.
+            durable: Whether the write survives a power cut once the block has ended.
         """
         self._file.held = []
         try:
@@ -60,7 +62,8 @@ class StudyJournal(JournalStorage):
 
 
 def write_whole(file: RawIOBase, data: bytes) -> None:
-    """Write all of it, or raise: a raw write may take less than it was given."""
+    """Writes all of the data, or raises."""
+    # A raw write may write less than it was given, for example when the disk is nearly full.
     while data:
         data = data[file.write(data) :]
 
@@ -78,7 +81,7 @@ class _File(JournalFileBackend):
             self.held += logs
 
     def write(self, logs: list[dict[str, Any]], durable: bool) -> None:
-        """Add records, all or none of them where the disk is full."""
+        """Appends records; if the disk is full, none of them."""
         lines = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
         self._write_lock.acquire()
         try:
@@ -87,10 +90,11 @@ class _File(JournalFileBackend):
                 try:
                     write_whole(file, lines.encode())
                 except OSError as error:
-                    # On a full disk the beginning of a line may have gone in; the next writer would go on in
-                    # the middle of it.
+                    # On a full disk the beginning of a line may have been written; the next record would be
+                    # appended to it.
                     file.truncate(size)
                     raise OSError(error.errno, error.strerror, str(self._path)) from error
+                # After the write and not after close: fsync needs the open file.
                 if durable:
                     os.fsync(file.fileno())
         finally:
@@ -98,13 +102,13 @@ class _File(JournalFileBackend):
 
 
 def drop_torn_line(journal: Path) -> None:
-    """Cuts off a last line without an end.
+    """Cuts off a last line that has no line end.
 
-    A kill or a full disk in mid-write leaves one; the next event would be glued to it and everything after be
-    unreadable.
+    A kill during a write leaves such a line. The next record would be appended to it, and Optuna could read
+    neither it nor any record after it.
 
     Args:
-        journal: A file that nobody writes to meanwhile.
+        journal: The file; no other process may write to it meanwhile.
     """
     with journal.open("rb+") as file:
         content = file.read()

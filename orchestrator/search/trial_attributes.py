@@ -1,5 +1,4 @@
-"""How a trial is written into the study, beside its parameters and values: Optuna's user attributes, and what
-they mean."""
+"""The Optuna user attributes of a trial, in which the study stores rungs, times and the end of a trial."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +8,16 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.storage.trial_records import Status, TrialRecord, trial_id
 
 STARTED = "started"
-"""Unix time of the last hand-out in seconds; None once its driver is known to be dead."""
+"""Unix time in seconds at which the current attempt started; None once its driver is known to be dead."""
 REACHED = "reached"
-"""Unix time of the last measurement of this attempt in seconds."""
+"""Unix time in seconds of the last measurement of the current attempt."""
 SPENT = "spent"
 """Wall time of earlier attempts in seconds."""
 END = "end"
-"""How it ended: `status`, `reason`, `at` (Unix time in seconds), `rung` (the selected one, from 1). Written
-first of its end."""
+"""How the trial ended: `status`, `reason`, `at` (Unix time in seconds) and `rung` (the selected one, from 1).
+
+The first record that is written when a trial ends, so that an interrupted end can be completed.
+"""
 _RUNG = "rung:"
 
 STATES: dict[Status, TrialState] = {
@@ -28,27 +29,32 @@ _STATUS: dict[TrialState, Status] = {state: status for status, state in STATES.i
 
 
 def rung_key(rung: int) -> str:
-    """The attribute that holds the metrics of a rung, from 1."""
+    """Returns the name of the attribute that holds the metrics of a rung, counted from 1."""
     return f"{_RUNG}{rung}"
 
 
 def rungs_of(trial: FrozenTrial) -> list[Mapping[str, float]]:
-    """Metrics of every rung that this attempt has reached, in order."""
-    # Optuna cannot take an attribute back: those of an attempt that was cut off are None.
-    told = {
+    """Returns the metrics of every rung that the current attempt has reached, in order."""
+    # Optuna cannot delete an attribute: those of an interrupted attempt are set to None.
+    measured = {
         int(key.removeprefix(_RUNG)): value
         for key, value in trial.user_attrs.items()
         if key.startswith(_RUNG) and value is not None
     }
-    return [told[rung] for rung in sorted(told)]
+    return [measured[rung] for rung in sorted(measured)]
 
 
-def cut_off(trial: FrozenTrial) -> dict[str, Any]:
-    """What to write about a running trial whose driver is dead: its attempt counts up to its last measurement
-    and leaves nothing else."""
+def interrupted_attributes(trial: FrozenTrial) -> dict[str, Any]:
+    """Returns the attributes to set on a running trial whose driver is dead.
+
+    The time of the interrupted attempt counts up to its last measurement. Its rungs are removed, because the
+    trial is repeated from its start.
+    """
     attrs = trial.user_attrs
+    # Already done by an earlier start, whose own driver died before the trial was proposed again.
     if attrs.get(STARTED) is None:
         return {}
+    # The time of death is not known; the last measurement is the last sign of life.
     reached = attrs.get(REACHED) or attrs[STARTED]
     spent = attrs.get(SPENT, 0.0) + max(0.0, reached - attrs[STARTED])
     return {
@@ -60,12 +66,13 @@ def cut_off(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def record_of(trial: FrozenTrial, notes: Mapping[str, Any]) -> TrialRecord:
-    """A trial as the rest of the orchestrator knows it.
+    """Converts an Optuna trial to a `TrialRecord`.
 
     Args:
-        trial: As the study holds it.
-        notes: What was noted beside it.
+        trial: The trial as the study holds it.
+        notes: The annotations of the trial.
     """
+    # An END attribute on a running trial is an end that is still being written.
     attrs, rungs = trial.user_attrs, rungs_of(trial)
     started, end = attrs.get(STARTED), attrs.get(END) if trial.state.is_finished() else None
     duration = end["at"] - started if end is not None and started is not None else None

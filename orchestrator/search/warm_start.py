@@ -1,7 +1,7 @@
-"""What a sweep learns from earlier ones before its own first trial: their trials at points of its space.
+"""Warm start: the sampler of a sweep learns from trials of earlier sweeps at points of its space.
 
-They are read once, into a file of the sweep's folder, so that a resumed sweep goes on alike whatever has
-become of its sources.
+These trials are read once and stored in the sweep's folder, so that a resumed sweep proposes the same trials
+whatever has happened to the earlier sweeps.
 """
 
 import json
@@ -23,28 +23,31 @@ KEY = "search.warm_start"
 MLFLOW = "mlflow:"
 
 ReadTrials = Callable[[str], Sequence[TrialRecord]]
-"""From the name of a sweep to its trials as MLflow holds them."""
+"""Reads the trials of a sweep from MLflow, by the sweep's name."""
 Effective = Callable[[str], Any]
-"""From a dotted trial key to the value that a trial had; raises KeyError where nobody knows."""
+"""Returns the value of a dotted trial key in a trial; raises KeyError if the value is not known."""
 
 
 def warm_trials(folder: SweepFolder, sweep: SweepSettings, read_tracked: ReadTrials) -> list[TrialRecord]:
-    """The trials that a sweep learns from, read at its first start and the same ones at every later one.
+    """Returns the trials that a sweep learns from: read at its first start, and the same at every later one.
 
     Args:
-        folder: Of the sweep; call this before its study is opened.
+        folder: Folder of the sweep. Call this before its study is opened: the existence of the journal tells
+            whether the sweep has started before.
         sweep: Resolved settings.
         read_tracked: Reads a sweep from MLflow.
 
     Returns:
-        As `read_warm_start`.
+        The trials of `read_warm_start`.
 
     Raises:
-        UserError: As `read_warm_start`.
+        UserError: As for `read_warm_start`.
     """
     file = folder.path / "warm_start.json"
     if not sweep.search.warm_start:
         return []
+    # A file without a journal is left by a start that failed before its first trial: its sources may have
+    # changed since.
     if not (file.exists() and folder.journal.exists()):
         found = read_warm_start(sweep, folder.root, read_tracked)
         write_json(
@@ -54,6 +57,7 @@ def warm_trials(folder: SweepFolder, sweep: SweepSettings, read_tracked: ReadTri
                 for record in found
             ],
         )
+    # Read back even at the first start, so that all starts see values that have passed through JSON.
     stored = json.loads(file.read_text())
     return [
         TrialRecord(number=number, metrics=trial["rungs"][-1], **trial) for number, trial in enumerate(stored)
@@ -61,14 +65,13 @@ def warm_trials(folder: SweepFolder, sweep: SweepSettings, read_tracked: ReadTri
 
 
 def read_warm_start(sweep: SweepSettings, root: Path, read_tracked: ReadTrials) -> list[TrialRecord]:
-    """Trials of the sweeps that `search.warm_start` names which lie in this sweep's space.
+    """Reads the trials of the sweeps named in `search.warm_start` that lie in this sweep's space.
 
-    A trial lies in it when this sweep could have run it as far as anything searched goes: every key that
-    would be active has a value inside its domain, and every other key that the earlier sweep searched has the
-    value that this sweep fixes. Keys that the earlier sweep fixed count with the value that it had, where its
-    folder is at hand. What neither sweep searches (model, data, epochs) is not
-    compared: whoever names a sweep here says that its results carry over. Of two trials at one point the
-    first counts.
+    A trial lies in the space if this sweep could have proposed it: every key that would be active has a value
+    inside its domain, and every other key that the earlier sweep searched has the value that this sweep
+    fixes. Keys that the earlier sweep fixed count with their fixed value, if its folder is available.
+    Settings that neither sweep searches (model, data, epochs) are not compared: naming a sweep in
+    `search.warm_start` states that its results carry over. Of two trials at one point the first counts.
 
     Args:
         sweep: Resolved settings.
@@ -76,25 +79,26 @@ def read_warm_start(sweep: SweepSettings, root: Path, read_tracked: ReadTrials) 
         read_tracked: Reads a sweep from MLflow.
 
     Returns:
-        Finished and stopped trials with this sweep's objectives, at points of its space, numbered from 0. Of
-        their metrics only those that the search reads.
+        Finished and stopped trials with this sweep's objectives, at points of its space, numbered from 0.
+        They have only the metrics that the search reads.
 
     Raises:
-        UserError: There is no such sweep, or none of its trials can be learnt from.
+        UserError: There is no such sweep, or the sampler can learn from none of its trials.
     """
     found: dict[str, TrialRecord] = {}
     for source in sweep.search.warm_start:
         usable = [trial for trial in _trials(sweep, source, root, read_tracked) if trial is not None]
         if not usable:
             raise UserError(
-                "none of its trials can be learnt from",
+                "the sampler can learn from none of its trials",
                 key=KEY,
                 value=source,
                 allowed=(
                     "sweeps with ended trials at points of this space, measured in this sweep's objectives"
                 ),
-                remedy="search over the same keys, or take it out",
+                remedy="search over the same keys, or remove it",
             )
+        # Sorted keys: two sweeps may list the same keys in different orders.
         for trial in usable:
             found.setdefault(json.dumps(trial.params, sort_keys=True), trial)
     return [replace(trial, number=number) for number, trial in enumerate(found.values())]
@@ -104,6 +108,7 @@ def _trials(
     sweep: SweepSettings, source: str, root: Path, read_tracked: ReadTrials
 ) -> list[TrialRecord | None]:
     if source.startswith(MLFLOW):
+        # MLflow's child runs hold the searched parameters only; fixed settings of that sweep are not known.
         records = read_tracked(source.removeprefix(MLFLOW))
         return [_translated(sweep, source, record, record.params.__getitem__) for record in records]
     path = Path(source)
@@ -113,6 +118,7 @@ def _trials(
         )
         study = Study.read(folder.journal, earlier)
     except UserError as error:
+        # The same message, but it names the setting from which the sweep's name came.
         raise UserError(
             error.message, key=KEY, value=source, allowed=error.allowed, remedy=error.remedy
         ) from error
@@ -129,8 +135,9 @@ def _effective(earlier: SweepSettings, record: TrialRecord) -> Effective:
 def _translated(
     sweep: SweepSettings, source: str, record: TrialRecord, effective: Effective
 ) -> TrialRecord | None:
-    """A trial of another sweep as one of this space; None where it is none."""
+    """Converts a trial of another sweep to a trial of this space; None if it has no usable result there."""
     criteria = criteria_of(sweep)
+    # This sweep's objectives may differ from those of the earlier sweep, so its results are checked anew.
     if record.status not in ("finished", "stopped") or selected_rung(record.rungs, criteria) is None:
         return None
     if record.status == "finished" and why_failed(record.rungs, criteria) is not None:
@@ -145,15 +152,15 @@ def _translated(
 def point_of(
     sweep: SweepSettings, searched: Mapping[str, Any], effective: Effective
 ) -> dict[str, Any] | None:
-    """The point of a sweep's space at which a trial of another sweep lies.
+    """Finds the point of a sweep's space at which a trial of another sweep lies.
 
     Args:
-        sweep: Whose space.
+        sweep: The sweep whose space is meant.
         searched: Keys that the other sweep searched in this trial, and their values.
-        effective: Its other values, where they are known.
+        effective: Returns the trial's value of any key, if it is known.
 
     Returns:
-        Active keys and values; None where it lies at none.
+        Active keys and their values; None if the trial lies at no point of the space.
     """
 
     def value_of(key: str, domain: Domain) -> Any:
@@ -163,6 +170,7 @@ def point_of(
         return domain.as_drawn(value)
 
     try:
+        # `sample` walks the keys in the order of their conditions, so that only active keys are looked up.
         params = sample(sweep.space, sweep.trial, value_of)
         foreign = searched.keys() - params.keys()
         return (
@@ -170,6 +178,7 @@ def point_of(
             if all(same_value(trial_value(sweep.trial, key), searched[key]) for key in foreign)
             else None
         )
+    # KeyError: a value is missing or outside its domain. UserError: this sweep has no such key.
     except (KeyError, UserError):
         return None
 

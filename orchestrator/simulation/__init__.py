@@ -1,2 +1,2 @@
-"""Sweeps without training: learning curves fitted to recorded trials, behind the same code that runs real
-sweeps."""
+"""Simulated sweeps: the code of real sweeps, with learning curves fitted to recorded trials in place of
+training."""

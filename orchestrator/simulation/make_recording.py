@@ -1,13 +1,15 @@
-"""Makes the recording that simulations stand on from sweeps that were run.
+"""Makes the recording that simulations are based on, from finished sweeps.
 
-First some hundred random trials, then a few dozen of them once more: enqueued with a learning rate 1 %
-higher, and with another seed.
+The first sweep has a few hundred random trials. The others repeat a few dozen of them as enqueued entries:
+one with a learning rate 1 % higher, one with another seed.
 
-    lethe run quickstart --name recording --set search.sampler=random --set search.trials=280 --set
-    'search.enqueue=[]' --set trial.rungs=8 lethe run quickstart --name near ... --set search.trials=30 --set
-    'search.enqueue=[...]' lethe run quickstart --name seed1 ... --set search.trials=40 --set
-    'search.enqueue=[...]' --set trial.seed=1 python -m orchestrator.simulation.make_recording "how, when and
-    on what it was run" lethe-runs/{recording,near,seed1} > recording.json
+    lethe run quickstart --name recording --set search.sampler=random --set search.trials=280 \\
+        --set 'search.enqueue=[]' --set trial.rungs=8
+    lethe run quickstart --name near ... --set search.trials=30 --set 'search.enqueue=[...]'
+    lethe run quickstart --name seed1 ... --set search.trials=40 --set 'search.enqueue=[...]' \\
+        --set trial.seed=1
+    python -m orchestrator.simulation.make_recording "how, when and on what it was run" \\
+        lethe-runs/{recording,near,seed1} > recording.json
 """
 
 import json
@@ -30,7 +32,7 @@ from orchestrator.sweep.publisher import read_baselines
 from search_spaces.settings.sweep_settings import SweepSettings
 
 DIGITS = 4
-"""Significant digits of the file's numbers."""
+"""Number of significant digits in the file."""
 
 
 def recording_of(
@@ -41,16 +43,19 @@ def recording_of(
     baselines: Mapping[str, Mapping[str, float]],
     note: str,
 ) -> dict[str, Any]:
-    """The contents of a recording's file.
+    """Builds the contents of a recording file.
 
     Args:
-        sweep: Its trials have rungs.
-        records: Trials; only the finished ones are taken.
-        repeats: Trials that were trained once more, with their seeds.
-        spent_s: Trial's number -> seconds in `steps`, `beliefs` and `evaluation`, of trials that had the
-            machine to themselves.
+        sweep: Settings of the recorded sweep, whose trials have rungs.
+        records: Trials of the sweep; only finished ones are recorded.
+        repeats: Repetitions of trials, each with its seed.
+        spent_s: Number of the trial -> seconds in `steps`, `beliefs` and `evaluation`, for trials that had
+            the machine to themselves.
         baselines: Metrics of the `original` and the `retrained` model.
-        note: How it was recorded, for people.
+        note: How it was recorded, as a text for the user.
+
+    Returns:
+        Plain data for JSON; `orchestrator.simulation.recording` reads it.
     """
     trials = [_trial(record) for record in records if record.status == "finished"]
     rows = np.array([features(sweep.space, trial["params"]) for trial in trials])
@@ -59,7 +64,10 @@ def recording_of(
     for record in records:
         if record.number in spent_s and record.duration_s is not None:
             parts = spent_s[record.number]
-            measurements = len(record.rungs) + 1  # of one part: the last rung measures both
+            # Measurements of one part: every rung measures the validation part, the last one also the test
+            # part.
+            measurements = len(record.rungs) + 1
+            # The rest of the trial's time: before the first step and after the last measurement.
             setup = record.duration_s - sum(parts[name] for name in ("steps", "beliefs", "evaluation"))
             row = [setup, parts["steps"], parts["beliefs"], parts["evaluation"] / measurements]
             seconds[record.params["beliefs"]].append([_rounded(value) for value in row])
@@ -96,13 +104,16 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
 
 def _repeat(sweep: SweepSettings, rows: np.ndarray, seed: int, record: TrialRecord) -> dict[str, Any]:
     again = _trial(record)
+    # Repeats do not name their original, but their features are nearest to it.
     nearest = np.linalg.norm(rows - features(sweep.space, record.params), axis=1).argmin()
     return {"of": int(nearest), "seed": seed, "params": again["params"], "validation": again["validation"]}
 
 
 def _most_likely(rows: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
-    """Length scales and noise under which the recorded curves are most likely: found here once, because it
-    takes minutes."""
+    """Finds the length scales and the noise of the Gaussian process by maximum likelihood.
+
+    This takes minutes, so it is done once, when the recording is made.
+    """
     kernel = ConstantKernel(4.0, (1e-2, 1e3)) * Matern(
         np.full(rows.shape[1], 2.0), (0.2, 100.0), nu=2.5
     ) + WhiteKernel(0.05, (1e-4, 1.0))
@@ -115,18 +126,19 @@ def _most_likely(rows: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
 
 
 def _rounded(value: float) -> float:
+    # Fewer digits keep the packaged file small; the noise of a trial is far larger than the rounding.
     return float(f"{value:.{DIGITS}g}")
 
 
 def main() -> None:
-    """Read the folders named on the command line; write JSON to standard output."""
+    """Reads the sweep folders named on the command line and writes the recording to standard output."""
     note, *paths = sys.argv[1:]
     (folder, sweep, study), *again = (_opened(Path(path)) for path in paths)
     records = study.records()
     repeats = [
         (settings.trial.seed, record) for _, settings, repeated in again for record in repeated.records()
     ]
-    # The first trial waits for compilers.
+    # The first trial includes compilation time, so its times are left out.
     spent_s = {
         record.number: study.annotations(record.number)["seconds"]
         for record in records[1:]

@@ -1,5 +1,4 @@
-"""Whether a recording says anything about a sweep: outside of what was recorded, a simulation would make
-things up."""
+"""Checks that a sweep lies within the recorded trials: outside of them, a simulation would extrapolate."""
 
 from collections.abc import Iterator
 
@@ -10,20 +9,24 @@ from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean
 
 FREE = ("rungs", "seed", "deepspeed", "engine.", "optimizer.micro_batch")
-"""Trial keys that may differ from the recorded ones: without influence on results, or simulated."""
+"""Trial keys that may differ from the recorded trials.
+
+The engine's settings have no influence on results; rungs and seed are simulated.
+"""
 
 
 def check_covered(sweep: SweepSettings, recording: Recording, file: object) -> None:
-    """Check that all trials of a sweep lie within the recorded ones.
+    """Checks that all trials of a sweep lie within the recorded ones.
 
     Args:
         sweep: Resolved settings.
-        recording: What is known.
+        recording: The recorded trials.
         file: The sweep file, for messages.
 
     Raises:
-        UserError: Everything that was not recorded, in one message.
+        UserError: Some settings were not recorded; one message lists all of them.
     """
+    # Checked first and alone: on another benchmark every other key would be a problem too.
     benchmark = sweep.data.benchmark
     if benchmark != "closed_world":
         raise UserError(
@@ -43,7 +46,7 @@ def _space(sweep: SweepSettings, recording: Recording) -> Iterator[UserError]:
         recorded = recording.space.get(key)
         if recorded is None:
             hint = did_you_mean(key, recording.space)
-            remedy = f"take it out: --set space.{key}=null"
+            remedy = f"remove it: --set space.{key}=null"
             yield UserError(
                 f"was not recorded.{hint}",
                 key=f"space.{key}",
@@ -64,6 +67,7 @@ def _fixed(sweep: SweepSettings, recording: Recording) -> Iterator[UserError]:
         value = trial_value(sweep.trial, key)
         if key in sweep.space or key.startswith(FREE):
             continue
+        # A key that the recording searched may be fixed here, at any value of its recorded domain.
         if key in recording.space:
             if not recording.space[key].contains(value):
                 yield UserError(
@@ -92,4 +96,5 @@ def _metrics(sweep: SweepSettings) -> Iterator[UserError]:
 
 
 def _ends(domain: Domain) -> tuple[object, ...]:
+    # A range lies within a recorded range if both of its ends do.
     return domain.choices if domain.kind == "choice" else (domain.low, domain.high)

@@ -1,5 +1,4 @@
-"""Recorded trials that simulations stand on, as the packaged file holds them: see `make_recording` for how it
-came about."""
+"""Reads the recording that simulations are based on: the packaged file that `make_recording` has made."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,21 +13,21 @@ from search_spaces.settings.trial_settings import TrialSettings
 PACKAGED = Path(__file__).with_name("recording.json")
 
 MEASURED = ("forget_canonical_mass", "forget_rephrased_mass", "retain_true_mass", "forget_coherence")
-"""Metrics that were recorded; all others that a simulation knows follow from them."""
+"""The recorded metrics; all other simulated metrics follow from them."""
 
 
 @dataclass(frozen=True)
 class Seconds:
-    """Where the time of one trial went."""
+    """The time of one trial by phase, in seconds."""
 
     setup: float
-    """From hand-out to the first step, and from the last measurement to the end."""
+    """From the start of the trial to its first step, and from its last measurement to its end."""
     steps: float
     """All steps of the schedule."""
     beliefs: float
     """All sampling of sequence beliefs."""
     evaluation: float
-    """One measurement of one part."""
+    """One measurement of one part of the evaluation items."""
 
 
 @dataclass(frozen=True)
@@ -36,58 +35,57 @@ class RecordedTrial:
     """One trial that was trained."""
 
     params: Mapping[str, Any]
-    """Active space keys and their values."""
+    """The active keys of the space and their values."""
     validation: Sequence[Sequence[float]]
-    """(rungs, len(MEASURED)) at evenly spread rungs, the last at the end."""
+    """(rungs, len(MEASURED)) Metrics at evenly spaced rungs, the last one at the end of the schedule."""
     test: Sequence[float]
-    """(len(MEASURED),) at the end."""
+    """(len(MEASURED),) Metrics at the end of the schedule."""
 
 
 @dataclass(frozen=True)
 class Repeat:
-    """A recorded trial that was trained once more, with a slightly different learning rate or with another
-    seed."""
+    """A repetition of a recorded trial, with a slightly different learning rate or with another seed."""
 
     of: int
-    """Position of the recorded trial."""
+    """Position of the recorded trial in `Recording.trials`."""
     seed: int
-    """The trial's seed."""
+    """The seed of the repetition."""
     params: Mapping[str, Any]
-    """As of a recorded trial."""
+    """The active keys of the space and their values."""
     validation: Sequence[Sequence[float]]
-    """As of a recorded trial."""
+    """(rungs, len(MEASURED)) Metrics at evenly spaced rungs."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Trials of one sweep."""
+    """The recorded trials of one sweep."""
 
     note: str
     """How it was recorded."""
     trial: TrialSettings
-    """What all trials have in common."""
+    """Settings that all trials have in common."""
     space: Mapping[str, Domain]
-    """What they differ in."""
+    """The searched keys and their domains."""
     baselines: Mapping[str, Mapping[str, float]]
     """Metrics of the `original` and the `retrained` model."""
     seconds: Mapping[str, Sequence[Seconds]]
-    """By `beliefs`: times of trials that had the machine to themselves."""
+    """Value of `beliefs` -> times of trials that had the machine to themselves."""
     length_scales: Sequence[float]
-    """Of the fit, one per feature; found by maximum likelihood when the file was made."""
+    """Length scales of the fit, one per feature, found by maximum likelihood when the file was made."""
     noise_frac: float
-    """Of the fit: variance of the noise as a share of the signal's."""
+    """Variance of the fit's noise, as a fraction of the variance of the signal."""
     trials: Sequence[RecordedTrial]
     repeats: Sequence[Repeat]
 
     @property
     def rungs(self) -> int:
-        """Measurements of each trial."""
+        """Number of rungs of each trial."""
         return len(self.trials[0].validation)
 
 
 @cache
 def packaged_recording() -> Recording:
-    """The recording that comes with Lethe."""
+    """Reads the recording that comes with Lethe; once per process."""
     raw = json.loads(PACKAGED.read_text())
     return Recording(
         note=raw["note"],

@@ -1,5 +1,4 @@
-"""`lethe simulate`: a sweep file without a single training step, in a folder that `lethe front`, `status` and
-`report` read."""
+"""`lethe simulate`: runs a sweep file without training, into an ordinary sweep folder."""
 
 import time
 from pathlib import Path
@@ -20,30 +19,31 @@ from orchestrator.terminal.sweep_tables import show_front
 from search_spaces.settings.sweep_settings import SweepSettings
 
 SUFFIX = "-simulated"
-"""Ends the name of a simulated sweep, so that it is never mixed up with a real one."""
+"""Suffix of the name of a simulated sweep, so that it is never confused with a real one."""
 
 LINE_EVERY_S = 2.0
-"""Seconds between signs of life."""
+"""Seconds between progress lines."""
 
 
 def simulate(sweep: SweepSettings, file: str, root: Path, lanes: int, console: Console) -> VirtualSweep:
-    """Simulate a sweep, and say what came out.
+    """Simulates a sweep and prints its front.
 
     Args:
-        sweep: Resolved settings of the closed world.
+        sweep: Resolved settings of a sweep on the closed world.
         file: The sweep file, for messages.
         root: Folder of all sweeps.
-        lanes: Trials at a time.
-        console: Where to show it.
+        lanes: Number of trials that run at the same time.
+        console: Console for the output.
 
     Raises:
-        UserError: The sweep goes beyond what was recorded, or its folder cannot be used.
+        UserError: The sweep lies outside the recorded trials, or its folder cannot be used.
     """
     recording = packaged_recording()
     check_covered(sweep, recording, file)
     description = f"Simulated from {recording.note}. {sweep.description}"
     sweep = sweep.model_copy(update={"name": sweep.name + SUFFIX, "description": description})
     folder = SweepFolder(root, sweep.name)
+    # The folder's lock is held until the simulation ends, as for a real sweep.
     with folder.opened(sweep, file):
         _write_baselines(folder, recording)
         simulated = VirtualSweep(sweep, folder, lanes, LearningCurves(recording))
@@ -61,11 +61,11 @@ def simulated_view(simulated: VirtualSweep) -> SweepView:
 
 
 class SimulationProgress:
-    """An observer that prints now and then how far a simulation is.
+    """An observer that prints a progress line every few seconds.
 
     Args:
-        simulated: What it watches.
-        console: Where to say it.
+        simulated: The sweep whose progress is printed.
+        console: Console for the output.
     """
 
     def __init__(self, simulated: VirtualSweep, console: Console) -> None:
@@ -73,10 +73,10 @@ class SimulationProgress:
         self._next_line = time.monotonic() + LINE_EVERY_S
 
     def rung(self, record: TrialRecord, rung: int) -> None:
-        """Says nothing: there are too many."""
+        """Prints nothing: a simulation has too many rungs for a line each."""
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """Says something, if nothing was said lately."""
+        """Prints a progress line, at most one every `LINE_EVERY_S` seconds."""
         if time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_EVERY_S
             sweep_state = self.simulated.sweep_state
@@ -84,16 +84,16 @@ class SimulationProgress:
             say(self.console, f"{done}, hypervolume {sweep_state.reported_front.hypervolume:.4f}")
 
     def say(self, line: str) -> None:
-        """Says it."""
+        """Prints a line."""
         say(self.console, line)
 
 
 def closing_lines(simulated: VirtualSweep) -> list[str]:
-    """What it would have cost, what it did cost, and where to look."""
+    """Returns the last lines of output: simulated cost, real cost, and the commands that show the results."""
     sweep_state, folder, stop_criterion = simulated.sweep_state, simulated.folder, simulated.stop_criterion
     counts = ", ".join(f"{count} {status}" for status, count in sorted(sweep_state.counts.items()) if count)
     driver_ms, ask_ms = (
-        1e3 * spent_s / max(1, simulated.asked)
+        1e3 * spent_s / max(1, simulated.started_trials)
         for spent_s in (simulated.driver.seconds, simulated.study.ask_s)
     )
     lines = [
@@ -105,12 +105,13 @@ def closing_lines(simulated: VirtualSweep) -> list[str]:
     ]
     if (reason := stop_criterion.reason()) is not None:
         lines.append(f"ended early: {reason}")
+    # The option is needed only for a storage folder other than the default one.
     storage = "" if folder.root == storage_root(None) else f" --storage {quote(str(folder.root))}"
     return [*lines, f"to look closer: lethe front|status|report {folder.name}{storage}"]
 
 
 def _write_baselines(folder: SweepFolder, recording: Recording) -> None:
-    """The recorded ones, so that fronts and reports show them."""
+    """Writes the recorded baselines into the sweep's folder, so that fronts and reports show them."""
     entries = {}
     for name, metrics in recording.baselines.items():
         measurement = folder.path / f"measured-{name}.json"

@@ -1,7 +1,7 @@
-"""A sweep on a virtual clock: the real study, verdicts, budgets and front; only Ray, the lanes and the
-training are made up.
+"""A sweep on a virtual clock (discrete-event simulation).
 
-Lanes are generators that yield the seconds until something happens next. Nobody sleeps, so an hour of a sweep
+Study, rung decisions, budgets and front are the real code; Ray, the lanes and the training are simulated.
+Lanes are generators that yield the seconds until their next event. No process sleeps, so an hour of a sweep
 takes seconds.
 """
 
@@ -31,50 +31,50 @@ Take = Callable[[int, Mapping[str, Any]], RungDecision | None]
 """`TrialRecorder.take`."""
 
 ORIGIN_S = 1_767_225_600.0
-"""Unix time at which virtual time begins: the start of 2026. A fixed one, so that a simulation repeated is
-the same again."""
+"""Unix time at which virtual time begins: the start of 2026, fixed so that simulations are repeatable."""
 
 
 class VirtualClock:
-    """Tells the time of a simulation; whoever runs it moves the hands."""
+    """A clock that the simulation advances by hand."""
 
     def __init__(self, now_s: float = ORIGIN_S) -> None:
         self.now_s = now_s
 
     def __call__(self) -> float:
-        """Unix time in seconds."""
+        """Returns the virtual Unix time in seconds."""
         return self.now_s
 
 
 class Stopwatch:
-    """Adds up real time while it is on."""
+    """Sums up real time while it runs."""
 
     def __init__(self) -> None:
         self._total_s = 0.0
         self._since: float | None = None
 
     def start(self) -> None:
-        """Turn it on."""
+        """Starts the stopwatch."""
         self._since = time.perf_counter()
 
     def stop(self) -> None:
-        """Turn it off."""
+        """Stops the stopwatch."""
         self._total_s, self._since = self.seconds, None
 
     @property
     def seconds(self) -> float:
-        """Time so far."""
+        """Seconds so far, including those since the last start."""
         return self._total_s + (0.0 if self._since is None else time.perf_counter() - self._since)
 
 
 def run_lanes(lanes: Sequence[Iterator[float]], clock: VirtualClock) -> None:
-    """Run lanes side by side until all have ended.
+    """Runs lanes concurrently in virtual time until all have ended.
 
     Args:
-        lanes: Each yields the seconds after which it wants to go on; of those due at one time, the first goes
-            on first.
-        clock: Shows a lane the time at which it goes on.
+        lanes: Generators that yield the seconds after which they are resumed. Of lanes that are due at the
+            same time, the one with the lower position is resumed first.
+        clock: Clock that is set to the time at which a lane is resumed.
     """
+    # A heap of (time, lane): the number of the lane breaks ties, which keeps simulations repeatable.
     due = [(clock.now_s, number) for number in range(len(lanes))]
     while due:
         clock.now_s, number = heapq.heappop(due)
@@ -97,13 +97,13 @@ class SilentObserver:
 
 
 class VirtualSweep:
-    """One start of a simulated sweep; one that was cut off goes on where it was.
+    """One start of a simulated sweep; an interrupted sweep is resumed.
 
     Args:
-        sweep: Settings that `check_covered` has passed.
-        folder: Where it goes, as an ordinary sweep folder that is there already.
-        lanes: Trials at a time.
-        curves: What trials measure.
+        sweep: Settings that `check_covered` has accepted.
+        folder: Folder of the sweep, which exists already.
+        lanes: Number of trials that run at the same time.
+        curves: Learning curves of the trials.
     """
 
     def __init__(self, sweep: SweepSettings, folder: SweepFolder, lanes: int, curves: LearningCurves) -> None:
@@ -111,21 +111,22 @@ class VirtualSweep:
         self.clock = VirtualClock()
         self.study = Study.open(folder.journal, sweep, clock=self.clock)
         records = self.study.records()
+        # A resumed sweep continues at the end of its last trial, so that times never run backwards.
         self.clock.now_s = max((record.finished_at or ORIGIN_S for record in records), default=ORIGIN_S)
         self.sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, records)
         self.stop_criterion = StopCriterion(
             sweep.budget, self.sweep_state, folder.stop_request, wall_s_of_earlier_starts(records), self.clock
         )
-        self.asked = 0
-        """Trials that were handed out since it was opened."""
+        self.started_trials = 0
+        """Number of trials that this start has run."""
         self.driver = Stopwatch()
-        """Runs while the driver works, and not while results are made up."""
+        """Runs while the driver's own code works, and not while results are simulated."""
 
     def run(self, observer: TrialObserver | None = None) -> None:
-        """Run what remains.
+        """Runs the remaining trials.
 
         Args:
-            observer: Shown every rung and end.
+            observer: Observer of every rung and of every end of a trial.
         """
         decide = RungDecider(self.sweep, self.sweep_state)
         recorder = TrialRecorder(
@@ -141,15 +142,16 @@ class VirtualSweep:
         self.driver.stop()
 
     def _lane(self, recorder: TrialRecorder) -> Iterator[float]:
-        while self.stop_criterion.reason() is None and (asked := self.study.ask()) is not None:
-            self.asked += 1
-            recorder.started(asked.number)
-            yield from self._trial(asked, recorder.take)
+        # In the order of a real sweep: the stop criterion comes before each new trial.
+        while self.stop_criterion.reason() is None and (proposed := self.study.ask()) is not None:
+            self.started_trials += 1
+            recorder.started(proposed.number)
+            yield from self._trial(proposed, recorder.take)
 
-    def _trial(self, asked: ProposedTrial, take: Take) -> Iterator[float]:
-        """What a lane does with a trial: see `trainables.training.trial.run_trial`."""
-        seconds, measured = self._made_up(apply(self.sweep.trial, asked.params))
-        number, rungs = asked.number, len(measured)
+    def _trial(self, proposed: ProposedTrial, take: Take) -> Iterator[float]:
+        """Simulates a lane that runs a trial: sends the events of `trainables.training.trial.run_trial`."""
+        seconds, measured = self._simulated(apply(self.sweep.trial, proposed.params))
+        number, rungs = proposed.number, len(measured)
         spent: Counter[str] = Counter()
 
         def spend(**phases: float) -> float:
@@ -160,6 +162,7 @@ class VirtualSweep:
         outcome = {"event": "outcome", "status": "finished", "seconds": spent}
         for rung, (validation, test) in enumerate(measured, 1):
             last = rung == rungs
+            # The last rung measures the test part as well as the validation part.
             yield spend(
                 steps=seconds.steps / rungs,
                 beliefs=seconds.beliefs / rungs,
@@ -174,17 +177,20 @@ class VirtualSweep:
                     "metrics": validation | test if last else validation,
                 },
             )
-            assert decision is not None, "a rung always gets a verdict"
+            assert decision is not None, "a rung always gets a decision"
+            # A rung that may be on the front needs its test part; the last rung has it already.
             if decision.keep and not last:
                 yield spend(evaluation=seconds.evaluation)
                 take(number, {"event": "test", "rung": rung, "metrics": test})
+            # A budget may run out at the last rung too; the trial is then finished and not stopped.
             if not decision.go_on and not last:
                 outcome |= {"status": "stopped", "reason": decision.reason}
                 break
         take(number, outcome)
 
-    def _made_up(self, trial: TrialSettings) -> tuple[Seconds, list[tuple[Metrics, Metrics]]]:
-        """Times of a trial, and at each rung what both parts would show."""
+    def _simulated(self, trial: TrialSettings) -> tuple[Seconds, list[tuple[Metrics, Metrics]]]:
+        """Returns the times of a trial, and at each rung its metrics on the validation and the test part."""
+        # A real driver does not compute results, so the stopwatch leaves this time out.
         self.driver.stop()
         curve = self.curves.of(trial)
         done = [rung / trial.rungs for rung in range(1, trial.rungs + 1)]

@@ -1,1 +1,1 @@
-"""The only place that knows MLflow: writing a sweep to it, and reading an earlier one from it."""
+"""MLflow tracking: writes sweeps to MLflow and reads earlier ones. Only this room imports MLflow."""

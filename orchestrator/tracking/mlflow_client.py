@@ -1,4 +1,4 @@
-"""Connecting to MLflow: a client that gives up soon, what it raises, and a store that is created whole."""
+"""Connects to MLflow: a client with short timeouts, its exceptions, and the creation of a SQLite store."""
 
 import os
 from importlib import metadata
@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 
 def new_client(uri: str) -> "MlflowClient":
-    """A client of a tracking server or store that gives up soon and tells nobody about it."""
-    # MLflow reads these at import or at its first request. No usage statistics leave the machine unless
-    # somebody asks for them, and a server that is away is given up after seconds, not after the four minutes
-    # of MLflow's default: the next call tries again.
+    """Creates a client of a tracking server or store, with short timeouts and without telemetry.
+
+    Args:
+        uri: Tracking server, or database URI such as `sqlite:////path/mlflow.db`.
+    """
+    # MLflow reads these variables at import or at its first request, so they are set before the import below.
+    # Usage statistics are sent only if the user has enabled them. An unreachable server fails after seconds
+    # instead of the four minutes of MLflow's defaults, because the next call tries again anyway.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -25,7 +29,8 @@ def new_client(uri: str) -> "MlflowClient":
 
 
 def failures_of_mlflow() -> tuple[type[Exception], ...]:
-    """What MLflow raises when it is away or refuses."""
+    """Returns the exceptions that MLflow raises when it is unreachable or refuses a request."""
+    # MLflow passes on the exceptions of its HTTP library and of its database layer.
     import requests
     import sqlalchemy.exc
     from mlflow.exceptions import MlflowException
@@ -34,11 +39,12 @@ def failures_of_mlflow() -> tuple[type[Exception], ...]:
 
 
 def version_of_ui(uri: str) -> str:
-    """Version of the MLflow whose UI will show a store: the server's, or for a bare database the one
-    installed here.
+    """Returns the version of the MLflow whose UI shows a store.
+
+    This is the server's version, or for a database the version that is installed here.
 
     Returns:
-        Such as `3.17.2`; other words where a server does not say.
+        A version such as `3.17.2`; `hosted` for Databricks; `unknown` if a server does not answer.
     """
     if uri.startswith("databricks"):
         return "hosted"
@@ -47,23 +53,27 @@ def version_of_ui(uri: str) -> str:
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    # MLflow's own request: it has the user's credentials, certificates and timeouts.
+    # MLflow's own request function uses the user's credentials, certificates and timeouts.
     answer = http_request(get_default_host_creds(uri), "/version", "GET", raise_on_status=False)
     return answer.text.strip()[:20] if answer.status_code == 200 else "unknown"
 
 
 def create_database(uri: str) -> None:
-    """Create a missing SQLite store whole: a kill in the middle of MLflow's migrations (seconds) would leave
-    one that it refuses."""
+    """Creates a missing SQLite store atomically.
+
+    MLflow's migrations take seconds, and MLflow refuses a store in which they were interrupted. The store is
+    therefore created under another name and renamed when it is complete.
+    """
     if not uri.startswith("sqlite:///") or ":memory:" in uri:
         return
     path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Held while another driver creates it, so that two first sweeps in one folder do not race.
+    # Two sweeps may start at the same time in an empty folder: the second one waits here.
     with FileLock(f"{path}.lock"):
         if path.exists():
             return
         partial = path.with_name(f"{path.name}.partial")
         partial.unlink(missing_ok=True)
+        # The first request to a store runs the migrations.
         new_client(f"sqlite:///{partial}").search_experiments()
         partial.rename(path)

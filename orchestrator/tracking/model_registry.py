@@ -1,4 +1,4 @@
-"""Puts an exported model into MLflow's model registry, as a version that hangs on its trial's run."""
+"""Registers an exported model in MLflow's model registry, as a version linked to its trial's run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _NAME_REFUSED = "/:"
-"""MLflow's own separators in model URIs."""
+"""Characters that MLflow uses as separators in model URIs and refuses in names."""
 
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """What is registered."""
+    """The model version to register."""
 
     name: str
-    """Name in the registry; a further model of the same name becomes its next version."""
+    """Name in the registry; another model of the same name becomes its next version."""
     sweep_name: str
     sweep_identity: str | None
     """`orchestrator.storage.provenance.sweep_identity`."""
     trial_id: str
     rung: int
     tags: Mapping[str, str]
-    """Shown beside the version: objectives on the test part."""
+    """Further tags of the version: the objectives on the test part."""
 
 
 def check_name(name: str) -> None:
-    """Refuse what MLflow would refuse after the export.
+    """Checks a name before the export, so that MLflow does not refuse it afterwards.
 
     Raises:
         UserError: The name is empty or holds a separator.
@@ -43,19 +43,19 @@ def check_name(name: str) -> None:
 
 
 def register_model(uri: str, experiment: str, entry: RegistryEntry, folder: Path) -> str:
-    """Log the folder as artifacts of the trial's run, and make a model version of them.
+    """Logs a folder as artifacts of the trial's run, and creates a model version from them.
 
     Args:
-        uri: Tracking server or store, whose registry is meant.
+        uri: Tracking server or store that has the registry.
         experiment: MLflow experiment of all sweeps.
-        entry: What is registered.
+        entry: The model version to register.
         folder: The exported model.
 
     Returns:
         The number of the version.
 
     Raises:
-        UserError: MLflow is away, refuses, or does not have the trial.
+        UserError: MLflow is unreachable, refuses, or does not have the trial.
     """
     check_name(entry.name)
     with readable_store(uri) as client:
@@ -69,6 +69,7 @@ def register_model(uri: str, experiment: str, entry: RegistryEntry, folder: Path
             raise UserError(
                 "MLflow has no run of this trial", key="--register", value=entry.trial_id, remedy=remedy
             )
+        # One folder of artifacts per rung: several rungs of a trial may be registered.
         run, place = runs[0], f"model-rung{entry.rung}"
         client.log_artifacts(run.info.run_id, str(folder), place)
         _make_registered(client, entry.name)
@@ -78,6 +79,7 @@ def register_model(uri: str, experiment: str, entry: RegistryEntry, folder: Path
             "lethe.rung": str(entry.rung),
             **entry.tags,
         }
+        # The artifacts are complete already, so there is nothing to wait for.
         version = client.create_model_version(
             entry.name,
             source=f"{run.info.artifact_uri}/{place}",
@@ -97,6 +99,7 @@ def _make_registered(client: "MlflowClient", name: str) -> None:
 
     try:
         client.create_registered_model(name, tags={"lethe": "true"})
+    # An existing name is fine: the model becomes its next version.
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -1,4 +1,4 @@
-"""What runs are told, in the shapes that MLflow takes."""
+"""The contents of MLflow runs: tags, parameters and metrics of trials, confirmations and audits."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from orchestrator.storage.provenance import as_text
 from orchestrator.storage.trial_records import TrialRecord
 
 TAG_CHARACTERS = 7900
-"""A little under MLflow's limit of a run's tag."""
+"""Longest value of a run's tag, a little below MLflow's limit of 8000 characters."""
 
 
 @dataclass(frozen=True)
 class SideRun:
-    """A child run that is no trial of the search."""
+    """A child run of a sweep that is not a trial of the search."""
 
     name: str
     kind: str
@@ -27,11 +27,12 @@ class SideRun:
 
 
 def confirmation_run(confirmation: Confirmation) -> SideRun:
-    """A repetition of a member of the front under another seed."""
+    """Builds the run of a confirmation: a repetition of a front member under another seed."""
     tags = {"lethe.confirms": confirmation.member, "seed": str(confirmation.seed)}
     tags |= (
         {"status": "failed", "reason": confirmation.reason} if confirmation.reason else {"status": "finished"}
     )
+    # Steps of metrics count from 0, rungs from 1.
     failed = confirmation.reason is not None
     return SideRun(
         confirmation.name, "confirmation", confirmation.metrics, confirmation.rung - 1, tags, failed
@@ -39,7 +40,8 @@ def confirmation_run(confirmation: Confirmation) -> SideRun:
 
 
 def audit_run(audit: Audit) -> SideRun:
-    """What a model still knows; audits made in other ways are runs of their own."""
+    """Builds the run of an audit; audits of one model with other probe settings are separate runs."""
+    # The hash of the probe settings is part of the name, which keeps the runs apart.
     tags = {"lethe.audits": audit.name, "lethe.audit_way": audit.way, "status": "finished"}
     metrics = {**audit.metrics, "hidden_facts": float(len(audit.hidden)), "facts": float(audit.facts)}
     return SideRun(
@@ -52,7 +54,7 @@ def audit_run(audit: Audit) -> SideRun:
 
 
 def trial_tags(record: TrialRecord, front_rungs: Sequence[int], method: str, beliefs: str) -> dict[str, str]:
-    """Tags of a trial's run: what it did, how it stands, and which of its rungs are on the front now."""
+    """Builds the tags of a trial's run: method, beliefs, status, and its rungs on the current front."""
     tags = {
         "method": method,
         "beliefs": beliefs,
@@ -64,9 +66,10 @@ def trial_tags(record: TrialRecord, front_rungs: Sequence[int], method: str, bel
 
 
 def metrics_by_rung(record: TrialRecord, worker_seconds: float) -> list[dict[str, float]]:
-    """Metrics of every rung; those of the trial's end count to its last rung."""
+    """Returns the metrics of every rung; the trial's times are added to its last rung once it has ended."""
     rungs = [dict(rung) for rung in record.rungs]
     if record.ended:
+        # A trial that failed before its first rung has times too.
         rungs = rungs or [{}]
         rungs[-1] |= {"worker_seconds": worker_seconds}
         if record.duration_s is not None:
@@ -77,7 +80,11 @@ def metrics_by_rung(record: TrialRecord, worker_seconds: float) -> list[dict[str
 def timed_metrics(
     record: TrialRecord, rungs: Sequence[Mapping[str, float]]
 ) -> list[tuple[str, float, int, int]]:
-    """Metrics with a time each: now, or evenly spread over a trial that has ended, which may be long ago."""
+    """Converts the metrics of rungs to tuples of key, value, step and Unix time in ms.
+
+    The time is the current one for a running trial. The rungs of an ended trial are spread evenly over its
+    duration, because it may have ended long before its metrics are sent.
+    """
     metrics = []
     for step, rung in enumerate(rungs):
         when = now_ms()
@@ -91,10 +98,13 @@ def timed_metrics(
 
 
 def settings_and_limits(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """A sweep's settings as parameters, which MLflow cannot change, and as tags what a resume may raise:
-    trials and budget.
+    """Splits a sweep's settings into MLflow parameters and tags.
 
-    What MLflow is told beside results may change too, and is in sweep.json.
+    MLflow cannot change a parameter. Settings that may change when a sweep is resumed therefore become tags
+    (number of trials, budget), or are left to the artifact sweep.json (the `tracking` block).
+
+    Returns:
+        The nested settings for parameters, and the tags.
     """
     searched = {key: value for key, value in config["search"].items() if key != "trials"}
     fixed = {key: value for key, value in config.items() if key not in ("budget", "tracking")} | {
@@ -104,7 +114,7 @@ def settings_and_limits(config: dict[str, Any]) -> tuple[dict[str, Any], dict[st
 
 
 def note(markdown: str) -> str:
-    """A leaderboard that fits into a tag, cut between two lines."""
+    """Shortens a Markdown leaderboard to fit into a tag, by whole lines."""
     if len(markdown) <= TAG_CHARACTERS:
         return markdown
     more = "\n\nMore is in report.html."
@@ -112,5 +122,5 @@ def note(markdown: str) -> str:
 
 
 def now_ms() -> int:
-    """Unix time in ms."""
+    """Returns the current Unix time in ms."""
     return round(time.time() * 1000)

@@ -1,8 +1,7 @@
-"""The view on which MLflow's page of a sweep opens: Pareto scatter, parallel coordinates, columns. Written
-down as MLflow's UI does it.
+"""Builds a saved view of MLflow's UI for a sweep: Pareto scatter, parallel coordinates and columns.
 
-It is an internal format of the UI, read out of its bundle and tried in a browser: other versions than the
-known ones get no view.
+The format is internal to MLflow's UI. It was read from the UI's JavaScript bundle and tried in a browser, so
+versions other than the tried ones get no view.
 """
 
 import base64
@@ -22,63 +21,63 @@ OLDEST, NEWEST = (3, 15), (3, 17)
 """Versions of MLflow whose UI reads this format."""
 
 TAG = "mlflow.sharedViewState."
-"""Experiment tag of a view; its name follows."""
+"""Prefix of the experiment tag that holds a view; the name of the view follows."""
 
 KIND = "lethe.kind"
 """Tag of every run: `sweep`, `trial`, `confirmation` or `audit`."""
 
 RUNS_LOADED = 100
-"""The UI asks for so many at first, and a scatter shows no more."""
+"""Number of runs that the UI loads at first; a scatter plot shows no more."""
 
 MOST_SCATTERS = 3
-"""One for every pair of objectives, up to this: three objectives have three pairs."""
+"""Limit on the scatter plots, one per pair of objectives: three objectives have three pairs."""
 
 MOST_CONDITIONS = 3
-"""Further parallel coordinates, for keys that only some trials have."""
+"""Limit on the additional parallel-coordinates plots, for keys that only some trials have."""
 
 _CARD_PIXELS = 300
-"""Height of a chart: scatter and parallel coordinates fit into a window of 1000."""
+"""Height of a chart: scatter and parallel coordinates together fit into a window of 1000 pixels."""
 
 _TAG_CHARACTERS = 20000
-"""MLflow's limit of an experiment tag."""
+"""MLflow's limit on the length of an experiment tag."""
 
 
 @dataclass(frozen=True)
 class SavedView:
-    """A view as MLflow keeps it."""
+    """A saved view as MLflow stores it."""
 
     name: str
-    """The same for every start of a sweep, so that a resume writes it again and leaves no second one."""
+    """Name of the view: equal for all starts of a sweep, so that a resume overwrites it."""
     value: str
     """Value of the experiment tag `TAG` + name."""
 
     @property
     def fits(self) -> bool:
-        """Whether MLflow takes a tag of this length."""
+        """Whether the value is within MLflow's limit on tags."""
         return len(self.value) <= _TAG_CHARACTERS
 
 
-def knows(version: str) -> bool:
-    """Whether the UI of this version of MLflow is known to read the format."""
+def is_supported(version: str) -> bool:
+    """Returns whether the UI of a version of MLflow is known to read the format."""
     numbers = re.match(r"(\d+)\.(\d+)", version)
     return numbers is not None and OLDEST <= (int(numbers[1]), int(numbers[2])) <= NEWEST
 
 
 def view_path(experiment_id: str, name: str) -> str:
-    """What follows the address of the UI."""
+    """Returns the path of a view, to be appended to the address of the UI."""
     return f"/#/experiments/{experiment_id}/runs?viewStateShareKey={name}&compareRunsMode=CHART"
 
 
 def saved_view(sweep: SweepSettings, identity: str, created_ms: int) -> SavedView:
-    """The view of one sweep.
+    """Builds the view of one sweep.
 
     Args:
         sweep: Settings with objectives filled in.
-        identity: Value of the tag `lethe.sweep_id` on its runs.
-        created_ms: Unix time in ms.
+        identity: Value of the tag `lethe.sweep_id` of the sweep's runs.
+        created_ms: Unix time of creation in ms.
 
     Returns:
-        Name and value of the tag.
+        Name and value of the view.
     """
     view = {"name": redacted(sweep.name), "createdAt": created_ms, "state": _packed(_state(sweep, identity))}
     return SavedView(f"lethe-{identity}", json.dumps(view))
@@ -88,7 +87,8 @@ def _state(sweep: SweepSettings, identity: str) -> dict[str, Any]:
     names = _Names(identity)
     metrics = [f"test/{name}" for name in sweep.objectives]
     pairs = list(combinations(metrics, 2))[:MOST_SCATTERS]
-    # A trial has one point here: MLflow shows the newest value of a metric, and the report every rung.
+    # A trial has one point here, because MLflow plots the newest value of a metric. The report shows every
+    # rung.
     scatter = names.section(
         "Pareto scatter: test part, each trial at its last measured rung", columns=len(pairs)
     )
@@ -106,21 +106,22 @@ def _state(sweep: SweepSettings, identity: str) -> dict[str, Any]:
     return {
         "compareRunCharts": charts,
         "compareRunSections": [scatter, parallel],
-        # Left to itself the UI sorts sections by name, and ours would come below those that it makes for all
-        # other metrics.
+        # By default the UI sorts sections by name, which would put these below the sections that it generates
+        # for all other metrics.
         "isAccordionReordered": True,
         "selectedColumns": columns,
-        # The default hides all but the first ten.
+        # The default hides all but the first ten runs.
         "runsHiddenMode": "SHOW_ALL",
         "groupBy": None,
-        # Repetitions of front members and audits are no trials of the search, and would blur the front.
+        # Confirmations and audits are not trials of the search, and would blur the front in the plots.
         "searchFilter": (
             f"tags.`lethe.sweep_id` = '{identity}' and tags.`{KIND}` != 'confirmation' and tags.`{KIND}` !="
             " 'audit'"
         ),
-        # In the order of time the UI nests children under their parent, closed, and draws nothing of what is
-        # closed; it drops the key `runsExpanded` of shared views. In any other order trials stand side by
-        # side. And of a sweep that is longer than what it loads, these are the front and some others.
+        # When sorted by time the UI nests child runs under a collapsed parent and does not plot collapsed
+        # runs; it ignores the key `runsExpanded` of shared views. In any other order the runs are listed
+        # flat. This order also loads the members of the front first if a sweep has more than RUNS_LOADED
+        # runs.
         "orderByKey": "tags.`pareto.front`",
         "orderByAsc": False,
         "startTime": "ALL",
@@ -131,8 +132,7 @@ def _state(sweep: SweepSettings, identity: str) -> dict[str, Any]:
 
 
 class _Names:
-    """Makes charts and sections under identifiers that follow from the sweep, so that writing a view again
-    changes nothing."""
+    """Creates charts and sections with ids derived from the sweep: rewriting a view changes nothing."""
 
     def __init__(self, identity: str) -> None:
         self._identity, self._count = identity, 0
@@ -160,8 +160,11 @@ def _columns(kind: str, names: Sequence[str] | Mapping[str, Any]) -> list[str]:
 
 
 def _keys_together(sweep: SweepSettings) -> Iterator[list[str]]:
-    """Keys of one plot each: it leaves out trials that lack any of them, so keys with unlike conditions
-    cannot stand together."""
+    """Yields the keys of each parallel-coordinates plot.
+
+    The UI leaves out trials that lack any key of a plot, so keys with different conditions need different
+    plots.
+    """
     always = [key for key, domain in sweep.space.items() if not domain.when]
     yield always
     conditions: list[dict[str, Any]] = []
@@ -169,10 +172,11 @@ def _keys_together(sweep: SweepSettings) -> Iterator[list[str]]:
         if domain.when and domain.when not in conditions:
             conditions.append(domain.when)
     for condition in conditions[:MOST_CONDITIONS]:
-        # A key that the condition leaves one value needs no axis.
+        # A key for which the condition allows a single value needs no axis.
         shared = [key for key in always if len(condition.get(key, ())) != 1]
         yield shared + [key for key, domain in sweep.space.items() if domain.when == condition]
 
 
 def _packed(state: Mapping[str, Any]) -> str:
+    # The UI's own encoding of shared views: a prefix, then base64 of the zlib stream.
     return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode(), 9)).decode()

@@ -1,5 +1,4 @@
-"""What workers measured of themselves, as MLflow's system metrics: the UI shows them on a tab of their
-own."""
+"""Converts workers' resource samples to MLflow's system metrics, which the UI shows on a separate tab."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -10,22 +9,22 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 SYSTEM = "system/"
-"""MLflow's own prefix, by which the UI tells them from a model's metrics."""
+"""MLflow's own prefix, by which the UI distinguishes system metrics from a model's metrics."""
 
 SENT = "lethe.worker_samples"
-"""Tag of a trial's run: how many lines of its file have been sent."""
+"""Tag of a trial's run with the number of samples of its file that have been sent."""
 
 METRICS_PER_BATCH = 900
-"""A little under MLflow's limit of one request, for a sample's values stay together."""
+"""Batch size at which a batch is sent, below MLflow's limit of 1000, because samples are not split."""
 
 
 def system_metrics_sent(tags: Mapping[str, str]) -> int:
-    """How many samples a run with these tags has."""
+    """Returns how many samples have been sent to a run with these tags."""
     return int(tags.get(SENT, 0))
 
 
 def system_metrics(samples: Iterable[WorkerSample]) -> "Iterator[tuple[list[Metric], dict[str, str]]]":
-    """Batches of metrics, each with the tag that says how far it goes."""
+    """Yields batches of metrics, each with the tag that states how many samples have then been sent."""
     from mlflow.entities import Metric
 
     batch: list[Metric] = []

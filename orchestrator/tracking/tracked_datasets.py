@@ -1,5 +1,4 @@
-"""The data of a sweep as MLflow lists it: names, digests, sources and sizes, and nothing of what is in
-them."""
+"""Describes the datasets of a sweep for MLflow: names, digests, sources and sizes, but no contents."""
 
 import hashlib
 import json
@@ -15,32 +14,32 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 _DIGEST_CHARACTERS = 32
-"""MLflow takes 36."""
+"""Length of a digest; MLflow accepts at most 36 characters."""
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """One set of examples."""
+    """Metadata of one set of examples."""
 
     role: str
-    """`forget`, `retain` or `holdout`: the context in which it is used."""
+    """The use of the set: `forget`, `retain` or `holdout`."""
     name: str
-    """What MLflow shows: `tofu-forget`."""
+    """The name that MLflow shows, such as `tofu-forget`."""
     digest: str
-    """Start of the sha256 of its examples."""
+    """The beginning of the SHA-256 of its examples."""
     examples: int
     source_type: str
-    """One of MLflow's own: `code`, `hugging_face` or `local`."""
+    """A source type of MLflow: `code`, `hugging_face` or `local`."""
     source: str
-    """JSON in the shape that belongs to the type."""
+    """JSON in the form that belongs to the source type."""
 
 
 def describe_datasets(data: DataSettings, benchmark: Benchmark) -> tuple[DatasetInfo, ...]:
-    """The forget, retain and, where there is one, holdout set of a benchmark.
+    """Describes the forget, retain and holdout set of a benchmark.
 
     Args:
-        data: The sweep's `data:` block, which says where they come from.
-        benchmark: Its contents.
+        data: The sweep's `data:` block, which holds the sources.
+        benchmark: The loaded benchmark.
 
     Returns:
         One entry for each set that has examples.
@@ -55,6 +54,7 @@ def describe_datasets(data: DataSettings, benchmark: Benchmark) -> tuple[Dataset
     for role, examples in sets.items():
         if examples:
             kind, source = _source(data, role)
+            # Redacted, because a source may be a URL with a password. Examples of one item share its id.
             name, text = f"{data.benchmark}-{role}", redacted(json.dumps(source))
             described.append(
                 DatasetInfo(
@@ -65,7 +65,8 @@ def describe_datasets(data: DataSettings, benchmark: Benchmark) -> tuple[Dataset
 
 
 def dataset_inputs(datasets: Sequence[DatasetInfo]) -> "list[DatasetInput]":
-    """The same in MLflow's classes."""
+    """Converts the descriptions to MLflow's classes."""
+    # MLflow's dataset classes would need the data itself; these entities need only its description.
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     columns = {

@@ -1,29 +1,22 @@
-"""An earlier sweep as MLflow holds it: its settings and origins, its trials, and metrics that are added to a
-run after its end."""
+"""Reads an earlier sweep from MLflow: settings, provenance and trials; adds metrics to ended runs."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
 from orchestrator.storage.provenance import redacted
-from orchestrator.tracking.mlflow_client import failures_of_mlflow, new_client
-from search_spaces.settings.sweep_settings import SweepSettings
-from search_spaces.user_errors import UserError
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-import json
-from typing import TYPE_CHECKING, Any, cast
-
 from orchestrator.storage.trial_records import Status, TrialRecord
+from orchestrator.tracking.mlflow_client import failures_of_mlflow, new_client
 from orchestrator.tracking.saved_view import KIND
 from orchestrator.tracking.system_metrics import SYSTEM
+from search_spaces.settings.sweep_settings import SweepSettings
+from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,23 +29,22 @@ SETTINGS_FILE = "sweep.json"
 
 @dataclass(frozen=True)
 class TrackedSweep:
-    """What the parent run says."""
+    """Settings and tags of a sweep's parent run."""
 
     settings: SweepSettings
     tags: Mapping[str, str]
-    """Versions and git state as `orchestrator.storage.provenance.provenance` gives them, and
-    `lethe.data_digest`."""
+    """Tags of the parent run: versions and git state (`provenance.provenance`), and `lethe.data_digest`."""
 
 
 @contextmanager
 def readable_store(uri: str, key: str = KEY) -> "Iterator[MlflowClient]":
-    """A client of a store that exists; its failures become user errors that name `key`.
+    """Opens a client of an existing store; failures of MLflow become user errors that name `key`.
 
     Raises:
-        UserError: The server is away or refuses, or there is no such database.
+        UserError: The server is unreachable or refuses, or the database does not exist.
     """
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///").partition("?")[0]).is_file():
-        # Connecting would make an empty one.
+        # Connecting to a missing SQLite file would create an empty store.
         raise UserError(
             "there is no such MLflow database",
             key=key,
@@ -62,7 +54,7 @@ def readable_store(uri: str, key: str = KEY) -> "Iterator[MlflowClient]":
     try:
         yield new_client(uri)
     except failures_of_mlflow() as error:
-        # Not chained: tracebacks of database drivers quote the URI with its password.
+        # Not chained: tracebacks of database drivers contain the URI with its password.
         raise UserError(
             redacted(f"MLflow cannot be read: {error}"), key=key, value=redacted(uri), remedy="is it up?"
         ) from None
@@ -78,42 +70,43 @@ def find_parent(
     key: str = "SWEEP",
     given: str | None = None,
 ) -> "Run":
-    """The newest parent run of a sweep.
+    """Finds the newest parent run of a sweep.
 
     Args:
-        client: Of the store.
-        uri: Of the store, for messages.
+        client: Client of the store.
+        uri: URI of the store, for messages.
         experiment: MLflow experiment of all sweeps.
         sweep_name: Name of the sweep.
-        identity: What tells the sweep from others of its name; the newest of the name when left out.
-        key: Which argument or setting named the sweep, for messages.
-        given: Its value, where that is not the name alone.
+        identity: Value of the tag `lethe.sweep_id`, which distinguishes sweeps of the same name. By default
+            the newest sweep of that name is used.
+        key: The argument or setting that named the sweep, for messages.
+        given: The value of `key`, if it is not the plain name.
 
     Raises:
-        UserError: There is none.
+        UserError: The store has no such sweep.
     """
     found = client.get_experiment_by_name(experiment)
+    # Child runs have the tag `lethe.sweep` too; only the parent run has the sweep's name.
     wanted = f"tags.`lethe.sweep` = '{sweep_name}' and attributes.run_name = '{sweep_name}'"
     wanted += f" and tags.`lethe.sweep_id` = '{identity}'" if identity else ""
     parents = [] if found is None else client.search_runs([found.experiment_id], wanted, max_results=1)
     if not parents:
         remedy = f"look for it in experiment {experiment!r} at {redacted(uri)}"
-        raise UserError(
-            "MLflow knows no sweep of this name", key=key, value=given or sweep_name, remedy=remedy
-        )
+        raise UserError("MLflow has no sweep of this name", key=key, value=given or sweep_name, remedy=remedy)
     return parents[0]
 
 
 def read_tracked_sweep(
     uri: str, experiment: str, sweep_name: str, identity: str | None = None
 ) -> TrackedSweep:
-    """Settings and origins of a sweep; arguments as in `find_parent`.
+    """Reads the settings and the provenance of a sweep; the arguments are those of `find_parent`.
 
     Raises:
-        UserError: The server is away, knows no such sweep, or another version of Lethe wrote it.
+        UserError: The server is unreachable, has no such sweep, or another version of Lethe wrote it.
     """
     with readable_store(uri) as client, tempfile.TemporaryDirectory() as folder:
         parent = find_parent(client, uri, experiment, sweep_name, identity)
+        # Parameters of the run are shortened; the artifact has the settings in full.
         written = Path(client.download_artifacts(parent.info.run_id, SETTINGS_FILE, folder)).read_text()
     try:
         return TrackedSweep(SweepSettings.model_validate_json(written), dict(parent.data.tags))
@@ -125,7 +118,7 @@ def read_tracked_sweep(
 
 
 def read_tracked_trials(uri: str, experiment: str, sweep_name: str) -> list[TrialRecord]:
-    """The child runs of the newest parent run of a sweep, in the order of their numbers.
+    """Reads the trials of the newest sweep of a name, from the child runs of its parent run.
 
     Args:
         uri: Tracking server or store.
@@ -133,10 +126,10 @@ def read_tracked_trials(uri: str, experiment: str, sweep_name: str) -> list[Tria
         sweep_name: Name of the sweep.
 
     Returns:
-        Trials with their parameters and the metrics of every rung; running ones are left out.
+        Ended trials in the order of their numbers, with their parameters and the metrics of every rung.
 
     Raises:
-        UserError: The server is away, or knows no such sweep.
+        UserError: The server is unreachable, or has no such sweep.
     """
     with readable_store(uri, WARM_START_KEY) as client:
         parent = find_parent(
@@ -151,6 +144,7 @@ def _children(client: "MlflowClient", experiment_id: str, parent: str) -> "list[
     runs: list[Run] = []
     token = None
     while True:
+        # Confirmations and audits are child runs too, and have other kinds.
         page = client.search_runs([experiment_id], f"tags.mlflow.parentRunId = '{parent}'", page_token=token)
         runs += [run for run in page if run.data.tags.get(KIND) == "trial"]
         token = page.token
@@ -162,8 +156,10 @@ def _record(client: "MlflowClient", run: "Run") -> TrialRecord:
     name = run.data.tags["lethe.trial"]
     rungs: dict[int, dict[str, float]] = {}
     for key in run.data.metrics:
+        # Steps of system metrics are numbers of samples, not rungs.
         if key.startswith(SYSTEM):
-            continue  # its steps are no rungs
+            continue
+        # A run holds only the newest value of each metric; the earlier rungs are in its history.
         for metric in client.get_metric_history(run.info.run_id, key):
             rungs.setdefault(metric.step, {})[key] = metric.value
     ordered = [rungs[step] for step in sorted(rungs)]
@@ -179,7 +175,7 @@ def _record(client: "MlflowClient", run: "Run") -> TrialRecord:
 
 
 def _plain(text: str) -> Any:
-    """A parameter's value: MLflow keeps text only."""
+    """Parses a parameter's value, which MLflow stores as text."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
@@ -187,18 +183,19 @@ def _plain(text: str) -> Any:
 
 
 def add_metrics(uri: str, run_id: str, metrics: Mapping[str, float]) -> None:
-    """Log metrics to a run that is there.
+    """Logs metrics to an existing run.
 
     Args:
-        uri: Of the store.
-        run_id: Of the trial's run.
-        metrics: By name.
+        uri: URI of the store.
+        run_id: Id of the trial's run.
+        metrics: Name -> value.
 
     Raises:
-        UserError: The store is away, or has no such run.
+        UserError: The store is unreachable, or has no such run.
     """
     from mlflow.entities import Metric
 
     with readable_store(uri) as client:
+        # Dated at the end of the run, whose model they describe.
         when = client.get_run(run_id).info.end_time or 0
         client.log_batch(run_id, metrics=[Metric(name, value, when, 0) for name, value in metrics.items()])

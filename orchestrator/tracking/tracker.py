@@ -1,8 +1,8 @@
-"""What MLflow is told about a sweep: a parent run, a child run per trial, and the view that opens on them.
+"""Writes a sweep to MLflow: a parent run, a child run per trial, and a saved view of the UI.
 
-Every call sends what MLflow lacks and nothing twice, whoever sent it before. After a resume, or once a server
-is back, the same calls with the study's records deliver the rest: the study's journal is the queue on disk,
-and there is no second one to differ from it.
+Every call sends what MLflow lacks and nothing twice, no matter which process has sent it before. After a
+resume, or once a server is reachable again, the same calls with the study's records deliver the rest. The
+study's journal thereby serves as the queue on disk, and no second queue can differ from it.
 """
 
 import logging
@@ -18,7 +18,6 @@ from orchestrator.storage.system_metrics_file import read_samples
 from orchestrator.storage.trial_records import Status, TrialRecord
 from orchestrator.tracking.mlflow_client import create_database, failures_of_mlflow, new_client, version_of_ui
 from orchestrator.tracking.run_contents import (
-    TAG_CHARACTERS,
     SideRun,
     metrics_by_rung,
     note,
@@ -27,7 +26,8 @@ from orchestrator.tracking.run_contents import (
     timed_metrics,
     trial_tags,
 )
-from orchestrator.tracking.saved_view import KIND, TAG, knows, saved_view, view_path
+from orchestrator.tracking.run_writer import RunWriter
+from orchestrator.tracking.saved_view import KIND, TAG, is_supported, saved_view, view_path
 from orchestrator.tracking.system_metrics import system_metrics, system_metrics_sent
 from orchestrator.tracking.tracked_datasets import DatasetInfo, dataset_inputs
 from search_spaces.settings.sweep_settings import SweepSettings
@@ -35,17 +35,13 @@ from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
 logger = logging.getLogger(__name__)
 
-# MLflow's own limits of one request.
-_METRICS_PER_BATCH = 1000
-_PARAMS_PER_BATCH = 100
-# Longer values make the run page of the UI hard to read; sweep.json has them whole.
-_PARAM_CHARACTERS = 500
-# A trial that early stopping ended did what it should: the tag `status` tells it apart.
+# A trial that early stopping ended is not a failure; the tag `status` distinguishes it from finished trials.
 _RUN_STATUS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "FINISHED", "failed": "FAILED"}
+# Key of the parent run among the runs of a sweep. Children have the id of their trial, or the name of their
+# confirmation or audit.
 _PARENT = ""
 
 
@@ -55,67 +51,54 @@ class TrackingError(Exception):
 
 @dataclass(frozen=True)
 class SweepInfo:
-    """What the parent run says about a sweep from its start."""
+    """The contents of the parent run that are known when a sweep starts."""
 
     sweep: SweepSettings
     data_digest: str
     """Hash of the benchmark's contents."""
     provenance: Mapping[str, str] = field(default_factory=dict)
-    """Tags on versions and git, as `orchestrator.storage.provenance.provenance()` gives them."""
+    """Tags on versions and git, from `orchestrator.storage.provenance.provenance()`."""
     datasets: Sequence[DatasetInfo] = ()
-    """What is forgotten, retained and held out."""
+    """The forget, retain and holdout sets."""
 
 
 @dataclass(frozen=True)
 class SweepSummary:
-    """What the parent run says about a sweep so far."""
+    """The contents of the parent run that change while a sweep runs."""
 
     counts: Mapping[Status, int]
-    """Trials by status."""
+    """Number of trials by status."""
     front: Mapping[str, Any]
-    """What `orchestrator.pareto.front.front_json` gives."""
+    """The front as data, from `orchestrator.pareto.front.front_json`."""
     leaderboard: str
-    """Markdown that the run page shows."""
+    """Markdown for the run page."""
     files: Sequence[Path] = ()
-    """Figure and report, kept under their own names; a newer version replaces the older one."""
+    """Figure and report, logged as artifacts under their own names; a newer version replaces an older one."""
     status: str = "RUNNING"
     """`RUNNING`, `FINISHED`, `FAILED` or `KILLED`."""
 
 
-@dataclass
-class _Sent:
-    """What MLflow already holds of one run."""
-
-    run_id: str
-    status: str = "RUNNING"
-    tags: dict[str, str] = field(default_factory=dict)
-    params: set[str] = field(default_factory=set)
-    unread: set[str] = field(default_factory=set)
-    """Metrics whose steps have not been asked for yet: one request each, so only where something is to be
-    sent."""
-    steps: dict[str, set[int]] = field(default_factory=dict)
-
-
 class Tracker:
-    """Writes one sweep to MLflow. Not for use from several threads at once."""
+    """Writes one sweep to MLflow. Not thread-safe."""
 
     def __init__(
         self, uri: str, experiment: str, sweep_name: str, artifacts: Path, identity: str = ""
     ) -> None:
-        """Touches nothing yet: the first `sync_*` call connects.
+        """Creates a tracker without connecting; the first `sync_*` call connects.
 
         Args:
             uri: Tracking server (`http://host:5000`) or database (`sqlite:////path/mlflow.db`, created when
                 missing).
             experiment: MLflow experiment, shared by all sweeps.
             sweep_name: Name of the parent run.
-            artifacts: Folder of the artifacts where MLflow has no server that keeps them.
-            identity: What tells this sweep from others of the same name (`sweep_identity` of provenance); the
-                name when left out.
+            artifacts: Folder of the artifacts, for stores without a server that keeps them.
+            identity: Distinguishes this sweep from others of the same name (`sweep_identity` of provenance);
+                the name by default.
 
         Raises:
-            UserError: The URI means MLflow's retired file store.
+            UserError: The URI refers to MLflow's retired file store.
         """
+        # MLflow takes a URI without a scheme for the path of a file store.
         if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", uri) or uri.startswith("file:"):
             raise UserError(
                 "MLflow no longer keeps runs in a plain folder",
@@ -127,31 +110,31 @@ class Tracker:
         self.identity = identity or sweep_name
         self._connection: MlflowClient | None = None
         self._experiment_id = ""
-        self._runs: dict[str, _Sent] = {}
+        self._runs: dict[str, RunWriter] = {}
 
     def sync_parent(self, info: SweepInfo) -> str:
-        """Create the parent run, or take it up again after a resume.
+        """Creates the parent run, or sets it to running again after a resume.
 
         Args:
-            info: Settings and origins; parameters that MLflow has already stay as they are.
+            info: Settings and provenance; parameters that MLflow has already stay as they are.
 
         Returns:
-            The parent's run id.
+            The run id of the parent run.
 
         Raises:
-            TrackingError: MLflow is away or refused.
+            TrackingError: MLflow is unreachable or refused.
         """
-        with self._talking() as client:
+        with self._connected() as client:
             settings, limits = settings_and_limits(info.sweep.model_dump(mode="json"))
             tags = {KIND: "sweep", "lethe.data_digest": info.data_digest, **limits, **info.provenance}
-            sent = self._run(client, _PARENT, self.sweep_name, None)
-            self._add(client, sent, params=flattened(settings), tags=tags)
+            run = self._parent(client)
+            run.add(params=flattened(settings), tags=tags)
             if info.datasets:
-                # MLflow keeps one of each name and digest, however often it is told.
-                client.log_inputs(sent.run_id, dataset_inputs(info.datasets))
-            self._set_status(client, sent, "RUNNING", None)
-            client.log_text(sent.run_id, redacted(info.sweep.model_dump_json(indent=1)), "sweep.json")
-            return sent.run_id
+                # MLflow stores each name and digest once, however often it is logged.
+                client.log_inputs(run.run_id, dataset_inputs(info.datasets))
+            run.set_status("RUNNING", None)
+            client.log_text(run.run_id, redacted(info.sweep.model_dump_json(indent=1)), "sweep.json")
+            return run.run_id
 
     def sync_trial(
         self,
@@ -161,134 +144,132 @@ class Tracker:
         beliefs: str,
         worker_seconds: float,
     ) -> str:
-        """Create or complete the child run of a trial.
+        """Creates or completes the child run of a trial.
 
         Args:
-            record: The trial as it stands.
-            front_rungs: Its rungs on the front now; may change as other trials end.
-            method: Base method, searched or not.
-            beliefs: Which beliefs are suppressed, searched or not.
-            worker_seconds: Seconds times workers of all its attempts, logged with its end.
+            record: The current state of the trial.
+            front_rungs: Its rungs on the current front; they may change as other trials end.
+            method: Base method of the trial, whether or not it is searched.
+            beliefs: Suppressed beliefs of the trial, whether or not they are searched.
+            worker_seconds: Seconds times workers of all its attempts, logged when the trial has ended.
 
         Returns:
-            The child's run id.
+            The run id of the child run.
 
         Raises:
-            TrackingError: MLflow is away or refused.
+            TrackingError: MLflow is unreachable or refused.
         """
-        with self._talking() as client:
+        with self._connected() as client:
             started = None if record.started_at is None else round(record.started_at * 1000)
-            sent = self._run(client, record.trial_id, record.trial_id, started)
+            run = self._run(client, record.trial_id, record.trial_id, started)
             tags = {KIND: "trial", **trial_tags(record, front_rungs, method, beliefs)}
             steps = metrics_by_rung(record, worker_seconds)
             status = _RUN_STATUS[record.status]
-            complete = sent.tags.get("lethe.rungs") == str(len(steps)) and sent.status == status
+            # A complete run needs no metrics, and comparing them would cost one request per metric.
+            complete = run.tags.get("lethe.rungs") == str(len(steps)) and run.status == status
             metrics = [] if complete else timed_metrics(record, steps)
             params = {key: as_text(value) for key, value in record.params.items()}
-            # The count goes last, when all that it promises has arrived.
-            self._add(client, sent, metrics, params, tags)
-            self._add(client, sent, tags={"lethe.rungs": str(len(steps))})
+            # The number of rungs is sent last: it states that all rungs up to it have arrived.
+            run.add(metrics, params, tags)
+            run.add(tags={"lethe.rungs": str(len(steps))})
             ended = None if record.finished_at is None else round(record.finished_at * 1000)
-            self._set_status(client, sent, status, ended)
-            return sent.run_id
+            run.set_status(status, ended)
+            return run.run_id
 
     def sync_samples(self, trial_id: str, file: Path) -> None:
-        """Send what workers measured of themselves during a trial; `sync_trial` came before.
+        """Sends the resource samples of a trial's workers, after `sync_trial`.
 
         Args:
-            trial_id: The trial.
-            file: Where `orchestrator.storage.system_metrics_file` keeps it, if anywhere.
+            trial_id: Id of the trial.
+            file: File of `orchestrator.storage.system_metrics_file`; it need not exist.
 
         Raises:
-            TrackingError: MLflow is away or refused.
+            TrackingError: MLflow is unreachable or refused.
         """
         if file.is_file():
-            with self._talking() as client:
-                sent = self._run(client, trial_id, trial_id, None)
-                for metrics, tags in system_metrics(read_samples(file, system_metrics_sent(sent.tags))):
-                    client.log_batch(sent.run_id, metrics=metrics)
-                    # After what it counts: a driver killed in between sends that again, and MLflow keeps one
-                    # of each.
-                    self._add(client, sent, tags=tags)
+            with self._connected() as client:
+                run = self._run(client, trial_id, trial_id, None)
+                for metrics, tags in system_metrics(read_samples(file, system_metrics_sent(run.tags))):
+                    client.log_batch(run.run_id, metrics=metrics)
+                    # After the batch that it counts: a driver killed in between sends the batch again, and
+                    # MLflow stores equal metrics once.
+                    run.add(tags=tags)
 
     def sync_side_run(self, side: SideRun) -> None:
-        """Create a child run that is no trial, unless MLflow has it.
+        """Creates the child run of a confirmation or an audit, unless MLflow has it.
 
         Raises:
-            TrackingError: MLflow is away or refused.
+            TrackingError: MLflow is unreachable or refused.
         """
-        with self._talking() as client:
-            sent = self._run(client, side.name, side.name, None)
+        with self._connected() as client:
+            run = self._run(client, side.name, side.name, None)
             now = now_ms()
             metrics = [(key, value, side.step, now) for key, value in side.metrics.items()]
-            self._add(client, sent, metrics, tags={KIND: side.kind, **side.tags})
-            self._set_status(client, sent, _RUN_STATUS["failed" if side.failed else "finished"], None)
+            run.add(metrics, tags={KIND: side.kind, **side.tags})
+            run.set_status(_RUN_STATUS["failed" if side.failed else "finished"], None)
 
     def sync_hypervolumes(self, first: int, hypervolumes: Sequence[float]) -> None:
-        """Send the parent's newest hypervolumes; `sync_parent` came before.
+        """Sends the newest hypervolumes to the parent run, after `sync_parent`.
 
         Args:
-            first: Trials with a result after which the first of them was measured.
-            hypervolumes: One for each trial with a result from there on.
+            first: Number of trials with a result at the first of the hypervolumes; it becomes its step.
+            hypervolumes: One hypervolume for each trial with a result from there on.
 
         Raises:
-            TrackingError: MLflow is away or refused.
+            TrackingError: MLflow is unreachable or refused.
         """
-        with self._talking() as client:
+        with self._connected() as client:
             now = now_ms()
-            sent = self._run(client, _PARENT, self.sweep_name, None)
-            self._add(
-                client,
-                sent,
-                [("hypervolume", value, step, now) for step, value in enumerate(hypervolumes, start=first)],
+            run = self._parent(client)
+            run.add(
+                [("hypervolume", value, step, now) for step, value in enumerate(hypervolumes, start=first)]
             )
 
     def sync_leaderboard(self, counts: Mapping[Status, int], leaderboard: str) -> None:
-        """Show how the sweep stands while it runs; `sync_parent` came before.
+        """Updates the counts and the leaderboard of the parent run, after `sync_parent`.
 
         Args:
-            counts: Trials by status.
-            leaderboard: Markdown that the run page shows.
+            counts: Number of trials by status.
+            leaderboard: Markdown for the run page.
 
         Raises:
-            TrackingError: MLflow is away or refused.
+            TrackingError: MLflow is unreachable or refused.
         """
-        with self._talking() as client:
-            self._add(
-                client, self._run(client, _PARENT, self.sweep_name, None), tags=_standing(counts, leaderboard)
-            )
+        with self._connected() as client:
+            self._parent(client).add(tags=_progress_tags(counts, leaderboard))
 
     def sync_status(self, status: str) -> None:
-        """Set the parent's status, and nothing else; `sync_parent` came before.
+        """Sets the status of the parent run, after `sync_parent`.
 
         Args:
             status: `RUNNING`, `FINISHED`, `FAILED` or `KILLED`.
 
         Raises:
-            TrackingError: MLflow is away or refused.
+            TrackingError: MLflow is unreachable or refused.
         """
-        with self._talking() as client:
-            self._set_status(client, self._run(client, _PARENT, self.sweep_name, None), status, None)
+        with self._connected() as client:
+            self._parent(client).set_status(status, None)
 
     def write_view(self, sweep: SweepSettings) -> str | None:
-        """Write the view on which MLflow opens this sweep; `sync_parent` came before. A convenience, so
-        whatever is wrong is logged only.
+        """Writes the saved view of this sweep, after `sync_parent`.
+
+        The view is a convenience, so failures are only logged.
 
         Args:
             sweep: Settings with objectives filled in.
 
         Returns:
-            What follows the UI's address; None when this MLflow takes no view.
+            The path of the view, to be appended to the UI's address; None if no view could be written.
         """
         try:
-            with self._talking() as client:
+            with self._connected() as client:
                 version = version_of_ui(self.uri)
                 view = saved_view(sweep, self.identity, now_ms())
-                if not knows(version) or not view.fits:
+                if not is_supported(version) or not view.fits:
                     why = (
                         "its settings are too many for a tag"
-                        if knows(version)
-                        else f"views of version {version!r} are not known"
+                        if is_supported(version)
+                        else f"the view format of version {version!r} is not known"
                     )
                     logger.warning("MLflow gets no saved view of this sweep: %s", why)
                     return None
@@ -299,34 +280,35 @@ class Tracker:
             return None
 
     def sync_summary(self, summary: SweepSummary) -> None:
-        """Bring the parent run up to date: leaderboard, front and files.
+        """Updates the parent run after `sync_parent`: leaderboard, front, files and status.
 
         Args:
-            summary: State of the sweep; `sync_parent` came before.
+            summary: The current state of the sweep.
 
         Raises:
-            TrackingError: MLflow is away or refused.
+            TrackingError: MLflow is unreachable or refused.
         """
-        with self._talking() as client:
-            sent = self._run(client, _PARENT, self.sweep_name, None)
-            self._add(client, sent, tags=_standing(summary.counts, summary.leaderboard))
-            client.log_dict(sent.run_id, dict(summary.front), "front.json")
+        with self._connected() as client:
+            run = self._parent(client)
+            run.add(tags=_progress_tags(summary.counts, summary.leaderboard))
+            client.log_dict(run.run_id, dict(summary.front), "front.json")
             for file in summary.files:
-                client.log_artifact(sent.run_id, str(file))
-            self._set_status(client, sent, summary.status, None)
+                client.log_artifact(run.run_id, str(file))
+            run.set_status(summary.status, None)
 
     @contextmanager
-    def _talking(self) -> "Iterator[MlflowClient]":
+    def _connected(self) -> "Iterator[MlflowClient]":
         try:
             if self._connection is None:
                 self._connection = self._connect()
             yield self._connection
         except failures_of_mlflow() as error:
-            # Whatever was half done, or removed by somebody in the UI, is looked up afresh by the next call.
+            # The failed call may have sent half of its data, and a run may have been deleted in the UI. The
+            # next call therefore reads the runs of the sweep again.
             self._connection, self._runs = None, {}
-            # Not chained: tracebacks of database drivers quote the URI with its password.
-            told = (str(error).strip().splitlines() or ["no message"])[0]
-            raise TrackingError(redacted(f"MLflow at {self.uri}: {type(error).__name__}: {told}")) from None
+            # Not chained: tracebacks of database drivers contain the URI with its password.
+            line = (str(error).strip().splitlines() or ["no message"])[0]
+            raise TrackingError(redacted(f"MLflow at {self.uri}: {type(error).__name__}: {line}")) from None
 
     def _connect(self) -> "MlflowClient":
         create_database(self.uri)
@@ -342,8 +324,8 @@ class Tracker:
                 order_by=["attributes.start_time DESC"],
                 page_token=token,
             )
-            # Newest first, so that of two runs for one trial the older one is kept.
-            self._runs |= {run.data.tags.get("lethe.trial", _PARENT): _held(run) for run in page}
+            # Newest first: of two runs of one trial, the older one overwrites the newer one in the dict.
+            self._runs |= {run.data.tags.get("lethe.trial", _PARENT): RunWriter(client, run) for run in page}
             token = page.token
             if not token:
                 return client
@@ -353,24 +335,27 @@ class Tracker:
 
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
-            # A server keeps artifacts where it was told to; a bare database would put them into the working
-            # directory.
+            # A server has its own place for artifacts. For a plain database MLflow would use the working
+            # directory, so the location is set here.
             place = None if re.match("https?:|databricks", self.uri) else self.artifacts.resolve().as_uri()
             try:
                 return client.create_experiment(self.experiment, artifact_location=place)
             except MlflowException as error:
-                # Another driver was faster.
+                # Another driver has created it in the meantime.
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
                 found = client.get_experiment_by_name(self.experiment)
                 assert found is not None, "an experiment that exists is found"
         if found.lifecycle_stage == "deleted":
-            # Its name is taken for as long as it is in MLflow's bin.
+            # A deleted experiment keeps its name until it is purged, so no new one can be created.
             client.restore_experiment(found.experiment_id)
         return found.experiment_id
 
-    def _run(self, client: "MlflowClient", trial: str, name: str, started: int | None) -> _Sent:
-        """The run of a trial, or the parent run, created when there is none."""
+    def _parent(self, client: "MlflowClient") -> RunWriter:
+        return self._run(client, _PARENT, self.sweep_name, None)
+
+    def _run(self, client: "MlflowClient", trial: str, name: str, started: int | None) -> RunWriter:
+        """Returns the run of a trial, or the parent run; it is created if it does not exist."""
         if trial not in self._runs:
             tags = {
                 "lethe.sweep": self.sweep_name,
@@ -380,66 +365,14 @@ class Tracker:
             if trial != _PARENT:
                 tags |= {
                     "lethe.trial": trial,
-                    "mlflow.parentRunId": self._run(client, _PARENT, self.sweep_name, None).run_id,
+                    "mlflow.parentRunId": self._parent(client).run_id,
                 }
             run = client.create_run(self._experiment_id, start_time=started, tags=tags, run_name=name)
-            self._runs[trial] = _held(run)
+            self._runs[trial] = RunWriter(client, run)
         return self._runs[trial]
 
-    def _add(
-        self,
-        client: "MlflowClient",
-        sent: _Sent,
-        metrics: Sequence[tuple[str, float, int, int]] = (),
-        params: Mapping[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        """Send what the run lacks; metrics are (key, value, step, unix time in ms)."""
-        from mlflow.entities import Metric, Param, RunTag
 
-        for key in sent.unread & {metric[0] for metric in metrics}:
-            sent.steps[key] = {metric.step for metric in client.get_metric_history(sent.run_id, key)}
-            sent.unread.discard(key)
-        new_metrics = [
-            Metric(key, value, when, step)
-            for key, value, step, when in metrics
-            if step not in sent.steps.get(key, ())
-        ]
-        new_params = [
-            Param(key, redacted(value)[:_PARAM_CHARACTERS])
-            for key, value in (params or {}).items()
-            if key not in sent.params
-        ]
-        cleaned = {key: redacted(value)[:TAG_CHARACTERS] for key, value in (tags or {}).items()}
-        new_tags = {key: value for key, value in cleaned.items() if sent.tags.get(key) != value}
-        for start in range(0, len(new_metrics), _METRICS_PER_BATCH - 1):
-            client.log_batch(sent.run_id, metrics=new_metrics[start : start + _METRICS_PER_BATCH - 1])
-        for start in range(0, len(new_params), _PARAMS_PER_BATCH):
-            client.log_batch(sent.run_id, params=new_params[start : start + _PARAMS_PER_BATCH])
-        if new_tags:
-            client.log_batch(sent.run_id, tags=[RunTag(key, value) for key, value in new_tags.items()])
-        for metric in new_metrics:
-            sent.steps.setdefault(metric.key, set()).add(metric.step)
-        sent.params |= {param.key for param in new_params}
-        sent.tags |= new_tags
-
-    def _set_status(self, client: "MlflowClient", sent: _Sent, status: str, ended: int | None) -> None:
-        if sent.status == status:
-            return
-        if status == "RUNNING":
-            client.update_run(sent.run_id, status=status)
-        else:
-            client.set_terminated(sent.run_id, status, ended)
-        sent.status = status
-
-
-def _held(run: "Run") -> _Sent:
-    return _Sent(
-        run.info.run_id, run.info.status, dict(run.data.tags), set(run.data.params), set(run.data.metrics)
-    )
-
-
-def _standing(counts: Mapping[Status, int], leaderboard: str) -> dict[str, str]:
+def _progress_tags(counts: Mapping[Status, int], leaderboard: str) -> dict[str, str]:
     return {f"lethe.{status}": str(count) for status, count in counts.items()} | {
         "mlflow.note.content": note(leaderboard)
     }

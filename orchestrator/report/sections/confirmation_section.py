@@ -223,7 +223,7 @@ def _hover(confirmed: ConfirmedMember, objectives: Sequence[Objective]) -> str:
 
 
 def _summary(found: ConfirmedFront, objectives: int) -> str:
-    sentences = [f"{len(found.members)} of {found.of_members} members of the front were run again."]
+    sentences = [f"{len(found.members)} of {found.front_size} members of the front were run again."]
     volume = found.hypervolume
     if volume is None:
         sentences.append("No seed has them all yet, so there is no hypervolume to compare.")

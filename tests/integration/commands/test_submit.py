@@ -150,10 +150,10 @@ def test_job_that_fails_hands_its_exit_status_on(place):
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"RAY_AUTH_MODE": "disabled"}, "asks for a token, and none was sent"),
+        ({"RAY_AUTH_MODE": "disabled"}, "requires a token, and none was sent"),
         (
             {"RAY_AUTH_TOKEN": "", "RAY_AUTH_TOKEN_PATH": "", "HOME": "/nonexistent"},
-            "asks for a token, and none was sent",
+            "requires a token, and none was sent",
         ),
         ({"RAY_AUTH_TOKEN": "wrong"}, "refused the token"),
     ],

@@ -99,5 +99,5 @@ def test_other_families_and_broken_configs_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"vocab_size"):
         shape_from_config({key: value for key, value in CONFIG.items() if key != "vocab_size"}, "config.json")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"no JSON"):
+    with pytest.raises(UserError, match=r"not JSON"):
         shape_of(ModelSettings(target=str(tmp_path)))

@@ -60,12 +60,12 @@ def test_ids_of_other_sweeps_and_other_jobs_are_not_counted():
 
 
 def test_entrypoint_survives_the_shell():
-    asked = request(
+    job = request(
         file="my sweeps/a.yaml",
         overrides=("space.beliefs={choice: [none, token]}", "description=it's $HOME; `ls`"),
         storage="/shared/a b",
     )
-    assert shlex.split(asked.entrypoint) == [
+    assert shlex.split(job.entrypoint) == [
         *("lethe", "run", "my sweeps/a.yaml", "--name", "tiny"),
         *(
             "--set",
@@ -167,7 +167,7 @@ def test_command_refuses_a_wrong_file_before_it_looks_for_a_cluster(file):
 
 def test_command_says_that_nothing_answers_at_the_address(file):
     message = refusal("tiny.yaml", "--address", "http://127.0.0.1:1", RAY_AUTH_MODE="disabled")
-    assert "--address: nothing answers" in message and "ray dashboard" in message
+    assert "--address: no server answers" in message and "ray dashboard" in message
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8265", "ray://head:10001", "auto"])

@@ -151,7 +151,7 @@ def test_every_metric_that_is_not_recomputed_has_a_line_with_its_reason(tmp_path
         " forget set" in lines
     )
     assert "privleak: not recomputed: the log has no mia_min_k" in lines
-    assert "forget_Q_A_gibberish: not recomputed: its definition is not known here" in lines
+    assert "forget_Q_A_gibberish: not recomputed: its definition is not implemented" in lines
     assert any(
         line.startswith("model_utility: not recomputed: the log has no retain_Q_A_Prob, ") for line in lines
     )
@@ -184,13 +184,13 @@ ITEM = "LOG.json: extraction_strength.value_by_index"
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "expected"),
     [
         (
             {"agg_value": 0.5},
             (
-                f"{ITEM}: the per-item values are missing. Give a log that has them: aggregates in a log are"
-                " not taken on trust"
+                f"{ITEM}: the per-item values are missing. Give a log that has them: aggregates are"
+                " recomputed and never copied"
             ),
         ),
         (
@@ -209,8 +209,8 @@ ITEM = "LOG.json: extraction_strength.value_by_index"
         (0.5, "LOG.json: extraction_strength: not a metric with its items (given: 0.5)"),
     ],
 )
-def test_malformed_items_are_refused_with_their_place(entry, told):
-    assert told in refusal(changed(muse_log(), extraction_strength=entry))
+def test_malformed_items_are_refused_with_their_place(entry, expected):
+    assert expected in refusal(changed(muse_log(), extraction_strength=entry))
 
 
 def test_attack_without_a_split_is_refused_with_its_place():
@@ -221,7 +221,7 @@ def test_attack_without_a_split_is_refused_with_its_place():
 
 
 @pytest.mark.parametrize(
-    ("contents", "told"),
+    ("contents", "expected"),
     [
         ([1, 2], "this JSON is not an evaluation log (given: [1, 2]). Give TOFU_EVAL.json or MUSE_EVAL.json"),
         ({}, "this JSON is not an evaluation log"),
@@ -232,8 +232,8 @@ def test_attack_without_a_split_is_refused_with_its_place():
         ),
     ],
 )
-def test_json_that_is_no_log_is_refused_with_what_to_give(contents, told):
-    assert told in refusal(contents)
+def test_json_that_is_no_log_is_refused_with_what_to_give(contents, expected):
+    assert expected in refusal(contents)
 
 
 def test_summary_is_refused_with_the_evaluation_beside_it(tmp_path):
@@ -245,14 +245,14 @@ def test_summary_is_refused_with_the_evaluation_beside_it(tmp_path):
 def test_file_that_cannot_be_read_is_refused_with_what_to_give(tmp_path):
     (tmp_path / "broken.json").write_text('{"a": ')
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
-    for path, told in (
+    for path, expected in (
         ("nowhere.json", "no such file"),
         ("x" * 300, "cannot be read: File name too long"),
         ("broken.json", "not JSON: "),
         ("bytes.json", "not JSON: "),
     ):
         with pytest.raises(
-            UserError, match=rf"{told}.*Give TOFU_EVAL\.json or MUSE_EVAL\.json of OpenUnlearning"
+            UserError, match=rf"{expected}.*Give TOFU_EVAL\.json or MUSE_EVAL\.json of OpenUnlearning"
         ):
             score(Path(path), None)
     write(tmp_path / "TOFU_EVAL.json", tofu_log())

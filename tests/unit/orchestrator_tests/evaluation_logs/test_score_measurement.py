@@ -189,7 +189,7 @@ def test_measurement_of_another_kind_or_of_other_items_is_refused(measured, tmp_
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "told"),
+    ("path", "value", "expected"),
     [
         (("items",), [], "items: not an object (given: [])"),
         (
@@ -220,14 +220,14 @@ def test_measurement_of_another_kind_or_of_other_items_is_refused(measured, tmp_
         (("metrics",), None, "metrics: not an object"),
     ],
 )
-def test_malformed_measurement_is_refused_with_its_place(measured, path, value, told):
+def test_malformed_measurement_is_refused_with_its_place(measured, path, value, expected):
     file = measured("original")
     contents = json.loads(file.read_text())
     place = contents
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
-    assert f"{file}: {told}" in refusal(write(file, contents))
+    assert f"{file}: {expected}" in refusal(write(file, contents))
 
 
 def test_question_without_one_of_its_masses_is_refused(measured):

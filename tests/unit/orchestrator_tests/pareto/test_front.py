@@ -153,7 +153,7 @@ def test_front_compares_on_the_scale_of_the_objectives():
     front = build_front(
         [record(0, both(0.01, 0.5)), record(1, both(0.0, 0.5)), record(2, both(0.5, 0.6))], Criteria(clipped)
     )
-    # Both are as good as the clip's bound: equals, of which the values are still told as they are.
+    # Both are as good as the clip's bound: equals, whose values are still reported as they are.
     assert [member.objectives["mass"] for member in front.members] == [0.01, 0.0, 0.5]
     assert front.hypervolume == pytest.approx(math.log(10) * 0.5 + math.log(2) * 0.1)
 

@@ -71,9 +71,9 @@ def test_condition_leaves_the_trade_offs_between_two_other_objectives():
         ("utility>=0.5,", "not a condition"),
         (
             "utility>=0.95",
-            r"no member.*given: .utility>=0.95.*The best that there is: utility 0.9 \(t0001@1\)",
+            r"no member.*given: .utility>=0.95.*The nearest members are: utility 0.9 \(t0001@1\)",
         ),
-        ("utility>=0.8,mass<0.2", r"The best that there is: utility 0.9 \(t0001@1\), mass 0.1 \(t0004\)"),
+        ("utility>=0.8,mass<0.2", r"The nearest members are: utility 0.9 \(t0001@1\), mass 0.1 \(t0004\)"),
     ],
 )
 def test_pick_says_what_would_have_been_right(text, message):

@@ -85,7 +85,7 @@ def test_objective_values_are_none_when_one_is_unusable(value):
     assert Criteria(OBJECTIVES).point(metrics, "test") is None
 
 
-def test_point_of_a_measurement_is_that_of_the_validation_part_unless_asked():
+def test_point_of_a_measurement_is_that_of_the_validation_part_by_default():
     criteria = Criteria(OBJECTIVES)
     metrics = {"validation/mass": 0.1, "validation/utility": 0.2, "test/mass": 0.3, "test/utility": 0.4}
     assert criteria.point(metrics) == (0.1, -0.2)

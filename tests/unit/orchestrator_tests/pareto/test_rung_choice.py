@@ -36,7 +36,7 @@ def test_rung_is_found_on_the_front_or_off_it(choose, text, name):
         ("t0003", "the trial failed: loss is NaN"),
         ("t0005", "still running"),
         ("front", "means 3 members of the front.*t0004, t0001, t0000, or knee"),
-        ("best", "no member of the front is called so"),
+        ("best", "no member of the front has this name"),
     ],
 )
 def test_what_is_no_single_rung_with_a_result_is_refused(choose, text, words):

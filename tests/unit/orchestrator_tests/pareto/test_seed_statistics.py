@@ -108,7 +108,7 @@ def test_members_without_repetitions_are_left_out_on_both_sides_of_the_compariso
     found = confirmed_front(FRONT, CRITERIA, [repeated(1, 1, 0.6, 0.9)])
     assert [confirmed.member.name for confirmed in found.members] == ["t0001"]
     assert found.searched_hypervolume == pytest.approx(0.4 * 0.9) == found.hypervolume.mean
-    assert not found.is_whole and found.of_members == 2
+    assert not found.is_whole and found.front_size == 2
 
 
 def test_repetitions_of_what_left_the_front_are_not_looked_at():

@@ -37,17 +37,18 @@ def stored(folder):
 
 
 def test_finished_trial_holds_both_objectives_for_anyone_who_opens_the_journal(tmp_path, study):
-    asked = run(study)
+    proposed = run(study)
     loaded = stored(tmp_path)
     assert loaded.metric_names == ["mass", "utility"]
     assert [direction.name for direction in loaded.directions] == ["MINIMIZE", "MAXIMIZE"]
     expected = [
-        [measured(params)["validation/mass"], measured(params)["validation/utility"]] for _, params in asked
+        [measured(params)["validation/mass"], measured(params)["validation/utility"]]
+        for _, params in proposed
     ]
     assert [trial.values for trial in loaded.trials] == expected
 
 
-def test_finished_trial_is_told_with_its_best_rung_on_the_scale_of_the_objectives(tmp_path):
+def test_finished_trial_is_reported_with_its_best_rung_on_the_scale_of_the_objectives(tmp_path):
     objectives = {
         "mass": {"direction": "minimize", "reference": 1.0, "transform": "log", "clip": [0.01, 1.0]},
         "utility": {"direction": "maximize", "reference": 0.0, "clip": [0.0, 0.8]},
@@ -129,7 +130,7 @@ def test_stopped_trial_is_pruned_with_its_reason_and_keeps_its_rungs(tmp_path, s
 
 
 def test_record_tells_the_course_of_a_trial(study, now):
-    asked = study.ask()
+    proposed = study.ask()
     for rung in (1, 2, 10):
         study.tell_rung(0, rung, {"validation/mass": 1 / rung, "validation/utility": 0.5})
     running = study.record(0)
@@ -145,7 +146,7 @@ def test_record_tells_the_course_of_a_trial(study, now):
     finished = study.record(0)
     assert [rung["validation/mass"] for rung in finished.rungs] == [1.0, 0.5, 0.1]
     assert finished.metrics == {"validation/mass": 0.1, "validation/utility": 0.5, "test/mass": 0.2}
-    assert (finished.trial_id, finished.status, finished.params) == ("t0000", "finished", asked.params)
+    assert (finished.trial_id, finished.status, finished.params) == ("t0000", "finished", proposed.params)
     assert (finished.started_at, finished.finished_at, finished.duration_s, finished.spent_s) == (
         100.0,
         107.5,
@@ -221,13 +222,13 @@ def test_reading_a_study_that_is_not_there_says_what_to_do(tmp_path, exists):
 
 def test_asking_from_several_threads_hands_each_trial_out_once(tmp_path):
     study = Study.open(tmp_path / "study.journal", make_sweep(trials=12, sampler="random"))
-    asked = []
-    threads = [threading.Thread(target=lambda: asked.extend(run(study))) for _ in range(4)]
+    proposed = []
+    threads = [threading.Thread(target=lambda: proposed.extend(run(study))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(number for number, _ in asked) == list(range(12))
+    assert sorted(number for number, _ in proposed) == list(range(12))
     assert [record.status for record in study.records()] == ["finished"] * 12
 
 

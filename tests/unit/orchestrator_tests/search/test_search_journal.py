@@ -55,9 +55,9 @@ def test_resumed_study_goes_on_alike_with_trials_running_stopped_and_failed(tmp_
     sweep = make_sweep(blocks=blocks, sampler=sampler, trials=60, newest_trials=20)
 
     def drive(study, until):
-        asked = []
+        proposed = []
         for one in itertools.islice(iter(study.ask, None), until):
-            asked.append((one.number, one.params))
+            proposed.append((one.number, one.params))
             if one.number % 7 == 3:
                 study.fail(one.number, "out of memory")
             elif one.number % 5 == 2:
@@ -65,7 +65,7 @@ def test_resumed_study_goes_on_alike_with_trials_running_stopped_and_failed(tmp_
                 study.stop(one.number, "ranks low")
             elif one.number % 11 != 5:  # the others stay running
                 finish(study, one.number, measured(one.params))
-        return asked
+        return proposed
 
     whole = drive(Study.open(tmp_path / "whole.journal", sweep), 60)
     study = Study.open(tmp_path / "pieces.journal", sweep)
@@ -78,11 +78,11 @@ def test_resumed_study_goes_on_alike_with_trials_running_stopped_and_failed(tmp_
 def test_interrupted_trials_come_first_and_once_with_the_same_params(path):
     sweep = make_sweep(trials=5)
     dead = Study.open(path, sweep)
-    asked = [dead.ask() for _ in range(3)]
-    finish(dead, 1, measured(asked[1].params))
+    proposed = [dead.ask() for _ in range(3)]
+    finish(dead, 1, measured(proposed[1].params))
     study = Study.open(path, sweep)
     assert study.remaining() == 4
-    assert [study.ask(), study.ask()] == [asked[0], asked[2]]
+    assert [study.ask(), study.ask()] == [proposed[0], proposed[2]]
     assert [number for number, _ in run(study)] == [3, 4]
     assert len(study.records()) == 5
 
@@ -128,9 +128,9 @@ def test_study_opens_after_a_torn_write(path):
 
 def drive(path, written, pipe):
     study = Study.open(path, SweepSettings.model_validate(written))
-    while asked := study.ask():
-        pipe.send(asked.number)
-        finish(study, asked.number, GOOD)
+    while proposed := study.ask():
+        pipe.send(proposed.number)
+        finish(study, proposed.number, GOOD)
 
 
 @pytest.mark.filterwarnings("ignore:The value of `grace_period`")

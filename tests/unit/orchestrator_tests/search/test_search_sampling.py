@@ -38,14 +38,14 @@ def warm_record(number, params, status="finished", **values):
 def test_study_asks_for_active_keys_inside_their_domains_and_keeps_to_the_budget(open_study, sampler):
     # GP and TPE sample at random for their first ten trials.
     study = open_study(make_sweep(sampler=sampler, trials=12))
-    asked = run(study)
-    assert [number for number, _ in asked] == list(range(12))
-    for _, params in asked:
+    proposed = run(study)
+    assert [number for number, _ in proposed] == list(range(12))
+    for _, params in proposed:
         assert ("forget.npo.beta" in params) == (params["forget.method"] == "npo")
         assert ("token_belief.top_k" in params) == (params["beliefs"] == "token")
         assert 1e-6 <= params["optimizer.learning_rate"] <= 1e-4
         assert isinstance(params.get("token_belief.top_k", 1), int)
-    assert len({str(params) for _, params in asked}) == 12
+    assert len({str(params) for _, params in proposed}) == 12
     assert study.ask() is None and not study.exhausted and study.remaining() == 0
     assert study.ask_s > 0
 
@@ -58,9 +58,9 @@ def test_another_seed_asks_for_other_trials(tmp_path):
 @pytest.mark.parametrize("sampler", ["tpe", "qmc", "nsga2"])
 def test_study_tries_every_point_of_a_small_space_once(open_study, sampler):
     study = open_study(make_sweep(NINE_POINTS, trials=20, sampler=sampler))
-    asked = run(study)
-    assert len(asked) == 9
-    assert {(params["forget.method"], params["epochs"]) for _, params in asked} == set(
+    proposed = run(study)
+    assert len(proposed) == 9
+    assert {(params["forget.method"], params["epochs"]) for _, params in proposed} == set(
         itertools.product(["graddiff", "npo", "wga"], [1, 2, 3])
     )
     assert study.exhausted
@@ -128,7 +128,7 @@ def test_sampler_stays_away_from_the_infeasible_region(open_study, sampler, tria
     assert sum(rate >= 0.5 for rate in newest) >= 0.8 * len(newest)
 
 
-def test_constraints_are_told_for_all_limits_at_the_selected_rung(open_study):
+def test_constraints_are_stored_for_all_limits_at_the_selected_rung(open_study):
     blocks = {"constraints": {"coherence": {"at_least": 0.5, "at_most": 0.9}, "spread": {"at_most": 1.0}}}
     study = open_study(make_sweep(RATE, blocks))
     good, bad = (
@@ -200,9 +200,11 @@ def test_warm_trials_teach_the_sampler_and_are_no_trials_of_the_sweep(open_study
     ]
     sweep = make_sweep(RATE, trials=10)
     study = open_study(sweep, warm)
-    asked = run(study)
-    assert len(asked) == len(study.records()) == 10
-    assert statistics.median(abs(params["optimizer.learning_rate"] - 0.3) for _, params in asked) < 0.5 * 0.25
+    proposed = run(study)
+    assert len(proposed) == len(study.records()) == 10
+    assert (
+        statistics.median(abs(params["optimizer.learning_rate"] - 0.3) for _, params in proposed) < 0.5 * 0.25
+    )
     assert all(record.number == index for index, record in enumerate(study.records()))
 
 
@@ -229,7 +231,7 @@ def test_points_of_warm_trials_are_tried_again_only_where_a_person_names_them(op
     ]
     warm = [warm_record(index, params) for index, params in enumerate(points[:7])]
     study = open_study(make_sweep(NINE_POINTS, trials=9, enqueue=[points[0]]), warm)
-    asked = [params for _, params in run(study)]
-    assert asked[0] == points[0]
-    assert sorted(map(str, asked[1:])) == sorted(map(str, points[7:]))
+    proposed = [params for _, params in run(study)]
+    assert proposed[0] == points[0]
+    assert sorted(map(str, proposed[1:])) == sorted(map(str, points[7:]))
     assert study.exhausted

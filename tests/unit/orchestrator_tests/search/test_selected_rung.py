@@ -33,7 +33,7 @@ def test_selected_rung_is_the_best_by_its_own_hypervolume(points, criteria, sele
     assert selected_rung(rungs(*points), criteria) == selected
 
 
-def test_told_values_are_clipped_and_scaled_in_the_metrics_own_direction():
+def test_sampler_values_are_clipped_and_scaled_in_the_metrics_own_direction():
     criteria = Criteria(
         (
             Objective("mass", "minimize", 1.0, "log", (1e-3, 1.0)),

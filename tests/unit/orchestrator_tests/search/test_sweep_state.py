@@ -16,7 +16,7 @@ def started(number, **more):
 
 
 @pytest.mark.parametrize("name", CRITERIA)
-def test_ledger_is_after_every_event_what_all_trials_add_up_to(name):
+def test_state_is_after_every_event_what_all_trials_add_up_to(name):
     criteria = CRITERIA[name]
     for seed in range(5):
         sweep_state, known, order = SweepState(criteria, 2), {}, []
@@ -35,7 +35,7 @@ def test_ledger_is_after_every_event_what_all_trials_add_up_to(name):
             assert list(sweep_state.newest_ended) == order[-NEWEST_ENDED:]
             assert sweep_state.spent_s == pytest.approx(sum(record.spent_s for record in records))
             assert sweep_state.worker_hours == pytest.approx(2 * sweep_state.spent_s / 3600)
-        # Times of ends follow the order in which they were told.
+        # Times of ends follow the order of the updates.
         ended = [replace(record, finished_at=float(place)) for place, record in enumerate(order)]
         assert sweep_state.hypervolumes == pytest.approx(hypervolume_history(ended, criteria))
         assert sweep_state.reported_front == build_front(order, criteria)
@@ -43,7 +43,7 @@ def test_ledger_is_after_every_event_what_all_trials_add_up_to(name):
 
 
 @pytest.mark.parametrize("name", CRITERIA)
-def test_ledger_of_a_resumed_sweep_is_that_of_its_first_driver(name):
+def test_state_of_a_resumed_sweep_is_that_of_its_first_driver(name):
     records = random_trials(3)
     first, resumed = SweepState(CRITERIA[name], 2), SweepState(CRITERIA[name], 2, reversed(records))
     for trial in records:
@@ -94,7 +94,7 @@ def test_trial_without_a_member_repeats_the_hypervolume():
     )
 
 
-def test_ledger_of_nothing_has_an_empty_front():
+def test_state_of_nothing_has_an_empty_front():
     sweep_state = SweepState(EVERY, 2)
     assert sweep_state.reported_front.members == () and sweep_state.reported_front.hypervolume == 0.0
     assert (sweep_state.ended, sweep_state.worker_hours, sweep_state.hypervolumes) == (0, 0.0, [])

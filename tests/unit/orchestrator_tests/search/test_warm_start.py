@@ -94,7 +94,10 @@ def test_warm_start_from_mlflow_asks_for_the_sweep_by_name(tmp_path):
     [
         ("earliar", 'search.warm_start: there is no sweep of this name in .* Did you mean "earlier"'),
         ("empty", "this sweep has no study yet"),
-        ("earlier", "none of its trials can be learnt from .*Search over the same keys, or take it out"),
+        (
+            "earlier",
+            "the sampler can learn from none of its trials .*Search over the same keys, or remove it",
+        ),
     ],
 )
 def test_source_that_teaches_nothing_is_refused_with_a_remedy(tmp_path, source, remedy):

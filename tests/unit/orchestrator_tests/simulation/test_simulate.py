@@ -60,7 +60,7 @@ def test_a_metric_that_is_not_simulated_is_refused(block):
     assert f"{block}.retain_posterior: is not simulated" in refusal(f"{block}.retain_posterior.at_least=0.5")
 
 
-def test_a_simulated_sweep_is_told_and_left_as_an_ordinary_one(tmp_path):
+def test_a_simulated_sweep_is_reported_and_stored_as_an_ordinary_one(tmp_path):
     console = Console(file=io.StringIO(), width=200)
     simulate(load_sweep(Path("quickstart"), FEW), "quickstart", tmp_path, 2, console)
     said = console.file.getvalue()

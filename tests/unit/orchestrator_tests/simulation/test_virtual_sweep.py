@@ -111,7 +111,7 @@ def test_a_simulation_goes_on_where_it_was(tmp_path, curves):
     with pytest.raises(KeyboardInterrupt):
         opened(tmp_path, curves, lanes=1).run(Cut())
     resumed = ran(tmp_path, curves, lanes=1)
-    assert resumed.asked == 12 - 6
+    assert resumed.started_trials == 12 - 6
     records, whole = resumed.study.records(), ran(tmp_path / "whole", curves, lanes=1).study.records()
     assert [(record.rungs, record.finished_at) for record in records] == [
         (record.rungs, record.finished_at) for record in whole

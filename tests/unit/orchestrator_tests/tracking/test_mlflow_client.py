@@ -47,7 +47,7 @@ def test_mlflow_sends_no_usage_statistics(process):
 
 @pytest.fixture
 def server():
-    """Says a version at `/team/version` to whoever has the password, and nothing else."""
+    """Answers `/team/version` with a version if the password is right, and nothing else."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):

@@ -74,7 +74,7 @@ def test_each_export_is_a_version_on_its_trials_run(uri, tmp_path):
     [
         ({"name": "a/b"}, "--register: not a name"),
         ({"trial_id": "t0009"}, "--register: MLflow has no run of this trial.*`lethe run`"),
-        ({"sweep_identity": "another"}, "SWEEP: MLflow knows no sweep of this name"),
+        ({"sweep_identity": "another"}, "SWEEP: MLflow has no sweep of this name"),
     ],
 )
 def test_what_cannot_be_registered_is_refused(uri, tmp_path, changes, words):

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.tracking.saved_view import MOST_CONDITIONS, RUNS_LOADED, TAG, knows, saved_view, view_path
+from orchestrator.tracking.saved_view import (
+    MOST_CONDITIONS,
+    RUNS_LOADED,
+    TAG,
+    is_supported,
+    saved_view,
+    view_path,
+)
 from search_spaces.loading.loader import load_sweep, packaged_sweeps
 from tests.support.sweeps.finished_sweep import sweep
 from tests.support.tiny_benchmarks import own_files
@@ -132,8 +139,8 @@ def test_all_trials_of_this_sweep_are_shown_front_first():
         ("hosted", False),
     ],
 )
-def test_versions_that_nobody_has_looked_at_are_not_known(version, known):
-    assert knows(version) is known
+def test_untried_versions_are_not_supported(version, known):
+    assert is_supported(version) is known
 
 
 @pytest.mark.parametrize("name", packaged_sweeps())

@@ -75,7 +75,7 @@ def test_sources_of_muse_and_wmdp_are_where_their_text_lies():
     }
 
 
-def test_no_password_of_a_source_is_told():
+def test_password_of_a_source_is_not_sent():
     data = LocalFilesData(forget="https://me:hunter2@files.example/f.jsonl", retain="r.jsonl")
     assert "hunter2" not in describe_datasets(data, benchmark())[0].source
 

@@ -6,6 +6,7 @@ from mlflow import MlflowClient
 from orchestrator.storage.system_metrics_file import append_system_metrics
 from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.tracking import system_metrics
+from orchestrator.tracking.run_writer import RunWriter
 from orchestrator.tracking.tracked_sweep import read_tracked_trials
 from orchestrator.tracking.tracker import SweepInfo, Tracker, TrackingError
 from tests.support.mlflow_store import new_store
@@ -113,7 +114,7 @@ def test_samples_that_were_sent_before_their_count_are_kept_once(start, file, st
     killed = start()
     with monkeypatch.context() as kill:
         kill.setattr(
-            Tracker, "_add", lambda *arguments, **more: (_ for _ in ()).throw(OSError("killed here"))
+            RunWriter, "add", lambda *arguments, **more: (_ for _ in ()).throw(OSError("killed here"))
         )
         with pytest.raises(TrackingError):
             killed.sync_samples("t0000", file)

@@ -48,10 +48,10 @@ def test_tracked_trials_are_those_that_have_ended_with_typed_params_and_every_ru
 
 def test_sweep_that_mlflow_does_not_know_is_named(uri):
     with pytest.raises(
-        UserError, match=r'search.warm_start: MLflow knows no sweep of this name \(given: "mlflow:newer"\)'
+        UserError, match=r'search.warm_start: MLflow has no sweep of this name \(given: "mlflow:newer"\)'
     ):
         read_tracked_trials(uri, "lethe", "newer")
-    with pytest.raises(UserError, match="knows no sweep"):
+    with pytest.raises(UserError, match="has no sweep"):
         read_tracked_trials(uri, "elsewhere", "older")
 
 

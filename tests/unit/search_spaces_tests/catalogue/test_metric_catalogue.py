@@ -55,13 +55,13 @@ def test_metrics_of_tofu_are_those_that_evaluation_gives():
     means = set(aggregates.MEANS) - {"rouge_l_f1", "accuracy"}  # of MUSE's and of multiple-choice sets only
     everything = dict.fromkeys((*means, "truth_ratio", *aggregates.ATTACKS.values()), 0.5)
     unworded = everything | {"paraphrase_probability": None}
-    unasked = unworded | {"rouge_l": None, "truth_ratio": None}
+    without_answers = unworded | {"rouge_l": None, "truth_ratio": None}
     sets = {
         "forget": [everything],
         "retain": [everything],
         "real_authors": [unworded],
         "world_facts": [unworded],
-        "holdout": [unasked],
+        "holdout": [without_answers],
     }
     assert set(aggregates.aggregate_sets(sets, sets)) == available_metrics(sweep_of({"benchmark": "tofu"}))
 

@@ -1,4 +1,4 @@
-"""What a sweep file on MUSE or WMDP is told before anything is loaded."""
+"""Errors of sweep files on MUSE or WMDP, found before anything is loaded."""
 
 import pytest
 import yaml
@@ -71,7 +71,7 @@ def test_split_of_another_request_is_not_missed(sweep_file, muse, tmp_path):
     assert load_sweep(sweep_file({**muse, "forget": "sust_1"})).data.forget == "sust_1"
 
 
-def test_every_missing_place_of_wmdp_is_told_at_once(message, wmdp):
+def test_every_missing_place_of_wmdp_is_reported_at_once(message, wmdp):
     text = message({**wmdp, "path": "./questions", "mmlu": "./facts", "forget_corpus": "gone.jsonl"})
     assert (
         all(f"data.{key}: no such f" in text for key in ("path", "mmlu", "forget_corpus"))

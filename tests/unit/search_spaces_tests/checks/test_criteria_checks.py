@@ -27,7 +27,7 @@ def load(tmp_path):
 
 @pytest.fixture
 def message(load):
-    """What a person is told about it."""
+    """The expected error message."""
 
     def of(**blocks):
         with pytest.raises(UserError) as caught:

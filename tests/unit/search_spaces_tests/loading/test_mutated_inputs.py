@@ -60,18 +60,18 @@ def data_files(folder, **texts):
 def check(case, file, *mentioned):
     """One input: valid, or refused as it should be."""
     done = CliRunner().invoke(cli.app, ["validate", str(file)])
-    told = f"{case}: {done.output[:800]}"
+    context = f"{case}: {done.output[:800]}"
     assert done.exception is None or isinstance(done.exception, SystemExit), f"{case}: {done.exception!r}"
-    assert done.exit_code in (0, 2), told
+    assert done.exit_code in (0, 2), context
     if done.exit_code == 0:
-        assert "valid" in done.stdout, told
+        assert "valid" in done.stdout, context
         return
     refused.add(case)
-    assert "Traceback" not in done.output, told
-    assert done.stderr.startswith("error: ") and done.stderr.count("error: ") == 1, told
-    assert any(str(name) in done.stderr for name in (file, *mentioned)), told
-    assert PLACE.search(done.stderr.replace(str(file), "FILE", 1)), f"no key or line: {told}"
-    assert REMEDY.search(done.stderr), f"no remedy: {told}"
+    assert "Traceback" not in done.output, context
+    assert done.stderr.startswith("error: ") and done.stderr.count("error: ") == 1, context
+    assert any(str(name) in done.stderr for name in (file, *mentioned)), context
+    assert PLACE.search(done.stderr.replace(str(file), "FILE", 1)), f"no key or line: {context}"
+    assert REMEDY.search(done.stderr), f"no remedy: {context}"
     assert len(done.stderr) < 20_000, f"endless: {case}"
 
 

@@ -187,15 +187,15 @@ def test_sample_agrees_with_enumeration_of_all_cases():
 
 
 def test_sample_asks_once_per_active_key_with_its_domain():
-    asked = []
+    suggested = []
     sample(
         NESTED,
         TRIAL,
         lambda key, domain: (
-            asked.append((key, domain)) or domain.choices[0] if domain.kind == "choice" else 1
+            suggested.append((key, domain)) or domain.choices[0] if domain.kind == "choice" else 1
         ),
     )
-    assert asked == [("beliefs", NESTED["beliefs"])]
+    assert suggested == [("beliefs", NESTED["beliefs"])]
 
 
 def test_sample_returns_keys_in_the_order_of_the_file():
