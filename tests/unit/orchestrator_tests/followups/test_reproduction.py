@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.followups.reproduction import Outcome, compare, compare_origins, told
+from orchestrator.followups.reproduction import Outcome, _verdicts, compare, compare_origins, told
 from orchestrator.storage.trial_records import TrialRecord
 
 RUNGS = [{"validation/a": 0.5, "train/loss": 1.0}, {"validation/a": 0.25, "test/a": 0.3, "duration_s": 9.0, "worker_seconds": 18.0}]
@@ -62,15 +62,15 @@ def test_reason_of_a_trial_that_was_stopped_is_no_failure():
 
 def test_verdicts_are_those_that_the_trial_was_given():
     stopped = replace(RECORD, status="stopped")
-    assert [(v.go_on, v.keep) for v in verdicts(stopped, 4, None).values()] == [
+    assert [(v.go_on, v.keep) for v in _verdicts(stopped, 4, None).values()] == [
         (True, False),
         (False, True),
         (False, False),
         (False, False),
     ]
-    assert [v.keep for v in verdicts(stopped, 2, 1).values()] == [True, True]
+    assert [v.keep for v in _verdicts(stopped, 2, 1).values()] == [True, True]
     failed = TrialRecord("t0003", 3, "failed", {}, RUNGS[0], RUNGS[:1], reason="loss is nan")
-    assert [v.go_on for v in verdicts(failed, 3, None).values()] == [True, True, False]
+    assert [v.go_on for v in _verdicts(failed, 3, None).values()] == [True, True, False]
 
 
 def test_origins_that_changed_are_named():

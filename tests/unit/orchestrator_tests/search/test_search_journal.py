@@ -7,7 +7,8 @@ import resource
 
 import pytest
 
-from orchestrator.search import Study, study_journal
+from orchestrator.search import study_journal
+from orchestrator.search.study import Study
 from search_spaces.settings.sweep_settings import SweepSettings
 from tests.support.sweeps.study_with_known_optimum import SAMPLERS, as_written, both_parts, finish, make_sweep, measured, run
 
