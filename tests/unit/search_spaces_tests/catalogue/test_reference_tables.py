@@ -1,9 +1,18 @@
 import re
 
+import pytest
 import yaml
 
 from search_spaces.catalogue.metric_catalogue import METRICS
-from search_spaces.catalogue.reference_tables import method_table, metric_table, settings_table
+from search_spaces.catalogue.reference_tables import (
+    FOLDER,
+    PAGES,
+    metric_table,
+    outdated_pages,
+    reference_pages,
+    settings_table,
+    write_pages,
+)
 from search_spaces.loading.loader import load_sweep, packaged_sweeps
 from search_spaces.settings.space import KINDS, trial_keys
 from tests.support.places import ROOT
@@ -11,22 +20,38 @@ from tests.support.places import ROOT
 README = (ROOT / "search_spaces" / "README.md").read_text()
 
 
-def test_readme_holds_the_settings_table_as_it_is_now():
-    # Mend it with: python -c "from search_spaces.catalogue.reference_tables import settings_table;
-    # print(settings_table())"
-    assert settings_table() in README
+def test_reference_pages_are_as_the_classes_are_now():
+    # Mend it with: python -m search_spaces.catalogue.reference_tables
+    assert outdated_pages(FOLDER) == []
 
 
-def test_readme_holds_the_table_of_methods_as_it_is_now():
-    # Mend it with: python -c "from search_spaces.catalogue.reference_tables import method_table;
-    # print(method_table())"
-    assert method_table() in README
+@pytest.mark.parametrize("name", PAGES)
+def test_row_too_many_or_too_few_anywhere_in_a_page_is_seen(tmp_path, name):
+    """Rows left over behind a table once passed: the test only looked for the table somewhere in the file."""
+    write_pages(tmp_path)
+    assert outdated_pages(tmp_path) == []
+    rows = (tmp_path / name).read_text().splitlines(keepends=True)
+    for wrong in ([*rows, rows[-1]], rows[:-1], [rows[-1], *rows], ["of a row that broke |\n", *rows]):
+        (tmp_path / name).write_text("".join(wrong))
+        assert outdated_pages(tmp_path) == [name]
 
 
-def test_readme_holds_the_table_of_metrics_as_it_is_now():
-    # Mend it with: python -c "from search_spaces.catalogue.reference_tables import metric_table;
-    # print(metric_table())"
-    assert metric_table() in README
+@pytest.mark.parametrize("name", PAGES)
+def test_page_says_first_how_it_is_made(name):
+    assert "python -m search_spaces.catalogue.reference_tables" in reference_pages()[name].splitlines()[0]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_row_of_a_page_has_as_many_cells_as_its_title(name):
+    """A description of two lines once broke its row in two."""
+    table = 0
+    for line in reference_pages()[name].partition("# ")[2].splitlines():
+        cells = len(re.findall(r"(?<!\\)\|", line))
+        table = cells if table == 0 or cells == 0 else table
+        assert cells == table, line
+
+
+def test_metric_page_names_every_metric():
     assert all(f"`{name}` " in metric_table() for name in METRICS)
 
 

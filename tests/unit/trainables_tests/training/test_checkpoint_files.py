@@ -92,11 +92,12 @@ def test_death_in_the_middle_of_writing_leaves_the_checkpoint_before_it(tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        target = {
+        targets = {
             "rank": (checkpoint_files.torch, "save"),
             "shared": (checkpoint_files.json, "dump"),
             "rename": (checkpoint_files.Path, "rename"),
-        }[cut]
+        }
+        target = targets[cut]
         patch.setattr(*target, die)
         seal(partial, tmp_path, 6, [write_rank(partial, 0, TENSORS)], {})
     assert whole_steps(tmp_path) == [3]
