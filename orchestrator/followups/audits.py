@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.lanes.job_queue import LostError
 from orchestrator.storage.baselines import MEASUREMENT_VERSION, OnProgress
-from orchestrator.storage.followup_records import Audit
+from orchestrator.storage.followup_records import Audit, Subject, note_audit, read_audit
 from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.sweep_settings import SweepSettings
@@ -23,7 +23,6 @@ from trainables.jobs import AuditJob
 if TYPE_CHECKING:
     # Only for its name: reading audits must not wait for Ray.
     from orchestrator.lanes.lane_pool import LanePool
-from orchestrator.storage.followup_records import Subject, note_audit, read_audit
 
 
 def plan_audits(

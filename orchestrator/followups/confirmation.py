@@ -13,7 +13,7 @@ from orchestrator.lanes.job_queue import LostError
 from orchestrator.pareto.front import FrontMember
 from orchestrator.pareto.objectives import Objective, objective_values, objectives_of, why_unusable
 from orchestrator.storage.baselines import OnProgress, Plan
-from orchestrator.storage.followup_records import Confirmation
+from orchestrator.storage.followup_records import Confirmation, confirmations_file, read_confirmations
 from orchestrator.storage.sweep_folder import SweepFolder, write_json
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
@@ -23,7 +23,6 @@ from trainables.jobs import TrialJob
 if TYPE_CHECKING:
     # Only for its name: reading confirmations must not wait for Ray.
     from orchestrator.lanes.lane_pool import LanePool
-from orchestrator.storage.followup_records import confirmations_file, read_confirmations
 
 
 @dataclass(frozen=True)

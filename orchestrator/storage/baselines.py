@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.settings.evaluation_settings import EvaluationSettings
@@ -14,10 +14,6 @@ from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.benchmarks.registry import load_benchmark
 from trainables.jobs import MeasureJob, PrepareJob
-
-if TYPE_CHECKING:
-    # Only for its name: `lethe plan` reads this module and must not wait for Ray.
-    pass
 
 RECIPE_VERSION = 1
 """Raise it when the same settings would train another model or measure another number, so that caches are not believed."""

@@ -3,13 +3,13 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
+from orchestrator.storage.baselines import OnProgress, Plan
 from orchestrator.storage.sweep_folder import SweepFolder, write_json
 from orchestrator.storage.trial_records import BASELINES
 
 if TYPE_CHECKING:
     # Only for its name: `lethe plan` reads this module and must not wait for Ray.
     from orchestrator.lanes.lane_pool import LanePool
-from orchestrator.storage.baselines import OnProgress, Plan
 
 
 def ensure_baselines(plan: Plan, pool: "LanePool", folder: SweepFolder, on_progress: OnProgress) -> None:

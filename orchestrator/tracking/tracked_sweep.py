@@ -1,28 +1,22 @@
 """An earlier sweep as MLflow holds it: its settings and origins, its trials, and metrics that are added to a run after its end."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import ValidationError
 
 from orchestrator.storage.provenance import redacted
-from orchestrator.tracking.mlflow_client import failures_of_mlflow, new_client
-from search_spaces.settings.sweep_settings import SweepSettings
-from search_spaces.user_errors import UserError
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Run
-import json
-from typing import TYPE_CHECKING, Any, cast
-
 from orchestrator.storage.trial_records import Status, TrialRecord
+from orchestrator.tracking.mlflow_client import failures_of_mlflow, new_client
 from orchestrator.tracking.saved_view import KIND
 from orchestrator.tracking.system_metrics import SYSTEM
+from search_spaces.settings.sweep_settings import SweepSettings
+from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
