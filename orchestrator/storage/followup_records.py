@@ -4,18 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.storage.sweep_folder import SweepFolder, write_json
-
-if TYPE_CHECKING:
-    # Only for its name: reading confirmations must not wait for Ray.
-    pass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    # Only for its name: reading audits must not wait for Ray.
-    pass
 
 
 @dataclass(frozen=True)
