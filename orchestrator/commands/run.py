@@ -153,7 +153,9 @@ def start(
     from orchestrator.pareto.sweep_view import read_view
     from orchestrator.terminal.closing_lines import closing_lines
 
-    for line in closing_lines(read_view(session.folder, sweep, records), session.folder, session.tracking_uri):
+    for line in closing_lines(
+        read_view(session.folder, sweep, records), session.folder, session.tracking_uri
+    ):
         say(console, line)
 
 

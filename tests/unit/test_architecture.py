@@ -296,7 +296,9 @@ def test_packages_of_the_build_are_those_on_disk():
 def test_every_shipped_file_is_package_data():
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
     suffixes = (".yaml", ".jsonl", ".json", ".md")
-    shipped = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in suffixes]
+    shipped = [
+        path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.suffix in suffixes
+    ]
     assert shipped
     for path in shipped:
         package = name_of(path.parent).replace("/", ".")
