@@ -3,7 +3,7 @@
 import pytest
 
 from search_spaces.settings.probe_settings import PROBES
-from tests.support.judge_server import judge_server
+from tests.support.processes.judge_server import judge_server
 from tests.support.sweeps.known_world import WORLD, write_known_models
 from trainables.benchmarks.closed_world import build_closed_world
 

@@ -6,7 +6,7 @@ import torch
 
 from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
 from search_spaces.settings.trial_settings import TrialSettings
-from tests.support.dense_losses import (
+from tests.support.training.dense_losses import (
     belief_loss,
     gradient,
     pair_loss,
@@ -16,7 +16,7 @@ from tests.support.dense_losses import (
     slow_mixtures,
     token_nll,
 )
-from tests.support.plain_engine import (
+from tests.support.training.plain_engine import (
     PlainEngine,
     answer_logits,
     answer_logps,

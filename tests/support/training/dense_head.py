@@ -5,7 +5,7 @@ from torch.nn.functional import linear
 
 from search_spaces.settings.forget_settings import ForgetSettings
 from search_spaces.settings.trial_settings import TokenBeliefSettings
-from tests.support.dense_losses import (
+from tests.support.training.dense_losses import (
     belief_loss,
     gradient,
     pair_loss,

@@ -7,7 +7,7 @@ import torch
 
 from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
 from search_spaces.settings.trial_settings import TrialSettings
-from tests.support.plain_engine import answer_logps, random_examples
+from tests.support.training.plain_engine import answer_logps, random_examples
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark, encode_examples
 from trainables.data.examples import Benchmark, Example
 from trainables.events import RungDecision

@@ -7,8 +7,8 @@ The expectation is taken exactly, over every answer of a small model.
 import pytest
 import torch
 
-from tests.support.plain_engine import random_llama
 from tests.support.training.enumerated_answers import END, VOCABULARY, all_answers
+from tests.support.training.plain_engine import random_llama
 
 PROMPT, LENGTH = (3, 1, 4), 3
 

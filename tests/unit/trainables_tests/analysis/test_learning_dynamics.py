@@ -8,7 +8,7 @@ import torch
 
 from search_spaces.catalogue.method_catalogue import METHODS
 from search_spaces.settings.trial_settings import TrialSettings
-from tests.support.plain_engine import half_memorised, random_examples, random_llama
+from tests.support.training.plain_engine import half_memorised, random_examples, random_llama
 from trainables.analysis.learning_dynamics import (
     ResidualMass,
     actual_change,

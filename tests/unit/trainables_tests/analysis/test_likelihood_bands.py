@@ -6,7 +6,7 @@ import pytest
 from search_spaces.settings.data_settings import ClosedWorldData
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.settings.trial_settings import EngineSettings
-from tests.support.plain_engine import PlainEngine, run_ranks
+from tests.support.training.plain_engine import PlainEngine, run_ranks
 from trainables.analysis.likelihood_bands import (
     SPARE_TOKENS,
     as_json,

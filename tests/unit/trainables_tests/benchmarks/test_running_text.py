@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from search_spaces.user_errors import UserError
-from tests.support.plain_engine import answer_logps
+from tests.support.training.plain_engine import answer_logps
 from trainables.benchmarks.running_text import beginnings, chunks, cut
 from trainables.data.encoding import Encoded, encode_example, encode_plain, encode_question, plain_ids
 from trainables.data.examples import Example, contents_of

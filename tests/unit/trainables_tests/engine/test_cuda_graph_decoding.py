@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from tests.support.plain_engine import PlainEngine
+from tests.support.training.plain_engine import PlainEngine
 from trainables.engine.cuda_graph_decoding import COLUMNS, StaticSteps, can_be_captured
 from trainables.engine.policy import Policy
 

@@ -12,7 +12,7 @@ from transformers import (
 
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.user_errors import UserError
-from tests.support.plain_engine import answer_logits, random_examples, random_llama
+from tests.support.training.plain_engine import answer_logits, random_examples, random_llama
 from trainables.data.collate import collate
 from trainables.engine.policy import Policy, check_plain_head, load_causal_lm
 

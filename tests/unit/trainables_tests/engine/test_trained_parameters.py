@@ -7,7 +7,7 @@ import torch
 
 from search_spaces.settings.trial_settings import LoraSettings, TrialSettings
 from search_spaces.user_errors import UserError
-from tests.support.plain_engine import random_llama
+from tests.support.training.plain_engine import random_llama
 from trainables.engine.trained_parameters import (
     choose_trained,
     fresh_adapter,

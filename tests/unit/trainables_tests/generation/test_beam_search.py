@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings
-from tests.support.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
 from tests.support.training.enumerated_answers import END, VOCABULARY, all_answers
+from tests.support.training.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
 from trainables.generation.beam_search import beam_search
 from trainables.generation.inference import inference
 from trainables.generation.sequence_beliefs import sample_beliefs

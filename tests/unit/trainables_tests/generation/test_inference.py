@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from search_spaces.settings.trial_settings import EngineSettings
-from tests.support.plain_engine import PlainEngine, run_ranks
+from tests.support.training.plain_engine import PlainEngine, run_ranks
 from trainables.data.collate import collate
 from trainables.data.encoding import Encoded, encode, encode_prompt
 from trainables.generation import inference as inference_module

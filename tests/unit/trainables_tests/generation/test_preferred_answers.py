@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from search_spaces.settings.trial_settings import TrialSettings
-from tests.support.plain_engine import PlainEngine, answer_logps, run_ranks
 from tests.support.training.observed_trials import PAIRS, text_data
+from tests.support.training.plain_engine import PlainEngine, answer_logps, run_ranks
 from trainables.data.encoding import encode
 from trainables.generation.preferred_answers import UNKNOWING, preferred_answers, read_lines
 

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from search_spaces.settings.trial_settings import EngineSettings
-from tests.support.plain_engine import PlainEngine, random_examples, random_llama
-from tests.support.plain_engine import answer_logps as expected_logps
+from tests.support.training.plain_engine import PlainEngine, random_examples, random_llama
+from tests.support.training.plain_engine import answer_logps as expected_logps
 from trainables.generation.inference import answer_logps, inference
 
 ITEMS = random_examples("item", [(3, 4), (1, 1), (5, 6), (2, 2), (4, 3)], seed=1)

@@ -3,7 +3,7 @@ import torch
 from scipy.stats import chisquare
 
 from search_spaces.settings.trial_settings import EngineSettings, SequenceBeliefSettings
-from tests.support.plain_engine import PlainEngine, answer_logps, run_ranks
+from tests.support.training.plain_engine import PlainEngine, answer_logps, run_ranks
 from trainables.data.encoding import Encoded, encode
 from trainables.generation.sequence_beliefs import Belief, GumbelMax, sample_beliefs
 

@@ -9,10 +9,6 @@ from torch.nn.functional import linear
 from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
 from search_spaces.settings.forget_settings import ForgetSettings
 from search_spaces.settings.trial_settings import TokenBeliefSettings
-from tests.support.dense_losses import (
-    slow_mixtures,
-    token_nll,
-)
 from tests.support.training.dense_head import (
     BELIEF_NAMES,
     HIDDEN,
@@ -25,6 +21,10 @@ from tests.support.training.dense_head import (
     make_plan,
     numbers,
     response_of_row,
+)
+from tests.support.training.dense_losses import (
+    slow_mixtures,
+    token_nll,
 )
 from trainables.losses.fused_head import HeadPlan, HeadTerm, target_logp
 

@@ -10,9 +10,6 @@ from torch.utils._pytree import tree_leaves
 from search_spaces.settings.engine_defaults import head_chunk
 from search_spaces.settings.forget_settings import ForgetSettings
 from search_spaces.settings.trial_settings import TokenBeliefSettings
-from tests.support.dense_losses import (
-    gradient,
-)
 from tests.support.training.dense_head import (
     HIDDEN,
     TOKEN_BELIEFS,
@@ -22,6 +19,9 @@ from tests.support.training.dense_head import (
     inputs,
     make_plan,
     response_of_row,
+)
+from tests.support.training.dense_losses import (
+    gradient,
 )
 from trainables.losses.fused_head import FusedHead, HeadPlan, HeadTerm
 

@@ -13,8 +13,15 @@ from search_spaces.settings.forget_settings import (
     WgaSettings,
     WtnpoSettings,
 )
-from tests.support.dense_losses import gradient, pair_loss, published_loss, random_rows, row_loss, token_nll
-from tests.support.method_settings import LOGIT, OTHERS, PREFERENCE, TARGET, short_name
+from tests.support.training.dense_losses import (
+    gradient,
+    pair_loss,
+    published_loss,
+    random_rows,
+    row_loss,
+    token_nll,
+)
+from tests.support.training.method_settings import LOGIT, OTHERS, PREFERENCE, TARGET, short_name
 from trainables.losses.logit_methods import LogitRows
 from trainables.losses.methods import METHODS, ActivationMethod, PreferenceMethod, TargetMethod
 from trainables.losses.residuals import TargetStats, sums_of_sequences, target_residual, token_logp

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from tests.support.dense_losses import gradient, random_rows
+from tests.support.training.dense_losses import gradient, random_rows
 from trainables.losses.residuals import learning_residual, sums_of_sequences, target_residual, token_logp
 
 LENGTHS = [4, 1, 6, 2]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.support.dense_losses import gradient, random_rows, retain_loss
+from tests.support.training.dense_losses import gradient, random_rows, retain_loss
 from trainables.losses.retain import kl_residual, nll_residual
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from search_spaces.user_errors import UserError
-from tests.support.plain_engine import random_examples, random_llama
+from tests.support.training.plain_engine import random_examples, random_llama
 from trainables.data.collate import collate
 from trainables.engine.policy import Policy
 from trainables.losses.head_plan import HeadPlan, HeadTerm, Steering

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from search_spaces.settings.trial_settings import TokenBeliefSettings
-from tests.support.dense_losses import belief_loss, gradient, random_rows, slow_belief, slow_mixtures
+from tests.support.training.dense_losses import belief_loss, gradient, random_rows, slow_belief, slow_mixtures
 from trainables.losses.residuals import target_residual, token_logp
 from trainables.losses.token_belief import belief, belief_residual, nucleus_size, top_tokens
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tests.support.plain_engine import random_examples, random_llama
+from tests.support.training.plain_engine import random_examples, random_llama
 from trainables.data.encoding import Encoded
 from trainables.metrics.gradient_norm import gradient_norm
 

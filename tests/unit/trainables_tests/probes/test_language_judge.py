@@ -2,7 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from search_spaces.settings.probe_settings import JudgeSettings
-from tests.support.judge_server import judge_server
+from tests.support.processes.judge_server import judge_server
 from trainables.events import TrialFailedError
 from trainables.probes.answers import Answer, Attempt
 from trainables.probes.facts import Fact

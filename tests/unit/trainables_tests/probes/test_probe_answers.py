@@ -5,7 +5,7 @@ import pytest
 
 from search_spaces.settings.probe_settings import LeakSettings, PrefixSettings
 from search_spaces.settings.trial_settings import EngineSettings
-from tests.support.plain_engine import run_ranks
+from tests.support.training.plain_engine import run_ranks
 from trainables.data.encoding import encode, encode_prompt
 from trainables.data.examples import EvaluationPart, Example
 from trainables.generation.inference import inference

@@ -2,7 +2,7 @@ import pytest
 
 from search_spaces.settings.probe_settings import RelearnSettings
 from search_spaces.settings.trial_settings import TrialSettings
-from tests.support.plain_engine import PlainEngine, random_examples, random_llama
+from tests.support.training.plain_engine import PlainEngine, random_examples, random_llama
 from trainables.events import TrialFailedError
 from trainables.probes.relearning import fine_tuned
 

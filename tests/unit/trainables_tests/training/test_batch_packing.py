@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.plain_engine import (
+from tests.support.training.dense_batches import FORGET, PAIRS, RETAIN, packed_batches, settings, world
+from tests.support.training.plain_engine import (
     PlainEngine,
 )
-from tests.support.training.dense_batches import FORGET, PAIRS, RETAIN, packed_batches, settings, world
 from trainables.training.batch_packing import PackedBatches, answer_tokens
 
 

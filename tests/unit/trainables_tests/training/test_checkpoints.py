@@ -7,7 +7,7 @@ import torch
 
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
-from tests.support.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
+from tests.support.training.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.data.examples import Benchmark
 from trainables.events import RungDecision

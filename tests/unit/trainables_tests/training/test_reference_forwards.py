@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support.plain_engine import PlainEngine
 from tests.support.training.observed_trials import PAIRS, run, settings, text_data
+from tests.support.training.plain_engine import PlainEngine
 
 
 @pytest.mark.parametrize("beliefs", ["none", "token"])

@@ -6,9 +6,9 @@ import torch
 
 from search_spaces.settings.data_settings import MuseData, WmdpData
 from search_spaces.settings.forget_settings import RetainSettings
-from tests.support.plain_engine import PlainEngine, answer_logps, run_ranks
 from tests.support.tiny_benchmarks import write_muse, write_wmdp
 from tests.support.training.observed_trials import run, trial_of, weights
+from tests.support.training.plain_engine import PlainEngine, answer_logps, run_ranks
 from trainables.benchmarks.encoded_benchmark import load_encoded_benchmark
 from trainables.metrics.evaluate import evaluate
 

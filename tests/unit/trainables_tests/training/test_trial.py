@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from tests.support.plain_engine import PlainEngine, answer_logps, random_examples, random_llama, run_ranks
 from tests.support.training.observed_trials import (
     EMPTY,
     KEEP,
@@ -16,6 +15,13 @@ from tests.support.training.observed_trials import (
     settings,
     text_data,
     weights,
+)
+from tests.support.training.plain_engine import (
+    PlainEngine,
+    answer_logps,
+    random_examples,
+    random_llama,
+    run_ranks,
 )
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.events import TrialFailedError

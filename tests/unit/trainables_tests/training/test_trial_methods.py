@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
-from tests.support.plain_engine import PlainEngine, run_ranks
 from tests.support.training.observed_trials import run, text_data, trial_of, weights
+from tests.support.training.plain_engine import PlainEngine, run_ranks
 from trainables.losses.methods import METHODS
 
 BELIEFS = ["none", "sequence", "token+sequence"]

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from tests.support.plain_engine import PlainEngine, random_llama
 from tests.support.training.observed_trials import (
     FOUR,
     KEEP,
@@ -19,6 +18,7 @@ from tests.support.training.observed_trials import (
     settings,
     weights,
 )
+from tests.support.training.plain_engine import PlainEngine, random_llama
 from trainables.events import RungDecision, TrialFailedError
 from trainables.training.rungs import alone
 from trainables.training.trial import run_trial
