@@ -1,14 +1,8 @@
 """What metrics there are, in words. Torch-free, so that the command line answers at once; tests hold it
 against the code."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
-
-from search_spaces.paths import is_local
-from search_spaces.settings.data_settings import ClosedWorldData, LocalFilesData, MuseData, TofuData, WmdpData
-from search_spaces.settings.sweep_settings import ObjectiveSettings, SweepSettings
 
 Direction = Literal["minimize", "maximize"]
 Need = Literal[
@@ -31,12 +25,12 @@ Need = Literal[
     "judge",
 ]
 INFINITY = float("inf")
-ASKED_BENCHMARKS = frozenset({"tofu", "local_files"})
-"""Those whose forget and retain examples are questions; the others' are running text, which nobody can
-answer."""
+QUESTION_BENCHMARKS = frozenset({"tofu", "local_files"})
+"""Those whose forget and retain examples are questions; the examples of the others are running text without
+an answer."""
 REWORDED_BENCHMARKS = frozenset({"closed_world", "tofu"})
 """Those that bring other wordings of their forget questions."""
-EXAMPLE_BENCHMARKS = ASKED_BENCHMARKS | {"muse", "wmdp"}
+EXAMPLE_BENCHMARKS = QUESTION_BENCHMARKS | {"muse", "wmdp"}
 
 
 @dataclass(frozen=True)
@@ -128,7 +122,7 @@ def _of_set(
         rows.append(("truth_ratio", meaning, "maximize", needs | {"perturbed"}))
     return metrics | {
         f"{name}_{field}": MetricInfo(
-            f"{name}: {description}", direction, (0.0, 1.0), ASKED_BENCHMARKS, all_needs
+            f"{name}: {description}", direction, (0.0, 1.0), QUESTION_BENCHMARKS, all_needs
         )
         for field, description, direction, all_needs in rows
     }
@@ -237,7 +231,7 @@ def _membership() -> dict[str, MetricInfo]:
 
 def _fluency() -> dict[str, MetricInfo]:
     """How the answers about what is forgotten read."""
-    benchmarks, judged = ASKED_BENCHMARKS | {"muse"}, frozenset[Need]({"gibberish"})
+    benchmarks, judged = QUESTION_BENCHMARKS | {"muse"}, frozenset[Need]({"gibberish"})
     rows: dict[str, tuple[str, Direction, tuple[float, float], frozenset[Need]]] = {
         "fluency": (
             "how clean a classifier of gibberish finds the answers about what is forgotten",
@@ -267,7 +261,7 @@ def _fluency() -> dict[str, MetricInfo]:
 
 def _probes() -> dict[str, MetricInfo]:
     """What is still known although it does not show."""
-    asked = ASKED_BENCHMARKS | {"closed_world", "muse"}
+    asked = QUESTION_BENCHMARKS | {"closed_world", "muse"}
     answers: dict[str, tuple[str, Need]] = {
         "forget_told": ("share of forget questions whose greedy answer tells the fact", "probe"),
         "leak_at_k": ("probability that one of k drawn answers tells the fact", "leak"),
@@ -355,93 +349,3 @@ METRICS: dict[str, MetricInfo] = {
         EXAMPLE_BENCHMARKS,
     ),
 }
-
-
-def available_metrics(sweep: SweepSettings) -> set[str]:
-    """Names of the metrics that the sweep's data and models can give."""
-    present = given(sweep)
-    return {
-        name
-        for name, metric in METRICS.items()
-        if sweep.data.benchmark in metric.benchmarks and metric.needs <= present
-    }
-
-
-def default_objectives(sweep: SweepSettings) -> dict[str, ObjectiveSettings]:
-    """The benchmark's own two objectives, with the worst corner as reference point."""
-    pairs: Mapping[str, tuple[str, str]] = {
-        "closed_world": ("forget_true_mass", "utility"),
-        "tofu": ("mem", "model_utility"),
-        "muse": ("verbmem_rouge_l_f1", "retain_knowmem_rouge_l_f1"),
-        "wmdp": ("wmdp_accuracy", "retain_probability"),
-        "local_files": ("forget_extraction_strength", "retain_probability"),
-    }
-    objectives = {}
-    for name in pairs[sweep.data.benchmark]:
-        direction = METRICS[name].direction
-        assert direction is not None, "a default objective has a good end"
-        objectives[name] = ObjectiveSettings(direction=direction, reference=METRICS[name].worst)
-    return objectives
-
-
-def given(sweep: SweepSettings) -> frozenset[Need]:
-    """What the data and the models bring along."""
-    found: set[Need] = set()
-    if sweep.evaluation.fluency != "none":
-        found.add(sweep.evaluation.fluency)
-    if sweep.evaluation.gradient_norm:
-        found.add("gradient_norm")
-    for name in sweep.evaluation.probes:
-        if (
-            name != "paraphrase"
-            or sweep.data.benchmark in REWORDED_BENCHMARKS
-            or sweep.evaluation.probe.paraphrase.file is not None
-        ):
-            found.add(name)
-            found.add("probe")
-    if sweep.model.retrained is not None or sweep.model.base is not None:
-        found.add("retrained")
-    data = sweep.data
-    if isinstance(data, TofuData):
-        found |= _given_by_tofu(data)
-    elif isinstance(data, MuseData):
-        found.add("holdout")
-    elif isinstance(data, WmdpData):
-        if data.mmlu is not None:
-            found.add("mmlu")
-    elif isinstance(data, LocalFilesData):
-        # A glance at the text: malformed lines are the loader's business.
-        if _mentions(data.forget, '"paraphrases"'):
-            found.add("paraphrases")
-        if _mentions(data.retain, '"paraphrases"'):
-            found.add("retain_paraphrases")
-        if data.holdout is not None:
-            found.add("holdout")
-    else:
-        assert isinstance(data, ClosedWorldData), data
-    return frozenset(found)
-
-
-def _given_by_tofu(data: TofuData) -> set[Need]:
-    folder = Path(data.path).expanduser() if is_local(data.path) else None
-
-    def there(*files: str) -> bool:
-        return folder is None or all((folder / f"{file}.json").is_file() for file in files)
-
-    given: set[Need] = set()
-    if there(f"{data.forget}_perturbed", "retain_perturbed"):
-        given |= {"paraphrases", "retain_paraphrases", "perturbed"}
-    if there(f"holdout{data.forget.removeprefix('forget')}"):
-        given.add("holdout")
-    # A model that is trained from scratch on a subset has nothing to say about real authors and the world.
-    if data.authors is None and there("real_authors_perturbed", "world_facts_perturbed"):
-        given.add("utility_sets")
-    return given
-
-
-def _mentions(path: str, text: str) -> bool:
-    try:
-        with Path(path).expanduser().open(encoding="utf-8", errors="replace") as lines:
-            return any(text in line for line in lines)
-    except OSError:
-        return False

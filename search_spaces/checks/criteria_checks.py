@@ -3,7 +3,8 @@ there are."""
 
 from collections.abc import Iterator
 
-from search_spaces.catalogue.metric_catalogue import METRICS, MetricInfo, available_metrics, given
+from search_spaces.catalogue.available_metrics import available_metrics, given
+from search_spaces.catalogue.metric_catalogue import METRICS, MetricInfo
 from search_spaces.settings.sweep_settings import BoundSettings, ObjectiveSettings, SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean
 

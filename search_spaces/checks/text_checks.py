@@ -4,7 +4,7 @@ given to."""
 from collections.abc import Iterator
 
 from search_spaces.catalogue.method_catalogue import METHODS
-from search_spaces.catalogue.metric_catalogue import ASKED_BENCHMARKS
+from search_spaces.catalogue.metric_catalogue import QUESTION_BENCHMARKS
 from search_spaces.settings.space import Scalar, trial_value
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
@@ -16,7 +16,7 @@ def check_text(sweep: SweepSettings) -> Iterator[UserError]:
     Args:
         sweep: With a space whose keys are sound.
     """
-    if sweep.data.benchmark in ASKED_BENCHMARKS | {"closed_world"}:
+    if sweep.data.benchmark in QUESTION_BENCHMARKS | {"closed_world"}:
         return
     for key, why in (("forget.method", _prefers), ("beliefs", _samples)):
         for value in _offered(sweep, key):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from search_spaces.catalogue.metric_catalogue import default_objectives
+from search_spaces.catalogue.available_metrics import default_objectives
 from search_spaces.checks.sweep_checks import check_sweep
 from search_spaces.loading.absolute_paths import with_absolute_paths
 from search_spaces.loading.overrides import SPACE, apply_override, key_of_override

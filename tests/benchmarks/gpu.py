@@ -13,11 +13,7 @@ tries everything on a CPU.
 import argparse
 import gc
 import itertools
-import json
-import os
-import statistics
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -32,6 +28,7 @@ from cluster.capacity.rank_memory import GPU_FRAMEWORK, Lengths, memory_of_rank
 from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import TrialSettings
 from tests.benchmarks import gpu_heads, gpu_shapes
+from tests.benchmarks.gpu_timing import MIB, Results, in_turn, machine, memory, synchronize, used_mib
 from trainables.data.examples import EvaluationPart
 from trainables.engine.deepspeed_setup import start_deepspeed
 from trainables.engine.policy import LossHead
@@ -45,7 +42,6 @@ from trainables.training.batch_packing import PackedBatches
 from trainables.training.trial import train_step
 from trainables.worker.job_runner import JobRunner
 
-MIB = 2**20
 HEADS = {"fused": gpu_heads.fused, "dense": gpu_heads.dense, "Liger": gpu_heads.liger}
 LOSSES = {"cross-entropy": "none", "BS-T": "token"}
 CHUNKS = (256, 1024, 4096)
@@ -79,95 +75,6 @@ def main() -> None:
     else:
         whole_model(given, results)
     leave()
-
-
-class Results:
-    """Collects measurements by name; rank 0 prints and writes them."""
-
-    def __init__(self, file: Path) -> None:
-        self.file, self.found = file, {}
-        file.parent.mkdir(parents=True, exist_ok=True)
-
-    def add(self, name: str, value: Any) -> None:
-        """Take down one result."""
-        self.found[name] = value
-        if dist.get_rank() == 0:
-            print(f"{name}: {json.dumps(value)}", flush=True)
-            self.file.write_text(json.dumps(self.found, indent=1))
-
-    def measure(self, name: str, work: Callable[[], Any]) -> None:
-        """Take down what `work` gives, or why it gives nothing."""
-        begun = time.perf_counter()
-        try:
-            self.add(name, work())
-        except Exception:
-            self.add(name, {"failed": traceback.format_exc()})
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.add(f"{name}: seconds in all", round(time.perf_counter() - begun, 1))
-
-
-def machine() -> dict[str, Any]:
-    """Hardware and versions."""
-    import deepspeed
-    import transformers
-
-    return {
-        "device": (
-            torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
-        ),
-        "ranks": dist.get_world_size(),
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "deepspeed": deepspeed.__version__,
-        },
-    }
-
-
-def synchronize() -> None:
-    """Wait until the device has done all that was asked."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def in_turn(
-    works: dict[str, Callable[[], Any]], rounds: int, before: Callable[[], Any] = lambda: None
-) -> dict[str, dict[str, float]]:
-    """Median and spread of the milliseconds that each work takes, A B A B, after two that do not count; and
-    peak memory above the start."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    peaks: dict[str, float] = {}
-    for number in range(rounds + 2):
-        for name, work in works.items():
-            before()
-            synchronize()
-            start = memory(reset=True)
-            begun = time.perf_counter()
-            work()
-            synchronize()
-            if number >= 2:
-                times[name].append(1e3 * (time.perf_counter() - begun))
-                peaks[name] = max(peaks.get(name, 0.0), memory() - start)
-    return {
-        name: {
-            "median_ms": round(statistics.median(taken), 2),
-            "least_ms": round(min(taken), 2),
-            "most_ms": round(max(taken), 2),
-            "peak_mib": round(peaks[name] / MIB),
-        }
-        for name, taken in times.items()
-    }
-
-
-def memory(reset: bool = False) -> int:
-    """Peak bytes of tensors since the last reset; 0 on a CPU."""
-    if not torch.cuda.is_available():
-        return 0
-    if reset:
-        torch.cuda.reset_peak_memory_stats()
-    return torch.cuda.max_memory_allocated()
 
 
 def heads(loss: str, rows: int, given: argparse.Namespace) -> dict[str, Any]:
@@ -368,20 +275,6 @@ def steps(
     if loss == "cross-entropy" and torch.cuda.is_available():
         works["Liger"] = partial(work, "Liger", 256)
     return in_turn(works, rounds)
-
-
-def used_mib() -> dict[str, float]:
-    """Memory of the device: in tensors, held by PyTorch's allocator, and outside of it (context, NCCL,
-    libraries)."""
-    if not torch.cuda.is_available():
-        return {}
-    free, total = torch.cuda.mem_get_info()
-    reserved = torch.cuda.memory_reserved()
-    allocated = torch.cuda.memory_allocated()
-    return {
-        name: round(value / MIB)
-        for name, value in (("tensors", allocated), ("held", reserved), ("outside", total - free - reserved))
-    }
 
 
 def plan_and_measured(

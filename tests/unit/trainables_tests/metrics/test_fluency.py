@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from search_spaces.catalogue.metric_catalogue import available_metrics
+from search_spaces.catalogue.available_metrics import available_metrics
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from tests.support.training.text_classifier import write_classifier
