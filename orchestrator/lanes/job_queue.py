@@ -157,7 +157,7 @@ class JobQueue:
             entry.events.append(event)
         await self._notify()
 
-    async def take_samples(self, name: str, samples: Sequence[dict[str, Any]]) -> None:
+    async def add_system_metrics(self, name: str, samples: Sequence[dict[str, Any]]) -> None:
         """Take what a worker measured of itself during a job. No sign of life: the worker does it in a
         thread, also while it hangs."""
         self._samples.setdefault(name, deque(maxlen=MOST_SAMPLES)).extend(samples)

@@ -105,7 +105,7 @@ def wait_for_decision(job_queue: Any, job_name: str, rung: int, rungs: int) -> R
 
 def send_system_metrics(job_queue: Any, job_name: str, samples: list[dict[str, Any]]) -> None:
     """Send what a worker measured of itself during a job, without waiting."""
-    job_queue.sample_system_metrics.remote(job_name, samples)
+    job_queue.add_system_metrics.remote(job_name, samples)
 
 
 class Reporter:

@@ -32,7 +32,7 @@ async def running(box, *names):
 def test_mailbox_hands_samples_out_once():
     async def steps(box):
         await running(box, "t0000")
-        await box.take_samples("t0000", [sample(1), sample(2)])
+        await box.add_system_metrics("t0000", [sample(1), sample(2)])
         return await box.take_system_metrics(), await box.take_system_metrics()
 
     assert asyncio.run(steps(JobQueue())) == ({"t0000": [sample(1), sample(2)]}, {})
@@ -42,7 +42,7 @@ def test_mailbox_keeps_the_newest_samples_of_a_job():
     async def steps(box):
         await running(box, "t0000")
         for value in range(MOST_SAMPLES + 5):
-            await box.take_samples("t0000", [sample(value)])
+            await box.add_system_metrics("t0000", [sample(value)])
         return await box.take_system_metrics()
 
     values = asyncio.run(steps(JobQueue()))["t0000"]
@@ -56,7 +56,7 @@ def test_samples_are_no_sign_of_life_of_a_job_and_wake_nobody(monkeypatch):
         await running(box, "t0000")
         follower = asyncio.create_task(follow(box, "t0000", 0))
         await asyncio.sleep(0.05)
-        await box.take_samples("t0000", [sample(1)])
+        await box.add_system_metrics("t0000", [sample(1)])
         await asyncio.sleep(0.01)
         asleep = not follower.done()
         follower.cancel()
@@ -69,7 +69,7 @@ def test_samples_are_neither_events_nor_progress_and_survive_the_end_of_a_job():
     async def steps(box):
         await running(box, "t0000")
         await box.finish("t0000", {"status": "finished"})
-        await box.take_samples("t0000", [sample(1)])  # a worker sends its last one a little later
+        await box.add_system_metrics("t0000", [sample(1)])  # a worker sends its last one a little later
         return await follow(box, "t0000", 0), await box.take_system_metrics()
 
     assert asyncio.run(steps(JobQueue())) == (([], {}, {"status": "finished"}), {"t0000": [sample(1)]})
@@ -132,10 +132,10 @@ def test_samples_are_collected_meanwhile_and_at_the_end(monkeypatch, tmp_path):
         return done
 
     def work(box, get):
-        get(box.take_samples("t0001", [sample(1)]))
+        get(box.add_system_metrics("t0001", [sample(1)]))
         assert arrived.wait(10)
         monkeypatch.setattr(system_metrics_collector, "COLLECT_EVERY_S", 10.0)
-        get(box.take_samples("t0001", [sample(2)]))
+        get(box.add_system_metrics("t0001", [sample(2)]))
 
     folder = collect(monkeypatch, tmp_path, on_change, work)
     assert kept(folder, "t0001") == [1, 2]
@@ -151,10 +151,10 @@ def test_slow_mlflow_is_told_of_all_trials_at_once_when_it_has_time_again(monkey
         return sending
 
     def work(box, get):
-        get(box.take_samples("t0001", [sample(1)]))
+        get(box.add_system_metrics("t0001", [sample(1)]))
         assert first.wait(10)
         for name in ("t0002", "t0003"):
-            get(box.take_samples(name, [sample(1)]))
+            get(box.add_system_metrics(name, [sample(1)]))
             while not kept(SweepFolder(tmp_path, "sweep"), name):
                 pass
         assert told == [{1}]

@@ -1,9 +1,11 @@
+import asyncio
 import threading
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from orchestrator.lanes.job_queue import JobQueue
 from search_spaces.settings.sweep_settings import TrackingSettings
 from trainables.worker import system_metrics_sampler
 from trainables.worker.lane_worker import send_system_metrics
@@ -119,11 +121,10 @@ def test_setting_is_off_or_long_enough_to_say_something():
         TrackingSettings(system_metrics_s=0.01)
 
 
-def test_samples_go_to_the_mailbox_under_their_job():
-    sent = []
-    send_system_metrics(
-        SimpleNamespace(sample_system_metrics=SimpleNamespace(remote=lambda *what: sent.append(what))),
-        "t0003",
-        [{"at": 1.0, "values": {}}],
-    )
-    assert sent == [("t0003", [{"at": 1.0, "values": {}}])]
+def test_system_metrics_reach_the_job_queue_under_their_job():
+    samples = [{"at": 1.0, "values": {}}]
+    with asyncio.Runner() as runner:
+        queue = JobQueue()
+        add = SimpleNamespace(remote=lambda *what: runner.run(queue.add_system_metrics(*what)))
+        send_system_metrics(SimpleNamespace(add_system_metrics=add), "t0003", samples)
+        assert runner.run(queue.take_system_metrics()) == {"t0003": samples}
