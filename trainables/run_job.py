@@ -1,51 +1,56 @@
-"""Run one job without Ray: `torchrun --nproc-per-node 2 -m trainables.run_job trial.json` prints its result
-as JSON."""
+"""Runs one job without Ray and prints its events and its result, one JSON object a line.
+
+torchrun --nproc-per-node 2 -m trainables.run_job trial.json
+"""
 
 import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch.distributed as dist
 
 from trainables.engine.deepspeed_setup import start_deepspeed
+from trainables.events import Stopped
 from trainables.jobs import JOB, TrialJob
 from trainables.worker.job_runner import JobRunner
 
 
 def main() -> None:
-    """Read a job from the file named on the command line, run it on all ranks, print events and the result on
-    rank 0."""
+    """Run the job in the file that the command line names, on all ranks, and print on rank 0."""
     if len(sys.argv) != 2:
         raise SystemExit("usage: torchrun --nproc-per-node N -m trainables.run_job JOB.json")
     job = JOB.validate_json(Path(sys.argv[1]).read_text())
     start_deepspeed()
-    result = JobRunner().run(job, _print)
+    outcome = JobRunner().run(job, lambda event: _print(asdict(event)))
     if dist.get_rank() == 0:
-        _print({"event": "result"} | {key: value for key, value in result.items() if key != "items"})
+        result = {key: value for key, value in outcome.result.items() if key != "items"}
+        reason = outcome.reason if isinstance(outcome, Stopped) else None
+        _print({"event": "result", "status": outcome.status, "reason": reason} | result)
         if isinstance(job, TrialJob) and job.checkpoint is not None:
-            shutil.rmtree(
-                job.checkpoint, ignore_errors=True
-            )  # in a sweep the driver does it, once it has the result
+            # In a sweep the driver does this, once it has the outcome.
+            shutil.rmtree(job.checkpoint, ignore_errors=True)
     leave()
 
 
 def leave() -> NoReturn:
-    """End this process when all ranks have come this far.
+    """End this process without Python's teardown, when all ranks have come this far. Ranks: all.
 
-    On CPU a process now and then aborts in its own teardown ("terminate called without an active exception"),
-    after all work is
-    done: nothing is left that needs one, so there is none. Ranks: all.
+    On a CPU the teardown now and then aborts ("terminate called without an active exception") after all work
+    is done, which would look like a failure of the job.
     """
-    dist.barrier()  # a rank that leaves early takes the store along that the others still use
+    # The other ranks still use the store of a rank that ends early.
+    dist.barrier()
     sys.stdout.flush()
     os._exit(0)
 
 
-def _print(event: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(event) + "\n")
+def _print(line: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 
 

@@ -46,7 +46,7 @@ class AuditTask(JobTask):
         """What `plan_audits` gave."""
         return self.audit_job
 
-    def keep(self, outcome: Mapping[str, Any]) -> str:
+    def keep(self, result: Mapping[str, Any]) -> str:
         """Note the file that the lane has written."""
         note_audit(self.folder, self.subject, Path(self.audit_job.output))
         found = self.read()

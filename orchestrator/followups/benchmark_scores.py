@@ -70,9 +70,9 @@ class BenchmarkTask(JobTask):
             task_folder=None if folder is None else str(folder.resolve()),
         )
 
-    def keep(self, outcome: Mapping[str, Any]) -> str:
+    def keep(self, result: Mapping[str, Any]) -> str:
         """Add the scores to those of the sweep."""
-        found = outcome["tasks"]
+        found = result["tasks"]
         write_json(self._file, self._known() | {self._way: self._entry() | found})
         return ", ".join(found)
 

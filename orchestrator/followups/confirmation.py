@@ -89,15 +89,15 @@ class RepetitionTask(JobTask):
         params = {**member.record.params, "seed": self.repetition.seed}
         return trial_job(self.sweep, self.plan, member.record.trial_id, params, stop_at_rung=member.rung)
 
-    def keep(self, outcome: Mapping[str, Any]) -> str:
+    def keep(self, result: Mapping[str, Any]) -> str:
         """Add the result; one that is not a finite number counts as failed."""
-        reason = why_unusable(outcome["metrics"], objectives_of(self.sweep))
+        reason = why_unusable(result["metrics"], objectives_of(self.sweep))
         if reason is not None:
             return self.fail(reason)
-        spent_s = sum(outcome["seconds"].values())
+        spent_s = sum(result["seconds"].values())
         return self._add(
             Confirmation(
-                *self.repetition.key, self.repetition.member.name, outcome["metrics"], spent_s=spent_s
+                *self.repetition.key, self.repetition.member.name, result["metrics"], spent_s=spent_s
             )
         )
 

@@ -28,9 +28,9 @@ class DynamicsTask(JobTask):
         """Policy, original and losses."""
         return self.dynamics_job
 
-    def keep(self, outcome: Mapping[str, Any]) -> None:
+    def keep(self, result: Mapping[str, Any]) -> None:
         """Take the numbers."""
-        self.found.update({key: value for key, value in outcome.items() if key != "status"})
+        self.found.update(result)
 
     def fail(self, reason: str) -> None:
         """Without its numbers there is nothing to draw.

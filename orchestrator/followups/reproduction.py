@@ -12,7 +12,7 @@ from orchestrator.storage.baselines import Plan, trial_job
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
-from trainables.events import RungDecision
+from trainables.events import Event, RungDecision, RungReached, RungTested
 from trainables.jobs import TrialJob
 
 NOT_COMPARED = {"worker_seconds", "duration_s"}
@@ -108,12 +108,12 @@ class ReproductionTask(JobTask):
         rungs = apply(self.sweep.trial, self.record.params).rungs
         return recorded_decisions(self.record, rungs, self.kept_rung)
 
-    def take(self, event: Mapping[str, Any]) -> None:
-        """Collect the metrics of its rungs."""
-        if event["event"] in ("rung", "test"):
-            self.outcome.rungs.setdefault(event["rung"], {}).update(event["metrics"])
+    def take(self, event: Event) -> None:
+        """Collect the metrics of the trial's rungs."""
+        if isinstance(event, RungReached | RungTested):
+            self.outcome.rungs.setdefault(event.rung, {}).update(event.metrics)
 
-    def keep(self, outcome: Mapping[str, Any]) -> None:
+    def keep(self, result: Mapping[str, Any]) -> None:
         """Its rungs have given all that is compared."""
 
     def fail(self, reason: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.lanes.job_queue import JobNews, LostError
-from trainables.events import RungDecision
+from trainables.events import Event, Failed, Finished, Lost, Outcome, RungDecision, StepDone, Stopped
 from trainables.jobs import AnyJob
 
 
@@ -28,8 +28,8 @@ class Lanes(Protocol):
 class BatchObserver(Protocol):
     """Shows people how far a batch is."""
 
-    def stage(self, name: str, progress: Mapping[str, Any] | None = None) -> None:
-        """Name what is going on, and how far the oldest running job is."""
+    def stage(self, name: str, progress: StepDone | None = None) -> None:
+        """Show the current stage, and how far the oldest running job is."""
 
     def say(self, line: str) -> None:
         """Print one line that stays."""
@@ -48,8 +48,8 @@ class JobTask(ABC):
         """What a lane runs."""
 
     @abstractmethod
-    def keep(self, outcome: Mapping[str, Any]) -> str | None:
-        """Write the result where it lasts. Returns: a line for people."""
+    def keep(self, result: Mapping[str, Any]) -> str | None:
+        """Write the job's result where it lasts. Returns: a line for people."""
 
     @abstractmethod
     def fail(self, reason: str) -> str | None:
@@ -59,7 +59,7 @@ class JobTask(ABC):
         """Decisions about the job's rungs that are known beforehand."""
         return {}
 
-    def take(self, event: Mapping[str, Any]) -> None:  # noqa: B027
+    def take(self, event: Event) -> None:  # noqa: B027
         """Take one event of the running job; most tasks need none."""
 
 
@@ -107,10 +107,10 @@ class JobBatch:
                 lanes.decide(task.name, rung, decision)
         result, lost, total = BatchResult(), dict[str, str](), len(left)
         seen = dict.fromkeys(left, 0)
-        observer.stage(self.title or next(iter(left)), {})
+        observer.stage(self.title or next(iter(left)))
         while left and not result.stopped:
             news = lanes.news({name: seen[name] for name in left})
-            running = next((one.progress for one in news.values() if one.outcome is None), {})
+            running = next((one.progress for one in news.values() if one.outcome is None), None)
             observer.stage(self.title or next(iter(left)), running)
             for name, one in news.items():
                 for event in one.events:
@@ -137,13 +137,13 @@ class JobBatch:
         return result
 
 
-def _end(task: JobTask, outcome: Mapping[str, Any], result: BatchResult, lost: dict[str, str]) -> str | None:
-    match outcome["status"]:
-        case "lost":
-            lost[task.name] = outcome["reason"]
+def _end(task: JobTask, outcome: Outcome, result: BatchResult, lost: dict[str, str]) -> str | None:
+    match outcome:
+        case Lost():
+            lost[task.name] = outcome.reason
             return None
-        case "failed":
+        case Failed():
             result.failed.append(task.name)
-            return task.fail(outcome["reason"])
-        case _:
-            return task.keep(outcome)
+            return task.fail(outcome.reason)
+        case Finished() | Stopped():
+            return task.keep(outcome.result)

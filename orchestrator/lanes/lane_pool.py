@@ -15,7 +15,8 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.config import FailureConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.lanes.job_queue import JobNews, JobQueue, Retries
+from orchestrator.lanes.job_queue import JobNews, JobQueue, LanesSnapshot
+from orchestrator.lanes.retries import Retries
 from orchestrator.lanes.sigterm import terminating
 from search_spaces.settings.sweep_settings import ResourceSettings
 from trainables.events import RungDecision
@@ -90,19 +91,19 @@ class LanePool:
     ) -> None:
         self._closed.set()
         ray.get(self.job_queue.close.remote())
-        state = ray.get(self.job_queue.snapshot.remote())
-        # A lane that is not up has nobody to send home.
-        up = [thread for thread in self._threads if thread.name in state["lanes"]]
+        snapshot = self.snapshot()
+        # A lane that is not up has no worker that could end by itself.
+        up = [thread for thread in self._threads if thread.name in snapshot.lanes]
         if terminating():
             return
-        _all_end(up, CLOSE_S if state["running"] else CLOSE_IDLE_S)
+        _all_end(up, CLOSE_S if snapshot.running else CLOSE_IDLE_S)
         if not _all_end(self._threads, 0):
             self._end_what_is_left()
 
     def _end_what_is_left(self) -> None:
         """End lanes that wait for room, start workers again, or have one that hangs. Ray must not end below
         them: that ends the process."""
-        for _, worker in ray.get(self.job_queue.everybody.remote()):
+        for _, worker in ray.get(self.job_queue.all_workers.remote()):
             ray.kill(worker)
         ended: set[str] = set()
         deadline = time.monotonic() + CLOSE_S
@@ -129,9 +130,9 @@ class LanePool:
         found: dict[str, JobNews] = ray.get(self.job_queue.news.remote(dict(seen)))
         return found
 
-    def snapshot(self) -> dict[str, Any]:
+    def snapshot(self) -> LanesSnapshot:
         """What the lanes are doing: see `JobQueue.snapshot`."""
-        found: dict[str, Any] = ray.get(self.job_queue.snapshot.remote())
+        found: LanesSnapshot = ray.get(self.job_queue.snapshot.remote())
         return found
 
     def _watch(self) -> None:
@@ -140,7 +141,7 @@ class LanePool:
         if not self._first_lane_started():
             return
         while not self._closed.wait(WATCH_EVERY_S):
-            ray.get(self.job_queue.look_at_nodes.remote())
+            ray.get(self.job_queue.check_nodes.remote())
             for _, worker in ray.get(self.job_queue.hung.remote(self.resources.quiet_timeout_s)):
                 logger.warning(
                     "a worker is killed: its job gave no sign of life for %g s",
@@ -151,7 +152,7 @@ class LanePool:
     def _first_lane_started(self) -> bool:
         deadline = time.monotonic() + self.resources.start_timeout_s
         while not self._closed.wait(WATCH_EVERY_S):
-            if ray.get(self.job_queue.snapshot.remote())["lanes"]:
+            if self.snapshot().lanes:
                 return True
             if time.monotonic() > deadline:
                 reason = (
@@ -204,7 +205,7 @@ class LanePool:
             logger.warning("%s", reason)
         if self._closed.is_set():
             return  # nobody waits any more, and Ray may be gone
-        ray.get(self.job_queue.lane_ended.remote(name, reason))
+        ray.get(self.job_queue.lane_ended.remote(name))
         with self._lock:
             self._alive -= 1
             if self._alive == 0:

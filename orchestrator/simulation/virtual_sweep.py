@@ -8,8 +8,7 @@ takes seconds.
 import heapq
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search.budget import StopCriterion, wall_s_of_earlier_starts
@@ -24,12 +23,9 @@ from orchestrator.sweep.trial_recorder import TrialObserver, TrialRecorder
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.events import RungDecision
+from trainables.events import Finished, Outcome, RungReached, RungTested, Stopped
 
 Metrics = dict[str, float]
-Take = Callable[[int, Mapping[str, Any]], RungDecision | None]
-"""`TrialRecorder.take`."""
-
 ORIGIN_S = 1_767_225_600.0
 """Unix time at which virtual time begins: the start of 2026, fixed so that simulations are repeatable."""
 
@@ -146,9 +142,9 @@ class VirtualSweep:
         while self.stop_criterion.reason() is None and (proposed := self.study.ask()) is not None:
             self.started_trials += 1
             recorder.started(proposed.number)
-            yield from self._trial(proposed, recorder.take)
+            yield from self._trial(proposed, recorder)
 
-    def _trial(self, proposed: ProposedTrial, take: Take) -> Iterator[float]:
+    def _trial(self, proposed: ProposedTrial, recorder: TrialRecorder) -> Iterator[float]:
         """Simulates a lane that runs a trial: sends the events of `trainables.training.trial.run_trial`."""
         seconds, measured = self._simulated(apply(self.sweep.trial, proposed.params))
         number, rungs = proposed.number, len(measured)
@@ -159,7 +155,7 @@ class VirtualSweep:
             return sum(phases.values())
 
         yield seconds.setup
-        outcome = {"event": "outcome", "status": "finished", "seconds": spent}
+        outcome: Outcome = Finished({"seconds": spent})
         for rung, (validation, test) in enumerate(measured, 1):
             last = rung == rungs
             # The last rung measures the test part as well as the validation part.
@@ -168,25 +164,18 @@ class VirtualSweep:
                 beliefs=seconds.beliefs / rungs,
                 evaluation=seconds.evaluation * (1 + last),
             )
-            decision = take(
-                number,
-                {
-                    "event": "rung",
-                    "rung": rung,
-                    "rungs": rungs,
-                    "metrics": validation | test if last else validation,
-                },
-            )
+            metrics = validation | test if last else validation
+            decision = recorder.take(number, RungReached(rung, rungs, metrics))
             assert decision is not None, "a rung always gets a decision"
             # A rung that may be on the front needs its test part; the last rung has it already.
             if decision.keep and not last:
                 yield spend(evaluation=seconds.evaluation)
-                take(number, {"event": "test", "rung": rung, "metrics": test})
+                recorder.take(number, RungTested(rung, test))
             # A budget may run out at the last rung too; the trial is then finished and not stopped.
             if not decision.go_on and not last:
-                outcome |= {"status": "stopped", "reason": decision.reason}
+                outcome = Stopped(decision.reason, {"seconds": spent})
                 break
-        take(number, outcome)
+        recorder.end(number, outcome)
 
     def _simulated(self, trial: TrialSettings) -> tuple[Seconds, list[tuple[Metrics, Metrics]]]:
         """Returns the times of a trial, and at each rung its metrics on the validation and the test part."""

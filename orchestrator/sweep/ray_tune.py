@@ -1,7 +1,8 @@
-"""Ray Tune's side of a sweep: a trainable that hands its job to a lane, a scheduler that decides at rungs, a
+"""Ray Tune's side of a sweep: a trainable that queues its job, a scheduler that decides at rungs, and a
 searcher over the study."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -12,14 +13,14 @@ from ray.tune.search import Searcher
 from orchestrator.search.study import Study
 from orchestrator.storage.trial_records import ProposedTrial, trial_id
 from orchestrator.sweep.trial_recorder import TrialRecorder
+from trainables.events import EVENT, OUTCOME, Failed, RungReached
 
 
 class TuneTrial(tune.Trainable):
-    """Holds no weights and no CPU. One step of it is whatever the lane said since the last one: Tune's
-    scheduler reads it.
+    """A trial of Tune, which waits for the job that a lane runs. It holds no weights and no CPU.
 
-    A failed trial is an outcome, not an exception: an exception would throw this actor away and tell the log
-    nothing new.
+    Each result that it reports to Tune carries the job's new events, which the scheduler records. A failed
+    trial is an outcome and no exception: an exception would only end this actor, which the next trial reuses.
     """
 
     def setup(self, config: dict[str, Any], job_queue: Any = None) -> None:
@@ -28,32 +29,35 @@ class TuneTrial(tune.Trainable):
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Serve another trial with the same actor."""
+        """Wait for another trial's job with the same actor."""
         self._take(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Wait for something new.
+        """Wait for news of the job.
 
         Returns:
-            `number` of the trial, `events` in order, the outcome last, and Tune's own `done`.
+            `number` of the trial, `events` in order and `outcome` as plain dictionaries, since Tune writes
+            its results as JSON, and Tune's own `done`.
         """
         while True:
             found = ray.get(self._job_queue.news.remote({self._job_name: self._seen}))
             if (news := found.get(self._job_name)) is None:
                 continue
             self._seen += len(news.events)
-            events = list(news.events)
-            if news.outcome is not None:
-                events.append({"event": "outcome"} | news.outcome)
-            if events:
-                return {"number": self._number, "events": events, "done": news.outcome is not None}
+            if news.events or news.outcome is not None:
+                return {
+                    "number": self._number,
+                    "events": [asdict(event) for event in news.events],
+                    "outcome": None if news.outcome is None else asdict(news.outcome),
+                    "done": news.outcome is not None,
+                }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to save: the study is the only truth, and weights are written by the lane."""
+        """Save nothing: the study holds all results, and the lane writes the weights."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing to load."""
+        """Load nothing."""
 
     def _take(self, config: dict[str, Any]) -> None:
         self._job_name, self._number, self._seen = config["trial_id"], config["number"], 0
@@ -61,16 +65,15 @@ class TuneTrial(tune.Trainable):
 
 
 class RungScheduler(FIFOScheduler):
-    """Stops trials cooperatively: the lane of a stopped trial ends it at its rung by itself and takes the
-    next one at once.
+    """Records the events of all trials and sends the decisions about rungs to the lanes.
 
-    Tune is never told to stop a trial: it would tear down what the trial holds, and the lane with it. An
-    exception here ends the
-    sweep: right for the study, which alone holds the truth, and for nothing else.
+    The lane of a stopped trial ends it at its rung, and takes the next job at once. Tune itself stops no
+    trial, because it would end the actor of the trial too. An exception here ends the sweep, which is right
+    for an exception of the study alone: the study holds all results.
 
     Args:
-        recorder: Told everything; gives the verdicts.
-        mailbox: Actor through which lanes hear them.
+        recorder: Records events and outcomes, and decides about rungs.
+        job_queue: Actor that passes the decisions on to the lanes.
     """
 
     def __init__(self, recorder: TrialRecorder, job_queue: Any) -> None:
@@ -79,54 +82,57 @@ class RungScheduler(FIFOScheduler):
         self._job_queue = job_queue
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """A trial is about to be handed to a lane."""
+        """Note that a trial starts."""
         self._recorder.started(trial.config["number"])
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Take what a lane said about a trial that goes on."""
+        """Record the events of a trial that goes on."""
         self._take(result)
         return TrialScheduler.CONTINUE
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Take the last that a lane said about a trial."""
+        """Record the last events of a trial, and its outcome."""
         self._take(result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """A lease died: the trial itself did nothing wrong, but nobody waits for it any more."""
+        """Fail a trial whose actor died: the trial itself did nothing wrong, but its events are lost."""
         number, reason = trial.config["number"], "the Tune actor that waited for this trial died"
-        # Its lane must not wait for a verdict that nobody will give.
+        # Otherwise its lane would wait for a decision that never comes.
         ray.get(self._job_queue.give_up.remote(trial_id(number), reason))
-        self._recorder.take(number, {"event": "outcome", "status": "failed", "reason": reason})
+        self._recorder.end(number, Failed(reason))
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its scheduler beside the trials; nothing is ever restored from there.
+        # Tune pickles its scheduler beside the trials, but a sweep never restores it from there.
         return {}
 
     def _take(self, result: dict[str, Any]) -> None:
         number = result["number"]
-        for event in result["events"]:
+        for plain in result["events"]:
+            event = EVENT.validate_python(plain)
             decision = self._recorder.take(number, event)
-            if decision is not None:
-                ray.get(self._job_queue.decide.remote(trial_id(number), event["rung"], decision))
+            if decision is not None and isinstance(event, RungReached):
+                ray.get(self._job_queue.decide.remote(trial_id(number), event.rung, decision))
+        if result["outcome"] is not None:
+            self._recorder.end(number, OUTCOME.validate_python(result["outcome"]))
 
 
 class StudySearcher(Searcher):
-    """Hands the study's trials to Tune.
+    """Gives the study's trials to Tune, and keeps no state of its own.
 
-    Keeps no state: the study is the only truth, and every start of a sweep builds a fresh Tuner and a fresh
-    searcher. What comes out of a trial is told to the study by the sweep, not here: an exception in a
-    searcher's callback would abort all trials.
+    Every start of a sweep builds a new Tuner and a new searcher over the study. Results reach the study
+    through the recorder and not through this class, because an exception in a searcher's callback would end
+    all trials.
 
     Args:
-        study: Open for its driver.
-        job_of: What else a trial's config carries, such as the job for its lane.
-        is_ending: Whether no new trial may start.
+        study: Study that is open for its driver.
+        job_of: Returns further entries of a trial's config, such as the job for its lane.
+        is_ending: Returns whether no new trial may start.
     """
 
     def __init__(
         self,
         study: Study,
-        job_of: Callable[[ProposedTrial], Mapping[str, Any]] = lambda asked: {},
+        job_of: Callable[[ProposedTrial], Mapping[str, Any]] = lambda proposed: {},
         is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
@@ -135,10 +141,10 @@ class StudySearcher(Searcher):
         self._job_of: Callable[[ProposedTrial], Mapping[str, Any]] | None = job_of
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial as Tune's config.
+        """Propose the next trial as Tune's config.
 
         Args:
-            trial_id: Tune's own name of the trial; ours is in the config.
+            trial_id: Tune's own name of the trial; the sweep's is in the config.
 
         Returns:
             `trial_id`, `number`, `params` and what `job_of` adds; `FINISHED` when there are no more trials,
@@ -151,27 +157,27 @@ class StudySearcher(Searcher):
             raise RuntimeError(
                 "a searcher that Tune restored has no study: build a new one from the sweep's journal"
             )
-        asked = None if self._is_ending() else self._study.ask()
-        if asked is None:
+        proposed = None if self._is_ending() else self._study.ask()
+        if proposed is None:
             return Searcher.FINISHED
         return {
-            "trial_id": asked.trial_id,
-            "number": asked.number,
-            "params": dict(asked.params),
-            **self._job_of(asked),
+            "trial_id": proposed.trial_id,
+            "number": proposed.number,
+            "params": dict(proposed.params),
+            **self._job_of(proposed),
         }
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Does nothing: the sweep tells the study."""
+        """Do nothing: the recorder writes to the study."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Does nothing: there is no state to save."""
+        """Do nothing: there is no state to save."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Does nothing: there is no state to restore."""
+        """Do nothing: there is no state to restore."""
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its searcher beside the trials; an open journal with its locks does not belong there.
+        # Tune pickles its searcher beside the trials, where an open journal with its locks cannot go.
         return {**self.__dict__, "_study": None, "_job_of": None, "_is_ending": None}

@@ -179,7 +179,7 @@ class BaselineTask(JobTask):
         """The plan's job."""
         return self.baseline_job
 
-    def keep(self, outcome: Mapping[str, Any]) -> None:
+    def keep(self, result: Mapping[str, Any]) -> None:
         """Nothing is left to do."""
 
     def fail(self, reason: str) -> None:

@@ -1,5 +1,8 @@
-"""Takes what happens to trials into the study, the ledger and the logs, and gives the verdicts on rungs.
-Knows no framework."""
+"""Records trial events in the study, the sweep state and the logs, and decides at each rung whether the trial
+goes on.
+
+No framework is imported here: Ray Tune and the simulation call the same recorder.
+"""
 
 import logging
 import shutil
@@ -7,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from orchestrator.lanes.job_queue import LanesSnapshot
 from orchestrator.search.budget import StopCriterion
 from orchestrator.search.early_stopping import RungDecider
 from orchestrator.search.study import Study
@@ -14,13 +18,22 @@ from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.cleaning import drop_unfinished
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.trial_records import TrialRecord, trial_id
-from trainables.events import RungDecision
+from trainables.events import (
+    Event,
+    Failed,
+    Finished,
+    JobRestarted,
+    LineLogged,
+    Lost,
+    Outcome,
+    RungDecision,
+    RungReached,
+    RungTested,
+    StepDone,
+    Stopped,
+)
 
 logger = logging.getLogger(__name__)
-
-
-Snapshot = Callable[[], Mapping[str, Any]]
-"""Returns what the lanes are doing: `running` (trial -> lane, step, steps, loss), `queued` and `lanes`."""
 
 
 class TrialObserver(Protocol):
@@ -30,39 +43,39 @@ class TrialObserver(Protocol):
         """Print one line that stays."""
 
     def rung(self, record: TrialRecord, rung: int) -> None:
-        """A trial has reached a rung."""
+        """Show a trial that has reached a rung."""
 
     def trial_ended(self, record: TrialRecord) -> None:
-        """A trial has ended; the ledger holds its result already."""
+        """Show a trial that has ended; the sweep state holds its result already."""
 
 
 class Observer(TrialObserver, Protocol):
-    """Shows people what happens in one start of a sweep."""
+    """Shows people what happens during one start of a sweep."""
 
-    def stage(self, name: str, progress: Mapping[str, Any] | None = None) -> None:
-        """Name what is going on, and how far it is."""
+    def stage(self, name: str, progress: StepDone | None = None) -> None:
+        """Show the current stage, and how far it is."""
 
     def sweep_opened(self, sweep_state: SweepState) -> None:
-        """The study is open: from now on `sweep_state` follows it."""
+        """Take the state of the study that has been opened; it follows all later changes."""
 
     def lanes_counted(self, lanes: int) -> None:
-        """So many lanes will run the trials."""
+        """Take the number of lanes that will run the trials."""
 
-    def lanes_watched(self, snapshot: Snapshot | None) -> None:
-        """What the lanes are doing can be asked for; None: no longer."""
+    def lanes_watched(self, snapshot: Callable[[], LanesSnapshot] | None) -> None:
+        """Take the function that returns what the lanes are doing; None when the lanes end."""
 
 
 class TrialRecorder:
-    """One per start of a sweep.
+    """Records the trials of one start of a sweep.
 
     Args:
-        study: The truth, written first.
-        ledger: What follows from it.
-        folder: Where logs and weights lie.
-        judge: Decides who is kept, and who is stopped.
-        ending: Why the sweep is ending, where it is.
-        observer: Shown every rung and end.
-        on_change: Told the numbers of trials that changed; must return at once.
+        study: Study of the sweep; it is written first, and everything else follows from it.
+        sweep_state: State that follows the study.
+        folder: Folder of the sweep, for logs and weights.
+        decide: Decides which rungs are kept and which trials are stopped.
+        stop_criterion: Gives the reason why the sweep ends, once it does.
+        observer: Shows every rung and every end of a trial.
+        on_change: Receives the numbers of trials that have changed; must return at once.
     """
 
     def __init__(
@@ -84,42 +97,43 @@ class TrialRecorder:
         )
         self.observer, self.on_change = observer, on_change
         self.lost: str | None = None
-        """Why the lanes are gone, when they are."""
+        """Reason why the lanes are gone; None while they are not."""
 
     def tidy(self) -> None:
-        """Drop dominated weights and checkpoints that an earlier driver left, killed between a trial's end
-        and this."""
+        """Remove dominated weights and old checkpoints, which a killed driver may have left."""
         drop_unfinished(self.folder, self.sweep_state.records.values())
         self._drop_dominated_weights(
             record.trial_id for record in self.sweep_state.records.values() if record.ended
         )
 
     def started(self, number: int) -> None:
-        """A trial is handed out."""
+        """Note that a trial has been given to the lanes."""
         self.sweep_state.update(self.study.record(number))
 
-    def take(self, number: int, event: Mapping[str, Any]) -> RungDecision | None:
-        """Take one event of a trial: `log`, `again` (it starts again), `rung`, `test` or `outcome`.
+    def take(self, number: int, event: Event) -> RungDecision | None:
+        """Record one event of a trial.
 
         Returns:
-            The verdict on a rung; None for all other events.
+            The decision about a rung; None for all other events.
         """
-        match event["event"]:
-            case "log":
-                self._log(number, event["line"])
-            case "again":
-                self._log(number, event["line"])
-                self.observer.say(f"{trial_id(number)}: {event['line']}")
-            case "rung":
-                return self._rung(number, event["rung"], event["rungs"], event["metrics"])
-            case "test":
-                self.study.tell_test(number, event["rung"], event["metrics"])
+        match event:
+            case LineLogged():
+                self._log(number, event.line)
+            case JobRestarted():
+                self._log(number, event.line)
+                self.observer.say(f"{trial_id(number)}: {event.line}")
+            case RungReached():
+                return self._rung(number, event)
+            case RungTested():
+                self.study.tell_test(number, event.rung, event.metrics)
                 self.sweep_state.update(self.study.record(number))
-            case "outcome":
-                self._end(number, event)
+            case StepDone():
+                # Steps are shown live from the lanes' snapshot, and leave no trace.
+                pass
         return None
 
-    def _rung(self, number: int, rung: int, rungs: int, metrics: Mapping[str, float]) -> RungDecision:
+    def _rung(self, number: int, event: RungReached) -> RungDecision:
+        rung, rungs, metrics = event.rung, event.rungs, event.metrics
         self.study.tell_rung(number, rung, metrics)
         record = self.study.record(number)
         self.sweep_state.update(record)
@@ -128,45 +142,46 @@ class TrialRecorder:
         if reason is not None:
             decision = RungDecision(go_on=False, keep=decision.keep, reason=reason)
         criteria = self.sweep_state.criteria
-        shown = ", ".join(
-            f"{o.name} {metrics[key]:.4g}"
-            for o in criteria.objectives
-            if (key := f"validation/{o.name}") in metrics
-        )
+        names = [objective.name for objective in criteria.objectives]
+        values = {name: metrics[f"validation/{name}"] for name in names if f"validation/{name}" in metrics}
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        kept = "; kept" if decision.keep else ""
         stops = "" if decision.go_on or rung == rungs else f"; stopped: {decision.reason}"
-        self._log(number, f"rung {rung} of {rungs}: {shown}{'; kept' * decision.keep}{stops}")
+        self._log(number, f"rung {rung} of {rungs}: {shown}{kept}{stops}")
         self.observer.rung(record, rung)
         self.on_change([number])
         return decision
 
-    def _end(self, number: int, outcome: Mapping[str, Any]) -> None:
-        if outcome["status"] == "lost":
-            # Left running in the study: the next start runs it again, as the same trial.
-            self.lost = outcome["reason"]
-            return
-        if "seconds" in outcome:
-            self.study.annotate(number, "seconds", dict(outcome["seconds"]))
-        match outcome["status"]:
-            case "finished":
+    def end(self, number: int, outcome: Outcome) -> None:
+        """Record the outcome of a trial, and remove what is not needed any more."""
+        match outcome:
+            case Lost():
+                # The study keeps it as running, so that the next start runs it again, as the same trial.
+                self.lost = outcome.reason
+                return
+            case Finished():
+                self._note_seconds(number, outcome.result)
                 self.study.finish(number)
-            case "stopped":
-                self.study.stop(number, outcome["reason"])
-            case _:
-                self.study.fail(number, outcome["reason"])
+            case Stopped():
+                self._note_seconds(number, outcome.result)
+                self.study.stop(number, outcome.reason)
+            case Failed():
+                self.study.fail(number, outcome.reason)
         record = self.study.record(number)
         chosen, members = self.sweep_state.front.chosen, self.sweep_state.reported_front.keys
         self.sweep_state.update(record)
-        self._log(number, f"{record.status}{f': {record.reason}' if record.reason else ''}")
-        # A trial that runs may still need what it has kept, and is looked at when it ends.
-        moved = {
-            name
-            for name, _ in (chosen ^ self.sweep_state.front.chosen)
-            | (members ^ self.sweep_state.reported_front.keys)
-        }
+        self._log(number, f"{record.status}: {record.reason}" if record.reason else record.status)
+        # Weights of running trials stay: a trial may still need what it has kept, and its end comes here too.
+        changed = (chosen ^ self.sweep_state.front.chosen) | (members ^ self.sweep_state.reported_front.keys)
+        moved = {name for name, _ in changed}
         self._drop_dominated_weights({record.trial_id, *moved})
         drop_unfinished(self.folder, [record])
         self.observer.trial_ended(record)
         self.on_change({number, *(int(name[1:]) for name in moved)})
+
+    def _note_seconds(self, number: int, result: Mapping[str, Any]) -> None:
+        if "seconds" in result:
+            self.study.annotate(number, "seconds", dict(result["seconds"]))
 
     def _drop_dominated_weights(self, trials: Iterable[str]) -> None:
         chosen = self.sweep_state.front.chosen

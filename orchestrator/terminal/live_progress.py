@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,12 +15,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from orchestrator.lanes.job_queue import LanesSnapshot
 from orchestrator.pareto.front import Front
 from orchestrator.pareto.objectives import Objective
 from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.table import Table, columns
 from orchestrator.terminal.rich_tables import rich_table, say
+from trainables.events import StepDone
 
 PLAIN_EVERY_S = 5.0
 """Seconds between plain lines while no event is printed."""
@@ -45,12 +47,12 @@ class LiveProgress:
 
     def __init__(self, console: Console, sweep_state: SweepState, trials: int) -> None:
         self.console, self.sweep_state, self.trials = console, sweep_state, trials
-        self.snapshot: Callable[[], Mapping[str, Any]] | None = None
+        self.snapshot: Callable[[], LanesSnapshot] | None = None
         self.lanes = 1
         self._stage = "starting"
         self._stage_since = time.monotonic()
-        self._stage_progress: Mapping[str, Any] = {}
-        self._seen: Mapping[str, Any] = {}
+        self._stage_progress: StepDone | None = None
+        self._seen: LanesSnapshot | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="live progress", daemon=True)
@@ -78,10 +80,10 @@ class LiveProgress:
         """Prints one line that stays."""
         say(self.console, line)
 
-    def stage(self, name: str, progress: Mapping[str, Any] | None = None) -> None:
+    def stage(self, name: str, progress: StepDone | None = None) -> None:
         """Shows the current stage; a new name is printed, the same name only updates its progress."""
         with self._lock:
-            changed, self._stage_progress = name != self._stage, progress or {}
+            changed, self._stage_progress = name != self._stage, progress
             if changed:
                 self._stage, self._stage_since = name, time.monotonic()
         if changed:
@@ -95,11 +97,8 @@ class LiveProgress:
         """Takes the number of lanes, by which the time left is estimated."""
         self.lanes = lanes
 
-    def lanes_watched(self, snapshot: Callable[[], Mapping[str, Any]] | None) -> None:
-        """Shows what `snapshot` returns: `running` (trial -> lane, step, steps, loss), `queued` and `lanes`.
-
-        None ends it.
-        """
+    def lanes_watched(self, snapshot: Callable[[], LanesSnapshot] | None) -> None:
+        """Shows what the lanes are doing, as `snapshot` returns it; None ends it."""
         self.snapshot = snapshot
 
     def rung(self, record: TrialRecord, rung: int) -> None:
@@ -139,7 +138,7 @@ class LiveProgress:
         while not self._stop.wait(REFRESH_S):
             snapshot = self.snapshot
             # Ray may take long to answer, so the lock is not held meanwhile.
-            seen = {} if snapshot is None else snapshot()
+            seen = None if snapshot is None else snapshot()
             with self._lock:
                 self._seen = seen
             if not self._live and time.monotonic() >= next_line:
@@ -147,16 +146,14 @@ class LiveProgress:
                 self.say(self._heartbeat())
 
     def _heartbeat(self) -> str:
-        running = self._seen.get("running", {})
-        if running:
-            return "  " + "; ".join(
-                f"{name} {_steps(state) or 'is being set up'}" for name, state in running.items()
-            )
-        return f"  {self._what_now()}"
+        running = {} if self._seen is None else self._seen.running
+        jobs = [f"{name} {_steps(job.progress) or 'is being set up'}" for name, job in running.items()]
+        return f"  {'; '.join(jobs) or self._what_now()}"
 
     def _what_now(self) -> str:
         # The first lane takes a while to start, and no other stage shows it when no model has to be prepared.
-        name = self._stage if self._seen.get("lanes", True) else "waiting for the first lane's workers"
+        waiting = self._seen is not None and not self._seen.lanes
+        name = "waiting for the first lane's workers" if waiting else self._stage
         parts = (
             f"{name}: {duration(time.monotonic() - self._stage_since)}",
             _steps(self._stage_progress),
@@ -166,11 +163,11 @@ class LiveProgress:
 
     def _render(self) -> Group:
         sweep_state, objectives = self.sweep_state, self.sweep_state.criteria.objectives
-        running = self._seen.get("running", {})
+        running = {} if self._seen is None else self._seen.running
         stage = Text(self._what_now())
         if not sweep_state.ended and not running:
             line = RichTable.grid(padding=(0, 1))
-            line.add_row(*([_bar(self._stage_progress)] if self._stage_progress else []), stage)
+            line.add_row(*([] if self._stage_progress is None else [_bar(self._stage_progress)]), stage)
             return Group(line)
         front = sweep_state.reported_front
         names = [objective.name for objective in objectives]
@@ -186,10 +183,11 @@ class LiveProgress:
             for record in list(sweep_state.newest_ended)[-SHOWN_ENDED:]
         ]
         started = {record.trial_id: record for record in list(sweep_state.running.values())}
-        for name, state in running.items():
-            waited = f"{time.time() - (state.get('started') or time.time()):.0f} s"
+        for name, job in running.items():
+            took = f"{time.time() - job.started_at:.0f} s"
             settings = _settings(started[name]) if name in started else ""
-            rows.append([name, settings, _steps(state) or "is being set up", *("" for _ in names), waited])
+            steps = _steps(job.progress) or "is being set up"
+            rows.append([name, settings, steps, *("" for _ in names), took])
         table = rich_table(Table(columns("trial", "settings", "progress", *names, "time"), rows))
         count = (
             f"{sweep_state.ended} of {self.trials} trials, {len(front.members)} on the front, hypervolume"
@@ -215,15 +213,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def _steps(state: Mapping[str, Any]) -> str:
-    if "step" not in state:
+def _steps(progress: StepDone | None) -> str:
+    if progress is None:
         return ""
-    loss = f", loss {state['loss']:.3f}" if "loss" in state else ""
-    return f"step {state['step']}/{state['steps']}{loss}"
+    loss = "" if progress.loss is None else f", loss {progress.loss:.3f}"
+    return f"step {progress.step}/{progress.steps}{loss}"
 
 
-def _bar(state: Mapping[str, Any]) -> ProgressBar:
-    return ProgressBar(total=max(1, state.get("steps", 1)), completed=state.get("step", 0), width=20)
+def _bar(progress: StepDone) -> ProgressBar:
+    return ProgressBar(total=max(1, progress.steps), completed=progress.step, width=20)
 
 
 def _mark(record: TrialRecord, front: Front) -> str:

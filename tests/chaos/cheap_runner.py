@@ -13,8 +13,17 @@ import torch
 import torch.distributed as dist
 
 from search_spaces.settings.trial_settings import TrialSettings
-from trainables.events import TrialFailedError
-from trainables.jobs import EvaluateJob, PrepareJob, TrialJob
+from trainables.events import (
+    Decide,
+    Finished,
+    Report,
+    RungReached,
+    RungTested,
+    StepDone,
+    Stopped,
+    TrialFailedError,
+)
+from trainables.jobs import AnyJob, EvaluateJob, PrepareJob, TrialJob
 from trainables.worker.lane_worker import lane_loop
 
 STEPS_PER_RUNG = 3
@@ -30,7 +39,7 @@ in seconds."""
 class CheapRunner:
     """Runs jobs in fractions of a second, and says of every trial that it was started."""
 
-    def run(self, job: Any, report: Any, decide: Any) -> dict[str, Any]:
+    def run(self, job: AnyJob, report: Report, decide: Decide) -> Finished | Stopped:
         """Run one job. Ranks: all."""
         rank0 = dist.get_rank() == 0
         dist.barrier()
@@ -39,9 +48,9 @@ class CheapRunner:
         if rank0:
             self._write_model(job) if isinstance(job, PrepareJob) else self._write_measurement(job)
         dist.barrier()
-        return {}
+        return Finished()
 
-    def _trial(self, job: TrialJob, report: Any, decide: Any) -> dict[str, Any]:
+    def _trial(self, job: TrialJob, report: Report, decide: Decide) -> Finished | Stopped:
         assert job.weights is not None
         weights, trial = Path(job.weights), job.trial
         if dist.get_rank() == 0:
@@ -55,32 +64,25 @@ class CheapRunner:
                 # up the others here.
                 dist.all_reduce(torch.ones(1))
                 done = (rung - 1) * STEPS_PER_RUNG + step + 1
-                report(
-                    {
-                        "event": "progress",
-                        "step": done,
-                        "steps": trial.rungs * STEPS_PER_RUNG,
-                        "loss": 1.0 / done,
-                    }
-                )
+                report(StepDone(done, trial.rungs * STEPS_PER_RUNG, 1.0 / done))
             if trial.optimizer.learning_rate >= DIVERGES_FROM:
                 raise TrialFailedError(
                     f"loss is nan after step {rung * STEPS_PER_RUNG}; lower optimizer.learning_rate"
                 )
             last = rung == trial.rungs
             metrics = made_up(trial, rung, "validation") | (made_up(trial, rung, "test") if last else {})
-            report({"event": "rung", "rung": rung, "rungs": trial.rungs, "metrics": metrics})
+            report(RungReached(rung, trial.rungs, metrics))
             decision = decide(rung, trial.rungs)
             if decision.keep:
                 if not last:
-                    report({"event": "test", "rung": rung, "metrics": made_up(trial, rung, "test")})
+                    report(RungTested(rung, made_up(trial, rung, "test")))
                 if dist.get_rank() == 0:
                     write_folder(
                         weights / f"rung{rung}", {"model.txt": f"{job.trial_id} at rung {rung}\n" * 500}
                     )
             if not last and not decision.go_on:
-                return {"status": "stopped", "reason": decision.reason, "seconds": {"steps": spent}}
-        return {"seconds": {"steps": spent}}
+                return Stopped(decision.reason, {"seconds": {"steps": spent}})
+        return Finished({"seconds": {"steps": spent}})
 
     def _write_model(self, job: PrepareJob) -> None:
         write_folder(Path(job.output), {"config.json": "{}"})

@@ -140,7 +140,7 @@ def _tune(folder: SweepFolder, records: list[TrialRecord]) -> list[str]:
             continue
         for told, progress in held:
             trial, last = json.loads(told), json.loads(progress)["last_result"]
-            number, outcome = trial["config"]["number"], (last or {}).get("events", [{}])[-1]
+            number, outcome = trial["config"]["number"], (last or {}).get("outcome") or {}
             if trial["status"] == "TERMINATED" and outcome.get("status") not in (states.get(number), "lost"):
                 wrong.append(f"Tune says {outcome} of t{number:04d}: {states.get(number)}")
             elif trial["status"] == "ERROR":

@@ -33,7 +33,7 @@ def local_mailbox(monkeypatch, module):
 async def follow(box, name, seen=0):
     """Events of one job after the first `seen`, its latest progress and its outcome."""
     news = (await box.news({name: seen})).get(name)
-    return ([], {}, None) if news is None else (news.events, news.progress, news.outcome)
+    return ([], None, None) if news is None else (news.events, news.progress, news.outcome)
 
 
 def outcome_of(pool, name):

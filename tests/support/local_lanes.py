@@ -5,6 +5,7 @@ from pathlib import Path
 from orchestrator.lanes.job_queue import JobNews
 from orchestrator.storage.baselines import plan_baselines
 from trainables.benchmarks.registry import load_benchmark
+from trainables.events import StepDone
 
 
 class LocalLanes:
@@ -28,7 +29,7 @@ class LocalLanes:
     def news(self, seen):
         name = next((name for name in self.order if name in seen), next(iter(seen)))
         self.ended.append((name, len(self.jobs)))
-        return {name: JobNews([], {"step": 1, "steps": 2, "loss": 0.1}, self.end(name, self.jobs[name]))}
+        return {name: JobNews([], StepDone(1, 2, 0.1), self.end(name, self.jobs[name]))}
 
 
 class Observer:

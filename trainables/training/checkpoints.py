@@ -7,7 +7,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from trainables.engine.zero3_engine import Engine
+from trainables.events import LineLogged, Report
 from trainables.jobs import TrialJob
 from trainables.training.checkpoint_files import (
     TornCheckpointError,
@@ -68,7 +69,7 @@ class Checkpoints:
         home: Path,
         every: int,
         key: Mapping[str, Any],
-        report: Callable[[dict[str, Any]], None],
+        report: Report,
     ) -> None:
         self._engine, self._home, self._every, self._key, self._report = (
             engine,
@@ -145,16 +146,14 @@ class Checkpoints:
 
     def _say(self, line: str) -> None:
         if self._engine.rank == 0:
-            self._report({"event": "log", "line": line})
+            self._report(LineLogged(line))
 
     def _remove(self, folder: Path) -> None:
         if self._engine.rank == 0:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def checkpoints_of(
-    engine: Engine, job: TrialJob, report: Callable[[dict[str, Any]], None]
-) -> Checkpoints | None:
+def checkpoints_of(engine: Engine, job: TrialJob, report: Report) -> Checkpoints | None:
     """Return the checkpoints of a job; None for a job without them. Ranks: all."""
     if job.checkpoint is None or not job.checkpoint_steps:
         return None

@@ -17,7 +17,7 @@ from trainables.data.batches import plain_batch, share
 from trainables.data.collate import collate
 from trainables.data.encoding import Encoded
 from trainables.engine.zero3_engine import Engine
-from trainables.events import TrialFailedError
+from trainables.events import Report, StepDone, TrialFailedError
 from trainables.jobs import PrepareJob
 from trainables.losses.head_plan import HeadPlan, HeadTerm
 from trainables.training.scratch_model import build_scratch_model, train_tokenizer
@@ -58,7 +58,7 @@ def train_on_text(
     encoded: list[Encoded],
     settings: PrepareSettings,
     engine_settings: EngineSettings,
-    report: "Report",
+    report: Report,
 ) -> float:
     """Train on the negative log-likelihood of answers, from freshly reset weights.
 
@@ -92,7 +92,7 @@ def train_steps(
     encoded: Sequence[Encoded],
     settings: PrepareSettings,
     engine_settings: EngineSettings,
-    report: "Report" = lambda event: None,
+    report: Report = lambda event: None,
     rate_key: str = "model.prepare.learning_rate",
 ) -> float:
     """Train like `train_on_text`, but from the engine's current weights and optimizer state.
@@ -132,7 +132,7 @@ def train_steps(
         if not math.isfinite(loss):
             raise TrialFailedError(f"loss is {loss} after step {step + 1}; lower {rate_key}")
         if engine.rank == 0:
-            report({"event": "progress", "step": step + 1, "steps": settings.steps, "loss": loss})
+            report(StepDone(step + 1, settings.steps, loss))
     return loss
 
 

@@ -3,22 +3,23 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from trainables.engine.zero3_engine import Engine
-from trainables.events import RungDecision, TrialFailedError
+from trainables.events import (
+    Decide,
+    LineLogged,
+    Report,
+    RungDecision,
+    RungReached,
+    RungTested,
+    TrialFailedError,
+)
 from trainables.training.checkpoints import Checkpoints
 from trainables.training.trial_schedule import TrialSchedule
 from trainables.training.trial_state import Clock, RungResult, StepResult, TrialResult, TrialState
 
-Report = Callable[[dict[str, Any]], None]
-"""Receives one event: `{"event": "state" | "rung" | "test" | "log", ...}`. Called on rank 0 only."""
-
 VALIDATION = "validation"
 TEST = "test"
-
-Decide = Callable[[int, int], RungDecision]
-"""Decides from a rung's number (from 1) and their count whether to continue and to keep it. Ranks: all."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,9 @@ def resume_trial(
         # The test part was measured because of the decision to keep, so it is reported only if that decision
         # stands.
         if decision.keep and passed.test is not None and engine.rank == 0:
-            report(_test_event(passed.rung, passed.test))
+            report(RungTested(passed.rung, passed.test))
         if not decision.go_on:
-            metrics = passed.metrics if decision.keep else passed.event["metrics"]
+            metrics = passed.metrics if decision.keep else passed.event.metrics
             return state, TrialResult(metrics, state.seconds, decision.reason or "stopped")
     engine.restore(found.tensors)
     _log(engine, report, f"goes on at step {state.step} of {schedule.steps}")
@@ -114,7 +115,7 @@ def reach_rung(
     metrics |= result.metrics
     # Every rank computes the same metrics, so all of them raise here, or none does.
     check_finite(metrics, step)
-    event = {"event": "rung", "rung": rung, "rungs": rungs, "step": step + 1, "metrics": metrics}
+    event = RungReached(rung, rungs, metrics, step + 1)
     if engine.rank == 0:
         report(event)
     clock.lap("evaluation")
@@ -126,7 +127,7 @@ def reach_rung(
             test = at_rungs.evaluate((TEST,))
             check_finite(test, step)
             if engine.rank == 0:
-                report(_test_event(rung, test))
+                report(RungTested(rung, test))
             clock.lap("evaluation")
         at_rungs.save(rung)
         clock.lap("weights")
@@ -135,13 +136,9 @@ def reach_rung(
     return decision
 
 
-def _test_event(rung: int, metrics: dict[str, float]) -> dict[str, Any]:
-    return {"event": "test", "rung": rung, "metrics": metrics}
-
-
 def _log(engine: Engine, report: Report, line: str) -> None:
     if engine.rank == 0:
-        report({"event": "log", "line": line})
+        report(LineLogged(line))
 
 
 def check_finite(values: Mapping[str, float], step: int) -> None:

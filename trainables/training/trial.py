@@ -11,6 +11,7 @@ from search_spaces.settings.trial_settings import TrialSettings
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.data.batches import global_batch, share, steps_per_epoch
 from trainables.engine.zero3_engine import Engine
+from trainables.events import LineLogged, Report, StepDone
 from trainables.generation.inference import Logps
 from trainables.generation.preferred_answers import preferred_answers
 from trainables.generation.sequence_beliefs import sample_beliefs
@@ -20,7 +21,7 @@ from trainables.losses.retain import next_weight, starting_weight
 from trainables.losses.steering import random_direction, steered_layer
 from trainables.training.batch_packing import PackedBatches
 from trainables.training.checkpoints import Checkpoints
-from trainables.training.rungs import AtRungs, Report, check_finite, reach_rung, resume_trial
+from trainables.training.rungs import AtRungs, check_finite, reach_rung, resume_trial
 from trainables.training.trial_schedule import TrialSchedule, learning_rate, schedule_of
 from trainables.training.trial_state import Clock, StepResult, TrialResult, TrialState
 
@@ -154,13 +155,13 @@ def steering_of(engine: Engine, trial: TrialSettings) -> Steering | None:
 
 def _report_step(report: Report, step: int, steps: int, result: StepResult, rate: float) -> None:
     # The terminal shows every step, but the trial's log keeps only about `LOG_LINES` of them.
-    report({"event": "progress", "step": step + 1, "steps": steps, "loss": result.loss})
+    report(StepDone(step + 1, steps, result.loss))
     if step % max(1, steps // LOG_LINES) == 0:
         line = (
             f"step {step + 1}/{steps}: loss {result.loss:.4g}, gradient norm {result.gradient_norm:.4g},"
             f" learning rate {rate:.3g}"
         )
-        report({"event": "log", "line": line})
+        report(LineLogged(line))
 
 
 def train_step(engine: Engine, packed_batches: PackedBatches, step: int, rate: float) -> StepResult:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from trainables.events import RungReached
 from trainables.generation.sequence_beliefs import Beliefs
 
 
@@ -16,7 +17,7 @@ class RungResult:
 
     rung: int
     """Number of the rung, from 1."""
-    event: dict[str, Any]
+    event: RungReached
     """The event that was reported, with the metrics."""
     test: dict[str, float] | None = None
     """Metrics of the test part if they were measured after the decision."""
@@ -26,7 +27,7 @@ class RungResult:
     @property
     def metrics(self) -> dict[str, float]:
         """All metrics of the rung, those of the test part included."""
-        return self.event["metrics"] | (self.test or {})
+        return self.event.metrics | (self.test or {})
 
 
 @dataclass

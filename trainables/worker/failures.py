@@ -2,13 +2,13 @@
 machine's."""
 
 import re
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from search_spaces.full_disk import full_disk
 from search_spaces.user_errors import UserError
+from trainables.events import Failed, Lost
 
 OUT_OF_MEMORY_REMEDY = (
     "lower trial.optimizer.micro_batch, turn trial.engine.activation_checkpointing on, or raise"
@@ -16,25 +16,24 @@ OUT_OF_MEMORY_REMEDY = (
 )
 
 
-def outcome_of(error: Exception) -> dict[str, Any] | None:
-    """What is told about a job that ended with this exception.
+def outcome_of(error: Exception) -> Failed | Lost | None:
+    """Return the outcome of a job that an exception has ended.
 
     Returns:
-        `failed`, or `lost` where the disk is full: the job did nothing wrong, and a resumed sweep runs it.
-        None where another rank is
-        to blame: that one tells what struck it, or it is dead, which shows by itself.
+        `Failed`; `Lost` where the disk is full, since the job did nothing wrong; None where another rank is
+        to blame: that rank reports its own exception, or is dead, which shows by itself.
     """
     if another_rank_is_gone(error):
         return None
-    if (told := full_disk(error)) is not None:
-        return {"status": "lost", "reason": str(told)}
-    return {"status": "failed", "reason": describe_failure(error)}
+    if (full := full_disk(error)) is not None:
+        return Lost(str(full))
+    return Failed(describe_failure(error))
 
 
 def another_rank_is_gone(error: Exception) -> bool:
     """Whether a collective failed because not all ranks were there."""
     if lacks_memory(error):
-        return False  # NCCL tells so of its own buffers
+        return False  # NCCL reports missing memory for its buffers by its own exceptions
     # NCCL has exceptions of its own. Gloo's are plain, but their text names its source files.
     return isinstance(error, dist.DistError) or re.search(r"\bgloo\b|\bNCCL\b", str(error)) is not None
 

@@ -17,6 +17,7 @@ from trainables.analysis.step_dynamics import run_dynamics
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark, encode_examples, load_encoded_benchmark
 from trainables.data.encoding import instructed, set_system_prompt
 from trainables.engine.zero3_engine import Engine
+from trainables.events import Decide, Finished, LineLogged, Report, StepDone, Stopped
 from trainables.generation.inference import inference
 from trainables.jobs import (
     AnyJob,
@@ -29,7 +30,7 @@ from trainables.jobs import (
 )
 from trainables.training.checkpoints import checkpoints_of
 from trainables.training.preparation import train_on_text, write_atomically, write_scratch_model
-from trainables.training.rungs import AtRungs, Decide, Report, alone
+from trainables.training.rungs import AtRungs, alone
 from trainables.training.trial import run_trial
 from trainables.worker.model_measurement import measure, reference_logp
 from trainables.worker.redaction import without_text
@@ -47,22 +48,23 @@ class JobRunner:
         self._engine_key: Any = None
         self._data: dict[str, EncodedBenchmark] = {}
 
-    def run(self, job: AnyJob, report: Report, decide: Decide | None = None) -> dict[str, Any]:
+    def run(self, job: AnyJob, report: Report, decide: Decide | None = None) -> Finished | Stopped:
         """Run one job to its end.
 
         Args:
-            job: What to do.
-            report: Told about progress on rank 0.
-            judge: Asked by trials at their rungs, equal on every rank; without one a trial is kept at its
-                end.
+            job: The job.
+            report: Receives the job's events on rank 0.
+            decide: Decides about a trial at its rungs, equally on every rank; without it a trial runs to its
+                end, which is kept.
 
         Returns:
-            What the job's kind leaves, equal on every rank: see `HANDLERS`.
+            How the job ended, with the result of its kind, equal on every rank: see `HANDLERS`.
 
         Raises:
             TrialFailedError: The job's own settings make it fail; the runner can go on with the next job.
         """
-        return HANDLERS[type(job)](self, job, report, decide)
+        outcome = HANDLERS[type(job)](self, job, report, decide)
+        return outcome if isinstance(outcome, Finished | Stopped) else Finished(outcome)
 
     def engine(self, folder: str, model: ModelSettings, trial: TrialSettings | None = None) -> Engine:
         """The warm engine with `folder` as its pristine weights; built anew only where that differs which it
@@ -149,9 +151,8 @@ class JobRunner:
             write_json_atomically(Path(job.output), outcome)
         return outcome
 
-    def _trial(self, job: TrialJob, report: Report, decide: Decide | None) -> dict[str, Any]:
-        """Returns: `status` (`finished` or `stopped`), `reason`, `metrics` of the last rung and `seconds` by
-        phase."""
+    def _trial(self, job: TrialJob, report: Report, decide: Decide | None) -> Finished | Stopped:
+        """Returns `metrics` of the last rung and `seconds` by phase."""
         engine = self.engine(job.folder, job.model, job.trial)
         data = self.data(job.data, engine)
         original, retrained = read_measurement(job.original), read_measurement(job.retrained)
@@ -185,18 +186,13 @@ class JobRunner:
             report,
             checkpoints_of(engine, job, report),
         )
-        status = "finished" if result.stopped is None else "stopped"
-        return {
-            "status": status,
-            "reason": result.stopped,
-            "metrics": dict(result.metrics),
-            "seconds": dict(result.seconds),
-        }
+        found = {"metrics": dict(result.metrics), "seconds": dict(result.seconds)}
+        return Finished(found) if result.stopped is None else Stopped(result.stopped, found)
 
 
 def _dynamics(runner: JobRunner, job: DynamicsJob, report: Report, decide: Decide | None) -> dict[str, Any]:
     """Returns: see `run_dynamics`."""
-    return run_dynamics(job, lambda line: report({"event": "log", "line": line}))
+    return run_dynamics(job, lambda line: report(LineLogged(line)))
 
 
 def _benchmark(runner: JobRunner, job: BenchmarkJob, report: Report, decide: Decide | None) -> dict[str, Any]:
@@ -204,12 +200,12 @@ def _benchmark(runner: JobRunner, job: BenchmarkJob, report: Report, decide: Dec
     from trainables.analysis.lm_eval_harness import run_benchmark
 
     def on_pass(step: int, steps: int) -> None:
-        report({"event": "progress", "step": step, "steps": steps})
+        report(StepDone(step, steps))
 
     return {"tasks": run_benchmark(job, on_pass)}
 
 
-Handler = Callable[[JobRunner, Any, Report, Decide | None], dict[str, Any]]
+Handler = Callable[[JobRunner, Any, Report, Decide | None], dict[str, Any] | Finished | Stopped]
 HANDLERS: dict[type[AnyJob], Handler] = {
     PrepareJob: lambda runner, job, report, decide: runner._prepare(job, report),
     EvaluateJob: lambda runner, job, report, decide: runner._evaluate(job),

@@ -8,6 +8,7 @@ import pytest
 
 from tests.chaos.subject import workers_below
 from tests.support.local_job_queue import outcome_of
+from trainables.events import Failed, Finished, Lost
 from trainables.jobs import EvaluateJob, PrepareJob
 
 
@@ -52,9 +53,9 @@ def test_lane_lives_on_after_jobs_that_broke_all_or_one_of_its_workers(ray_sessi
         pool.submit("sound", sound)
         for name, reason in (("broken", "no_model"), ("unwritable", "NotADirectoryError")):
             outcome, _ = outcome_of(pool, name)
-            assert outcome["status"] == "failed" and reason in outcome["reason"]
+            assert isinstance(outcome, Failed) and reason in outcome.reason
         outcome, _ = outcome_of(pool, "sound")
-    assert outcome["metrics"] == pytest.approx(prepared.measure["result"]["metrics"])
+    assert outcome.result["metrics"] == pytest.approx(prepared.measure["result"]["metrics"])
 
 
 def test_worker_that_hangs_is_killed_with_a_job_or_without_one(ray_session, prepared, tmp_path, monkeypatch):
@@ -75,13 +76,13 @@ def test_worker_that_hangs_is_killed_with_a_job_or_without_one(ray_session, prep
     ) as pool:
         pool.submit("still", job)
         outcome, (again,) = outcome_of(pool, "still")
-        assert outcome == {"status": "finished"}
+        assert isinstance(outcome, Finished)
         workers_below(os.getpid())[0].suspend()
         monkeypatch.setattr(lane_pool, "CLOSE_IDLE_S", 2.0)
     assert not any(thread.is_alive() for thread in threading.enumerate() if thread.name == "lane0"), (
         "its lane did not go home"
     )
-    assert "its workers hung (no sign of life for" in again["line"]
+    assert "its workers hung (no sign of life for" in again.line
 
 
 def test_pool_without_room_says_so_in_time_in_place_of_waiting_for_ever(ray_session, prepared, tmp_path):
@@ -99,4 +100,4 @@ def test_pool_without_room_says_so_in_time_in_place_of_waiting_for_ever(ray_sess
     with LanePool(1, ResourceSettings(workers_per_trial=4, start_timeout_s=2), tmp_path / "ray") as pool:
         pool.submit("starved", job)
         outcome, _ = outcome_of(pool, "starved")
-    assert outcome["status"] == "lost" and "start_timeout_s" in outcome["reason"]
+    assert isinstance(outcome, Lost) and "start_timeout_s" in outcome.reason

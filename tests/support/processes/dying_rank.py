@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 
 from trainables.engine.deepspeed_setup import start_deepspeed
+from trainables.events import Event
 from trainables.jobs import JOB
 from trainables.run_job import leave
 from trainables.training import trial
@@ -48,13 +50,16 @@ def main() -> None:
     start_deepspeed()
     runner, results = JobRunner(), []
     for step in json.loads((folder / "steps.json").read_text()):
-        events: list[dict] = []
+        events: list[Event] = []
         trial.train_step = ending_step(step["ends"])
         try:
-            result = runner.run(JOB.validate_python(step["job"]), events.append)
+            job = JOB.validate_python(step["job"])
+            outcome = runner.run(job, events.append)
         except BrokenOff:
             continue
-        results.append({"result": result, "events": events, "digest": runner._engine.digest()})
+        result = {"status": outcome.status, **outcome.result}
+        reported = [asdict(event) for event in events]
+        results.append({"result": result, "events": reported, "digest": runner._engine.digest()})
     if dist.get_rank() == 0:
         (folder / "results.json").write_text(json.dumps(results))
     leave()

@@ -8,20 +8,21 @@ from typing import Any
 
 import torch.distributed as dist
 
+from trainables.events import Finished
 from trainables.worker.lane_worker import lane_loop
 
 
 class HangsOnce:
     """Runs a job that does nothing but wait for all ranks."""
 
-    def run(self, job: Any, report: Any, decide: Any) -> dict[str, Any]:
+    def run(self, job: Any, report: Any, decide: Any) -> Finished:
         mark = Path(job.output)
         if dist.get_rank() == 1 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGSTOP)
             time.sleep(60)  # the signal may reach this thread last, which must not get to the barrier before
         dist.barrier()
-        return {}
+        return Finished()
 
 
 def hanging_worker(config: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from trainables.engine.deepspeed_setup import start_deepspeed
+from trainables.events import Event
 from trainables.jobs import JOB
 from trainables.run_job import leave
 from trainables.worker.job_runner import JobRunner
@@ -35,9 +36,10 @@ def main() -> None:
     forget_peak()
     phases: dict[str, int] = {}
 
-    def note(event: dict) -> None:
+    def note(event: Event) -> None:
         if os.environ.get("PEAK_BY_EVENT"):
-            name = f"{len(phases)}:{event['event']}:{event.get('step', event.get('rung', ''))}"
+            number = getattr(event, "rung", getattr(event, "step", ""))
+            name = f"{len(phases)}:{event.event}:{number}"
             phases[name] = status_bytes("VmHWM") - base
             forget_peak()
 

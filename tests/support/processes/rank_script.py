@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -30,11 +31,12 @@ def run_step(runner: JobRunner, step: dict) -> dict:
     if step["do"] == "job":
         events: list[dict] = []
         try:
-            result = runner.run(job, events.append)
+            outcome = runner.run(job, lambda event: events.append(asdict(event)))
         except TrialFailedError as error:
             return {"failed": str(error)}
         return {
-            "result": {key: value for key, value in result.items() if key != "items"},
+            "result": {"status": outcome.status}
+            | {key: value for key, value in outcome.result.items() if key != "items"},
             "events": events,
             "digest": runner._engine.digest(),
         }

@@ -10,6 +10,7 @@ from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import trial_id
 from orchestrator.sweep.trial_recorder import TrialRecorder
 from tests.support.sweeps.sweep_on_disk import begin, measured
+from trainables.events import Failed, Finished, Lost, RungReached, RungTested, Stopped
 
 SECONDS = {"steps": 1.5}
 
@@ -33,9 +34,9 @@ class Observer:
 class Recording(SimpleNamespace):
     """One start of a sweep: `recorder` and what it stands on, `changes` that it told of, and `observer`."""
 
-    def take(self, number, event, **more):
+    def take(self, number, event):
         """One event of a trial."""
-        return self.recorder.take(number, {"event": event, **more})
+        return self.recorder.take(number, event)
 
     def begin(self):
         """The number of a new trial that is handed out."""
@@ -44,25 +45,26 @@ class Recording(SimpleNamespace):
         return number
 
     def rung(self, number, rung, rungs, validation, test=None):
-        """A lane reaches a rung and does what it is told; at the last one it has measured both parts.
-        Returns: the verdict."""
+        """A lane reaches a rung and does what was decided; at the last one it has measured both parts.
+        Returns: the decision."""
         both = measured(*validation) | part(test or validation, "test")
-        decision = self.take(
-            number,
-            "rung",
-            rung=rung,
-            rungs=rungs,
-            metrics=both if rung == rungs else part(validation, "validation"),
-        )
+        metrics = both if rung == rungs else part(validation, "validation")
+        decision = self.take(number, RungReached(rung, rungs, metrics))
         if decision.keep:
             if rung < rungs:
-                self.take(number, "test", rung=rung, metrics=part(test or validation, "test"))
+                self.take(number, RungTested(rung, part(test or validation, "test")))
             (self.folder.weights(trial_id(number)) / f"rung{rung}").mkdir(parents=True, exist_ok=True)
         return decision
 
     def end(self, number, status="finished", reason=None):
         """A lane says how a trial ended."""
-        self.take(number, "outcome", status=status, reason=reason, seconds=SECONDS)
+        outcomes = {
+            "finished": Finished({"seconds": SECONDS}),
+            "stopped": Stopped(reason, {"seconds": SECONDS}),
+            "failed": Failed(reason),
+            "lost": Lost(reason),
+        }
+        self.recorder.end(number, outcomes[status])
 
     def run(self, *points):
         """A whole trial, a rung for each point, or a pair of points that differ between the parts. Returns:

@@ -86,7 +86,7 @@ class Witness:
         self.saved[rung] = weights(self.engine)
 
     def of(self, kind):
-        return [event for event in self.events if event["event"] == kind]
+        return [event for event in self.events if isinstance(event, kind)]
 
 
 def decide_in_order(*decisions):

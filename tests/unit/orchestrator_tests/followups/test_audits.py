@@ -16,6 +16,7 @@ from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.probe_settings import PROBES, LeakSettings, ProbeSettings
 from tests.support.local_lanes import LocalLanes, Observer
 from tests.support.sweeps.sweep_on_disk import small_sweep
+from trainables.events import Failed, Finished, Lost
 
 ALL = EvaluationSettings(probes=PROBES)
 SUBJECTS = [Subject("original", "/models/a"), Subject("t0001@2", "/weights/rung2", 2)]
@@ -60,11 +61,11 @@ class AuditLanes(LocalLanes):
 
     def _end(self, name, job):
         found = self.outcomes[job.name]
-        if "status" in found:
+        if not isinstance(found, dict):
             return found
         Path(job.output).parent.mkdir(parents=True, exist_ok=True)
         Path(job.output).write_text(json.dumps(found))
-        return {"status": "finished"} | found
+        return Finished(found)
 
 
 @pytest.fixture
@@ -104,14 +105,14 @@ def test_audits_are_kept_shown_and_read_again(folder):
 
 def test_only_what_is_missing_runs_again(folder):
     with pytest.raises(LostError, match="1 audits are missing"):
-        run(folder, {"original": FOUND, "t0001@2": {"status": "lost", "reason": "no lane is left"}})
+        run(folder, {"original": FOUND, "t0001@2": Lost("no lane is left")})
     audits, lanes = run(folder, {"t0001@2": FOUND})
     assert list(lanes.jobs) == ["audit t0001@2"] and len(audits) == 2
 
 
 def test_model_that_cannot_be_audited_is_named_and_the_others_go_on(folder):
     observer = Observer()
-    failed = {"status": "failed", "reason": "no such folder"}
+    failed = Failed("no such folder")
     audits, _ = run(folder, {"original": failed, "t0001@2": FOUND}, observer=observer)
     assert [one.name for one in audits] == ["t0001@2"]
     assert observer.lines[0] == "audit original [1/2]: failed: no such folder"

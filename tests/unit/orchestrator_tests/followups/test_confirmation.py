@@ -18,6 +18,7 @@ from orchestrator.storage.sweep_folder import SweepFolder
 from tests.support.local_lanes import LocalLanes, Observer, plan_of
 from tests.support.sweeps.finished_sweep import records, sweep
 from tests.support.sweeps.sweep_on_disk import measured
+from trainables.events import Failed, Lost, Stopped
 
 WORLD = {
     "benchmark": "closed_world",
@@ -37,14 +38,11 @@ def ended(outcomes=None):
     def end(name, job):
         outcome = (outcomes or {}).get(name)
         if isinstance(outcome, str):
-            return {"status": "failed", "reason": outcome}
-        if isinstance(outcome, dict) and "status" in outcome:
+            return Failed(outcome)
+        if isinstance(outcome, Lost):
             return outcome
-        return {
-            "status": "stopped",
-            "metrics": outcome or measured(0.1 * job.trial.seed, 0.5),
-            "seconds": {"steps": 1.5, "evaluation": 0.5},
-        }
+        metrics = outcome or measured(0.1 * job.trial.seed, 0.5)
+        return Stopped("ended", {"metrics": metrics, "seconds": {"steps": 1.5, "evaluation": 0.5}})
 
     return end
 
@@ -139,7 +137,7 @@ def test_failed_repetition_is_kept_with_its_reason_and_the_rest_goes_on(tmp_path
 
 def test_lost_lanes_are_no_failure_and_the_next_call_goes_on(tmp_path):
     first, second, *rest = planned()
-    lost = {"status": "lost", "reason": "no lane is left"}
+    lost = Lost("no lane is left")
     lanes = LocalLanes(ended({one.name: lost for one in (second, *rest)}))
     with pytest.raises(
         LostError, match=r"3 repetitions are missing: no lane is left.*run the same command again"
@@ -183,7 +181,7 @@ def test_a_repetition_that_ends_before_an_earlier_one_is_kept_at_once(tmp_path, 
                 raise KeyboardInterrupt
             return super().news(seen)
 
-    gone = {first.name: {"status": "lost", "reason": "no lane is left"}} if lost else {}
+    gone = {first.name: Lost("no lane is left")} if lost else {}
     lanes = KilledDriver(ended(gone), order=named(*others))
     with pytest.raises(LostError if lost else KeyboardInterrupt):
         run(tmp_path, planned(), lanes)

@@ -5,9 +5,9 @@ import pytest
 from orchestrator.lanes.job_batch import JobBatch, JobTask
 from orchestrator.lanes.job_queue import LostError
 from tests.support.local_lanes import LocalLanes, Observer
-from trainables.events import RungDecision
+from trainables.events import Failed, Finished, Lost, RungDecision
 
-FINISHED = {"status": "finished"}
+FINISHED = Finished()
 
 
 @dataclass
@@ -25,7 +25,7 @@ class Task(JobTask):
     def job(self):
         return f"job of {self.label}"
 
-    def keep(self, outcome):
+    def keep(self, result):
         self.kept.append(self.label)
         return "kept"
 
@@ -69,9 +69,7 @@ def test_nothing_is_shown_for_a_batch_without_tasks(tmp_path):
 
 def test_failed_jobs_are_named_and_the_others_go_on(tmp_path):
     wanted, kept = tasks("a", "b")
-    lanes = LocalLanes(
-        lambda name, job: {"status": "failed", "reason": "no room"} if name == "a" else FINISHED
-    )
+    lanes = LocalLanes(lambda name, job: Failed("no room") if name == "a" else FINISHED)
     observer = Observer()
     result = batch(tmp_path).run(wanted, lanes, observer)
     assert (result.failed, kept, observer.lines[0]) == (["a"], ["b"], "a [1/2]: failed: no room")
@@ -79,7 +77,7 @@ def test_failed_jobs_are_named_and_the_others_go_on(tmp_path):
 
 def test_lost_jobs_are_counted_after_the_others_are_kept(tmp_path):
     wanted, kept = tasks("a", "b", "c")
-    lost = {"status": "lost", "reason": "no lane is left"}
+    lost = Lost("no lane is left")
     lanes = LocalLanes(lambda name, job: FINISHED if name == "b" else lost)
     with pytest.raises(
         LostError, match=r"2 results are missing: no lane is left.*run the same command again"

@@ -7,10 +7,19 @@ from orchestrator.lanes import job_queue
 from orchestrator.lanes.job_queue import JobQueue
 from tests.support.local_job_queue import follow
 from tests.support.places import ROOT
-from trainables.events import RungDecision
+from trainables.events import (
+    Failed,
+    Finished,
+    JobRestarted,
+    LineLogged,
+    Lost,
+    RungDecision,
+    RungReached,
+    StepDone,
+)
 
-FINISHED = {"status": "finished", "metrics": {}}
-RUNG = {"event": "rung", "rung": 1}
+FINISHED = Finished({"metrics": {}})
+RUNG = RungReached(1, 4, {})
 KEEP, STOP = RungDecision(keep=True), RungDecision(go_on=False, reason="ranks 7 of 9")
 
 
@@ -72,7 +81,7 @@ def test_submitting_a_known_ticket_again_changes_nothing():
         return await box.snapshot()
 
     seen = scenario(steps)
-    assert seen["queued"] == [] and list(seen["running"]) == ["a"]
+    assert seen.queued == [] and list(seen.running) == ["a"]
 
 
 def test_follow_gives_new_events_the_latest_progress_and_the_outcome():
@@ -81,9 +90,9 @@ def test_follow_gives_new_events_the_latest_progress_and_the_outcome():
         await box.next_job("lane0", "first", 0)
         for event in (
             RUNG,
-            {"event": "progress", "step": 1},
-            {"event": "progress", "step": 2},
-            {"event": "log", "line": "x"},
+            StepDone(1, 9),
+            StepDone(2, 9),
+            LineLogged("x"),
         ):
             await box.report("a", event)
         running = await follow(box, "a", 1)
@@ -91,8 +100,8 @@ def test_follow_gives_new_events_the_latest_progress_and_the_outcome():
         return running, await follow(box, "a", 2)
 
     running, ended = scenario(steps)
-    assert running == ([{"event": "log", "line": "x"}], {"event": "progress", "step": 2}, None)
-    assert ended == ([], {"event": "progress", "step": 2}, FINISHED)
+    assert running == ([LineLogged("x")], StepDone(2, 9), None)
+    assert ended == ([], StepDone(2, 9), FINISHED)
 
 
 def test_follow_comes_back_with_nothing_when_nothing_happens():
@@ -100,18 +109,18 @@ def test_follow_comes_back_with_nothing_when_nothing_happens():
         await with_lane(box, "a")
         return await follow(box, "a", 0)
 
-    assert scenario(steps) == ([], {}, None)
+    assert scenario(steps) == ([], None, None)
 
 
 def test_first_outcome_counts():
     async def steps(box):
         await with_lane(box, "a")
         await box.next_job("lane0", "first", 0)
-        await box.finish("a", {"status": "failed", "reason": "rank 1 broke"})
+        await box.finish("a", Failed("rank 1 broke"))
         await box.finish("a", FINISHED)
         return await outcome(box, "a")
 
-    assert scenario(steps)["reason"] == "rank 1 broke"
+    assert scenario(steps) == Failed("rank 1 broke")
 
 
 def test_job_of_a_group_that_died_is_handed_to_the_next_group_from_its_start():
@@ -119,11 +128,11 @@ def test_job_of_a_group_that_died_is_handed_to_the_next_group_from_its_start():
         await with_lane(box, "a", "b")
         await box.next_job("lane0", "first", 0)
         await box.report("a", RUNG)
-        await box.report("a", {"event": "progress", "step": 3})
+        await box.report("a", StepDone(3, 9))
         await box.lane_ready("lane0", "second")
         events, progress, outcome = await follow(box, "a", 0)
-        assert events == [RUNG, {"event": "again", "line": "its workers died; it starts again (start 2)"}]
-        assert (progress, outcome) == ({}, None)
+        assert events == [RUNG, JobRestarted("its workers died; it starts again (start 2)")]
+        assert (progress, outcome) == (None, None)
         return (await box.next_job("lane0", "second", 0))[0]
 
     assert scenario(steps) == "a"
@@ -139,7 +148,7 @@ def test_other_lanes_keep_their_jobs_when_one_starts_again():
         return await box.snapshot()
 
     seen = scenario(steps)
-    assert (seen["queued"], list(seen["running"])) == (["a"], ["b"])
+    assert (seen.queued, list(seen.running)) == (["a"], ["b"])
 
 
 def test_group_that_was_replaced_goes_home():
@@ -171,11 +180,11 @@ def test_other_lanes_keep_their_jobs_when_one_ends():
         await box.lane_ready("lane1", "other")
         await box.next_job("lane0", "first", 0)
         await box.next_job("lane1", "other", 0)
-        await box.lane_ended("lane0", "out of machines")
+        await box.lane_ended("lane0")
         return await box.snapshot()
 
     seen = scenario(steps)
-    assert (seen["queued"], list(seen["running"]), seen["lanes"]) == (["a"], ["b"], ["lane1"])
+    assert (seen.queued, list(seen.running), seen.lanes) == (["a"], ["b"], ["lane1"])
 
 
 def test_jobs_are_lost_not_failed_when_no_lane_is_left():
@@ -183,12 +192,12 @@ def test_jobs_are_lost_not_failed_when_no_lane_is_left():
         await with_lane(box, "running", "queued", "done")
         await box.next_job("lane0", "first", 0)
         await box.finish("done", FINISHED)
-        await box.lane_ended("lane0", "no room")
+        await box.lane_ended("lane0")
         await box.no_lane_left("no room")
         await box.submit("later", {})
         return [await outcome(box, name) for name in ("running", "queued", "later", "done")]
 
-    lost = {"status": "lost", "reason": "no room"}
+    lost = Lost("no room")
     assert scenario(steps) == [lost, lost, lost, FINISHED]
 
 
@@ -217,13 +226,13 @@ def test_snapshot_tells_where_a_job_runs_and_how_far_it_is():
     async def steps(box):
         await with_lane(box, "a", "b")
         await box.next_job("lane0", "first", 0)
-        await box.report("a", {"event": "progress", "step": 3, "steps": 9, "loss": 0.5})
+        await box.report("a", StepDone(3, 9, 0.5))
         return await box.snapshot()
 
     seen = scenario(steps)
-    assert seen["running"]["a"].items() >= {"lane": "lane0", "step": 3, "steps": 9, "loss": 0.5}.items()
-    assert seen["running"]["a"]["started"] > 0
-    assert seen["queued"] == ["b"] and seen["lanes"] == ["lane0"]
+    assert (seen.running["a"].lane, seen.running["a"].progress) == ("lane0", StepDone(3, 9, 0.5))
+    assert seen.running["a"].started_at > 0
+    assert seen.queued == ["b"] and seen.lanes == ["lane0"]
 
 
 async def asking(box, *, job="a", rung=1):
@@ -291,7 +300,7 @@ def test_verdict_that_was_awaited_when_the_group_died_reaches_the_next_one():
         lambda box: box.close(),
         lambda box: box.no_lane_left("no room"),
         lambda box: box.give_up("a", "the lease died"),
-        lambda box: box.finish("a", {"status": "failed", "reason": "rank 1 broke"}),
+        lambda box: box.finish("a", Failed("rank 1 broke")),
     ],
     ids=["closed", "no lane left", "given up", "failed"],
 )
@@ -324,8 +333,8 @@ def test_job_that_is_given_up_fails_and_is_handed_to_nobody():
         return await outcome(box, "a"), (await box.next_job("lane0", "first", 0))[0], await box.snapshot()
 
     ended, handed_out, seen = scenario(steps)
-    assert ended == {"status": "failed", "reason": "the lease died"}
-    assert handed_out == "b" and seen["queued"] == []
+    assert ended == Failed("the lease died")
+    assert handed_out == "b" and seen.queued == []
 
 
 def test_job_that_is_given_up_before_it_was_queued_is_never_run():
@@ -336,7 +345,7 @@ def test_job_that_is_given_up_before_it_was_queued_is_never_run():
         return await outcome(box, "a"), await box.snapshot()
 
     ended, seen = scenario(steps)
-    assert ended["status"] == "failed" and seen["queued"] == [] and seen["running"] == {}
+    assert isinstance(ended, Failed) and seen.queued == [] and seen.running == {}
 
 
 def test_job_that_is_given_up_is_not_run_again_when_its_workers_die():
@@ -348,7 +357,7 @@ def test_job_that_is_given_up_is_not_run_again_when_its_workers_die():
         return await box.snapshot()
 
     seen = scenario(steps)
-    assert seen["queued"] == [] and seen["running"] == {}
+    assert seen.queued == [] and seen.running == {}
 
 
 def test_everything_that_is_called_through_the_actor_handle_is_a_method():

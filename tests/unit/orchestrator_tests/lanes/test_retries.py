@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from orchestrator.lanes import job_queue
-from orchestrator.lanes.job_queue import JobQueue, Retries
+from orchestrator.lanes.job_queue import JobQueue
+from orchestrator.lanes.retries import Retries
 from tests.support.local_job_queue import follow
-from trainables.events import RungDecision
+from trainables.events import Failed, RungDecision
 
 KEEP = RungDecision(keep=True)
 
@@ -46,10 +47,7 @@ def test_job_fails_when_its_workers_died_too_often():
         return await outcome(box, "a")
 
     reason = "its workers died; used up: 3 of 3 attempts, 0 of 20 preemptions"
-    assert scenario(steps, Retries(attempts=3), lambda: {"here", "spot"}) == {
-        "status": "failed",
-        "reason": reason,
-    }
+    assert scenario(steps, Retries(attempts=3), lambda: {"here", "spot"}) == Failed(reason)
 
 
 def test_node_that_went_away_costs_no_attempt():
@@ -59,7 +57,7 @@ def test_node_that_went_away_costs_no_attempt():
         assert ended is None
         return events
 
-    lines = [event["line"] for event in scenario(steps, Retries(attempts=1, preemptions=4), lambda: {"here"})]
+    lines = [event.line for event in scenario(steps, Retries(attempts=1, preemptions=4), lambda: {"here"})]
     assert lines == [
         f"a node of its workers went away; it starts again (start {start})" for start in (2, 3, 4, 5)
     ]
@@ -72,10 +70,10 @@ def test_job_on_a_node_that_went_away_does_not_wait_for_its_lane_to_come_back():
         await submitted(box)
         await box.lane_ready("lane0", "first", [("here", "rank 0"), ("spot", "rank 1")])
         await box.next_job("lane0", "first", 0)
-        await box.look_at_nodes()
-        assert (await box.snapshot())["queued"] == []
+        await box.check_nodes()
+        assert (await box.snapshot()).queued == []
         alive.discard("spot")
-        await box.look_at_nodes()
+        await box.check_nodes()
         await box.lane_ready("lane1", "second", [("here", "rank 0")])
         return await box.next_job("lane1", "second", 0), await box.next_job("lane0", "first", 1)
 
@@ -88,10 +86,7 @@ def test_job_fails_when_nodes_went_away_too_often():
         return await outcome(box, "a")
 
     reason = "a node of its workers went away; used up: 0 of 1 attempts, 3 of 2 preemptions"
-    assert scenario(steps, Retries(attempts=1, preemptions=2), lambda: {"here"}) == {
-        "status": "failed",
-        "reason": reason,
-    }
+    assert scenario(steps, Retries(attempts=1, preemptions=2), lambda: {"here"}) == Failed(reason)
 
 
 def test_workers_of_a_quiet_job_are_named_once_and_the_job_starts_again():
@@ -108,8 +103,7 @@ def test_workers_of_a_quiet_job_are_named_once_and_the_job_starts_again():
 
     (again,) = scenario(steps, Retries(), lambda: {"here"})
     assert (
-        again["line"]
-        == "its workers hung (no sign of life for 0 s) and were killed; it starts again (start 2)"
+        again.line == "its workers hung (no sign of life for 0 s) and were killed; it starts again (start 2)"
     )
 
 

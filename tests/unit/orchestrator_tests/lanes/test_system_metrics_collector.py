@@ -9,6 +9,7 @@ from orchestrator.lanes.system_metrics_collector import collect_system_metrics, 
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.system_metrics_file import read_samples
 from tests.support.local_job_queue import Handle, follow
+from trainables.events import Finished
 
 
 def sample(value):
@@ -68,11 +69,11 @@ def test_samples_are_no_sign_of_life_of_a_job_and_wake_nobody(monkeypatch):
 def test_samples_are_neither_events_nor_progress_and_survive_the_end_of_a_job():
     async def steps(box):
         await running(box, "t0000")
-        await box.finish("t0000", {"status": "finished"})
+        await box.finish("t0000", Finished())
         await box.add_system_metrics("t0000", [sample(1)])  # a worker sends its last one a little later
         return await follow(box, "t0000", 0), await box.take_system_metrics()
 
-    assert asyncio.run(steps(JobQueue())) == (([], {}, {"status": "finished"}), {"t0000": [sample(1)]})
+    assert asyncio.run(steps(JobQueue())) == (([], None, Finished()), {"t0000": [sample(1)]})
 
 
 def test_samples_of_trials_are_kept_and_others_dropped(tmp_path):

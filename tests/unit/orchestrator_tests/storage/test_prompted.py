@@ -114,7 +114,7 @@ def test_job_is_measured_under_its_instruction(tmp_path, monkeypatch):
         output=str(tmp_path / "a.json"),
         instruction=FORGET_IT,
     )
-    assert runner.run(job, lambda event: None)["reference_logp_nats"] == {}, (
+    assert runner.run(job, lambda event: None).result["reference_logp_nats"] == {}, (
         "trials compare with the original as it is"
     )
     assert (seen, engine.tokenizer._lethe_instruction) == ([FORGET_IT], None)

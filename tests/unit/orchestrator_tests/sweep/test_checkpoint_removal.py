@@ -44,7 +44,7 @@ def test_checkpoint_goes_when_its_trial_ends_and_the_front_keeps_its_weights(sta
 
 def test_checkpoint_of_a_trial_that_lost_its_lanes_stays_for_the_next_start(stage):
     folder = checked(stage, stage.begin())
-    stage.take(0, "outcome", status="lost", reason="no lane left")
+    stage.end(0, "lost", "no lane left")
     recording(folder.parents[3]).recorder.tidy()
     assert folder.exists()
 

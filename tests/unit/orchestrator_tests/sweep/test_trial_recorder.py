@@ -6,6 +6,7 @@ from orchestrator.pareto.front import build_front
 from orchestrator.storage.trial_records import trial_id
 from tests.support.sweeps.sweep_in_progress import SECONDS, part, recording
 from tests.support.sweeps.sweep_on_disk import measured, small_sweep
+from trainables.events import LineLogged, RungReached, RungTested
 
 
 @pytest.fixture
@@ -16,8 +17,8 @@ def stage(tmp_path):
 
 def test_rung_goes_into_study_ledger_log_and_before_people(stage):
     number = stage.begin()
-    stage.take(number, "log", line="sampled 3 responses")
-    stage.take(number, "rung", rung=1, rungs=4, metrics=part((0.5, 0.7), "validation"))
+    stage.take(number, LineLogged("sampled 3 responses"))
+    stage.take(number, RungReached(1, 4, part((0.5, 0.7), "validation")))
     (record,) = stage.study.records()
     assert (record.status, record.rungs) == ("running", [part((0.5, 0.7), "validation")])
     assert stage.sweep_state.records[0] == record
@@ -35,8 +36,8 @@ def test_trial_that_is_handed_out_is_known_to_be_running(stage):
 def test_test_part_joins_the_rung_that_it_belongs_to(stage):
     number = stage.begin()
     for rung in (1, 2):
-        stage.take(number, "rung", rung=rung, rungs=4, metrics=part((0.5 / rung, 0.7), "validation"))
-    assert stage.take(number, "test", rung=1, metrics=part((0.6, 0.7), "test")) is None
+        stage.take(number, RungReached(rung, 4, part((0.5 / rung, 0.7), "validation")))
+    assert stage.take(number, RungTested(1, part((0.6, 0.7), "test"))) is None
     expected = [part((0.5, 0.7), "validation") | part((0.6, 0.7), "test"), part((0.25, 0.7), "validation")]
     assert stage.study.record(number).rungs == stage.sweep_state.records[number].rungs == expected
 

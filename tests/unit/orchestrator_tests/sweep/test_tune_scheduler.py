@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -9,10 +10,11 @@ from orchestrator.sweep.ray_tune import RungScheduler
 from tests.support.local_job_queue import Handle, local_mailbox
 from tests.support.sweeps.sweep_in_progress import SECONDS, part, recording
 from tests.support.sweeps.sweep_on_disk import measured, small_sweep
+from trainables.events import LineLogged, Lost, RungReached, RungTested, Stopped
 
-RUNG = {"event": "rung", "rung": 1, "rungs": 4, "metrics": part((0.5, 0.7), "validation")}
-TEST = {"event": "test", "rung": 1, "metrics": part((0.5, 0.7), "test")}
-OUTCOME = {"event": "outcome", "status": "stopped", "reason": "ranks 7 of 9", "seconds": SECONDS}
+RUNG = RungReached(1, 4, part((0.5, 0.7), "validation"))
+TEST = RungTested(1, part((0.5, 0.7), "test"))
+OUTCOME = Stopped("ranks 7 of 9", {"seconds": SECONDS})
 
 
 class Stage:
@@ -32,15 +34,14 @@ class Stage:
 
     def told(self, *events):
         """What Tune does with a step of the trial's lease."""
-        return self.scheduler.on_trial_result(
-            None, self.trial, {"number": 0, "events": list(events), "done": False}
-        )
+        result = {"number": 0, "events": [asdict(event) for event in events], "outcome": None, "done": False}
+        return self.scheduler.on_trial_result(None, self.trial, result)
 
-    def completed(self, *events):
+    def completed(self, *events, outcome=OUTCOME):
         """What Tune does with its last step."""
-        self.scheduler.on_trial_complete(
-            None, self.trial, {"number": 0, "events": list(events), "done": True}
-        )
+        plain = [asdict(event) for event in events]
+        result = {"number": 0, "events": plain, "outcome": asdict(outcome), "done": True}
+        self.scheduler.on_trial_complete(None, self.trial, result)
 
     def decision(self, rung):
         """What the lane hears."""
@@ -66,10 +67,10 @@ def test_trial_that_is_added_is_known_to_be_running(stage):
 
 
 def test_verdict_on_a_rung_reaches_the_lane(stage):
-    assert stage.told({"event": "log", "line": "sampled"}, RUNG) == TrialScheduler.CONTINUE
+    assert stage.told(LineLogged("sampled"), RUNG) == TrialScheduler.CONTINUE
     decision = stage.decision(1)
     assert (decision.go_on, decision.keep) == (True, True)
-    assert stage.record().rungs == [RUNG["metrics"]]
+    assert stage.record().rungs == [RUNG.metrics]
 
 
 def test_trial_is_stopped_by_its_verdict_and_never_by_tune(tmp_path, local):
@@ -83,13 +84,13 @@ def test_trial_is_stopped_by_its_verdict_and_never_by_tune(tmp_path, local):
 
 def test_completed_trial_is_ended_with_all_that_came_at_last(stage):
     stage.told(RUNG)
-    stage.completed(TEST, OUTCOME)
+    stage.completed(TEST)
     record = stage.record()
     assert (record.status, record.reason, record.metrics) == ("stopped", "ranks 7 of 9", measured(0.5, 0.7))
 
 
 def test_rung_that_comes_along_with_the_end_is_judged_too(stage):
-    stage.completed(RUNG, TEST, OUTCOME)
+    stage.completed(RUNG, TEST)
     assert stage.decision(1).keep
     assert stage.record().status == "stopped"
 
@@ -111,7 +112,7 @@ def test_lease_that_died_before_it_queued_its_job_fails_its_trial(stage):
 
 
 def test_lost_trial_is_left_to_the_next_start(stage):
-    stage.completed({"event": "outcome", "status": "lost", "reason": "no lane left"})
+    stage.completed(outcome=Lost("no lane left"))
     assert stage.record().status == "running"
     assert stage.recorder.lost == "no lane left"
 

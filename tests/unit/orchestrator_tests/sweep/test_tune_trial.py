@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -5,9 +6,20 @@ import pytest
 from orchestrator.sweep import ray_tune
 from orchestrator.sweep.ray_tune import TuneTrial
 from tests.support.local_job_queue import Handle, local_mailbox
+from trainables.events import (
+    Failed,
+    Finished,
+    JobRestarted,
+    LineLogged,
+    Lost,
+    RungReached,
+    RungTested,
+    StepDone,
+    Stopped,
+)
 
-LOG = {"event": "log", "line": "sampled"}
-OUTCOME = {"status": "finished", "metrics": {"test/utility": 0.5}, "seconds": {}}
+LOG = LineLogged("sampled")
+OUTCOME = Finished({"metrics": {"test/utility": 0.5}, "seconds": {}})
 
 
 @pytest.fixture
@@ -43,8 +55,18 @@ def report(get, box, *events, name="t0007"):
         get(box.report(name, event))
 
 
+def result(number, *events, outcome=None):
+    """What the trial reports to Tune."""
+    return {
+        "number": number,
+        "events": [asdict(event) for event in events],
+        "outcome": outcome and asdict(outcome),
+        "done": outcome is not None,
+    }
+
+
 def rung(number):
-    return {"event": "rung", "rung": number, "metrics": {"validation/utility": number / 10}}
+    return RungReached(number, 4, {"validation/utility": number / 10})
 
 
 def test_lease_queues_its_trials_job(lease, box, get):
@@ -52,36 +74,32 @@ def test_lease_queues_its_trials_job(lease, box, get):
 
 
 def test_one_step_is_everything_new_in_the_order_in_which_it_was_told(lease, box, get):
-    first, then = [LOG, rung(1), {"event": "test", "rung": 1, "metrics": {}}], [LOG, rung(2)]
+    first, then = [LOG, rung(1), RungTested(1, {})], [LOG, rung(2)]
     report(get, box, *first)
-    assert lease.step() == {"number": 7, "events": first, "done": False}
+    assert lease.step() == result(7, *first)
     report(get, box, *then)
-    assert lease.step() == {"number": 7, "events": then, "done": False}
+    assert lease.step() == result(7, *then)
 
 
 def test_progress_is_not_told(lease, box, get):
-    report(get, box, {"event": "progress", "step": 1}, rung(1))
-    assert lease.step()["events"] == [rung(1)]
+    report(get, box, StepDone(1, 9), rung(1))
+    assert lease.step() == result(7, rung(1))
 
 
 @pytest.mark.parametrize(
     "outcome",
     [
         OUTCOME,
-        {"status": "stopped", "reason": "ranks 7 of 9"},
-        {"status": "failed", "reason": "NaN"},
-        {"status": "lost", "reason": "no lane"},
+        Stopped("ranks 7 of 9"),
+        Failed("NaN"),
+        Lost("no lane"),
     ],
-    ids=lambda outcome: outcome["status"],
+    ids=lambda outcome: outcome.status,
 )
 def test_outcome_comes_last_whatever_it_is(lease, box, get, outcome):
     report(get, box, rung(1), LOG)
     get(box.finish("t0007", outcome))
-    assert lease.step() == {
-        "number": 7,
-        "events": [rung(1), LOG, {"event": "outcome"} | outcome],
-        "done": True,
-    }
+    assert lease.step() == result(7, rung(1), LOG, outcome=outcome)
 
 
 def test_step_waits_until_there_is_something_to_tell(lease, box, monkeypatch, get):
@@ -104,8 +122,8 @@ def test_rungs_told_before_the_workers_died_are_not_told_twice(lease, box, get):
     lease.step()
     get(box.lane_ready("lane0", "second"))
     report(get, box, LOG, rung(1), rung(2))
-    again = {"event": "again", "line": "its workers died; it starts again (start 2)"}
-    assert lease.step()["events"] == [again, LOG, rung(2)]
+    again = JobRestarted("its workers died; it starts again (start 2)")
+    assert lease.step() == result(7, again, LOG, rung(2))
 
 
 def test_lease_serves_one_trial_after_another(lease, box, get):
@@ -114,7 +132,7 @@ def test_lease_serves_one_trial_after_another(lease, box, get):
     assert lease.step()["done"]
     assert lease.reset_config(config(8)) is True
     report(get, box, rung(1), name="t0008")
-    assert lease.step() == {"number": 8, "events": [rung(1)], "done": False}
+    assert lease.step() == result(8, rung(1))
 
 
 def test_lease_has_nothing_to_save(lease, tmp_path):

@@ -5,12 +5,14 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+from orchestrator.lanes.job_queue import LanesSnapshot, RunningJob
 from orchestrator.pareto.objectives import criteria_of
 from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import TrialRecord, trial_id
 from orchestrator.terminal import live_progress
 from orchestrator.terminal.live_progress import LiveProgress, duration, seconds_left
 from tests.support.sweeps.sweep_on_disk import measured, small_sweep
+from trainables.events import StepDone
 
 CRITERIA = criteria_of(small_sweep())
 
@@ -18,8 +20,7 @@ CRITERIA = criteria_of(small_sweep())
 def record(number, *points, **more):
     """A finished trial with a rung for each point."""
     rungs = [measured(*point) for point in points or ((0.5, 0.7),)]
-    fields = {
-        "status": "finished",
+    fields = {"status": "finished"} | {
         "params": {"forget.method": "npo", "beliefs": "token"},
         "metrics": rungs[-1],
         "rungs": rungs,
@@ -36,6 +37,11 @@ def failed(number, reason="loss is NaN"):
 
 def started(number):
     return record(number, status="running", metrics={}, rungs=[], duration_s=None, finished_at=None)
+
+
+def running(step=None):
+    """A job that has run for seven seconds."""
+    return RunningJob("lane0", time.time() - 7, step)
 
 
 def ledger_of(*records):
@@ -145,9 +151,11 @@ def test_rung_is_not_told_where_the_live_table_shows_it():
 def test_plain_output_is_never_silent_for_long(plain, quick):
     progress, said = plain
     with progress:
-        progress.stage("preparing the target model", {"step": 3, "steps": 9, "loss": 0.25})
+        progress.stage("preparing the target model", StepDone(3, 9, 0.25))
         until(said, "  preparing the target model: 0 s, step 3/9, loss 0.250\n")
-        progress.snapshot = lambda: {"running": {"t0000": {"step": 1, "steps": 2, "loss": 0.5}, "t0001": {}}}
+        progress.snapshot = lambda: LanesSnapshot(
+            {"t0000": running(StepDone(1, 2, 0.5)), "t0001": running()}, [], ["lane0"]
+        )
         until(said, "  t0000 step 1/2, loss 0.500; t0001 is being set up\n")
         progress.snapshot = None
         progress.stage("writing the report")
@@ -170,11 +178,7 @@ def rows(progress):
 def test_live_table_marks_the_front_and_shows_running_trials(plain):
     progress, _ = plain
     progress.sweep_state = ledger_of(record(0, (0.5, 0.7)), record(1, (0.6, 0.6)), failed(2), started(3))
-    progress._seen = {
-        "running": {
-            "t0003": {"lane": "lane0", "step": 1, "steps": 2, "loss": 0.5, "started": time.time() - 7}
-        }
-    }
+    progress._seen = LanesSnapshot({"t0003": running(StepDone(1, 2, 0.5))}, [], ["lane0"])
     shown = rows(progress)
     assert (
         "on the front at rung 1" in shown["t0000"] and "0.500" in shown["t0000"] and "10 s" in shown["t0000"]
@@ -216,14 +220,14 @@ def test_live_table_is_drawn_before_anything_is_known(plain):
 
 def test_live_view_shows_how_far_preparation_is_before_there_are_trials(plain):
     progress, _ = plain
-    progress.stage("preparing the target model", {"step": 3, "steps": 9, "loss": 0.25})
+    progress.stage("preparing the target model", StepDone(3, 9, 0.25))
     assert drawn(progress) == "━━━━━━╸              preparing the target model: 0 s, step 3/9, loss 0.250\n"
 
 
 def test_waiting_for_workers_is_told_although_the_stage_is_named_already(plain):
     progress, _ = plain
     progress.stage("running 4 trials")
-    progress._seen = {"running": {}, "lanes": []}
+    progress._seen = LanesSnapshot()
     assert drawn(progress).startswith("waiting for the first lane's workers: 0 s")
 
 

@@ -10,7 +10,7 @@ from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.training.plain_engine import PlainEngine, random_examples, random_llama, run_ranks
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.data.examples import Benchmark
-from trainables.events import RungDecision
+from trainables.events import LineLogged, RungDecision, RungReached, RungTested
 from trainables.jobs import TrialJob
 from trainables.training import checkpoints as module
 from trainables.training import trial as trial_module
@@ -111,13 +111,13 @@ def weights(engine):
 
 
 def reported(events):
-    return [event for event in events if event["event"] in ("rung", "test")]
+    return [event for event in events if isinstance(event, RungReached | RungTested)]
 
 
 def lines(events):
     """What the log says about checkpoints."""
     return [
-        event["line"] for event in events if event["event"] == "log" and not event["line"].startswith("step ")
+        event.line for event in events if isinstance(event, LineLogged) and not event.line.startswith("step ")
     ]
 
 
@@ -274,21 +274,21 @@ def test_driver_that_lost_the_rungs_gets_them_again_and_decides_again(stage):
     stage.decide = lambda rung, rungs: decided.append(rung) or RungDecision(keep=rung == 2)
     _, events = stage.run(stage.engine())
     assert decided == [1, 2, 3, 4]
-    assert reported(events)[:4] == reported(first) and [event["event"] for event in reported(events)] == [
+    assert reported(events)[:4] == reported(first) and [event.event for event in reported(events)] == [
         "rung",
         "rung",
         "test",
         "rung",
         "rung",
     ]
-    assert events[:5] == [*reported(first), {"event": "log", "line": "goes on at step 6 of 8"}]
+    assert events[:5] == [*reported(first), LineLogged("goes on at step 6 of 8")]
 
 
 def test_test_part_is_reported_again_only_of_rungs_that_are_still_to_be_kept(stage):
     stage.run(stage.engine(), 7)
     stage.decide = lambda rung, rungs: ON
     _, events = stage.run(stage.engine())
-    assert [event["event"] for event in reported(events)] == ["rung"] * 4
+    assert [event.event for event in reported(events)] == ["rung"] * 4
     assert lines(events) == ["goes on at step 6 of 8"]
 
 

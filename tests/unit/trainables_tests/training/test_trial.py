@@ -24,7 +24,7 @@ from tests.support.training.plain_engine import (
     run_ranks,
 )
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
-from trainables.events import TrialFailedError
+from trainables.events import LineLogged, RungReached, StepDone, TrialFailedError
 from trainables.training import trial as trial_module
 from trainables.training.trial_state import PHASES
 
@@ -44,12 +44,12 @@ def test_steps_take_the_place_of_epochs():
 
 def test_progress_is_reported_at_every_step_and_the_log_has_about_ten_lines():
     _, witness = run(PlainEngine(random_llama()), settings(steps=23, rungs=1), random_data())
-    assert [(event["step"], event["steps"]) for event in witness.of("progress")] == [
+    assert [(event.step, event.steps) for event in witness.of(StepDone)] == [
         (step, 23) for step in range(1, 24)
     ]
-    assert all(math.isfinite(event["loss"]) for event in witness.of("progress"))
-    assert 10 <= len(witness.of("log")) <= 12
-    assert witness.of("log")[0]["line"].startswith("step 1/23: loss ")
+    assert all(math.isfinite(event.loss) for event in witness.of(StepDone))
+    assert 10 <= len(witness.of(LineLogged)) <= 12
+    assert witness.of(LineLogged)[0].line.startswith("step 1/23: loss ")
 
 
 def test_time_is_divided_among_steps_beliefs_and_evaluation(tiny):
@@ -89,8 +89,8 @@ def test_reported_loss_is_that_of_the_global_batch():
     nll = {item.id: -sum(answer_logps(model, item)) / 10 for item in data.retain}
     pairs = trial_module.global_batch(0, 0, 5, 3, 5)
     expected = forget + sum(nll[data.retain[retain].id] for _, retain in pairs)
-    assert witness.of("progress")[0]["loss"] == pytest.approx(expected, rel=1e-10)
-    assert cut.of("progress")[0]["loss"] == pytest.approx(expected, rel=1e-10)
+    assert witness.of(StepDone)[0].loss == pytest.approx(expected, rel=1e-10)
+    assert cut.of(StepDone)[0].loss == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_dual_variable_rises_while_the_retain_loss_is_larger_than_allowed_and_ne
         settings(steps=3, rungs=3, forget=forget, retain={"weight": 2.0}),
         random_data(),
     )
-    reported = [event["metrics"] for event in witness.of("rung")]
+    reported = [event.metrics for event in witness.of(RungReached)]
     expected = 2.0
     for metrics in reported:
         assert metrics["train/retain_weight"] == pytest.approx(expected, rel=1e-12)
@@ -177,7 +177,7 @@ def test_dual_variable_rises_while_the_retain_loss_is_larger_than_allowed_and_ne
 def test_dual_variable_waits_for_its_warm_up():
     forget = {"method": "pdu", "dual": {"warmup_epochs": 1.0}}
     _, witness = run(PlainEngine(random_llama()), settings(steps=4, rungs=4, forget=forget), random_data())
-    first, second, third, fourth = (event["metrics"]["train/retain_weight"] for event in witness.of("rung"))
+    first, second, third, fourth = (event.metrics["train/retain_weight"] for event in witness.of(RungReached))
     assert first == second == third == 1.0 != fourth
 
 

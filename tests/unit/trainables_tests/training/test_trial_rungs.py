@@ -19,7 +19,7 @@ from tests.support.training.observed_trials import (
     weights,
 )
 from tests.support.training.plain_engine import PlainEngine, random_llama
-from trainables.events import RungDecision, TrialFailedError
+from trainables.events import RungDecision, RungReached, RungTested, TrialFailedError
 from trainables.training.rungs import alone
 from trainables.training.trial import run_trial
 
@@ -28,15 +28,15 @@ def test_rungs_measure_validation_and_only_the_last_one_the_test_part():
     engine = PlainEngine(random_llama())
     result, witness = run(engine, settings(rungs=4), random_data())
     assert witness.parts == [("validation",)] * 3 + [("validation", "test")]
-    rungs = witness.of("rung")
-    assert [(event["rung"], event["rungs"], event["step"]) for event in rungs] == [
+    rungs = witness.of(RungReached)
+    assert [(event.rung, event.rungs, event.step) for event in rungs] == [
         (1, 4, 2),
         (2, 4, 4),
         (3, 4, 6),
         (4, 4, 8),
     ]
-    assert [event["metrics"]["validation/score"] for event in rungs] == [2, 4, 6, 8]
-    assert result.metrics == rungs[-1]["metrics"]
+    assert [event.metrics["validation/score"] for event in rungs] == [2, 4, 6, 8]
+    assert result.metrics == rungs[-1].metrics
     trained = {f"train/{name}" for name in ("loss", "gradient_norm", "guarded_frac", "retain_loss")}
     assert set(result.metrics) == {"validation/score", "test/score", *trained}
 
@@ -52,7 +52,7 @@ def test_kept_rungs_alone_are_measured_on_the_test_part_and_saved():
         ("validation",),
         ("validation", "test"),
     ]
-    assert witness.of("test") == [{"event": "test", "rung": 2, "metrics": {"test/score": 2}}]
+    assert witness.of(RungTested) == [RungTested(2, {"test/score": 2})]
     assert list(witness.saved) == [2]
     assert ("test/score" in result.metrics) and result.stopped is None
 
@@ -61,9 +61,9 @@ def test_last_rung_is_saved_where_it_is_kept_and_its_test_part_is_reported_with_
     result, witness = run(
         PlainEngine(random_llama()), settings(rungs=2), random_data(), decide=decide_in_order(ON, KEEP)
     )
-    assert list(witness.saved) == [2] and witness.of("test") == []
+    assert list(witness.saved) == [2] and witness.of(RungTested) == []
     assert witness.parts == [("validation",), ("validation", "test")]
-    assert result.metrics == witness.of("rung")[-1]["metrics"]
+    assert result.metrics == witness.of(RungReached)[-1].metrics
 
 
 def test_rung_is_reported_before_its_decision_and_saved_after_the_test_part():
@@ -71,7 +71,7 @@ def test_rung_is_reported_before_its_decision_and_saved_after_the_test_part():
     reported = []
 
     def decide(rung, rungs):
-        reported.append(len(witness.of("rung")))
+        reported.append(len(witness.of(RungReached)))
         return KEEP
 
     witness = Witness(engine, {}, decide)
@@ -95,7 +95,7 @@ def test_trial_ends_at_the_rung_where_it_is_decided_with_the_reason():
     engine = PlainEngine(random_llama())
     result, witness = run(engine, FOUR, random_data(), decide=decide_in_order(ON, STOP))
     assert result.stopped == "ranks 7 of 9"
-    assert len(engine.rates) == len(witness.of("rung")) == 2
+    assert len(engine.rates) == len(witness.of(RungReached)) == 2
     assert "test/score" not in result.metrics and witness.saved == {}
 
 
@@ -153,7 +153,7 @@ def test_trial_that_is_to_end_at_a_rung_goes_there_on_the_full_schedules_path():
 
 def test_more_rungs_than_steps_are_one_at_each_step():
     _, witness = run(PlainEngine(random_llama()), settings(steps=2, rungs=5), random_data())
-    assert [(event["rung"], event["rungs"]) for event in witness.of("rung")] == [(1, 2), (2, 2)]
+    assert [(event.rung, event.rungs) for event in witness.of(RungReached)] == [(1, 2), (2, 2)]
 
 
 def test_metric_that_is_not_finite_fails_the_trial_by_its_name():

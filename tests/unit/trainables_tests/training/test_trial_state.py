@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from trainables.data.encoding import Encoded
+from trainables.events import RungReached
 from trainables.generation.sequence_beliefs import Belief
 from trainables.training.trial_state import RungResult, TrialState
 
@@ -20,7 +21,7 @@ PROGRESS = TrialState(
     rungs=[
         RungResult(
             1,
-            {"event": "rung", "rung": 1, "rungs": 2, "step": 4, "metrics": METRICS},
+            RungReached(1, 2, METRICS, 4),
             {"test/utility": 1 / 3},
             True,
         )
@@ -39,7 +40,7 @@ def test_progress_survives_json_bit_for_bit(state):
 
 def test_rung_leaves_the_metrics_of_both_parts():
     assert PROGRESS.rungs[0].metrics == METRICS | {"test/utility": 1 / 3}
-    assert "test/utility" not in PROGRESS.rungs[0].event["metrics"]
+    assert "test/utility" not in PROGRESS.rungs[0].event.metrics
 
 
 @pytest.mark.parametrize("value", [[], {"step": "six"}, {"rungs": [{"rung": 1}]}], ids=repr)

@@ -6,6 +6,7 @@ import torch.distributed as dist
 
 from search_spaces.full_disk import full_disk
 from search_spaces.user_errors import UserError
+from trainables.events import Failed, Lost
 from trainables.worker.failures import OUT_OF_MEMORY_REMEDY, describe_failure, outcome_of
 
 
@@ -54,7 +55,7 @@ def test_rank_whose_peer_is_gone_blames_nobody(error):
 
 def test_lack_of_memory_in_a_collective_is_the_job_that_asked_for_too_much():
     outcome = outcome_of(dist.DistBackendError("NCCL error: unhandled cuda error, Out of Memory"))
-    assert outcome == {"status": "failed", "reason": f"out of memory: {OUT_OF_MEMORY_REMEDY}"}
+    assert outcome == Failed(f"out of memory: {OUT_OF_MEMORY_REMEDY}")
 
 
 @pytest.mark.parametrize(
@@ -67,8 +68,8 @@ def test_lack_of_memory_in_a_collective_is_the_job_that_asked_for_too_much():
 )
 def test_job_on_a_full_disk_is_lost_and_did_not_fail(error):
     outcome = outcome_of(error)
-    assert outcome is not None and outcome["status"] == "lost"
-    assert "no space left on device" in outcome["reason"] and "Make room" in outcome["reason"]
+    assert isinstance(outcome, Lost)
+    assert "no space left on device" in outcome.reason and "Make room" in outcome.reason
 
 
 def test_full_disk_is_found_at_the_bottom_of_a_chain_and_names_the_file():

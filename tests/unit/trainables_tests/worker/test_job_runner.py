@@ -7,7 +7,7 @@ from search_spaces.settings.trial_settings import TrialSettings
 from tests.support.training.plain_engine import PlainEngine, random_examples, random_llama
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark
 from trainables.data.examples import Benchmark
-from trainables.events import RungDecision
+from trainables.events import Finished, RungDecision, RungReached, RungTested, Stopped
 from trainables.jobs import TrialJob
 from trainables.training.trial_state import PHASES
 from trainables.worker import job_runner
@@ -55,24 +55,24 @@ def never(rung, rungs):
 def test_trial_writes_the_weights_of_kept_rungs_under_their_numbers(run):
     outcome, written, _ = run(lambda rung, rungs: RungDecision(keep=rung in (1, 3)), weights="/s/weights")
     assert written == ["/s/weights/rung1", "/s/weights/rung3"]
-    assert (outcome["status"], outcome["reason"]) == ("finished", None)
-    assert {"validation/score", "test/score", "train/loss"} <= outcome["metrics"].keys()
-    assert set(outcome["seconds"]) == set(PHASES)
+    assert isinstance(outcome, Finished)
+    assert {"validation/score", "test/score", "train/loss"} <= outcome.result["metrics"].keys()
+    assert set(outcome.result["seconds"]) == set(PHASES)
 
 
 def test_stopped_trial_has_a_reason(run):
     outcome, written, events = run(
         lambda rung, rungs: RungDecision(go_on=False, reason="ranks 7 of 9"), weights="/s/weights"
     )
-    assert (outcome["status"], outcome["reason"], written) == ("stopped", "ranks 7 of 9", [])
-    assert [event["rung"] for event in events if event["event"] == "rung"] == [1]
+    assert isinstance(outcome, Stopped) and (outcome.reason, written) == ("ranks 7 of 9", [])
+    assert [event.rung for event in events if isinstance(event, RungReached)] == [1]
 
 
 def test_trial_that_is_to_end_at_a_rung_is_kept_there_and_asks_nobody(run):
     outcome, written, events = run(never, weights="/s/weights", stop_at_rung=2)
-    assert (outcome["status"], written) == ("stopped", ["/s/weights/rung2"])
-    assert "test/score" in outcome["metrics"]
-    assert [event["rung"] for event in events if event["event"] == "rung"] == [1, 2]
+    assert isinstance(outcome, Stopped) and written == ["/s/weights/rung2"]
+    assert "test/score" in outcome.result["metrics"]
+    assert [event.rung for event in events if isinstance(event, RungReached)] == [1, 2]
 
 
 def test_trial_without_a_judge_is_kept_at_its_end(run):
@@ -81,5 +81,5 @@ def test_trial_without_a_judge_is_kept_at_its_end(run):
 
 def test_nothing_is_written_without_a_folder_for_weights(run):
     outcome, written, events = run(lambda rung, rungs: RungDecision(keep=True))
-    assert written == [] and outcome["status"] == "finished"
-    assert [event["rung"] for event in events if event["event"] == "test"] == [1, 2, 3]
+    assert written == [] and isinstance(outcome, Finished)
+    assert [event.rung for event in events if isinstance(event, RungTested)] == [1, 2, 3]

@@ -5,7 +5,16 @@ import pytest
 import torch
 
 from search_spaces.settings.model_settings import ModelSettings
-from trainables.events import RungDecision, TrialFailedError
+from trainables.events import (
+    Failed,
+    Finished,
+    LineLogged,
+    RungDecision,
+    RungReached,
+    StepDone,
+    Stopped,
+    TrialFailedError,
+)
 from trainables.jobs import EvaluateJob
 from trainables.worker import lane_worker
 from trainables.worker.lane_worker import PROGRESS_EVERY_S, Reporter, lane_loop
@@ -95,28 +104,28 @@ def serve(monkeypatch):
 
 def test_lane_serves_jobs_in_order_until_the_mailbox_closes(serve):
     job_queue = JobQueue([("a", job("first")), ("b", job("second"))])
-    serve(job_queue, lambda job, report, decide: {"name": job.name})
+    serve(job_queue, lambda job, report, decide: Finished({"name": job.name}))
     assert job_queue.outcomes == {
-        "a": [{"status": "finished", "name": "first"}],
-        "b": [{"status": "finished", "name": "second"}],
+        "a": [Finished({"name": "first"})],
+        "b": [Finished({"name": "second"})],
     }
     assert [sequence for _, _, sequence in job_queue.asked] == [0, 1, 2]
 
 
 def test_lane_announces_itself_once_under_one_generation(serve):
     job_queue = JobQueue([("a", job("first"))])
-    serve(job_queue, lambda job, report, decide: {})
+    serve(job_queue, lambda job, report, decide: Finished())
     ((lane, generation, workers),) = job_queue.ready
     assert {asked[:2] for asked in job_queue.asked} == {(lane, generation)}
     assert workers == [("node 0", "worker 0"), ("node 1", "worker 1")]
     again = JobQueue()
-    serve(again, lambda job, report, decide: {})
+    serve(again, lambda job, report, decide: Finished())
     assert again.ready[0][0] == job_queue.ready[0][0] and again.ready != job_queue.ready
 
 
 def test_other_ranks_follow_the_generation_of_rank_0_and_say_nothing(serve):
     job_queue = JobQueue([("a", job("first"))])
-    serve(job_queue, lambda job, report, decide: {}, rank=1)
+    serve(job_queue, lambda job, report, decide: Finished(), rank=1)
     assert job_queue.ready == [] and job_queue.outcomes == {}
     assert {generation for _, generation, _ in job_queue.asked} == {"generation of rank 0"}
 
@@ -125,13 +134,13 @@ def test_trial_that_fails_by_its_settings_leaves_the_lane_warm(serve):
     def work(job, report, decide):
         if job.name == "bad":
             raise TrialFailedError("loss is nan after step 3")
-        return {"name": job.name}
+        return Finished({"name": job.name})
 
     job_queue = JobQueue([("a", job("bad")), ("b", job("good"))])
     serve(job_queue, work)
     assert job_queue.outcomes == {
-        "a": [{"status": "failed", "reason": "loss is nan after step 3"}],
-        "b": [{"status": "finished", "name": "good"}],
+        "a": [Failed("loss is nan after step 3")],
+        "b": [Finished({"name": "good"})],
     }
 
 
@@ -143,26 +152,26 @@ def test_any_other_failure_is_told_by_the_rank_it_struck_and_ends_the_lane(serve
     job_queue = JobQueue([("a", job("bad")), ("b", job("never"))])
     with pytest.raises(ValueError, match="a shard went missing"):
         serve(job_queue, work, rank)
-    assert job_queue.outcomes == {"a": [{"status": "failed", "reason": "ValueError: a shard went missing"}]}
+    assert job_queue.outcomes == {"a": [Failed("ValueError: a shard went missing")]}
 
 
 def test_job_that_cannot_be_read_is_a_failure_of_that_job(serve):
     job_queue = JobQueue([("a", {"kind": "export"})])
     with pytest.raises(ValueError, match="export"):
-        serve(job_queue, lambda job, report, decide: {})
-    assert job_queue.outcomes["a"][0]["status"] == "failed"
+        serve(job_queue, lambda job, report, decide: Finished())
+    assert isinstance(job_queue.outcomes["a"][0], Failed)
 
 
-def test_outcome_is_finished_unless_the_job_says_otherwise(serve):
-    stopped = {"status": "stopped", "reason": "ranks 7 of 9", "metrics": {}}
-    job_queue = JobQueue([("a", job("trial")), ("b", job("measure"))])
-    serve(job_queue, lambda job, report, decide: stopped if job.name == "trial" else {"items": 3})
-    assert job_queue.outcomes == {"a": [stopped], "b": [{"status": "finished", "items": 3}]}
+def test_outcome_is_what_the_runner_returns(serve):
+    stopped = Stopped("ranks 7 of 9", {"metrics": {}})
+    job_queue = JobQueue([("a", job("trial"))])
+    serve(job_queue, lambda job, report, decide: stopped)
+    assert job_queue.outcomes == {"a": [stopped]}
 
 
 def test_verdict_is_asked_for_by_rank_0_and_broadcast(serve):
     job_queue, sent, decisions = JobQueue([("a", job("first")), ("b", job("second"))]), [], []
-    serve(job_queue, lambda job, report, decide: decisions.append(decide(2, 4)) or {}, sent=sent)
+    serve(job_queue, lambda job, report, decide: decisions.append(decide(2, 4)) or Finished(), sent=sent)
     assert job_queue.judged == [("a", 2), ("b", 2)]
     assert [decision.reason for decision in decisions] == ["a ends at rung 2", "b ends at rung 2"]
     assert sent[1:] == decisions
@@ -171,22 +180,25 @@ def test_verdict_is_asked_for_by_rank_0_and_broadcast(serve):
 def test_other_ranks_hear_the_verdict_and_ask_nobody(serve):
     job_queue, decision, decisions = JobQueue([("a", job("first"))]), RungDecision(keep=True), []
     serve(
-        job_queue, lambda job, report, decide: decisions.append(decide(1, 4)) or {}, rank=1, heard=[decision]
+        job_queue,
+        lambda job, report, decide: decisions.append(decide(1, 4)) or Finished(),
+        rank=1,
+        heard=[decision],
     )
     assert decisions == [decision] and job_queue.judged == []
 
 
 def test_reports_carry_the_ticket_of_their_job(serve):
     job_queue = JobQueue([("a", job("first")), ("b", job("second"))])
-    serve(job_queue, lambda job, report, decide: report({"event": "log", "line": job.name}) or {})
+    serve(job_queue, lambda job, report, decide: report(LineLogged(job.name)) or Finished())
     assert job_queue.reports == [
-        ("a", {"event": "log", "line": "first"}),
-        ("b", {"event": "log", "line": "second"}),
+        ("a", LineLogged("first")),
+        ("b", LineLogged("second")),
     ]
 
 
 def progress(step, steps=100):
-    return {"event": "progress", "step": step, "steps": steps, "loss": 0.0}
+    return StepDone(step, steps, 0.0)
 
 
 def test_progress_is_thinned_but_never_its_last_step(monkeypatch):
@@ -197,7 +209,7 @@ def test_progress_is_thinned_but_never_its_last_step(monkeypatch):
     for step in range(1, 101):
         reporter(progress(step))
         clock.now += PROGRESS_EVERY_S / 10
-    steps = [event["step"] for _, event in job_queue.reports]
+    steps = [event.step for _, event in job_queue.reports]
     assert steps[0] == 1 and steps[-1] == 100
     assert 10 <= len(steps) <= 12
 
@@ -205,6 +217,7 @@ def test_progress_is_thinned_but_never_its_last_step(monkeypatch):
 def test_rungs_and_log_lines_are_never_held_back():
     job_queue = JobQueue()
     reporter = Reporter(job_queue, "a")
-    for event in ({"event": "rung", "rung": 1}, {"event": "log", "line": "x"}, {"event": "rung", "rung": 2}):
+    events = [RungReached(1, 2, {}), LineLogged("x"), RungReached(2, 2, {})]
+    for event in events:
         reporter(event)
-    assert [event["event"] for _, event in job_queue.reports] == ["rung", "log", "rung"]
+    assert [event for _, event in job_queue.reports] == events

@@ -141,7 +141,7 @@ def test_measurement_that_is_written_holds_text_only_where_it_may(tmp_path, monk
         name="original", model={"base": "scratch"}, folder="nowhere", output=str(output), redact=redact
     )
     outcome = runner.run(job, lambda event: None)
-    assert (SECRET in output.read_text()) is (SECRET in json.dumps(outcome)) is (not redact)
+    assert (SECRET in output.read_text()) is (SECRET in json.dumps(outcome.result)) is (not redact)
 
 
 def test_measurement_with_text_does_not_serve_a_sweep_that_wants_none(tmp_path):
