@@ -1,7 +1,6 @@
 """Runs one job after another on a warm engine. Knows no Ray: lanes and torchrun both call it."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from trainables.analysis.likelihood_bands import as_json, band_groups, band_metr
 from trainables.analysis.step_dynamics import run_dynamics
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark, encode_examples, load_encoded_benchmark
 from trainables.data.encoding import instructed, set_system_prompt
+from trainables.durable_files import write_json
 from trainables.engine.zero3_engine import Engine
 from trainables.events import Decide, Finished, LineLogged, Report, StepDone, Stopped
 from trainables.generation.inference import inference
@@ -29,7 +29,7 @@ from trainables.jobs import (
     read_measurement,
 )
 from trainables.training.checkpoints import checkpoints_of
-from trainables.training.preparation import train_on_text, write_atomically, write_scratch_model
+from trainables.training.preparation import save_policy, train_on_text, write_scratch_model
 from trainables.training.rungs import AtRungs, alone
 from trainables.training.trial import run_trial
 from trainables.worker.model_measurement import measure, reference_logp
@@ -114,7 +114,7 @@ class JobRunner:
         loss = train_on_text(
             engine, encode_examples(engine.tokenizer, examples), job.model.prepare, job.engine, report
         )
-        write_atomically(engine, Path(job.output))
+        save_policy(engine, Path(job.output))
         return {"loss_nats": loss, "folder": job.output}
 
     def _evaluate(self, job: EvaluateJob) -> dict[str, Any]:
@@ -148,7 +148,7 @@ class JobRunner:
                 metrics |= band_metrics(model, groups)
             outcome["probes"] = as_json(groups)  # the key of measurements on disk
         if engine.rank == 0:
-            write_json_atomically(Path(job.output), outcome)
+            write_json(Path(job.output), outcome, indent=None)
         return outcome
 
     def _trial(self, job: TrialJob, report: Report, decide: Decide | None) -> Finished | Stopped:
@@ -173,7 +173,7 @@ class JobRunner:
 
         def save(rung: int) -> None:
             if job.weights is not None:
-                write_atomically(engine, Path(job.weights, f"rung{rung}"))
+                save_policy(engine, Path(job.weights, f"rung{rung}"))
 
         if decide is None or job.stop_at_rung is not None:
             decide = alone(job.stop_at_rung)
@@ -215,11 +215,3 @@ HANDLERS: dict[type[AnyJob], Handler] = {
 }
 """What runs each kind of job, on all ranks of a lane. The last two hold whole models in one process: their
 lanes have one worker."""
-
-
-def write_json_atomically(path: Path, value: Any) -> None:
-    """Write JSON so that the file is either absent or whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value))
-    partial.replace(path)

@@ -35,7 +35,7 @@ def run(monkeypatch):
     monkeypatch.setattr(
         job_runner, "reference_logp", lambda engine, data, settings: {item.id: 0.0 for item in data.forget}
     )
-    monkeypatch.setattr(job_runner, "write_atomically", lambda engine, path: written.append(str(path)))
+    monkeypatch.setattr(job_runner, "save_policy", lambda engine, path: written.append(str(path)))
     monkeypatch.setattr(
         JobRunner, "engine", lambda self, folder, model, trial=None: PlainEngine(random_llama())
     )
