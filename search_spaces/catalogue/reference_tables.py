@@ -1,4 +1,7 @@
-"""The reference table of README.md, written from the classes themselves; a test holds the two together."""
+"""Generates the reference tables of the documentation from the settings classes and the catalogues.
+
+A test compares the tables in the documentation with the generated ones.
+"""
 
 import typing
 from collections import Counter
@@ -17,13 +20,13 @@ from search_spaces.user_errors import shown
 
 BOUNDS = {Ge: (">=", "ge"), Gt: (">", "gt"), Le: ("<=", "le"), Lt: ("<", "lt")}
 SKIPPED = frozenset({"space"})
-"""Described in words, not in rows."""
+"""Blocks that the documentation describes in prose instead of table rows."""
 NAMED = "METRIC."
-"""Stands for the names in a mapping of blocks."""
+"""Placeholder for the keys of a mapping of blocks."""
 
 
 def settings_table() -> str:
-    """Markdown: one table per block, one row per key."""
+    """Generates the Markdown tables of all settings: one table per block, one row per key."""
     blocks: dict[str, list[str]] = {}
     for block, row in _rows(SweepSettings, ""):
         blocks.setdefault(block, []).append(row)
@@ -34,7 +37,7 @@ def settings_table() -> str:
 
 
 def method_table() -> str:
-    """Markdown: one row per method."""
+    """Generates the Markdown table of methods: one row per method."""
     titles = (
         "`forget.method`",
         "name",
@@ -58,7 +61,7 @@ def method_table() -> str:
 
 
 def _published(method: str) -> str:
-    """What the method's recipe sets apart from what is the same for all."""
+    """Formats the settings of a method's recipe, without those that most recipes share."""
     usual = {
         "forget.method": method,
         "forget.weight": 1.0,
@@ -67,7 +70,7 @@ def _published(method: str) -> str:
         "beliefs": "none",
     }
     settings = {key: value for key, value in RECIPES[method].settings.items() if usual.get(key) != value}
-    # A method's own block is known from its row.
+    # The prefix with the method's own block is left out, because each row is about one method.
     return ", ".join(
         f"{key.removeprefix('forget.').removeprefix(f'{method}.')} {shown(value)}"
         for key, value in settings.items()
@@ -75,7 +78,7 @@ def _published(method: str) -> str:
 
 
 def _needs(info: MethodInfo) -> str:
-    """What it holds, or passes through the network, that cross-entropy does not."""
+    """Describes which memory and forward passes a method needs in addition to cross-entropy."""
     needs = []
     if info.preferred_answers:
         needs.append("another sequence per forget example in each forward pass")
@@ -92,12 +95,12 @@ ARROWS = {"minimize": "↓", "maximize": "↑", None: "·"}
 
 
 def metric_table() -> str:
-    """Markdown: one row per definition, with all metrics that it defines."""
+    """Generates the Markdown table of metrics: one row per definition, with all metrics that share it."""
     rows: dict[tuple[str, str], list[tuple[str, MetricInfo]]] = {}
     common = Counter(info.description.partition(": ")[2] for info in METRICS.values())
     for name, info in METRICS.items():
         definition = info.description.partition(": ")[2] or info.description
-        # Before the colon stands the set; what is defined for one metric alone keeps its words.
+        # A description is `SET: DEFINITION`. A definition of a single metric keeps the name of its set.
         rows.setdefault(
             (definition if common[definition] > 1 else info.description, _range(info)), []
         ).append((name, info))
@@ -122,7 +125,7 @@ def _beliefs(info: MethodInfo) -> str:
 
 
 def _rows(settings: type[BaseModel], prefix: str, title: str = "Top level") -> Iterator[tuple[str, str]]:
-    """Pairs of a table's title and a row of it."""
+    """Yields pairs of a table's title and one of its rows, recursively for all blocks."""
     for name, field in settings.model_fields.items():
         members = [
             member
@@ -136,7 +139,7 @@ def _rows(settings: type[BaseModel], prefix: str, title: str = "Top level") -> I
             yield title, f"| `{prefix}{name}` | {_allowed(field)} | {_default(field)} | {meaning} |"
         inner = f"{prefix}{name}.{NAMED if get_origin(field.annotation) is dict else ''}"
         for member in members:
-            # Members of a union are told apart by their benchmark.
+            # The title of a union's member names its benchmark, which distinguishes the members.
             which = (
                 f" with `benchmark: {member.model_fields['benchmark'].default}`" if len(members) > 1 else ""
             )
@@ -156,6 +159,7 @@ def _type(annotation: Any) -> str:
         return ""
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(annotation))
+    # Bounds inside a union, such as `Annotated[int, Field(ge=0)] | None`, are not in the field's metadata.
     if get_origin(annotation) is typing.Annotated:
         inner, *metadata = get_args(annotation)
         bounds = [datum for item in metadata for datum in getattr(item, "metadata", [item])]

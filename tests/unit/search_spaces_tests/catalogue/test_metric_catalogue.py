@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from search_spaces.catalogue.metric_catalogue import METRICS, available_metrics, default_objectives
+from search_spaces.catalogue.available_metrics import available_metrics, default_objectives
+from search_spaces.catalogue.metric_catalogue import METRICS
 from search_spaces.settings.sweep_settings import SweepSettings
 
 

@@ -3,7 +3,8 @@ import math
 
 import pytest
 
-from search_spaces.catalogue.metric_catalogue import METRICS, available_metrics
+from search_spaces.catalogue.available_metrics import available_metrics
+from search_spaces.catalogue.metric_catalogue import METRICS
 from search_spaces.settings.data_settings import MuseData
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.sweep_on_disk import small_sweep

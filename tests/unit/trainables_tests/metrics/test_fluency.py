@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-from search_spaces.catalogue.metric_catalogue import available_metrics
+from search_spaces.catalogue.available_metrics import available_metrics
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.data.encoding import Encoded, encode
