@@ -1,4 +1,4 @@
-"""Turns what pydantic says into messages for people: dotted key, value, what is allowed, did you mean."""
+"""Converts pydantic's validation errors to user errors with key, value, allowed values and a hint."""
 
 import types
 import typing
@@ -29,11 +29,11 @@ NAMES_OF_TYPES = {
 
 
 def problems_of(error: ValidationError, settings: type[BaseModel]) -> list[UserError]:
-    """One error per thing that is wrong, without a file.
+    """Converts a validation error to one user error per problem, without the name of a file.
 
     Args:
-        error: what `settings.model_validate` raised.
-        settings: the class that was validated.
+        error: The error that `settings.model_validate` has raised.
+        settings: The class that was validated.
     """
     return [_problem(details, settings) for details in error.errors()]
 
@@ -52,6 +52,7 @@ def _problem(details: ErrorDetails, settings: type[BaseModel]) -> UserError:
             allowed=", ".join(siblings),
         )
     if kind == "missing":
+        # The docstring of the missing field is the remedy.
         field = owner.model_fields.get(steps[-1]) if owner else None
         what = field.description if field else None
         return UserError("is missing", key=key, remedy=what or "add the block, as in quickstart.yaml")
@@ -70,7 +71,7 @@ def _problem(details: ErrorDetails, settings: type[BaseModel]) -> UserError:
     if kind in NAMES_OF_TYPES:
         return UserError("has the wrong type", key=key, value=given, allowed=NAMES_OF_TYPES[kind])
     if kind == "value_error":
-        # A check over a whole block shows its own numbers; the block itself would only be noise.
+        # A validator over a whole block has the relevant values in its message, so the block is not shown.
         return UserError(
             str(context["error"]), key=key, value=None if isinstance(given, BaseModel | Mapping) else given
         )
@@ -89,7 +90,7 @@ def _unknown_tag(
     owner: type[BaseModel] | None,
     steps: Sequence[str],
 ) -> UserError:
-    """A union by discriminator, such as `data.benchmark`."""
+    """Builds the error for a missing or unknown discriminator of a union, such as `data.benchmark`."""
     name = str(context["discriminator"]).strip("'")
     annotation = owner.model_fields[steps[-1]].annotation if owner and steps else None
     tags = [tag for member in get_args(annotation) for tag in _literals(member.model_fields[name].annotation)]
@@ -99,9 +100,10 @@ def _unknown_tag(
 
 
 def _walk(loc: Sequence[int | str], settings: type[BaseModel]) -> tuple[list[str], type[BaseModel] | None]:
-    """The dotted steps of an error, and the class that declares (or should declare) its last step.
+    """Returns the dotted steps of an error, and the class that declares (or should declare) the last step.
 
-    Pydantic's location also names the member of a union; nobody wrote that in the file, so it is left out.
+    Pydantic's location also names the member of a union. The file does not contain this name, so it is left
+    out.
     """
     steps: list[str] = []
     owner: type[BaseModel] | None = settings
@@ -115,7 +117,7 @@ def _walk(loc: Sequence[int | str], settings: type[BaseModel]) -> tuple[list[str
         steps.append(str(place))
         owner = annotation if _is_block(annotation) else None
         field = owner.model_fields.get(str(place)) if owner else None
-        # Below a mapping such as `space`, the rest of the location is keys.
+        # Below a mapping such as `space`, the next place is a key and not a field.
         below = get_args(annotation)[1] if get_origin(annotation) is dict else None
         annotation = field.annotation if field else below
     return steps, owner

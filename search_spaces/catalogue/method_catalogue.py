@@ -1,5 +1,7 @@
-"""What methods there are, in words. Torch-free, so that the command line answers at once; tests hold it
-against the code."""
+"""The catalogue of unlearning methods: formula, source, and what each method needs.
+
+It does not import torch, so that the command line starts quickly. Tests compare it with the loss functions.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,26 +11,33 @@ Unit = Literal["tokens", "sequences", "later_tokens"]
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """A base method: what its loss is, and what it is divided by."""
+    """A base method of unlearning."""
 
     name: str
     formula: str
     """The loss per forget example, minimised, in nats; S is the summed log-probability of the response."""
     paper: str
     unit: Unit
-    """What the summed loss is divided by, once, over all ranks; `later_tokens` leaves out the first of each
-    answer."""
+    """The count by which the loss, summed over all ranks, is divided.
+
+    `later_tokens` leaves out the first token of each answer.
+    """
     needs_reference: bool = False
-    """Whether it reads log-probabilities of the original model, computed once per sweep."""
+    """Whether the loss reads log-probabilities of the original model, computed once per sweep."""
     reference_logits: bool = False
-    """Whether it compares whole rows of logits with the original model's, which takes a forward pass of that
-    at each step."""
+    """Whether the loss reads the original model's logits over the whole vocabulary.
+
+    These take a forward pass of the original model at each step.
+    """
     preferred_answers: bool = False
-    """Whether another answer goes with every forget example."""
+    """Whether every forget example comes with another, preferred answer."""
     activations: bool = False
-    """Whether it works on activations, above which nothing is run: then so does its retain loss."""
+    """Whether the loss is computed on a layer's activations.
+
+    The layers above are not run then, so the retain loss is computed on activations too.
+    """
     token_beliefs: bool = True
-    """Whether BS-T composes with it: it does where a target is pushed down."""
+    """Whether token beliefs (BS-T) can be combined with the method: it must lower a target's probability."""
 
 
 _PREFERRING = (

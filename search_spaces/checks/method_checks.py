@@ -1,5 +1,4 @@
-"""Whether the methods that a sweep may try go with the beliefs and the retain loss that it may try with
-them."""
+"""Checks that the methods of a sweep are compatible with its beliefs and its retain losses."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ CHECKED_KEYS = ("forget.method", "beliefs", "retain.loss")
 
 
 def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
-    """What does not go together.
+    """Yields the incompatible combinations that the sweep could run.
 
     Args:
-        sweep: With a space whose keys and conditions are sound.
+        sweep: Settings whose space has valid keys and conditions.
     """
     trials = [*_drawn(sweep), *(_completed(sweep, entry) for entry in sweep.search.enqueue)]
     for method, beliefs in sorted(
@@ -26,7 +25,7 @@ def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
     ):
         able = ", ".join(name for name, info in METHODS.items() if info.token_beliefs)
         yield UserError(
-            f"{METHODS[method].name} pushes no target down, so token beliefs have nothing to add to",
+            f"{METHODS[method].name} lowers no target's probability, as token beliefs require",
             key="space.beliefs" if "beliefs" in sweep.space else "trial.beliefs",
             value=f"{beliefs} with {method}",
             allowed="none or sequence with it",
@@ -40,7 +39,7 @@ def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
     ):
         able = ", ".join(name for name, info in METHODS.items() if info.activations)
         above = METHODS[method].activations
-        why = "runs nothing above the activations that it steers" if above else "leaves activations alone"
+        why = "runs no layer above the activations that it steers" if above else "does not use activations"
         yield UserError(
             f"{METHODS[method].name} {why}",
             key="space.retain.loss" if "retain.loss" in sweep.space else "trial.retain.loss",
@@ -53,7 +52,7 @@ def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
         )
     if any(trial.method == "pdu" and trial.retain == "none" for trial in trials):
         yield UserError(
-            "PDU holds the retain loss down, and there is none",
+            "PDU bounds the retain loss, and the trial has none",
             key="retain.loss",
             value="none",
             allowed="nll or kl",
@@ -66,8 +65,10 @@ def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What one trial may be asked for; empty where an entry leaves it open, which is judged where it is
-    drawn."""
+    """The checked settings of one possible trial.
+
+    A setting is empty if an enqueued entry leaves it to the sampler; the drawn combinations cover it.
+    """
 
     method: str
     beliefs: str
@@ -85,6 +86,7 @@ class _Trial:
     def ignores_retain_loss(self) -> bool:
         if not self.method or self.retain in ("", "none"):
             return False
+        # Methods on activations need the retain loss on activations, and all others must not have it.
         return (self.retain == "activations") != METHODS[self.method].activations
 
 
@@ -102,13 +104,13 @@ def _answers_file(path: str) -> Iterator[UserError]:
 
 
 def _completed(sweep: SweepSettings, entry: Mapping[str, Scalar]) -> _Trial:
-    """What an entry asks for; the trial's own where it says nothing and nothing else is sampled."""
+    """Completes an enqueued entry: keys that are not searched have the trial's own value."""
     own = {key: "" if key in sweep.space else trial_value(sweep.trial, key) for key in CHECKED_KEYS}
     return _Trial(*(str(entry.get(key, own[key])) for key in CHECKED_KEYS))
 
 
 def _drawn(sweep: SweepSettings) -> Iterator[_Trial]:
-    """All combinations of the asked keys that can be drawn together."""
+    """Yields all combinations of the checked keys that the sampler can draw."""
     keys = _with_conditions(sweep)
     for drawn in product(*(_values(sweep, key) for key in keys)):
         offered = dict(zip(keys, drawn, strict=True))
@@ -122,8 +124,10 @@ def _drawn(sweep: SweepSettings) -> Iterator[_Trial]:
 
 
 def _with_conditions(sweep: SweepSettings) -> list[str]:
-    """The asked keys that are searched, and those that their conditions depend on, in an order that decides
-    conditions first."""
+    """Returns the searched keys among the checked ones, and all keys on which their conditions depend.
+
+    Each key comes after the keys of its conditions.
+    """
     wanted = {key for key in CHECKED_KEYS if key in sweep.space}
     while (
         more := {other for key in wanted for other in sweep.space[key].when if other in sweep.space} - wanted
@@ -133,7 +137,9 @@ def _with_conditions(sweep: SweepSettings) -> list[str]:
 
 
 def _values(sweep: SweepSettings, key: str) -> list[Scalar]:
-    """The values that conditions can tell apart: a choice's own, or those that conditions on a range name."""
+    """Returns the values of a key that conditions can distinguish."""
+    # A range has infinitely many values. Conditions distinguish only those that they name; any other value,
+    # such as the lower bound, represents the rest.
     domain = sweep.space[key]
     if domain.kind == "choice":
         return list(domain.choices)

@@ -1,5 +1,4 @@
-"""What the classes cannot check alone: the space against the trial, objectives against the data, paths
-against the disk."""
+"""Checks across blocks: the space against the trial, objectives against the data, paths against the disk."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -31,23 +30,24 @@ from search_spaces.validation_messages import WHOLE_NUMBER
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 LANE_KEYS = ("deepspeed", "engine.")
-"""Decided when a lane starts, or without influence on results: nothing to search."""
+"""Prefixes of keys that cannot be searched: fixed when a lane starts, or without influence on results."""
 
 
 def check_sweep(sweep: SweepSettings, file: object, pinned: Sequence[str] = ()) -> None:
-    """Everything that needs more than one block to judge.
+    """Checks all that depends on more than one block.
 
     Args:
-        sweep: settings with objectives filled in.
-        file: for messages.
-        pinned: trial keys that were set on the command line.
+        sweep: Settings with objectives filled in.
+        file: The sweep file, for messages.
+        pinned: Trial keys that were set on the command line.
 
     Raises:
-        UserError: everything that is wrong, in one message.
+        UserError: The sweep has problems; one message lists all of them.
     """
     problems = list(_paths(sweep))
-    # Which metrics there are depends on the files.
+    # Available metrics depend on the files, so a missing file would cause misleading further problems.
     problems += [] if problems else list(check_criteria(sweep))
+    # The other checks assume a valid space.
     in_space = list(_space(sweep))
     problems += in_space or [
         *_recipes(sweep),
@@ -88,12 +88,15 @@ def _domain(sweep: SweepSettings, key: str, domain: Domain) -> Iterator[UserErro
         hint = f' Did you mean "{short}"?' if short in keys else did_you_mean(key, keys)
         yield UserError(f"no such trial key.{hint}", key=place, allowed=KEYS_ARE)
         return
+    # One problem per domain is enough: all its values usually fail for the same reason.
     refusals = (problem for value in _probes(domain) if (problem := _refused(sweep, key, value, place)))
     yield from islice(refusals, 1)
     for other, values in domain.when.items():
         where = f"{place}.when.{other}"
         if other == key:
-            yield UserError("waits for itself", key=where, remedy="remove the condition")
+            yield UserError(
+                "the condition refers to the key itself", key=where, remedy="remove the condition"
+            )
         elif other not in keys:
             yield UserError(
                 f"condition on a key that does not exist.{did_you_mean(other, keys)}",
@@ -105,16 +108,16 @@ def _domain(sweep: SweepSettings, key: str, domain: Domain) -> Iterator[UserErro
 
 
 def _probes(domain: Domain) -> list[Scalar]:
-    """Values that show whether a field takes the domain: both ends, and for reals one in between that is no
-    whole number."""
+    """Returns sample values of a domain, by which a field shows whether it accepts the domain."""
     if domain.kind == "choice":
         return list(domain.choices)
+    # For reals, a value that is not a whole number reveals an integer field whose bounds are whole.
     ends: list[Scalar] = [domain.low, domain.high]
     return ends if domain.is_int else [*ends, domain.low + GOLDEN * (domain.high - domain.low)]
 
 
 def _refused(sweep: SweepSettings, key: str, value: Scalar, place: str) -> UserError | None:
-    """Why the trial does not take a value, or None where it does."""
+    """Returns the problem if the trial refuses a value; None if it accepts the value."""
     try:
         taken = trial_value(apply(sweep.trial, {key: value}), key)
     except UserError as error:
@@ -130,8 +133,8 @@ def _refused(sweep: SweepSettings, key: str, value: Scalar, place: str) -> UserE
             allowed=error.allowed,
             remedy=remedy,
         )
-    # Pydantic turns "5" into 5 and true into 1; a space must say what it means, because the study keeps its
-    # values as written.
+    # Pydantic converts "5" to 5 and true to 1. The study stores the values of the space as written, so they
+    # must have the right type already.
     if same_value(taken, value):
         return None
     return UserError(
@@ -152,8 +155,7 @@ def _never_active(sweep: SweepSettings, key: str) -> UserError | None:
         key=f"space.{key}.when.{other}",
         value=list(sweep.space[key].when[other]),
         remedy=(
-            f"search other values of {other}, set trial.{other}, or take this key out (--set"
-            f" space.{key}=null)"
+            f"search other values of {other}, set trial.{other}, or remove this key (--set space.{key}=null)"
         ),
     )
 
@@ -186,6 +188,7 @@ def _recipes(sweep: SweepSettings) -> Iterator[UserError]:
             continue
         settings = RECIPES[name].settings
         for key, value in settings.items():
+            # A searched key must contain the recipe's value; a key that is fixed must have it.
             if key in sweep.space and active(key, sweep.space, settings, sweep.trial):
                 mend = f"widen space.{key}" if not sweep.space[key].contains(value) else None
                 found = f"and it is searched {sweep.space[key].text()}"
@@ -198,12 +201,12 @@ def _recipes(sweep: SweepSettings) -> Iterator[UserError]:
                     f"{key} is {shown(value)} in this recipe, {found}",
                     key=place,
                     value=name,
-                    remedy=f"{mend}, or take it out",
+                    remedy=f"{mend}, or remove it",
                 )
 
 
 def _enqueue(sweep: SweepSettings) -> Iterator[UserError]:
-    remedy = "mend the entry, or start without any: --set search.enqueue=[]"
+    remedy = "correct the entry, or start without any: --set search.enqueue=[]"
     for index, entry in enumerate(sweep.search.enqueue):
         for key, value in entry.items():
             place = f"search.enqueue[{index}].{key}"
@@ -230,6 +233,7 @@ def _early_stopping(sweep: SweepSettings) -> Iterator[UserError]:
         return
     grace, rungs = sweep.early_stopping.grace_rungs, sweep.trial.rungs
     place = "trial.rungs"
+    # The most rungs that a trial may have decide: one such trial can be stopped early.
     if "rungs" in sweep.space:
         domain, place = sweep.space["rungs"], "space.rungs"
         rungs = int(
@@ -237,13 +241,13 @@ def _early_stopping(sweep: SweepSettings) -> Iterator[UserError]:
         )
     if rungs < 2:
         yield UserError(
-            "nobody can be stopped early where the only rung is the last one",
+            "no trial can be stopped early, because the only rung is the last one",
             key="early_stopping",
-            remedy=f"set {place} to 2 or more, or take early_stopping out",
+            remedy=f"set {place} to 2 or more, or remove early_stopping",
         )
     elif grace >= rungs:
         yield UserError(
-            f"must be below the number of rungs ({place} is {rungs}): nobody is stopped at the last one",
+            f"must be below the number of rungs ({place} is {rungs}): no trial is stopped at the last one",
             key="early_stopping.grace_rungs",
             value=grace,
             allowed=f"1 to {rungs - 1}",

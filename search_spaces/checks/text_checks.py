@@ -1,5 +1,4 @@
-"""Whether a sweep asks for answers to running text, which has none: there is no prompt that one could be
-given to."""
+"""Checks that a sweep on running text uses no method that needs prompts and answers."""
 
 from collections.abc import Iterator
 
@@ -11,10 +10,10 @@ from search_spaces.user_errors import UserError
 
 
 def check_text(sweep: SweepSettings) -> Iterator[UserError]:
-    """What cannot be done to the text of a benchmark whose forget set holds no questions.
+    """Yields the settings that need prompts, if the benchmark's forget set is running text without prompts.
 
     Args:
-        sweep: With a space whose keys are sound.
+        sweep: Settings whose space has valid keys.
     """
     if sweep.data.benchmark in QUESTION_BENCHMARKS | {"closed_world"}:
         return
@@ -26,7 +25,7 @@ def check_text(sweep: SweepSettings) -> Iterator[UserError]:
                     f"{reason}, and the forget set of {sweep.data.benchmark} is running text without prompts",
                     key=place,
                     value=value,
-                    remedy="take it out",
+                    remedy="remove it",
                 )
 
 

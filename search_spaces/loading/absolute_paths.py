@@ -8,8 +8,13 @@ from search_spaces.settings.sweep_settings import SweepSettings
 
 
 def with_absolute_paths(sweep: SweepSettings) -> SweepSettings:
-    """Relative local paths start where lethe is started. They become absolute at once, because workers may
-    stand elsewhere."""
+    """Returns the sweep with absolute local paths.
+
+    Relative paths start in the working directory of lethe. Workers may have another working directory.
+
+    Raises:
+        UserError: A path cannot be accessed.
+    """
 
     def absolute(block: Any, prefix: str, *names: str) -> Any:
         paths = {name: getattr(block, name) for name in names}
@@ -37,7 +42,7 @@ def with_absolute_paths(sweep: SweepSettings) -> SweepSettings:
     local = [
         name for name, model in models.items() if model is not None and model != "scratch" and is_local(model)
     ]
-    # Names of sweeps have no slash in them.
+    # Names of sweeps contain no slash, so a source with a slash is the path of a sweep folder.
     earlier = tuple(
         str(resolved(source, "search.warm_start")) if "/" in source else source
         for source in sweep.search.warm_start

@@ -133,7 +133,7 @@ def test_answers_to_running_text_are_refused(message, muse, searched, key, value
         del space[key]
         trial = {"forget": {"method": value}}
     text = message(muse, space=space, trial=trial)
-    assert f"{'space' if searched else 'trial'}.{key}: {remedy}" in text and "Take it out." in text
+    assert f"{'space' if searched else 'trial'}.{key}: {remedy}" in text and "Remove it." in text
 
 
 def test_token_beliefs_on_running_text_are_fine(sweep_file, muse):

@@ -160,7 +160,7 @@ def test_ordered_names_the_circle_and_only_the_circle():
         epochs={"int": [1, 2], "when": {"steps": 1}},
         steps={"int": [1, 2], "when": {"epochs": 1}},
     )
-    with pytest.raises(UserError, match=r"wait for one another: epochs, steps\. Remove one condition"):
+    with pytest.raises(UserError, match=r"these keys form a cycle: epochs, steps\. Remove one condition"):
         ordered(space)
 
 
