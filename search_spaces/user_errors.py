@@ -58,10 +58,8 @@ class UserError(Exception):
             f"Allowed: {self.allowed}" if self.allowed else "",
             _capital(self.remedy or ""),
         ]
-        text = " ".join(
-            sentence if sentence[-1] in ".?!:" else sentence + "." for sentence in sentences if sentence
-        )
-        return f"{self.key}: {text}" if self.key else text
+        ended = [text if text[-1] in ".?!:" else f"{text}." for text in sentences if text]
+        return ": ".join(part for part in (self.key, " ".join(ended)) if part)
 
     def with_hashed_value(self) -> "UserError":
         """Returns the error with a hash in place of its value, which may be text that must not be logged."""
@@ -87,10 +85,11 @@ class UserError(Exception):
                 allowed=only.allowed,
                 remedy=only.remedy,
             )
-        lines = [
-            f"- {problem.detail() if problem.file in (None, str(file)) else problem}" for problem in problems
+        # The file is in front of the whole message, so a problem repeats only the name of another file.
+        texts = [
+            problem.detail() if problem.file in (None, str(file)) else str(problem) for problem in problems
         ]
-        return cls("\n  ".join([f"{len(problems)} problems:", *lines]), file=file)
+        return cls("\n  ".join([f"{len(problems)} problems:", *(f"- {text}" for text in texts)]), file=file)
 
 
 def did_you_mean(word: object, words: Iterable[object]) -> str:
@@ -117,10 +116,8 @@ def hashed(value: object) -> str:
     """
     # Model output may contain lone surrogates, which UTF-8 cannot encode.
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-    return (
-        f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]}, {len(text)}"
-        " characters"
-    )
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return f"sha256:{digest[:16]}, {len(text)} characters"
 
 
 def _capital(sentence: str) -> str:

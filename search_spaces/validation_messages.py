@@ -59,11 +59,8 @@ def _problem(details: ErrorDetails, settings: type[BaseModel]) -> UserError:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _unknown_tag(key, given, context, owner, steps)
     if kind == "literal_error":
-        choices = (
-            _literals(owner.model_fields[steps[-1]].annotation)
-            if owner and steps[-1] in owner.model_fields
-            else ()
-        )
+        field = owner.model_fields.get(steps[-1]) if owner else None
+        choices = _literals(field.annotation) if field else ()
         allowed = ", ".join(map(str, choices)) or str(context.get("expected", ""))
         return UserError(
             f"is none of the choices.{did_you_mean(given, choices)}", key=key, value=given, allowed=allowed
@@ -72,15 +69,11 @@ def _problem(details: ErrorDetails, settings: type[BaseModel]) -> UserError:
         return UserError("has the wrong type", key=key, value=given, allowed=NAMES_OF_TYPES[kind])
     if kind == "value_error":
         # A validator over a whole block has the relevant values in its message, so the block is not shown.
-        return UserError(
-            str(context["error"]), key=key, value=None if isinstance(given, BaseModel | Mapping) else given
-        )
-    return UserError(
-        "is out of range",
-        key=key,
-        value=given,
-        allowed=details["msg"].removeprefix("Input should be ").removeprefix("Value should be "),
-    )
+        value = None if isinstance(given, BaseModel | Mapping) else given
+        return UserError(str(context["error"]), key=key, value=value)
+    # What remains are bounds, which pydantic describes as "Input should be greater than 0".
+    allowed = details["msg"].removeprefix("Input should be ").removeprefix("Value should be ")
+    return UserError("is out of range", key=key, value=given, allowed=allowed)
 
 
 def _unknown_tag(
@@ -109,7 +102,8 @@ def _walk(loc: Sequence[int | str], settings: type[BaseModel]) -> tuple[list[str
     owner: type[BaseModel] | None = settings
     annotation: Any = settings
     for place in loc:
-        members = get_args(annotation) if get_origin(annotation) in (typing.Union, types.UnionType) else ()
+        is_union = get_origin(annotation) in (typing.Union, types.UnionType)
+        members = get_args(annotation) if is_union else ()
         tagged = [member for member in members if _is_block(member) and place in _tags(member)]
         if tagged:
             annotation = tagged[0]
@@ -128,12 +122,10 @@ def _is_block(annotation: Any) -> bool:
 
 
 def _tags(block: type[BaseModel]) -> tuple[Any, ...]:
-    return tuple(
-        tag
-        for field in block.model_fields.values()
-        if get_origin(field.annotation) is typing.Literal
-        for tag in get_args(field.annotation)
-    )
+    """Returns the values by which a union can select the block, such as `tofu` for `TofuData`."""
+    annotations = [field.annotation for field in block.model_fields.values()]
+    literals = [annotation for annotation in annotations if get_origin(annotation) is typing.Literal]
+    return tuple(tag for literal in literals for tag in get_args(literal))
 
 
 def _literals(annotation: Any) -> tuple[Any, ...]:

@@ -93,7 +93,7 @@ def _demand(method: str) -> tuple[bool, ...]:
     An additional sequence per example needs most memory, then the original's logits, then retain sequences.
     """
     info = METHODS[method]
-    return info.preferred_answers, info.reference_logits, method != "ga"
+    return info.preferred_answers, info.needs_reference_logits, method != "ga"
 
 
 def require_layout(

@@ -131,7 +131,7 @@ class _Sizes:
     @property
     def reference(self) -> bool:
         """Whether every step needs the original model's logits."""
-        return METHODS[self.trial.forget.method].reference_logits or (
+        return METHODS[self.trial.forget.method].needs_reference_logits or (
             self.trial.retain.loss == "kl" and self.trial.forget.method != "ga"
         )
 

@@ -48,14 +48,12 @@ def given(sweep: SweepSettings) -> frozenset[Need]:
     if sweep.evaluation.gradient_norm:
         found.add("gradient_norm")
     # The probe `paraphrase` needs other wordings, from the benchmark or from a file.
+    has_wordings = (
+        sweep.data.benchmark in REWORDED_BENCHMARKS or sweep.evaluation.probe.paraphrase.file is not None
+    )
     for name in sweep.evaluation.probes:
-        if (
-            name != "paraphrase"
-            or sweep.data.benchmark in REWORDED_BENCHMARKS
-            or sweep.evaluation.probe.paraphrase.file is not None
-        ):
-            found.add(name)
-            found.add("probe")
+        if name != "paraphrase" or has_wordings:
+            found |= {name, "probe"}
     # A retrained model is given, or `lethe prepare` trains one from the base model.
     if sweep.model.retrained is not None or sweep.model.base is not None:
         found.add("retrained")
@@ -84,25 +82,24 @@ def _given_by_tofu(data: TofuData) -> set[Need]:
     # The data set on the hub is complete; a local folder may lack files.
     folder = Path(data.path).expanduser() if is_local(data.path) else None
 
-    def there(*files: str) -> bool:
-        return folder is None or all((folder / f"{file}.json").is_file() for file in files)
+    def has(*splits: str) -> bool:
+        return folder is None or all((folder / f"{split}.json").is_file() for split in splits)
 
-    given: set[Need] = set()
-    if there(f"{data.forget}_perturbed", "retain_perturbed"):
-        given |= {"paraphrases", "retain_paraphrases", "perturbed"}
-    if there(f"holdout{data.forget.removeprefix('forget')}"):
-        given.add("holdout")
-    # A subset of authors is for models trained from scratch, which know nothing of real authors and the
-    # world.
-    if data.authors is None and there("real_authors_perturbed", "world_facts_perturbed"):
-        given.add("utility_sets")
-    return given
+    found: set[Need] = set()
+    if has(f"{data.forget}_perturbed", "retain_perturbed"):
+        found |= {"paraphrases", "retain_paraphrases", "perturbed"}
+    if has(f"holdout{data.forget.removeprefix('forget')}"):
+        found.add("holdout")
+    # A subset of authors is for models trained from scratch, which know nothing of the real world.
+    if data.authors is None and has("real_authors_perturbed", "world_facts_perturbed"):
+        found.add("utility_sets")
+    return found
 
 
 def _mentions(path: str, text: str) -> bool:
     try:
         with Path(path).expanduser().open(encoding="utf-8", errors="replace") as lines:
             return any(text in line for line in lines)
-    # `sweep_checks` reports missing files.
     except OSError:
+        # `sweep_checks` reports missing files.
         return False

@@ -102,16 +102,18 @@ def method_table() -> str:
         "loss per forget example, minimised, in nats",
         "published defaults",
         "needs beside the policy",
+        "beliefs",
+        "source",
     )
-    lines = [f"| {' | '.join((*titles, 'beliefs', 'source'))} |", "|---|---|---|---|---|---|---|"]
+    lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     for key, info in METHODS.items():
         cells = (
             f"`{key}`",
             info.name,
-            info.formula.replace("|", ""),
+            info.formula,
             _published(key),
             _needs(info),
-            _beliefs(info),
+            "token, sequence" if info.token_beliefs else "sequence",
             info.paper,
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -142,7 +144,7 @@ def _needs(info: MethodInfo) -> str:
         needs.append("another sequence per forget example in each forward pass")
     if info.needs_reference:
         needs.append("the original's log-probability of each forget token, once per sweep")
-    if info.reference_logits:
+    if info.needs_reference_logits:
         needs.append("the original's head (V x H), and a forward pass of the original at each step")
     if info.activations:
         needs.append("a forward pass of the original up to the layer at each step; nothing above the layer")
@@ -154,22 +156,21 @@ ARROWS = {"minimize": "↓", "maximize": "↑", None: "·"}
 
 def metric_table() -> str:
     """Generates the Markdown table of metrics: one row per definition, with all metrics that share it."""
-    rows: dict[tuple[str, str], list[tuple[str, MetricInfo]]] = {}
+    # A description is `SET: DEFINITION`. A definition of a single metric keeps the name of its set.
     common = Counter(info.description.partition(": ")[2] for info in METRICS.values())
+    rows: dict[tuple[str, str], list[tuple[str, MetricInfo]]] = {}
     for name, info in METRICS.items():
-        definition = info.description.partition(": ")[2] or info.description
-        # A description is `SET: DEFINITION`. A definition of a single metric keeps the name of its set.
-        rows.setdefault(
-            (definition if common[definition] > 1 else info.description, _range(info)), []
-        ).append((name, info))
+        definition = info.description.partition(": ")[2]
+        meaning = definition if common[definition] > 1 and definition else info.description
+        rows.setdefault((meaning, _range(info)), []).append((name, info))
     lines = [
         "| metric (↓ lower is better, ↑ higher, · neither) | definition | range | needs |",
         "|---|---|---|---|",
     ]
-    for (definition, ends), metrics in rows.items():
+    for (meaning, ends), metrics in rows.items():
         names = ", ".join(f"`{name}` {ARROWS[info.direction]}" for name, info in metrics)
         needs = sorted({need.replace("_", " ") for _, info in metrics for need in info.needs})
-        lines.append(f"| {names} | {definition} | {ends} | {', '.join(needs)} |")
+        lines.append(f"| {names} | {meaning} | {ends} | {', '.join(needs)} |")
     return "\n".join(lines)
 
 
@@ -178,34 +179,27 @@ def _range(info: MetricInfo) -> str:
     return f"{low} to {high}"
 
 
-def _beliefs(info: MethodInfo) -> str:
-    return "token, sequence" if info.token_beliefs else "sequence"
-
-
 def _rows(settings: type[BaseModel], prefix: str, title: str = "Top level") -> Iterator[tuple[str, str]]:
     """Yields pairs of a table's title and one of its rows, recursively for all blocks."""
     for name, field in settings.model_fields.items():
-        members = [
-            member
-            for member in _members(field.annotation)
-            if isinstance(member, type) and issubclass(member, BaseModel)
-        ]
         if not prefix and name in SKIPPED:
             continue
-        if not members:
+        blocks = _blocks(field.annotation)
+        if not blocks:
+            # Descriptions span lines in the source, and a table row must not.
             meaning = " ".join((field.description or "").split()).replace("|", "\\|")
             yield title, f"| `{prefix}{name}` | {_allowed(field)} | {_default(field)} | {meaning} |"
         inner = f"{prefix}{name}.{NAMED if get_origin(field.annotation) is dict else ''}"
-        for member in members:
+        for block in blocks:
             # The title of a union's member names its benchmark, which distinguishes the members.
-            which = (
-                f" with `benchmark: {member.model_fields['benchmark'].default}`" if len(members) > 1 else ""
-            )
-            yield from _rows(member, inner, title if prefix else f"`{name}`{which}")
+            which = f" with `benchmark: {block.model_fields['benchmark'].default}`" if len(blocks) > 1 else ""
+            yield from _rows(block, inner, title if prefix else f"`{name}`{which}")
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
-    return (annotation,) if isinstance(annotation, type) else get_args(annotation)
+def _blocks(annotation: Any) -> list[type[BaseModel]]:
+    """Returns the settings classes of an annotation: one for a block, several for a union of blocks."""
+    members = (annotation,) if isinstance(annotation, type) else get_args(annotation)
+    return [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
 
 
 def _allowed(field: FieldInfo) -> str:

@@ -20,9 +20,8 @@ def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
         sweep: Settings whose space has valid keys and conditions.
     """
     trials = [*_drawn(sweep), *(_completed(sweep, entry) for entry in sweep.search.enqueue)]
-    for method, beliefs in sorted(
-        {(trial.method, trial.beliefs) for trial in trials if trial.ignores_token_beliefs}
-    ):
+    without_target = {(trial.method, trial.beliefs) for trial in trials if trial.ignores_token_beliefs}
+    for method, beliefs in sorted(without_target):
         able = ", ".join(name for name, info in METHODS.items() if info.token_beliefs)
         yield UserError(
             f"{METHODS[method].name} lowers no target's probability, as token beliefs require",
@@ -34,9 +33,8 @@ def check_methods(sweep: SweepSettings) -> Iterator[UserError]:
                 " trial.beliefs none"
             ),
         )
-    for method, loss in sorted(
-        {(trial.method, trial.retain) for trial in trials if trial.ignores_retain_loss}
-    ):
+    on_other_layers = {(trial.method, trial.retain) for trial in trials if trial.ignores_retain_loss}
+    for method, loss in sorted(on_other_layers):
         able = ", ".join(name for name, info in METHODS.items() if info.activations)
         above = METHODS[method].activations
         why = "runs no layer above the activations that it steers" if above else "does not use activations"
@@ -76,14 +74,14 @@ class _Trial:
 
     @property
     def ignores_token_beliefs(self) -> bool:
-        return (
-            bool(self.method)
-            and not METHODS[self.method].token_beliefs
-            and "token" in self.beliefs.split("+")
-        )
+        """Whether token beliefs are on, and the method lowers no target that they could replace."""
+        if not self.method or "token" not in self.beliefs.split("+"):
+            return False
+        return not METHODS[self.method].token_beliefs
 
     @property
     def ignores_retain_loss(self) -> bool:
+        """Whether the retain loss is computed on layers that the method does not run."""
         if not self.method or self.retain in ("", "none"):
             return False
         # Methods on activations need the retain loss on activations, and all others must not have it.
@@ -91,16 +89,12 @@ class _Trial:
 
 
 def _answers_file(path: str) -> Iterator[UserError]:
-    key = "trial.forget.preferred.answers"
+    key, remedy = "trial.forget.preferred.answers", "give a text file with one answer per line"
     file = Path(path).expanduser()
     if not file.is_file():
-        yield UserError(
-            "no such file", key=key, value=path, remedy="give a text file with one answer per line"
-        )
+        yield UserError("no such file", key=key, value=path, remedy=remedy)
     elif not file.read_text(encoding="utf-8", errors="replace").strip():
-        yield UserError(
-            "the file is empty", key=key, value=path, remedy="give a text file with one answer per line"
-        )
+        yield UserError("the file is empty", key=key, value=path, remedy=remedy)
 
 
 def _completed(sweep: SweepSettings, entry: Mapping[str, Scalar]) -> _Trial:
@@ -118,9 +112,9 @@ def _drawn(sweep: SweepSettings) -> Iterator[_Trial]:
         for key in keys:
             if active(key, sweep.space, params, sweep.trial):
                 params[key] = offered[key]
-        yield _Trial(
-            *(str(params[key] if key in params else trial_value(sweep.trial, key)) for key in CHECKED_KEYS)
-        )
+        # A key that is not searched, or whose conditions do not hold, has the trial's own value.
+        own = {key: trial_value(sweep.trial, key) for key in CHECKED_KEYS}
+        yield _Trial(*(str((own | params)[key]) for key in CHECKED_KEYS))
 
 
 def _with_conditions(sweep: SweepSettings) -> list[str]:
@@ -128,22 +122,21 @@ def _with_conditions(sweep: SweepSettings) -> list[str]:
 
     Each key comes after the keys of its conditions.
     """
-    wanted = {key for key in CHECKED_KEYS if key in sweep.space}
-    while (
-        more := {other for key in wanted for other in sweep.space[key].when if other in sweep.space} - wanted
-    ):
-        wanted |= more
+    wanted: set[str] = set()
+    found = {key for key in CHECKED_KEYS if key in sweep.space}
+    while found:
+        wanted |= found
+        conditions = {other for key in found for other in sweep.space[key].when}
+        found = {other for other in conditions if other in sweep.space} - wanted
     return [key for key in ordered(sweep.space) if key in wanted]
 
 
 def _values(sweep: SweepSettings, key: str) -> list[Scalar]:
     """Returns the values of a key that conditions can distinguish."""
-    # A range has infinitely many values. Conditions distinguish only those that they name; any other value,
-    # such as the lower bound, represents the rest.
     domain = sweep.space[key]
     if domain.kind == "choice":
         return list(domain.choices)
-    named = [
-        value for other in sweep.space.values() for value in other.when.get(key, ()) if domain.contains(value)
-    ]
-    return [domain.low, *named]
+    # A range has infinitely many values. Conditions distinguish only those that they name; any other value,
+    # such as the lower bound, represents the rest.
+    named = [value for other in sweep.space.values() for value in other.when.get(key, ())]
+    return [domain.low, *filter(domain.contains, named)]

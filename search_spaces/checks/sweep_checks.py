@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 from search_spaces.catalogue.recipes import RECIPES
@@ -54,7 +53,8 @@ def check_sweep(sweep: SweepSettings, file: object, pinned: Sequence[str] = ()) 
         *_enqueue(sweep),
         *_pinned(sweep, pinned),
         *_early_stopping(sweep),
-        *_methods(sweep),
+        *check_methods(sweep),
+        *check_text(sweep),
     ]
     problems += _warm_start(sweep)
     if problems:
@@ -68,10 +68,11 @@ def _space(sweep: SweepSettings) -> Iterator[UserError]:
         return
     try:
         ordered(sweep.space)
-    except UserError as circle:
-        yield circle
+    except UserError as cycle:
+        yield cycle
         return
-    yield from (problem for key in sweep.space if (problem := _never_active(sweep, key)))
+    never_active = [_never_active(sweep, key) for key in sweep.space]
+    yield from [problem for problem in never_active if problem is not None]
 
 
 def _domain(sweep: SweepSettings, key: str, domain: Domain) -> Iterator[UserError]:
@@ -88,9 +89,9 @@ def _domain(sweep: SweepSettings, key: str, domain: Domain) -> Iterator[UserErro
         hint = f' Did you mean "{short}"?' if short in keys else did_you_mean(key, keys)
         yield UserError(f"no such trial key.{hint}", key=place, allowed=KEYS_ARE)
         return
+    problems = [_refused(sweep, key, value, place) for value in _sample_values(domain)]
     # One problem per domain is enough: all its values usually fail for the same reason.
-    refusals = (problem for value in _probes(domain) if (problem := _refused(sweep, key, value, place)))
-    yield from islice(refusals, 1)
+    yield from [problem for problem in problems if problem is not None][:1]
     for other, values in domain.when.items():
         where = f"{place}.when.{other}"
         if other == key:
@@ -104,11 +105,12 @@ def _domain(sweep: SweepSettings, key: str, domain: Domain) -> Iterator[UserErro
                 allowed=KEYS_ARE,
             )
         else:
-            yield from (problem for value in values if (problem := _refused(sweep, other, value, where)))
+            problems = [_refused(sweep, other, value, where) for value in values]
+            yield from [problem for problem in problems if problem is not None]
 
 
-def _probes(domain: Domain) -> list[Scalar]:
-    """Returns sample values of a domain, by which a field shows whether it accepts the domain."""
+def _sample_values(domain: Domain) -> list[Scalar]:
+    """Returns sample values of a domain; a field that accepts all of them accepts the domain."""
     if domain.kind == "choice":
         return list(domain.choices)
     # For reals, a value that is not a whole number reveals an integer field whose bounds are whole.
@@ -121,42 +123,37 @@ def _refused(sweep: SweepSettings, key: str, value: Scalar, place: str) -> UserE
     try:
         taken = trial_value(apply(sweep.trial, {key: value}), key)
     except UserError as error:
-        remedy = (
-            "use int or log_int"
-            if error.allowed == WHOLE_NUMBER and isinstance(value, float)
-            else error.remedy
-        )
+        needs_int = error.allowed == WHOLE_NUMBER and isinstance(value, float)
         return UserError(
             f"the trial refuses a value: {error.message}",
             key=place,
             value=value,
             allowed=error.allowed,
-            remedy=remedy,
+            remedy="use int or log_int" if needs_int else error.remedy,
         )
     # Pydantic converts "5" to 5 and true to 1. The study stores the values of the space as written, so they
     # must have the right type already.
     if same_value(taken, value):
         return None
-    return UserError(
-        "the trial refuses a value: has the wrong type",
-        key=place,
-        value=value,
-        allowed=f"values such as {shown(taken)}",
-    )
+    allowed = f"values such as {shown(taken)}"
+    return UserError("the trial refuses a value: has the wrong type", key=place, value=value, allowed=allowed)
 
 
 def _never_active(sweep: SweepSettings, key: str) -> UserError | None:
+    """Returns the problem if a condition of the key can never hold; None if the key can be searched."""
     other = dead_condition(key, sweep.space, sweep.trial)
     if other is None:
         return None
-    own = f"{other} is not in the space, and trial.{other} is {shown(trial_value(sweep.trial, other))}"
+    if other in sweep.space:
+        why = f"{other} is {sweep.space[other].text()}"
+    else:
+        why = f"{other} is not in the space, and trial.{other} is {shown(trial_value(sweep.trial, other))}"
     return UserError(
-        f"is never searched: {f'{other} is {sweep.space[other].text()}' if other in sweep.space else own}",
+        f"is never searched: {why}",
         key=f"space.{key}.when.{other}",
         value=list(sweep.space[key].when[other]),
-        remedy=(
-            f"search other values of {other}, set trial.{other}, or remove this key (--set space.{key}=null)"
-        ),
+        remedy=f"search other values of {other}, set trial.{other}, or remove this key"
+        f" (--set space.{key}=null)",
     )
 
 
@@ -168,11 +165,6 @@ def _pinned(sweep: SweepSettings, pinned: Sequence[str]) -> Iterator[UserError]:
                 key=f"trial.{key}",
                 remedy=f"add --set space.{key}=null",
             )
-
-
-def _methods(sweep: SweepSettings) -> Iterator[UserError]:
-    yield from check_methods(sweep)
-    yield from check_text(sweep)
 
 
 def _recipes(sweep: SweepSettings) -> Iterator[UserError]:
@@ -190,19 +182,15 @@ def _recipes(sweep: SweepSettings) -> Iterator[UserError]:
         for key, value in settings.items():
             # A searched key must contain the recipe's value; a key that is fixed must have it.
             if key in sweep.space and active(key, sweep.space, settings, sweep.trial):
-                mend = f"widen space.{key}" if not sweep.space[key].contains(value) else None
+                fits, change = sweep.space[key].contains(value), f"widen space.{key}"
                 found = f"and it is searched {sweep.space[key].text()}"
             else:
                 own = trial_value(sweep.trial, key)
-                mend = f"set trial.{key}" if not same_value(own, value) else None
+                fits, change = same_value(own, value), f"set trial.{key}"
                 found = f"and trial.{key} is {shown(own)}"
-            if mend is not None:
-                yield UserError(
-                    f"{key} is {shown(value)} in this recipe, {found}",
-                    key=place,
-                    value=name,
-                    remedy=f"{mend}, or remove it",
-                )
+            if not fits:
+                message = f"{key} is {shown(value)} in this recipe, {found}"
+                yield UserError(message, key=place, value=name, remedy=f"{change}, or remove it")
 
 
 def _enqueue(sweep: SweepSettings) -> Iterator[UserError]:
@@ -236,9 +224,8 @@ def _early_stopping(sweep: SweepSettings) -> Iterator[UserError]:
     # The most rungs that a trial may have decide: one such trial can be stopped early.
     if "rungs" in sweep.space:
         domain, place = sweep.space["rungs"], "space.rungs"
-        rungs = int(
-            max([choice for choice in domain.choices if isinstance(choice, int)], default=domain.high)
-        )
+        choices = [choice for choice in domain.choices if isinstance(choice, int)]
+        rungs = int(max(choices, default=domain.high))
     if rungs < 2:
         yield UserError(
             "no trial can be stopped early, because the only rung is the last one",
@@ -274,20 +261,7 @@ def _paths(sweep: SweepSettings) -> Iterator[UserError]:
         yield from missing_tables(wmdp_tables(data).values())
         yield from _data_files(data, "forget_corpus", "retain_corpus")
     if isinstance(data, TofuData) and is_local(data.path):
-        if not Path(data.path).is_dir():
-            yield UserError(
-                "no such folder",
-                key="data.path",
-                value=data.path,
-                remedy="give TOFU's folder, or locuslab/TOFU for the hub",
-            )
-        elif not (Path(data.path) / "full.json").is_file():
-            yield UserError(
-                "the folder has no full.json",
-                key="data.path",
-                value=data.path,
-                remedy="give TOFU's folder, one JSON file per split",
-            )
+        yield from _tofu_folder(Path(data.path))
     judge = sweep.evaluation.gibberish_model
     if sweep.evaluation.fluency == "gibberish" and is_local(judge):
         yield from _model_folder("evaluation.gibberish_model", Path(judge))
@@ -305,25 +279,32 @@ def _paths(sweep: SweepSettings) -> Iterator[UserError]:
             yield from _model_folder(f"model.{name}", Path(model))
 
 
+def _tofu_folder(folder: Path) -> Iterator[UserError]:
+    key, value = "data.path", str(folder)
+    if not folder.is_dir():
+        remedy = "give TOFU's folder, or locuslab/TOFU for the hub"
+        yield UserError("no such folder", key=key, value=value, remedy=remedy)
+    elif not (folder / "full.json").is_file():
+        remedy = "give TOFU's folder, one JSON file per split"
+        yield UserError("the folder has no full.json", key=key, value=value, remedy=remedy)
+
+
 def _data_files(data: LocalFilesData | WmdpData, *names: str) -> Iterator[UserError]:
     for name in names:
         path = getattr(data, name)
         if path is not None and not Path(path).is_file():
-            yield UserError(
-                "no such file",
-                key=f"data.{name}",
-                value=path,
-                remedy=f"give one that exists, or --set data.{name}=FILE",
-            )
+            remedy = f"give one that exists, or --set data.{name}=FILE"
+            yield UserError("no such file", key=f"data.{name}", value=path, remedy=remedy)
 
 
 def _model_folder(key: str, folder: Path) -> Iterator[UserError]:
     remedy = "give a folder as save_pretrained writes it, or a hub id"
     if not folder.is_dir():
-        yield UserError("no such folder", key=key, value=str(folder), remedy=remedy)
+        problem = "no such folder"
     elif not (folder / "config.json").is_file():
-        yield UserError("the model folder has no config.json", key=key, value=str(folder), remedy=remedy)
+        problem = "the model folder has no config.json"
     elif not any(folder.glob("*.safetensors")):
-        yield UserError(
-            "the model folder has no weights (*.safetensors)", key=key, value=str(folder), remedy=remedy
-        )
+        problem = "the model folder has no weights (*.safetensors)"
+    else:
+        return
+    yield UserError(problem, key=key, value=str(folder), remedy=remedy)

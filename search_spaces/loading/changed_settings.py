@@ -10,6 +10,7 @@ from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from search_spaces.validation_messages import problems_of
 
+PROBE = "evaluation.probe."
 REMEDY = "write +20 for more, or 64 for a new total"
 
 
@@ -82,6 +83,3 @@ def with_probe_settings(sweep: SweepSettings, overrides: Sequence[str]) -> Sweep
         return with_absolute_paths(SweepSettings.model_validate(raw))
     except ValidationError as error:
         raise UserError.joined(problems_of(error, SweepSettings), "--set") from error
-
-
-PROBE = "evaluation.probe."

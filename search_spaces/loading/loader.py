@@ -56,22 +56,14 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = Non
         sweep = with_absolute_paths(sweep)
     except UserError as error:
         raise error.in_file(path) from error
+    keys = [key_of_override(override) for override in overrides]
     # An override that fixes `trial.X` or changes `space.X` concerns conditions on the key X.
-    sweep = _without_unreachable_keys(
-        sweep, {key_of_override(override).removeprefix(SPACE).removeprefix(TRIAL) for override in overrides}
-    )
+    sweep = _without_unreachable_keys(sweep, {key.removeprefix(SPACE).removeprefix(TRIAL) for key in keys})
     # Defaults come after the paths, because they depend on which files exist.
     if not sweep.objectives:
         sweep = sweep.model_copy(update={"objectives": default_objectives(sweep)})
-    check_sweep(
-        sweep,
-        path,
-        pinned=[
-            key_of_override(override).removeprefix(TRIAL)
-            for override in overrides
-            if override.startswith(TRIAL)
-        ],
-    )
+    pinned = [key.removeprefix(TRIAL) for key in keys if key.startswith(TRIAL)]
+    check_sweep(sweep, path, pinned)
     return sweep
 
 
@@ -107,18 +99,17 @@ def _without_unreachable_keys(sweep: SweepSettings, touched: set[str]) -> SweepS
 
     In a file, an unreachable key is an error, which the checks report.
     """
-    space = dict(sweep.space)
+    space, dead = dict(sweep.space), touched
     # Dropping a key can make keys unreachable whose conditions refer to it, hence the loop.
-    while dead := [
-        key for key in space if touched.intersection(space[key].when) and _is_dead(sweep, space, key)
-    ]:
-        touched = touched.union(dead)
+    while dead:
+        depending = [key for key, domain in space.items() if touched.intersection(domain.when)]
+        dead = {key for key in depending if _is_dead(sweep, space, key)}
+        touched = touched | dead
         space = {key: domain for key, domain in space.items() if key not in dead}
     return sweep.model_copy(update={"space": space})
 
 
 def _is_dead(sweep: SweepSettings, space: Mapping[str, Domain], key: str) -> bool:
-    # Conditions on unknown keys are reported by the checks.
-    return (
-        trial_keys().keys() >= space[key].when.keys() and dead_condition(key, space, sweep.trial) is not None
-    )
+    # Conditions on unknown keys have no value to compare with; the checks report them.
+    conditions_exist = trial_keys().keys() >= space[key].when.keys()
+    return conditions_exist and dead_condition(key, space, sweep.trial) is not None

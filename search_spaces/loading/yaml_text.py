@@ -9,11 +9,15 @@ import yaml
 
 from search_spaces.user_errors import UserError
 
+MOST_NODES = 100_000
+"""Limit on the values of a file with all aliases expanded; nested aliases (a "YAML bomb") make billions."""
+
 
 class _StrictLoader(yaml.SafeLoader):
     """PyYAML's YAML 1.1, but strict where it would silently do something else than intended."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Constructs a mapping, and refuses a key that occurs twice."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
@@ -27,13 +31,8 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 # PyYAML reads 1e-5 as text, because YAML 1.1 requires 1.0e-5. In YAML 1.2 it is a number.
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
-MOST_NODES = 100_000
-"""Limit on the values of a file with all aliases expanded; nested aliases (a "YAML bomb") make billions."""
+_NUMBER_WITH_EXPONENT = re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER_WITH_EXPONENT, list("-+0123456789."))
 
 
 def _values(text: str) -> Any:

@@ -44,8 +44,7 @@ class TofuData(Settings):
 
     benchmark: Literal["tofu"] = "tofu"
     path: str = "locuslab/TOFU"
-    """Hub id, or a local folder that holds `full.json`, `forget10.json`, `forget10_perturbed.json` and so on.
-    """
+    """Hub id, or a local folder with `full.json`, `forget10.json`, `forget10_perturbed.json` and so on."""
     revision: str | None = None
     """Revision of the hub data set."""
     forget: Literal["forget01", "forget05", "forget10"] = "forget10"
@@ -53,7 +52,7 @@ class TofuData(Settings):
     authors: Annotated[int, Field(ge=2, le=200)] | None = None
     """Keep only the last N authors (20 questions each), for small machines. All 200 when left out."""
     forget_authors: PositiveInt | None = None
-    """With `authors`: the last N authors are forgotten, in place of the published split."""
+    """With `authors`: the last N authors are forgotten, instead of the published split."""
     max_evaluation_items: PositiveInt | None = None
     """Most items per evaluation set, drawn by hash; all when left out."""
 
@@ -62,14 +61,9 @@ class TofuData(Settings):
         # A published forget split need not lie within the last N authors.
         if (self.authors is None) != (self.forget_authors is None):
             raise ValueError("`authors` and `forget_authors` go together: give both or neither")
-        if (
-            self.authors is not None
-            and self.forget_authors is not None
-            and self.forget_authors >= self.authors
-        ):
-            raise ValueError(
-                f"forget_authors ({self.forget_authors}) must be smaller than authors ({self.authors})"
-            )
+        authors, forget = self.authors, self.forget_authors
+        if authors is not None and forget is not None and forget >= authors:
+            raise ValueError(f"forget_authors ({forget}) must be smaller than authors ({authors})")
         return self
 
 
@@ -90,6 +84,9 @@ class LocalFilesData(Settings):
     """Most items per evaluation set, drawn by hash; all when left out."""
 
 
+MuseForget = Literal["raw", "sust_1", "sust_2", "sust_3", "sust_4", "scal_1", "scal_2", "scal_3", "scal_4"]
+
+
 class MuseData(Settings):
     """MUSE (news articles or Harry Potter books), from the hub or a folder with one JSON file per split."""
 
@@ -99,16 +96,14 @@ class MuseData(Settings):
     `knowmem/forget_qa.json` and so on."""
     revision: str | None = None
     """Revision of the hub data set."""
-    forget: Literal["raw", "sust_1", "sust_2", "sust_3", "sust_4", "scal_1", "scal_2", "scal_3", "scal_4"] = (
-        "raw"
-    )
-    """MUSE's own text, or a request: `scal_N` are nested; `sust_N` come one after the other, `model.target`
-    the export of the last."""
+    forget: MuseForget = "raw"
+    """The whole forget text (`raw`), or a request: each `scal_N` contains the one before; each `sust_N`
+    follows the one before, and its `model.target` is the export of that sweep."""
     retain: Literal["retain1", "retain2"] = "retain1"
     """Text that is retained."""
     chunk_characters: Annotated[int, Field(ge=16)] = 8000
-    """Training text is cut into examples of at most so many characters; an English token has about 4. Texts
-    of membership attacks are cut off there."""
+    """Longest training example in characters, of which an English token has about 4; texts of membership
+    attacks are cut off there."""
     shots: Annotated[int, Field(ge=0, le=10)] = 10
     """Example questions in front of each question of KnowMem."""
     max_evaluation_items: PositiveInt | None = None
@@ -133,8 +128,8 @@ class WmdpData(Settings):
     """General knowledge, as utility: hub id (`cais/mmlu`) or a local folder that holds `all/test.json`; not
     measured when left out."""
     document_characters: Annotated[int, Field(ge=16)] = 2000
-    """Each document is cut off there, at a space, and is one example, as in RMU; an English token has about 4
-    characters."""
+    """Longest example in characters, of which an English token has about 4: each document is one example, as
+    in RMU, and is cut off at a space."""
     max_documents: PositiveInt | None = None
     """Most documents of each corpus, from its start; all when left out."""
     max_evaluation_items: PositiveInt | None = None

@@ -57,8 +57,7 @@ class ModelSettings(Settings):
     """The models of a sweep: `target` (a folder or hub id), or `base`, from which the target is trained."""
 
     base: str | None = None
-    """`scratch`, or the folder or hub id of a pretrained model that `lethe prepare` fine-tunes on the data.
-    """
+    """`scratch`, or a pretrained model that `lethe prepare` fine-tunes on the data: a folder or hub id."""
     target: str | None = None
     """The model to unlearn, which knows the forget set: a folder or hub id. Prepared from `base` when left
     out."""

@@ -18,8 +18,7 @@ KEYS_ARE = "dotted fields of `trial`, such as forget.npo.beta"
 
 
 class Domain(Settings):
-    """The values of one searched key. In YAML:
-    `{log_uniform: [1.0e-6, 1.0e-4], when: {forget.method: npo}}`."""
+    """The values of one searched key: in YAML `{log_uniform: [1.0e-6, 1.0e-4], when: {beliefs: token}}`."""
 
     kind: Kind
     """`choice` of listed values, `uniform` or `log_uniform` over reals, `int` or `log_int` over whole
@@ -41,10 +40,8 @@ class Domain(Settings):
         words = (*KINDS, "when")
         unknown = [key for key in given if key not in words]
         if unknown:
-            raise ValueError(
-                f"unknown kind of domain {shown(unknown[0])}; use"
-                f" {', '.join(words)}.{did_you_mean(unknown[0], words)}"
-            )
+            hint = did_you_mean(unknown[0], words)
+            raise ValueError(f"unknown kind of domain {shown(unknown[0])}; use {', '.join(words)}.{hint}")
         # In YAML the kind is a key of its own, such as `uniform: [0, 1]`.
         kinds = [kind for kind in KINDS if kind in given]
         if len(kinds) != 1:
@@ -92,9 +89,8 @@ class Domain(Settings):
         """Describes the domain: `one of "npo", "wga"` or `from 1 to 256, whole, on a log scale`."""
         if self.kind == "choice":
             return f"one of {', '.join(shown(choice) for choice in self.choices)}"
-        return (
-            f"from {self.low:g} to {self.high:g}{', whole' * self.is_int}{', on a log scale' * self.is_log}"
-        )
+        scale = f"{', whole' * self.is_int}{', on a log scale' * self.is_log}"
+        return f"from {self.low:g} to {self.high:g}{scale}"
 
 
 def same_value(one: object, other: object) -> bool:
@@ -124,10 +120,8 @@ def _bounds(kind: Kind, given: Any) -> tuple[int | float, int | float]:
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
             raise ValueError(f"{kind} needs two finite numbers, and {shown(bound)} is none")
         if kind in ("int", "log_int") and bound != int(bound):
-            raise ValueError(
-                f"{kind} needs whole bounds, and {shown(bound)} is not; use {kind.replace('int', 'uniform')}"
-                " for reals"
-            )
+            real = kind.replace("int", "uniform")
+            raise ValueError(f"{kind} needs whole bounds, and {shown(bound)} is not; use {real} for reals")
     low, high = (int(bound) if kind in ("int", "log_int") else float(bound) for bound in given)
     if low >= high:
         raise ValueError(
@@ -145,13 +139,12 @@ def _conditions(given: Any) -> dict[str, tuple[Scalar, ...]]:
             "`when` maps keys to the value, or list of values, that switch this one on, such as"
             " {forget.method: npo}"
         )
-    conditions = {
-        str(key): tuple(values) if isinstance(values, list | tuple) else (values,)
-        for key, values in given.items()
-    }
-    for key, values in conditions.items():
+    conditions: dict[str, tuple[Scalar, ...]] = {}
+    for key, allowed in given.items():
+        values = tuple(allowed) if isinstance(allowed, list | tuple) else (allowed,)
         if not values or not all(isinstance(value, Scalar) for value in values):
             raise ValueError(f"`when` needs a plain value, or a list of them, for {key}")
+        conditions[str(key)] = values
     return conditions
 
 
@@ -190,13 +183,11 @@ def active(key: str, space: Mapping[str, Domain], params: Mapping[str, Any], tri
             with the trial's own value.
         trial: The trial with its default values.
     """
-    given = {
-        other: params[other] if other in params else trial_value(trial, other) for other in space[key].when
-    }
-    return all(
-        any(same_value(given[other], value) for value in allowed)
-        for other, allowed in space[key].when.items()
-    )
+    for other, allowed in space[key].when.items():
+        given = params[other] if other in params else trial_value(trial, other)
+        if not any(same_value(given, value) for value in allowed):
+            return False
+    return True
 
 
 def dead_condition(key: str, space: Mapping[str, Domain], trial: TrialSettings) -> str | None:
@@ -207,12 +198,12 @@ def dead_condition(key: str, space: Mapping[str, Domain], trial: TrialSettings) 
     """
     for other, allowed in space[key].when.items():
         domain = space.get(other)
-        possible = domain is not None and any(domain.contains(value) for value in allowed)
+        if domain is not None and any(domain.contains(value) for value in allowed):
+            continue
         # A key that is inactive, or not searched at all, keeps the trial's own value.
-        own = domain is None or bool(domain.when)
-        if not possible and not (
-            own and any(same_value(trial_value(trial, other), value) for value in allowed)
-        ):
+        keeps_own = domain is None or bool(domain.when)
+        own = trial_value(trial, other)
+        if not keeps_own or not any(same_value(own, value) for value in allowed):
             return other
     return None
 
@@ -227,10 +218,8 @@ def ordered(space: Mapping[str, Domain]) -> list[str]:
     left = list(space)
     while left:
         # Conditions on keys outside the space depend on the trial alone, and are decided from the start.
-        free = next(
-            (key for key in left if all(other in done or other not in space for other in space[key].when)),
-            None,
-        )
+        waiting = set(left)
+        free = next((key for key in left if waiting.isdisjoint(space[key].when)), None)
         if free is None:
             cycle = _cycle(space, left)
             raise UserError(
@@ -283,12 +272,8 @@ def apply(trial: TrialSettings, params: Mapping[str, Any]) -> TrialSettings:
     tree = trial.model_dump()
     for key, value in params.items():
         if key not in keys:
-            raise UserError(
-                f"no such trial key.{did_you_mean(key, keys)}",
-                key=key,
-                value=value,
-                allowed=KEYS_ARE,
-            )
+            hint = did_you_mean(key, keys)
+            raise UserError(f"no such trial key.{hint}", key=key, value=value, allowed=KEYS_ARE)
         *blocks, name = key.split(".")
         block = tree
         for step in blocks:

@@ -38,8 +38,7 @@ class ObjectiveSettings(BoundSettings):
     transform: Literal["none", "log"] = "none"
     """Scale for the search, early stopping and hypervolumes; `log` is the natural logarithm."""
     clip: tuple[float, float] | None = None
-    """Values are clipped to these two bounds before the transform, so that no outlier dominates the search.
-    """
+    """Values are clipped to these two bounds before the transform; no outlier then dominates the search."""
 
     @model_validator(mode="after")
     def _fits_its_scale(self) -> Self:

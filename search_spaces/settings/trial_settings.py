@@ -59,11 +59,9 @@ class TokenBeliefSettings(Settings):
     @property
     def guards(self) -> bool:
         """Whether the guard is on, after its default is resolved."""
-        return (
-            (self.temperature != 1.0 or self.exclude_target)
-            if self.guard_target is None
-            else self.guard_target
-        )
+        if self.guard_target is not None:
+            return self.guard_target
+        return self.temperature != 1.0 or self.exclude_target
 
 
 class SequenceBeliefSettings(Settings):
