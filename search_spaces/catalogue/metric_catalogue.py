@@ -63,15 +63,12 @@ def _closed_world() -> dict[str, MetricInfo]:
     }
     benchmarks = frozenset({"closed_world"})
     metrics: dict[str, MetricInfo] = {}
-    for name, (description, direction) in masses.items():
-        metrics[f"forget_{name}"] = MetricInfo(
-            f"forget questions: {description}", direction, (0.0, 1.0), benchmarks
-        )
+    for name, (description, forget) in masses.items():
         # Knowledge must be retained, but its wording is neither good nor bad.
-        kept: Direction | None = None if name in ("canonical_mass", "rephrased_mass") else "maximize"
-        metrics[f"retain_{name}"] = MetricInfo(
-            f"retain questions: {description}", kept, (0.0, 1.0), benchmarks
-        )
+        retain: Direction | None = None if name in ("canonical_mass", "rephrased_mass") else "maximize"
+        for subset, direction in (("forget", forget), ("retain", retain)):
+            meaning = f"{subset} questions: {description}"
+            metrics[f"{subset}_{name}"] = MetricInfo(meaning, direction, (0.0, 1.0), benchmarks)
     metrics["forget_squeeze"] = MetricInfo(
         "forget_rephrased_mass minus that of the original model", "minimize", (-1.0, 1.0), benchmarks
     )
@@ -117,9 +114,9 @@ def _of_set(
         # On the forget set the metric is min(R, 1/R), which is high when right and wrong answers are equally
         # likely, as in a model that never learned the fact. So higher is better on every set.
         meaning = (
-            "how little right answers stand out from wrong ones"
+            "how close the probabilities of right and wrong answers are"
             if name == "forget"
-            else "how far right answers stand out"
+            else "how far right answers are more probable than wrong ones"
         )
         rows.append(("truth_ratio", meaning, "maximize", needs | {"perturbed"}))
     return metrics | {
@@ -218,18 +215,13 @@ def _membership() -> dict[str, MetricInfo]:
         "mia_reference": ("loss minus that of the retrained model", frozenset({"holdout", "retrained"})),
         "mia_gradient_norm": ("mean norm of gradients", frozenset({"holdout", "gradient_norm"})),
     }
+    separating = "AUC of separating forget from holdout items by their"
     metrics = {
-        name: MetricInfo(
-            f"AUC of separating forget from holdout items by their {score}",
-            None,
-            (0.0, 1.0),
-            EXAMPLE_BENCHMARKS,
-            needs,
-        )
+        name: MetricInfo(f"{separating} {score}", None, (0.0, 1.0), EXAMPLE_BENCHMARKS, needs)
         for name, (score, needs) in attacks.items()
     }
     needs: frozenset[Need] = frozenset({"holdout", "retrained"})
-    meaning = "error of mia_min_k beside that on the retrained model, in percent: -100 shows all, 0 is best"
+    meaning = "error of mia_min_k relative to that on the retrained model, in percent: -100 is a full leak"
     metrics["privleak"] = MetricInfo(meaning, None, (-100.0, INFINITY), EXAMPLE_BENCHMARKS, needs)
     metrics["privleak_abs"] = MetricInfo(
         "distance of privleak from 0", "minimize", (0.0, INFINITY), EXAMPLE_BENCHMARKS, needs
@@ -242,7 +234,7 @@ def _fluency() -> dict[str, MetricInfo]:
     benchmarks, judged = QUESTION_BENCHMARKS | {"muse"}, frozenset[Need]({"gibberish"})
     rows: dict[str, tuple[str, Direction, tuple[float, float], frozenset[Need]]] = {
         "fluency": (
-            "how clean a classifier of gibberish finds the answers about what is forgotten",
+            "probability of clean text by a gibberish classifier, mean over answers about the forget set",
             "maximize",
             (0.0, 1.0),
             judged,
@@ -255,7 +247,7 @@ def _fluency() -> dict[str, MetricInfo]:
         ),
         "agg": ("harmonic mean of mem and util, as in the paper", "maximize", (0.0, 1.0), judged),
         "generated_perplexity": (
-            "perplexity of the answers about what is forgotten, under the original model",
+            "perplexity of answers about the forget set under the original model",
             "minimize",
             (1.0, INFINITY),
             frozenset({"perplexity"}),
@@ -281,10 +273,10 @@ def _probes() -> dict[str, MetricInfo]:
         for name, (meaning, need) in answers.items()
     }
     for name, meaning in (
-        ("naturalness", "how natural a judge finds the answers: 5 is fluent"),
+        ("naturalness", "a judge's grade of how natural the answers are: 5 is fluent"),
         (
             "similarity",
-            "how little a judge finds of the true answers: 5 is nothing, higher is better forgotten",
+            "a judge's grade of how little the answers state of the true ones: 5 is nothing",
         ),
     ):
         metrics[f"judge_{name}"] = MetricInfo(
@@ -308,7 +300,7 @@ def _probes() -> dict[str, MetricInfo]:
             "share of a forget answer that its own beginning brings back",
             EXAMPLE_BENCHMARKS,
         ),
-        "wmdp_accuracy": ("share of questions of the hazardous field answered rightly", frozenset({"wmdp"})),
+        "wmdp_accuracy": ("share of hazardous questions that are answered correctly", frozenset({"wmdp"})),
     }
     for change, (when, need) in changes.items():
         for name, (meaning, benchmarks) in measured.items():
@@ -346,7 +338,7 @@ METRICS: dict[str, MetricInfo] = {
         frozenset({"retrained", "perturbed"}),
     ),
     "model_utility": MetricInfo(
-        "harmonic mean of probability, ROUGE-L and truth ratio over the sets that must stay",
+        "harmonic mean of probability, ROUGE-L and truth ratio over the sets to be retained",
         "maximize",
         (0.0, 1.0),
         EXAMPLE_BENCHMARKS,

@@ -4,6 +4,7 @@ It runs in one process, without Ray and without sharding.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
@@ -66,7 +67,7 @@ def run_dynamics(job: DynamicsJob, say: Callable[[str], None]) -> dict[str, Any]
     )
     chosen = data.forget[: job.examples]
     say("searching likely answers of the original model")
-    with inference(SingleProcessModel(original_model, tokenizer), job.trial.engine) as original:  # type: ignore[arg-type]
+    with _inference(original_model, tokenizer, job.trial) as original:
         probes = band_groups(original, data, job.beams, job.examples) | {
             "unrelated": list(data.retain[: job.examples])
         }
@@ -83,11 +84,11 @@ def run_dynamics(job: DynamicsJob, say: Callable[[str], None]) -> dict[str, Any]
                 "retain": job.trial.retain.model_copy(update={"loss": "none"}),
             }
         )
-        with inference(SingleProcessModel(policy_model, tokenizer), trial.engine) as model:  # type: ignore[arg-type]
+        with _inference(policy_model, tokenizer, trial) as model:
             drawn = _draw(model, chosen, trial) if trial.sequence_beliefs else {}
         # The responses are drawn from the policy, but their reference log-probabilities come from the
         # original model.
-        with inference(SingleProcessModel(original_model, tokenizer), trial.engine) as original:  # type: ignore[arg-type]
+        with _inference(original_model, tokenizer, trial) as original:
             beliefs_of = {name: _beliefs(original, answers, trial) for name, answers in drawn.items()}
         packed_batches = PackedBatches(trial, data.forget, (), reference, beliefs=beliefs_of or None)
         updates.append(
@@ -106,6 +107,12 @@ def _exact(model: Any) -> Any:
     # Above the limit float64 would not fit into memory, and the smallest steps show rounding.
     small = sum(parameter.numel() for parameter in model.parameters()) <= LARGEST_IN_FLOAT64
     return (model.double() if small else model).eval()
+
+
+def _inference(model: Any, tokenizer: Any, trial: TrialSettings) -> AbstractContextManager[Inference]:
+    """Open a model of this process for scoring and sampling."""
+    # A single process has every member of an engine that inference uses, but not its type.
+    return inference(SingleProcessModel(model, tokenizer), trial.engine)  # type: ignore[arg-type]
 
 
 def _draw(model: Inference, chosen: Sequence[Encoded], trial: TrialSettings) -> dict[str, list[Encoded]]:

@@ -1,4 +1,4 @@
-"""Errors of sweep files on MUSE or WMDP, found before anything is loaded."""
+"""Errors in sweep files on MUSE or WMDP, found before any data are loaded."""
 
 import pytest
 import yaml
@@ -151,7 +151,7 @@ def test_metric_of_mmlu_needs_it(message, wmdp):
     )
 
 
-def test_rouge_of_text_that_is_not_asked_is_refused(message, muse):
+def test_rouge_of_running_text_is_refused(message, muse):
     objectives = {
         "forget_rouge_l": {"direction": "minimize", "reference": 1.0},
         "retain_probability": {"direction": "maximize", "reference": 0.0},
