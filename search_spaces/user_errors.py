@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
+# Longer values are cut: one may be a whole document, and the message has to fit on a screen.
 LONGEST_VALUE = 100
+# The hint is part of the message, because pydantic passes on nothing but the text of a ValueError.
 HINT = " Did you mean "
 
 

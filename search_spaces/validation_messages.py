@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 from search_spaces.user_errors import UserError, did_you_mean
 
 WHOLE_NUMBER = "a whole number"
+# Pydantic's messages name Python types, which do not occur in YAML files.
 NAMES_OF_TYPES = {
     "int_parsing": WHOLE_NUMBER,
     "int_type": WHOLE_NUMBER,
@@ -39,6 +40,7 @@ def problems_of(error: ValidationError, settings: type[BaseModel]) -> list[UserE
 
 
 def _problem(details: ErrorDetails, settings: type[BaseModel]) -> UserError:
+    # The owner is None for a place that no settings class declares, such as a value inside a list.
     steps, owner = _walk(details["loc"], settings)
     key = ".".join(steps) or None
     given = details.get("input")

@@ -19,6 +19,7 @@ class Recipe:
     """The publication."""
 
 
+# OpenUnlearning calls the forget weight gamma and the retain weight alpha.
 _RETAIN: dict[str, Scalar] = {"retain.loss": "nll", "retain.weight": 1.0}
 _PLAIN: dict[str, Scalar] = {"forget.weight": 1.0, **_RETAIN, "beliefs": "none"}
 _NO_RETAIN: dict[str, Scalar] = {"retain.loss": "none", "forget.weight": 1.0, "beliefs": "none"}

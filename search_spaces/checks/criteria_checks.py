@@ -7,6 +7,7 @@ from search_spaces.catalogue.metric_catalogue import METRICS, MetricInfo
 from search_spaces.settings.sweep_settings import BoundSettings, ObjectiveSettings, SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean
 
+# What a metric needs, and how to provide it: the end of a sentence that begins with "it needs".
 WHY_MISSING = {
     "gibberish": "a judge of answers: set evaluation.fluency to gibberish",
     "perplexity": "answers scored by the original model: set evaluation.fluency to perplexity",

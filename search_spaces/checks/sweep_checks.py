@@ -27,6 +27,7 @@ from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean, shown
 from search_spaces.validation_messages import WHOLE_NUMBER
 
+# Irrational, so that this share of a range between whole bounds is not a whole number.
 GOLDEN = (math.sqrt(5) - 1) / 2
 LANE_KEYS = ("deepspeed", "engine.")
 """Prefixes of keys that cannot be searched: fixed when a lane starts, or without influence on results."""
@@ -85,6 +86,7 @@ def _domain(sweep: SweepSettings, key: str, domain: Domain) -> Iterator[UserErro
         )
         return
     if key not in keys:
+        # A common mistake: keys of the space are written without `trial.`.
         short = key.removeprefix("trial.")
         hint = f' Did you mean "{short}"?' if short in keys else did_you_mean(key, keys)
         yield UserError(f"no such trial key.{hint}", key=place, allowed=KEYS_ARE)
@@ -159,6 +161,7 @@ def _never_active(sweep: SweepSettings, key: str) -> UserError | None:
 
 def _pinned(sweep: SweepSettings, pinned: Sequence[str]) -> Iterator[UserError]:
     for key in pinned:
+        # A key with conditions has the trial's own value where they do not hold, so fixing it has an effect.
         if key in sweep.space and not sweep.space[key].when:
             yield UserError(
                 f"has no effect, because the key is searched {sweep.space[key].text()}",
@@ -252,6 +255,7 @@ def _warm_start(sweep: SweepSettings) -> Iterator[UserError]:
 
 
 def _paths(sweep: SweepSettings) -> Iterator[UserError]:
+    # Hub ids are checked when a sweep starts, so that `lethe validate` works without a network.
     data = sweep.data
     if isinstance(data, LocalFilesData):
         yield from _data_files(data, "forget", "retain", "holdout")

@@ -40,22 +40,18 @@ def extended(sweep: SweepSettings, changes: Mapping[str, str]) -> SweepSettings:
 def _raised(now: float | None, key: str, text: str) -> float:
     # A limit that is an integer, such as the number of trials, must stay one.
     try:
-        amount = float(text) if not isinstance(now, int) else int(text)
+        # Both functions accept the plus sign of an addition.
+        amount = int(text) if isinstance(now, int) else float(text)
     except ValueError as error:
         raise UserError("not a number", key=key, value=text, remedy=REMEDY) from error
     if text.strip().startswith("+"):
         if now is None:
-            raise UserError(
-                "the sweep has no such limit, so there is nothing to add to",
-                key=key,
-                value=text,
-                remedy=REMEDY,
-            )
+            problem = "the sweep has no such limit, so there is nothing to add to"
+            raise UserError(problem, key=key, value=text, remedy=REMEDY)
         return now + amount
     if now is not None and amount < now:
-        raise UserError(
-            "a limit can only be raised", key=key, value=text, allowed=f"{now:g} or more", remedy=REMEDY
-        )
+        allowed = f"{now:g} or more"
+        raise UserError("a limit can only be raised", key=key, value=text, allowed=allowed, remedy=REMEDY)
     return amount
 
 

@@ -44,6 +44,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = Non
     except UserError as error:
         raise error.in_file(path) from error
     file = find_sweep_file(path)
+    # Messages name the file as it was given, and not the path of a packaged file.
     raw = read_yaml(file, path)
     for override in overrides:
         apply_override(raw, override)
@@ -82,6 +83,7 @@ def find_sweep_file(path: Path) -> Path:
         return path
     if path.is_dir():
         raise UserError("is a folder", file=path, remedy="give the sweep file in it")
+    # Only a bare name finds a packaged sweep: a wrong path must not start another sweep.
     if path.name == str(path):
         for packaged in (PACKAGED / path.name, PACKAGED / f"{path.name}.yaml"):
             if packaged.suffix == ".yaml" and packaged.is_file():

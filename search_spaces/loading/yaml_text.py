@@ -9,6 +9,7 @@ import yaml
 
 from search_spaces.user_errors import UserError
 
+WRONG_FILE = "give a YAML file that describes a sweep"
 MOST_NODES = 100_000
 """Limit on the values of a file with all aliases expanded; nested aliases (a "YAML bomb") make billions."""
 
@@ -103,12 +104,8 @@ def parse_yaml(text: str, file: object, key: str | None = None) -> Any:
             remedy=remedy,
         ) from error
     except RecursionError as error:
-        raise UserError(
-            "not readable as YAML: nested too deeply",
-            file=file,
-            key=key,
-            remedy="give a YAML file that describes a sweep",
-        ) from error
+        problem = "not readable as YAML: nested too deeply"
+        raise UserError(problem, file=file, key=key, remedy=WRONG_FILE) from error
     # ValueError: PyYAML raises it for impossible dates, among others.
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(
@@ -119,23 +116,19 @@ def parse_yaml(text: str, file: object, key: str | None = None) -> Any:
 def read_yaml(path: Path, shown_as: object) -> dict[str, Any]:
     """Reads a file that holds a mapping.
 
+    Args:
+        path: The file.
+        shown_as: Name of the file in messages.
+
     Raises:
         UserError: The file cannot be read, is not YAML, or holds no mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(
-            f"cannot be read: {error.strerror}",
-            file=shown_as,
-            remedy="give a YAML file that describes a sweep",
-        ) from error
+        raise UserError(f"cannot be read: {error.strerror}", file=shown_as, remedy=WRONG_FILE) from error
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"is not UTF-8 text: {error.reason}",
-            file=shown_as,
-            remedy="give a YAML file that describes a sweep",
-        ) from error
+        raise UserError(f"is not UTF-8 text: {error.reason}", file=shown_as, remedy=WRONG_FILE) from error
     content = parse_yaml(text, shown_as)
     if not isinstance(content, dict):
         found = "empty" if content is None else f"a {type(content).__name__}"

@@ -35,6 +35,7 @@ class Domain(Settings):
     @model_validator(mode="before")
     @classmethod
     def _read(cls, given: Any) -> Any:
+        # Before validation, because a domain in YAML does not have the fields of this class.
         if not isinstance(given, Mapping):
             raise ValueError("a domain is a mapping, such as {uniform: [0.0, 1.0]} or {choice: [npo, wga]}")
         words = (*KINDS, "when")
@@ -122,6 +123,7 @@ def _bounds(kind: Kind, given: Any) -> tuple[int | float, int | float]:
         if kind in ("int", "log_int") and bound != int(bound):
             real = kind.replace("int", "uniform")
             raise ValueError(f"{kind} needs whole bounds, and {shown(bound)} is not; use {real} for reals")
+    # YAML may hold `1.0` for a whole bound and `1` for a real one. Optuna and JSON distinguish the types.
     low, high = (int(bound) if kind in ("int", "log_int") else float(bound) for bound in given)
     if low >= high:
         raise ValueError(
@@ -152,6 +154,7 @@ def trial_keys(settings: type[BaseModel] = TrialSettings, prefix: str = "") -> d
     """Returns every dotted key of the trial that holds a value, with the class that declares it."""
     keys: dict[str, type[BaseModel]] = {}
     for name, field in settings.model_fields.items():
+        # Only blocks are entered: the mapping `deepspeed` is a single value, never searched in part.
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys |= trial_keys(field.annotation, f"{prefix}{name}.")
         else:
@@ -259,6 +262,7 @@ def sample(
     for key in ordered(space):
         if active(key, space, params, trial):
             params[key] = suggest(key, space[key])
+    # Tables list the parameters in the order in which the user wrote them.
     return {key: params[key] for key in space if key in params}
 
 

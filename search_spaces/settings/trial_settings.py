@@ -61,6 +61,8 @@ class TokenBeliefSettings(Settings):
         """Whether the guard is on, after its default is resolved."""
         if self.guard_target is not None:
             return self.guard_target
+        # At temperature 1 a target among the top tokens has at least the policy's probability in the belief,
+        # which then cannot reinforce it. The published form has no guard.
         return self.temperature != 1.0 or self.exclude_target
 
 
