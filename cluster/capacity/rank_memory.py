@@ -126,6 +126,7 @@ class _Sizes:
 
     @property
     def gathered(self) -> bool:
+        """Whether evaluation and sampling run on a full copy of the weights."""
         return self.trial.engine.inference == "gathered"
 
     @property
@@ -134,6 +135,11 @@ class _Sizes:
         return METHODS[self.trial.forget.method].needs_reference_logits or (
             self.trial.retain.loss == "kl" and self.trial.forget.method != "ga"
         )
+
+    @property
+    def reference_pass(self) -> bool:
+        """Whether every step runs the original model, for its logits or its activations."""
+        return self.reference or self.trial.retain.loss == "activations"
 
     def zero(self, key: str, default: int) -> int:
         """Returns a setting of DeepSpeed's `zero_optimization` block."""
@@ -267,7 +273,7 @@ def _training(sizes: _Sizes) -> dict[str, int]:
         "activations": activation_bytes(sizes),
         "head gradient": head_gradient,
         "head chunk": min(sizes.head_chunk, _rows(sizes)) * shape.vocabulary * _logit_bytes(sizes),
-        "original's shards in place": sizes.trained_shard * word if sizes.reference else 0,
+        "original's shards in place": sizes.trained_shard * word if sizes.reference_pass else 0,
         "gradient of one tensor": max(sizes.trained.values()) * word,
     }
 
