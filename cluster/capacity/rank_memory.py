@@ -387,14 +387,8 @@ def _inference(sizes: _Sizes) -> dict[str, int]:
     # Sampling needs the logits of the newest tokens with scores, noise and its logarithm (20 bytes each);
     # evaluation needs a head chunk of answer tokens.
     logits = max(batch * 20, min(sizes.head_chunk, batch * length) * 12) * shape.vocabulary
-    working = (
-        cache
-        + passing
-        + logits
-        + (0 if sizes.gathered else _live(sizes) + _fetching(sizes) + sizes.trained_shard * word)
-    )
     # The full copy is gathered before the first batch, so the two needs do not add up.
-    if gathering >= working and sizes.gathered:
+    if sizes.gathered and gathering >= cache + passing + logits:
         return {"gathering the full copy": gathering}
     parts = {"key-value cache": cache, "activations": passing, "head chunk": logits}
     if not sizes.gathered:
