@@ -324,6 +324,7 @@ class Inference:
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
 
         def work(policy: Policy) -> Tensor:
+            """Run the decoder, and the head on the last token alone."""
             output = policy.model.get_decoder()(
                 input_ids=ids,
                 attention_mask=mask,
