@@ -44,7 +44,8 @@ class Baseline:
                 file=self.measurement,
                 remedy="run `lethe prepare` on the sweep file to measure again",
             )
-        return json.loads(self.measurement.read_text())["metrics"]
+        metrics: dict[str, float] = json.loads(self.measurement.read_text())["metrics"]
+        return metrics
 
 
 @dataclass(frozen=True)

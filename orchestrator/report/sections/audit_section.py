@@ -66,7 +66,8 @@ def audit_figure(audits: Sequence[Audit]) -> go.Figure:
 
 
 def _along_the_front(count: int) -> list[str]:
-    return sample_colorscale("Viridis", [place / max(1, count - 1) for place in range(count)])
+    colours: list[str] = sample_colorscale("Viridis", [place / max(1, count - 1) for place in range(count)])
+    return colours
 
 
 def _sentences(audit: Audit) -> str:
