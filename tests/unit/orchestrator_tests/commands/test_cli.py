@@ -199,9 +199,9 @@ def test_report_is_written_again_from_the_study(stored, monkeypatch):
 
 def test_clean_asks_before_it_removes(stored):
     folder = stored[0]
-    assert "give --yes to do it" in lethe("clean", "small")
+    assert "give --yes to remove this" in lethe("clean", "small")
     assert folder.settings.is_file()
-    assert f"removing {folder.path}" in lethe("clean", "small", "--yes")
+    assert f"removed {folder.path}" in lethe("clean", "small", "--yes")
     assert not folder.path.exists()
     lethe("clean", "--yes")
     assert list(folder.models.iterdir()) == []
