@@ -94,7 +94,7 @@ def test_trial_from_mlflow_is_identical_and_its_dropped_weights_come_back(
         **head.joined,
     )
     assert f"{dropped[:5]} is identical: " in done.stdout and "at 2 rungs, bit for bit" in done.stdout
-    assert "not as it was" not in done.stdout.replace("not as it was: git.", "")
+    assert "differs from the sweep" not in done.stdout.replace("differs from the sweep: git.", "")
     AutoModelForCausalLM.from_pretrained(tmp_path / "weights" / f"rung{dropped[-1]}")
     assert not (elsewhere / "tiny").exists()
     assert (storage / "tiny" / "study.journal").read_bytes() == study
@@ -105,7 +105,7 @@ def test_trial_from_mlflow_is_identical_and_its_dropped_weights_come_back(
 def test_trial_from_the_journal_on_other_workers_says_what_differs(finished, head):
     _, storage, _ = finished
     done = lethe("reproduce", "tiny", "t0001", "--workers", "1", storage=storage, check=False, **head.joined)
-    assert "not as it was: workers: 2 -> 1" in done.stdout, done.stdout + done.stderr
+    assert "differs from the sweep: workers: 2 -> 1" in done.stdout, done.stdout + done.stderr
     identical = "t0001 is identical" in done.stdout
     assert done.returncode == (0 if identical else 1)
     assert identical or "largest difference: " in done.stdout
