@@ -112,7 +112,7 @@ def test_interrupted_submit_leaves_the_job_running_and_says_how_to_attach_and_st
     text = output.read_text()
     place.outputs.append(text)
     assert "submitted lethe-jobs-1: lethe run sweep.yaml --name jobs" in text
-    assert "lethe-jobs-1 goes on without you" in text
+    assert "lethe-jobs-1 keeps running" in text
     assert f"ray job stop lethe-jobs-1 --address {place.head.address}" in text
     assert "RUNNING" in status_of(place, "lethe-jobs-1").upper()
 

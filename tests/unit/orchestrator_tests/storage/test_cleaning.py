@@ -60,7 +60,7 @@ def test_models_of_a_removed_sweep_are_unused(root):
     assert files(root / "models") == []
 
 
-def test_clean_of_an_unknown_sweep_names_those_there_are(root):
+def test_clean_of_an_unknown_sweep_lists_the_sweeps_that_exist(root):
     with pytest.raises(UserError, match="Allowed: other, small"):
         clean(root, "smal")
 
