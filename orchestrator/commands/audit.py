@@ -84,6 +84,7 @@ def audit(
             audits, failed, place = _audit_folder(model, data, probes, overrides, storage, as_json)
         else:
             assert sweep is not None
+            # `--front` is the old spelling of `--trial front`.
             selected = "front" if front else trial
             audits, failed, place = _audit_sweep(
                 sweep, selected, probes, overrides, storage, tracking_uri, as_json
@@ -99,6 +100,7 @@ def audit(
             say(screen(), place)
         if failed:
             names = ", ".join(failed)
+            # With --json, stdout holds nothing but JSON.
             say(screen(stderr=as_json), f"could not be audited: {names}; the lines above say why")
             raise typer.Exit(1)
 
@@ -141,6 +143,7 @@ def _subjects(
     from orchestrator.storage.followup_records import Subject
 
     criteria = criteria_of(settings)
+    # `choose_rung` also finds rungs off the front, but only one at a time.
     if selected == "front":
         members = select_members(build_front(records, criteria), selected)
         rungs = [ChosenRung(member.record, member.rung) for member in members]

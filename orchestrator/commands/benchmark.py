@@ -69,9 +69,11 @@ def benchmark(
             "original": read_baselines(folder)["original"].folder,
             chosen.name: str(find_weights(folder, chosen)),
         }
+        # Without the original's scores it would not be known what unlearning has changed.
         runs = [
             BenchmarkTask(name, weights, settings.model, request, folder) for name, weights in models.items()
         ]
+        # No lane is started if an earlier call has evaluated everything.
         if missing := [run for run in runs if run.missing]:
             file = str(folder.settings)
             with sweep_session(settings, file, storage, tracking_uri, quiet_stdout=as_json) as session:
@@ -81,6 +83,7 @@ def benchmark(
             print_json(scores)
         else:
             _show(scores)
+        # The original has no run of a trial to which its scores could be added.
         if chosen.record.mlflow_run_id is not None:
             store = tracking_store(tracking_uri, folder)
             _send_to_mlflow(store, chosen.record.mlflow_run_id, scores[chosen.name])

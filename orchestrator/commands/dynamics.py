@@ -69,6 +69,7 @@ def dynamics(
 
         trial = at or trial
         pairs = parse_losses(losses)
+        # A file is prepared if necessary; a name must belong to a sweep that has prepared its models.
         is_file = Path(sweep).suffix in (".yaml", ".yml")
         policy = _of_file(sweep, trial, storage) if is_file else _of_sweep(sweep, trial, storage)
         job = DynamicsJob(
@@ -111,6 +112,7 @@ class _Policy:
 def _run(policy: _Policy, job: "DynamicsJob", storage: Path | None) -> dict[str, Any]:
     """Runs the job on a lane of one worker, and returns its result."""
     settings, file = policy.settings, str(policy.folder.settings)
+    # Progress goes to stderr, because the result on stdout may be JSON.
     with sweep_session(settings, file, storage, None, quiet_stdout=True) as session:
         from orchestrator.followups.dynamics_prediction import DynamicsTask
         from orchestrator.sweep.followup_runs import run_in_one_process

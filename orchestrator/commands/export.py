@@ -96,6 +96,7 @@ def _register(
     from orchestrator.tracking.model_registry import RegistryEntry, register_model
     from orchestrator.tracking.tracking_store import EXPERIMENT
 
+    # The test part is what reports show; the model was chosen on the validation part.
     values = objective_values(chosen.metrics, objectives_of(settings), "test") or {}
     tags = {f"test.{metric}": repr(value) for metric, value in values.items()}
     trial_id = chosen.record.trial_id
@@ -128,6 +129,7 @@ def reproduce(
 
         if weights is not None:
             check_output(weights)
+        # Not opened: the folder need not exist if MLflow holds the sweep.
         folder = SweepFolder(storage_root(storage), sweep)
         uri = tracking_store(tracking_uri, folder)
         settings, record, tracked = _recorded(folder, trial, uri, storage, from_mlflow=from_mlflow)
@@ -138,7 +140,9 @@ def reproduce(
         beside = _with_workers(settings, count).model_copy(
             update={"name": f"reproductions/{sweep}-{record.trial_id}"}
         )
+        # The rung to write is kept even if it was not on the front when the trial ran.
         kept_rung = int(trial.partition("@")[2]) if "@" in trial else len(record.rungs)
+        # A worker of the lane writes the weights, in another working directory.
         output = None if weights is None else weights.resolve()
         with sweep_session(beside, str(folder.settings), storage, uri, benchmark=benchmark) as session:
             from orchestrator.sweep.followup_runs import reproduce_trial
@@ -154,6 +158,7 @@ def reproduce(
             say(screen(), line)
         if tracked is None:
             say(screen(), "  MLflow does not have the sweep: versions were not compared")
+    # Exit status 1, so that a script can test for identity.
     if not found.identical:
         raise typer.Exit(1)
 
@@ -228,4 +233,5 @@ def _tracked(uri: str, sweep: str, folder: "SweepFolder") -> "TrackedSweep | Non
     try:
         return read_tracked_sweep(uri, EXPERIMENT, sweep, _identity(folder))
     except UserError:
+        # The sweep's folder is enough for both commands; only its versions are unknown.
         return None

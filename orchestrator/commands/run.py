@@ -193,6 +193,7 @@ def sweep_session(
     from orchestrator.storage.sweep_folder import SweepFolder, storage_root
     from orchestrator.terminal.live_progress import LiveProgress
 
+    # A missing model would otherwise fail in every worker, after minutes.
     check_hub(sweep, file)
     root = storage_root(storage)
     folder, console = SweepFolder(root, sweep.name), screen(stderr=quiet_stdout)
@@ -204,5 +205,6 @@ def sweep_session(
         from orchestrator.sweep.session import Session
         from orchestrator.tracking.tracking_store import default_tracking_uri
 
+        # MLflow's own variable, which its clients read as well.
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(root)
         yield Session(sweep, file, folder, uri, progress, loaded=benchmark)

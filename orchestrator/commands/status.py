@@ -117,6 +117,7 @@ def compare(
         from orchestrator.report.comparison_picture import draw_comparison
         from orchestrator.terminal.comparison_tables import comparison_json, show_comparison
 
+        # Digests show whether the sweeps had the same data, without which values are not comparable.
         opened = [open_named(name, storage) for name in sweeps]
         views = [read_view(folder, settings, study.records()) for folder, settings, study in opened]
         comparison = compare_views(views, [data_digest(settings) for _, settings, _ in opened])

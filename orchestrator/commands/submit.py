@@ -79,6 +79,7 @@ def submit(
     with user_errors():
         from cluster.job_request import JobRequest, file_in_job
 
+        # The name identifies the sweep's job, so that the same command finds it again.
         sweep_name = name if no_check else load(file, overrides, name).name
         if sweep_name is None:
             raise UserError(
@@ -106,6 +107,7 @@ def _submit_or_attach(server: "JobServer", request: "JobRequest") -> str:
         job_id = server.submit(request)
         say(console, f"submitted {job_id}: {request.entrypoint}")
         return job_id
+    # Two drivers of one sweep exclude each other, so no second job is submitted beside a running one.
     job_id, job = running
     say(console, f"job {job_id} of this sweep is {job.status.value}: attaching to it, nothing is submitted")
     if job.entrypoint != request.entrypoint:

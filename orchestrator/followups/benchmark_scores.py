@@ -61,6 +61,7 @@ class BenchmarkTask(JobTask):
 
     def job(self) -> BenchmarkJob:
         """Returns the job that evaluates the missing tasks."""
+        # An absolute path: the worker has another working directory.
         folder = self.request.folder
         return BenchmarkJob(
             model=self.model,

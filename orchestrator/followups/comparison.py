@@ -85,6 +85,7 @@ def compare(views: Sequence[SweepView], digests: Sequence[str | None]) -> Compar
         hypervolume_curve(view.records, own, view.sweep.resources.workers_per_trial)
         for view, own in zip(views, criteria, strict=True)
     ]
+    # Sweeps of different lengths are compared at the work that all of them have done.
     shortest_s = min(curve[-1][0] if curve else 0.0 for curve in curves)
     compared = [
         _compared(view, own, curve, shortest_s)

@@ -92,6 +92,7 @@ def _confirmations(evidence: Evidence) -> list[str]:
 def _origins(evidence: Evidence) -> list[tuple[str, str]]:
     rows = [("seed", str(evidence.seed)), ("ZeRO-3 workers", str(evidence.workers))]
     rows.append(("data digest (sha256)", evidence.data_digest or "the data can no longer be read"))
+    # The settings of the data, which point to it; the text of the data is not in the card.
     rows += [(f"data: {key}", str(value)) for key, value in evidence.data.items() if value is not None]
     rows += [(f"{key} ({evidence.versions_when})", value) for key, value in evidence.versions.items()]
     return rows

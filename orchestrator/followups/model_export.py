@@ -71,6 +71,7 @@ def export(weights: Path, evidence: Evidence, output: Path) -> None:
         UserError: The folder cannot be written, or the weights were removed meanwhile: a running sweep drops
             those of a rung that leaves the front.
     """
+    # Beside the output, so that the last step is a rename within one file system.
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
