@@ -23,7 +23,7 @@ def audit_content(view: SweepView) -> str:
         return ""
     mixed = (
         "<p>These audits were made with different settings: rows cannot be compared with each other.</p>\n"
-        if len({audit.way for audit in view.audits}) > 1
+        if len({audit.settings_hash for audit in view.audits}) > 1
         else ""
     )
     figure = figure_html("audit", audit_figure(view.audits))
