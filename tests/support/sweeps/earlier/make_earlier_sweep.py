@@ -1,12 +1,13 @@
-"""Made `earlier_sweep.tar.xz` from a checkout of commit 1805e04, the last one before the code went into rooms.
+"""Made `earlier_sweep.tar.xz` from a checkout of commit 1805e04, the last one before the code went into
+rooms.
 
     git worktree add /tmp/old 1805e04
     python make_earlier_sweep.py /tmp/old earlier_sweep.tar.xz
 
-A sweep of five trials is killed while its fourth has a checkpoint; then its knee is confirmed under one seed and
-audited. That is what the archive holds. It also holds what the old code ends with when it goes on from there
-(`ended.json`), and what it hashed into names that hold absolute paths (`hashed.json`). All of it is run by the
-old code; nothing here imports today's.
+A sweep of five trials is killed while its fourth has a checkpoint; then its knee is confirmed under one seed
+and audited. That is what the archive holds. It also holds what the old code ends with when it goes on from
+there (`ended.json`), and what it hashed into names that hold absolute paths (`hashed.json`). All of it is run
+by the old code; nothing here imports today's.
 """
 
 import json
@@ -60,12 +61,7 @@ SWEEP = {
 }
 LEFT_OUT = ("report.html", "front.png", "ray", "driver.lock", "mlflow.db.lock", "mlflow-artifacts")
 """Written anew by whatever command needs them."""
-LEFT_OUT_MODELS = (
-    "models/initial-",
-    "t0000/weights/rung2",
-    "t0001/weights/rung1",
-    "t0002/weights/rung1",
-)
+LEFT_OUT_MODELS = ("models/initial-", "t0000/weights", "t0002/weights/rung1")
 """187 KB each, and read by no command that the tests run: the archive has to stay small."""
 HASHED = """
 import json, sys
@@ -87,8 +83,14 @@ plan = baselines.plan_baselines(sweep, folder.models)
 assert not plan.prepare and not plan.measure
 params = json.loads(sys.argv[2])
 job = TrialJob(
-    trial_id="t0003", model=sweep.model, data=sweep.data, evaluation=sweep.evaluation, trial=apply(sweep.trial, params),
-    folder=plan.original.folder, original=str(plan.original.measurement), retrained=str(plan.retrained.measurement),
+    trial_id="t0003",
+    model=sweep.model,
+    data=sweep.data,
+    evaluation=sweep.evaluation,
+    trial=apply(sweep.trial, params),
+    folder=plan.original.folder,
+    original=str(plan.original.measurement),
+    retrained=str(plan.retrained.measurement),
 )
 print(json.dumps({"names": made_from, "checkpoint": job.model_dump(mode="json", exclude=PLACES)}))
 """
@@ -104,7 +106,10 @@ def rungs(trial):
 models = {line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")}
 print(json.dumps({
     "machine": [*sorted(models), torch.backends.cpu.get_cpu_capability(), torch.__version__],
-    "trials": {t.number: {"params": t.params, "values": t.values, "rungs": rungs(t)} for t in study.get_trials()},
+    "trials": {
+        trial.number: {"params": trial.params, "values": trial.values, "rungs": rungs(trial)}
+        for trial in study.get_trials()
+    },
 }))
 """
 
@@ -125,6 +130,8 @@ def main() -> None:
     lethe(old, "run", str(ROOT / "sweep.yaml"))
     ended = json.loads(python(old, ENDED, str(STORAGE / "earlier" / "study.journal")))
     ended["front"] = json.loads((STORAGE / "earlier" / "front.json").read_text())
+    trials = STORAGE / "earlier" / "trials"
+    ended["weights"] = sorted(str(path.relative_to(trials)) for path in trials.glob("*/weights/*"))
     (kept / "ended.json").write_text(json.dumps(ended, indent=1))
     hashed = json.loads(python(old, HASHED, str(STORAGE), json.dumps(ended["trials"]["3"]["params"])))
     (kept / "hashed.json").write_text(json.dumps({"root": str(ROOT), **hashed}, indent=1))
@@ -139,13 +146,8 @@ def main() -> None:
 
 def environment(old: Path) -> dict[str, str]:
     """That of the tests, with the old code in front."""
-    return os.environ | {
-        "PYTHONPATH": str(old),
-        "LETHE_STORAGE": str(STORAGE),
-        "RAY_AUTH_MODE": "disabled",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
+    fixed = {"PYTHONPATH": str(old), "LETHE_STORAGE": str(STORAGE), "OMP_NUM_THREADS": "1"}
+    return {"RAY_AUTH_MODE": "disabled"} | os.environ | fixed | {"HF_HUB_OFFLINE": "1"}
 
 
 def lethe(old: Path, *arguments: str) -> None:
@@ -162,8 +164,8 @@ def python(old: Path, script: str, *arguments: str) -> str:
 
 
 def run_until_checkpoint(old: Path) -> None:
-    """Kill the driver when its fourth trial has a checkpoint; before, hold it, so that the trial waits for its
-    word at the last rung and keeps the checkpoint."""
+    """Kill the driver when its fourth trial has a checkpoint; before, hold it, so that the trial waits for
+    its word at the last rung and keeps the checkpoint."""
     checkpoint = STORAGE / "earlier" / "trials" / "t0003" / "checkpoint" / "step1" / "shared.json"
     command = [sys.executable, "-m", "orchestrator.cli", "run", str(ROOT / "sweep.yaml")]
     driver = subprocess.Popen(command, cwd=old, env=environment(old))
