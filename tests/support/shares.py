@@ -1,8 +1,8 @@
 """Which xdist worker runs which test files under `--dist each`.
 
-Loading PyTorch with Transformers takes about ten seconds and MLflow with Ray, Optuna and the drawing libraries
-as long, and under xdist's other modes every worker imports every test file. So the files are dealt out before
-they are imported: the even workers take those that need PyTorch, the odd ones all others.
+Loading PyTorch with Transformers takes about ten seconds, and MLflow with Ray, Optuna and the drawing
+libraries as long. Under the other modes of xdist every worker imports every test file. So the files are dealt
+out before they are imported: the even workers take those that need PyTorch, the odd ones all others.
 """
 
 from pathlib import Path
