@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.support.shares import worker_of
+from tests.support.processes.shares import worker_of
 
 # Two cores: one thread each in the processes that tests start, and no thread pools that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -224,7 +224,10 @@ def dense(method, beliefs, retain="nll", tied=False, epoch=0):
     # Once for all pairs: transformers' norm is in float32, so two forwards of one answer have gradients that
     # add up only roughly.
     answers = [
-        preferred_side(policy, preferred[item.id][epoch % len(preferred[item.id])]) for item in targets
+        preferred_side(policy, preferred[item.id][epoch % len(preferred[item.id])])
+        if isinstance(METHODS[method], PreferenceMethod)
+        else None
+        for item in targets
     ]
     loss, guarded = dense_group(
         (policy, original), targets, [reference[item.id] for item in targets], answers, trial
@@ -250,7 +253,7 @@ def dense(method, beliefs, retain="nll", tied=False, epoch=0):
         for _, index in PAIRS:
             logits, answer = answer_logits(policy, RETAIN[index])
             with torch.no_grad():
-                original_logits, _ = answer_logits(original, RETAIN[index])
+                original_logits = answer_logits(original, RETAIN[index])[0] if retain == "kl" else None
             retained, tokens = (
                 retained + retain_loss(retain, logits, answer, original_logits),
                 tokens + len(answer),

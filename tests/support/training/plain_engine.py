@@ -17,14 +17,14 @@ from trainables.engine.optimizer import TrialOptimizer, configure
 from trainables.engine.policy import Policy
 
 
-def random_llama(seed=0, *, vocabulary=24, sharpness=40.0, tied=False):
+def random_llama(seed=0, *, vocabulary=24, sharpness=40.0, tied=False, layers=2):
     """A float64 Llama of random weights whose larger head makes some tokens near certain."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=16,
         intermediate_size=24,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=64,

@@ -29,7 +29,7 @@ TRIAL: dict[str, Any] = {
     "rungs": 4,
     "forget": {"method": "npo"},
     "beliefs": "token+sequence",
-    "optimizer": {"learning_rate": 1e-2, "global_batch": 3, "micro_batch": 2},
+    "optimizer": {"learning_rate": 1e-2, "global_batch": 3, "micro_batch": 3},
     "sequence_belief": {"num_samples": 2, "max_new_tokens": 3, "refresh_epochs": 2},
 }
 ON, KEEP, STOP = RungDecision(), RungDecision(keep=True), RungDecision(go_on=False, reason="ranks 7 of 9")
@@ -57,7 +57,7 @@ class Stage:
         self.trial = TrialSettings.model_validate(TRIAL | trial)
 
     def engine(self) -> PlainEngine:
-        return PlainEngine(random_llama(), Tokenizer())
+        return PlainEngine(random_llama(layers=1), Tokenizer())
 
     def job(self, **more: Any) -> TrialJob:
         places = {"checkpoint": str(self.home), "checkpoint_steps": self.every}
@@ -201,7 +201,7 @@ def test_ranks_go_on_together_or_not_at_all(stage, refused, monkeypatch):
         return run
 
     def ranks(*args, **more):
-        return run_ranks(random_llama(), 2, work(*args, **more))
+        return run_ranks(random_llama(layers=1), 2, work(*args, **more))
 
     # The dying step is the same for both threads, so it is put in place once.
     step = trial_module.train_step
