@@ -12,11 +12,13 @@ import sqlite3
 import tarfile
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 ARCHIVE = Path(__file__).with_name("earlier_sweep.tar.xz")
 NAME = "earlier"
+LIBRARIES = ("torch", "deepspeed", "transformers")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ def unpack_earlier_sweep(folder: Path) -> EarlierSweep:
         for table, column in (("runs", "artifact_uri"), ("experiments", "artifact_location")):
             old, new = next(iter(moved.items()))
             store.execute(f"update {table} set {column} = replace({column}, ?, ?)", (old, new))
+    for path in (folder / "storage" / NAME).glob("trials/*/checkpoint/*/shared.json"):
+        shared = json.loads(path.read_text())
+        # Other versions are a reason to start over; here the checkpoint is to be read.
+        shared["key"] |= {name: version(name) for name in LIBRARIES}
+        path.write_text(json.dumps(shared))
     ended = json.loads((folder / "ended.json").read_text())
     return EarlierSweep(folder / "sweep.yaml", folder / "storage", ended)
 

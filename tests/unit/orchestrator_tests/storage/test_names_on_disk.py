@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from orchestrator.commands.audit import EVERYTHING, _probed
+from orchestrator.commands.audit import EVERYTHING
 from orchestrator.followups.audits import plan_audits
 from orchestrator.storage.baselines import trial_job
 from orchestrator.storage.followup_records import Subject
 from orchestrator.storage.sweep_folder import SweepFolder
+from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.sweep_settings import SweepSettings
 from tests.support.local_lanes import plan_of
 from tests.support.sweeps.earlier.make_earlier_sweep import SWEEP
@@ -59,7 +60,8 @@ def test_audits_keep_their_names(sweep, plan):
         Subject("retrained", plan.retrained.folder),
         Subject("t0001", str(folder.weights("t0001") / "rung2"), 2),
     ]
-    tasks = plan_audits(subjects, sweep, _probed(sweep, EVERYTHING), plan.retrained.measurement, folder)
+    every = EvaluationSettings(probes=tuple(EVERYTHING.split(",")), probe=sweep.evaluation.probe)
+    tasks = plan_audits(subjects, sweep, every, plan.retrained.measurement, folder)
     assert [Path(task.audit_job.output).name for task in tasks] == [
         "original-ab4a7970-dd8c78781166.json",
         "retrained-d815a391-dd8c78781166.json",
