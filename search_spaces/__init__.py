@@ -1,1 +1,1 @@
-"""What a sweep file may say, and the sweep files. Imports neither torch nor ray."""
+"""The settings of sweep files, their checks, and the packaged sweeps. Imports neither torch nor ray."""

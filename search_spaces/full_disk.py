@@ -1,4 +1,4 @@
-"""Recognises that the disk is full, whoever noticed it, and says what to do."""
+"""Recognises errors that were caused by a full disk, and converts them to a user error with a remedy."""
 
 import errno
 import re
@@ -7,25 +7,26 @@ from collections.abc import Iterator
 from search_spaces.user_errors import UserError
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
-# Libraries in Rust and C raise no OSError for it, and Ray and Tune pass errors on as text.
+# Libraries in Rust and C do not raise OSError for a full disk, and Ray and Tune pass errors on as text.
 WORDS = re.compile(
     r"(?:No space left on device|Disk quota exceeded|database or disk is full)(?:: '(?P<file>[^'\n]+)')?"
 )
 
 
 def full_disk(error: BaseException) -> UserError | None:
-    """What to tell about an error that came of a full disk; None about any other."""
+    """Returns the user error for an error that was caused by a full disk; None for any other error."""
     for link in _chain(error):
         words = WORDS.search(str(link))
         if words or (isinstance(link, OSError) and link.errno in NO_ROOM):
             place = words["file"] if words else None
-            remedy = "make room and run the same command again: what had ended is kept"
+            remedy = "make room and run the same command again: finished work is kept"
             return UserError("no space left on device", file=place, remedy=remedy)
     return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it came from."""
+    """Yields the error, its cause, the cause of that, and so on."""
+    # Chains of causes can contain cycles.
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

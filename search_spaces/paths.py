@@ -1,37 +1,41 @@
-"""Paths as people write them: absolute, and refused where no file system takes them."""
+"""Resolves paths from settings and options, and refuses those that the file system cannot access."""
 
 from pathlib import Path
 
 from search_spaces.user_errors import UserError
 
-# Too long, a loop of links, no right to look (OSError, RuntimeError); a NUL inside (ValueError); a home that
-# is not there (RuntimeError).
+# OSError: the path is too long, or may not be read. RuntimeError: a loop of symbolic links, or an unknown
+# home directory. ValueError: the path contains a NUL character.
 _REFUSALS = (OSError, RuntimeError, ValueError)
 
 
 def resolved(path: str, key: str | None = None) -> Path:
-    """The absolute path, whether something is there or not.
+    """Returns the absolute path; the file need not exist.
 
     Args:
-        path: Relative ones start where lethe is started.
-        key: What it is the value of, for messages.
+        path: The path; a relative one starts in the working directory of lethe.
+        key: The setting or option that holds the path, for messages.
 
     Raises:
-        UserError: It cannot be looked at.
+        UserError: The path cannot be accessed.
     """
     try:
         found = Path(path).expanduser().resolve()
-        found.exists()  # a name that is too long, or a folder that may not be read, shows only here
+        # Only this call fails for a name that is too long, or a folder that may not be read.
+        found.exists()
         return found
     except _REFUSALS as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(
-            f"is no usable path: {why}", key=key, value=path, remedy="give a path that exists and may be read"
+            f"is not a usable path: {why}",
+            key=key,
+            value=path,
+            remedy="give a path that exists and may be read",
         ) from error
 
 
 def exists(path: str) -> bool:
-    """Whether something is there; what cannot be looked at is not."""
+    """Returns whether the path exists; False if it cannot be accessed."""
     try:
         return Path(path).exists()
     except _REFUSALS:
@@ -39,5 +43,5 @@ def exists(path: str) -> bool:
 
 
 def is_local(path: str) -> bool:
-    """Whether a path or hub id means the local disk: it looks like a path, or it is there."""
+    """Returns whether a text is a local path and not a hub id: it looks like a path, or it exists."""
     return path.startswith((".", "/", "~")) or exists(path)

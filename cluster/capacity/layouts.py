@@ -61,28 +61,25 @@ def demanding_trial(sweep: SweepSettings) -> TrialSettings:
     beliefs: Beliefs = (
         "token+sequence" if token and sequence else "token" if token else "sequence" if sequence else "none"
     )
-    # KL needs the original's logits in addition to what NLL needs.
+    # KL needs the original's logits in addition to what NLL needs; a loss on activations needs no head.
     losses = [str(value) for value in _values(space.get("retain.loss"), trial.retain.loss)]
-    loss = next((name for name in ("kl", "nll") if name in losses), "none")
-    methods = _values(space.get("forget.method"), trial.forget.method)
-    method = max(methods, key=_demand)
+    loss = next((name for name in ("kl", "nll", "activations") if name in losses), "none")
+    method = max(_values(space.get("forget.method"), trial.forget.method), key=_demand)
+    batches = {
+        name: _largest(space.get(f"optimizer.{name}"), getattr(trial.optimizer, name))
+        for name in ("micro_batch", "global_batch")
+    }
+    samples = {
+        name: _largest(space.get(f"sequence_belief.{name}"), getattr(trial.sequence_belief, name))
+        for name in ("num_samples", "max_new_tokens")
+    }
     return trial.model_copy(
         update={
             "beliefs": beliefs,
             "retain": trial.retain.model_copy(update={"loss": loss}),
             "forget": trial.forget.model_copy(update={"method": method}),
-            "optimizer": trial.optimizer.model_copy(
-                update={
-                    key: _largest(space, f"optimizer.{key}", getattr(trial.optimizer, key))
-                    for key in ("micro_batch", "global_batch")
-                }
-            ),
-            "sequence_belief": trial.sequence_belief.model_copy(
-                update={
-                    key: _largest(space, f"sequence_belief.{key}", getattr(trial.sequence_belief, key))
-                    for key in ("num_samples", "max_new_tokens")
-                }
-            ),
+            "optimizer": trial.optimizer.model_copy(update=batches),
+            "sequence_belief": trial.sequence_belief.model_copy(update=samples),
         }
     )
 
@@ -93,7 +90,7 @@ def _demand(method: str) -> tuple[bool, ...]:
     An additional sequence per example needs most memory, then the original's logits, then retain sequences.
     """
     info = METHODS[method]
-    return info.preferred_answers, info.reference_logits, method != "ga"
+    return info.preferred_answers, info.needs_reference_logits, method != "ga"
 
 
 def require_layout(
@@ -248,17 +245,16 @@ def _refusal(
     )
 
 
-def _values(domain: Domain | None, default: Any) -> Sequence[Any]:
-    return (default,) if domain is None else domain.choices
-
-
-def _largest(space: Mapping[str, Domain], key: str, default: int) -> int:
-    domain = space.get(key)
+def _values(domain: Domain | None, own: Any) -> Sequence[Any]:
+    """Returns the values that a key with choices can have in a trial, whose own value is `own`."""
     if domain is None:
-        return default
-    # Choices that are not numbers do not bound the memory.
-    return int(
-        max(float(value) for value in domain.choices if isinstance(value, int | float))
-        if domain.choices
-        else domain.high
-    )
+        return (own,)
+    # Where its conditions do not hold, a searched key has the trial's own value.
+    return (*domain.choices, own) if domain.when else domain.choices
+
+
+def _largest(domain: Domain | None, own: int) -> int:
+    """Returns the largest value that a numeric key can have in a trial, whose own value is `own`."""
+    # Choices that are not numbers do not bound the memory. The upper bound of a choice is 0.
+    numbers = [value for value in _values(domain, own) if isinstance(value, int | float)]
+    return int(max([*numbers, 0 if domain is None else domain.high]))

@@ -126,14 +126,20 @@ class _Sizes:
 
     @property
     def gathered(self) -> bool:
+        """Whether evaluation and sampling run on a full copy of the weights."""
         return self.trial.engine.inference == "gathered"
 
     @property
     def reference(self) -> bool:
         """Whether every step needs the original model's logits."""
-        return METHODS[self.trial.forget.method].reference_logits or (
+        return METHODS[self.trial.forget.method].needs_reference_logits or (
             self.trial.retain.loss == "kl" and self.trial.forget.method != "ga"
         )
+
+    @property
+    def reference_pass(self) -> bool:
+        """Whether every step runs the original model, for its logits or its activations."""
+        return self.reference or self.trial.retain.loss == "activations"
 
     def zero(self, key: str, default: int) -> int:
         """Returns a setting of DeepSpeed's `zero_optimization` block."""
@@ -267,7 +273,7 @@ def _training(sizes: _Sizes) -> dict[str, int]:
         "activations": activation_bytes(sizes),
         "head gradient": head_gradient,
         "head chunk": min(sizes.head_chunk, _rows(sizes)) * shape.vocabulary * _logit_bytes(sizes),
-        "original's shards in place": sizes.trained_shard * word if sizes.reference else 0,
+        "original's shards in place": sizes.trained_shard * word if sizes.reference_pass else 0,
         "gradient of one tensor": max(sizes.trained.values()) * word,
     }
 
@@ -381,14 +387,8 @@ def _inference(sizes: _Sizes) -> dict[str, int]:
     # Sampling needs the logits of the newest tokens with scores, noise and its logarithm (20 bytes each);
     # evaluation needs a head chunk of answer tokens.
     logits = max(batch * 20, min(sizes.head_chunk, batch * length) * 12) * shape.vocabulary
-    working = (
-        cache
-        + passing
-        + logits
-        + (0 if sizes.gathered else _live(sizes) + _fetching(sizes) + sizes.trained_shard * word)
-    )
     # The full copy is gathered before the first batch, so the two needs do not add up.
-    if gathering >= working and sizes.gathered:
+    if sizes.gathered and gathering >= cache + passing + logits:
         return {"gathering the full copy": gathering}
     parts = {"key-value cache": cache, "activations": passing, "head chunk": logits}
     if not sizes.gathered:

@@ -161,7 +161,7 @@ def parse_losses(text: str) -> tuple[tuple[str, str], ...]:
     fit = [
         name
         for name, info in METHODS.items()
-        if not (info.reference_logits or info.preferred_answers or info.activations)
+        if not (info.needs_reference_logits or info.preferred_answers or info.activations)
     ]
     pairs = []
     for loss in text.split(","):

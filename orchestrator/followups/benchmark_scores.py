@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.lanes.job_batch import JobTask
-from orchestrator.storage.sweep_folder import SweepFolder, write_json
+from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.settings.model_settings import ModelSettings
+from trainables.durable_files import write_json
 from trainables.jobs import BenchmarkJob
 
 Scores = Mapping[str, float]

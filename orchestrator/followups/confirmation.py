@@ -15,8 +15,9 @@ from orchestrator.pareto.front import FrontMember
 from orchestrator.pareto.objectives import objective_values, objectives_of, why_unusable
 from orchestrator.storage.baselines import Plan, trial_job
 from orchestrator.storage.followup_records import Confirmation, confirmations_file, read_confirmations
-from orchestrator.storage.sweep_folder import SweepFolder, write_json
+from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.settings.sweep_settings import SweepSettings
+from trainables.durable_files import write_json
 from trainables.jobs import TrialJob
 
 

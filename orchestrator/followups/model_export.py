@@ -2,7 +2,6 @@
 evidence."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from orchestrator.followups.model_evidence import Evidence
 from orchestrator.pareto.member_selection import ChosenRung
 from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.user_errors import UserError
+from trainables.durable_files import new_folder
 
 EVIDENCE_FILE = "lethe_evidence.json"
 
@@ -71,14 +71,12 @@ def export(weights: Path, evidence: Evidence, output: Path) -> None:
         UserError: The disk refuses, or the weights went away meanwhile, as they do when a sweep that runs
             finds better ones.
     """
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(weights, partial)
-        (partial / EVIDENCE_FILE).write_text(json.dumps(evidence.as_json(), indent=1))
-        (partial / "README.md").write_text(model_card(evidence), encoding="utf-8")
-        # Onto an empty folder this goes too; onto one that was filled meanwhile it fails.
-        partial.rename(output)
+        # The folder may be there and empty; if it was filled meanwhile, this fails.
+        with new_folder(output) as partial:
+            shutil.copytree(weights, partial, dirs_exist_ok=True)
+            (partial / EVIDENCE_FILE).write_text(json.dumps(evidence.as_json(), indent=1))
+            (partial / "README.md").write_text(model_card(evidence), encoding="utf-8")
     except OSError as error:
         remedy = (
             "look at the disk's space and rights"
@@ -88,5 +86,3 @@ def export(weights: Path, evidence: Evidence, output: Path) -> None:
         raise UserError(
             f"cannot be written: {error.strerror or error}", key="OUT", value=str(output), remedy=remedy
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

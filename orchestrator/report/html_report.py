@@ -1,7 +1,6 @@
 """The report of a sweep: one HTML file without external resources, and a still picture."""
 
 import json
-import os
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -33,6 +32,7 @@ from orchestrator.storage.provenance import redacted
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.trial_records import Status
 from search_spaces.settings.sweep_settings import SweepSettings
+from trainables.durable_files import replaced_file, write_text
 
 HTML_NAME, PICTURE_NAME = "report.html", "front.png"
 
@@ -77,12 +77,9 @@ def write_report(folder: Path, view: SweepView) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     html, picture = folder / HTML_NAME, folder / PICTURE_NAME
     # A browser or MLflow may read the files while they are written, so complete files are renamed.
-    partial = html.with_name(f"{html.name}.{os.getpid()}.partial")
-    partial.write_text(_page(view), encoding="utf-8")
-    partial.replace(html)
-    partial = picture.with_name(f"{picture.name}.{os.getpid()}.partial")
-    draw_picture(partial, view)
-    partial.replace(picture)
+    write_text(html, _page(view))
+    with replaced_file(picture) as partial:
+        draw_picture(partial, view)
     return html, picture
 
 

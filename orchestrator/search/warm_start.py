@@ -13,11 +13,12 @@ from typing import Any
 from orchestrator.pareto.objectives import Criteria, criteria_of
 from orchestrator.search.selected_rung import selected_rung, why_failed
 from orchestrator.search.study import Study
-from orchestrator.storage.sweep_folder import SweepFolder, open_sweep, write_json
+from orchestrator.storage.sweep_folder import SweepFolder, open_sweep
 from orchestrator.storage.trial_records import TrialRecord
 from search_spaces.settings.space import Domain, apply, same_value, sample, trial_value
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
+from trainables.durable_files import write_json
 
 KEY = "search.warm_start"
 MLFLOW = "mlflow:"

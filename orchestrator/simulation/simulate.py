@@ -11,12 +11,13 @@ from orchestrator.simulation.learning_curves import LearningCurves
 from orchestrator.simulation.recorded_range import check_covered
 from orchestrator.simulation.recording import Recording, packaged_recording
 from orchestrator.simulation.virtual_sweep import VirtualSweep
-from orchestrator.storage.sweep_folder import SweepFolder, storage_root, write_json
+from orchestrator.storage.sweep_folder import SweepFolder, storage_root
 from orchestrator.storage.trial_records import TrialRecord
 from orchestrator.terminal.live_progress import duration
 from orchestrator.terminal.rich_tables import say
 from orchestrator.terminal.sweep_tables import show_front
 from search_spaces.settings.sweep_settings import SweepSettings
+from trainables.durable_files import write_json
 
 SUFFIX = "-simulated"
 """Suffix of the name of a simulated sweep, so that it is never confused with a real one."""

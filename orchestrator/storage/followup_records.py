@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.storage.sweep_folder import SweepFolder, write_json
+from orchestrator.storage.sweep_folder import SweepFolder
+from trainables.durable_files import write_json
 
 
 @dataclass(frozen=True)

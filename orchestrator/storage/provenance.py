@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from trainables.durable_files import write_text
+
 _PACKAGES = ("lethe", "torch", "ray", "deepspeed", "transformers", "datasets", "optuna", "mlflow")
 
 
@@ -58,9 +60,7 @@ def sweep_identity(folder: Path) -> str:
     """
     file = folder / "sweep_id"
     if not file.is_file():
-        partial = file.with_suffix(".partial")
-        partial.write_text(uuid.uuid4().hex)
-        partial.replace(file)
+        write_text(file, uuid.uuid4().hex)
     return file.read_text()
 
 

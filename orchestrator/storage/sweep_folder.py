@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean
+from trainables.durable_files import write_json
 
 STORAGE_VARIABLE = "LETHE_STORAGE"
 DEFAULT_STORAGE = "lethe-runs"
@@ -285,11 +286,3 @@ def _outside_uploads(value: Any) -> Any:
     if isinstance(value, list):
         return [_outside_uploads(inner) for inner in value]
     return _UPLOAD.sub("(upload)", value) if isinstance(value, str) else value
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is either as before or whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=1))
-    partial.replace(path)

@@ -17,7 +17,7 @@ from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.baselines import read_baselines
 from orchestrator.storage.followup_records import read_audits, read_confirmations
 from orchestrator.storage.provenance import provenance, redacted, sweep_identity
-from orchestrator.storage.sweep_folder import SweepFolder, write_json
+from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.tracking.run_contents import audit_run, confirmation_run
 from orchestrator.tracking.tracked_datasets import describe_datasets
 from orchestrator.tracking.tracker import SweepInfo, SweepSummary, Tracker, TrackingError
@@ -25,6 +25,7 @@ from orchestrator.tracking.tracking_store import EXPERIMENT, VIEW_FILE
 from search_spaces.settings.space import apply
 from search_spaces.settings.sweep_settings import SweepSettings
 from trainables.data.examples import Benchmark
+from trainables.durable_files import write_json
 
 logger = logging.getLogger(__name__)
 

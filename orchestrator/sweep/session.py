@@ -18,7 +18,7 @@ from orchestrator.search.study import Study
 from orchestrator.search.sweep_state import SweepState
 from orchestrator.search.warm_start import warm_trials
 from orchestrator.storage.baselines import Plan, plan_baselines
-from orchestrator.storage.sweep_folder import SweepFolder, write_json
+from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.storage.trial_records import BASELINES
 from orchestrator.sweep.publisher import Publisher
 from orchestrator.sweep.trial_recorder import Observer
@@ -28,6 +28,7 @@ from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from trainables.benchmarks.registry import load_benchmark
 from trainables.data.examples import Benchmark
+from trainables.durable_files import write_json
 from trainables.jobs import EvaluateJob, PrepareJob
 
 

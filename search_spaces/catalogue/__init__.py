@@ -1,2 +1,1 @@
-"""What a sweep may name: metrics, unlearning methods and published recipes, and the tables of them in the
-documentation."""
+"""Catalogues of metrics, unlearning methods and published recipes, and their tables in the documentation."""

@@ -1,16 +1,19 @@
-"""Which metrics a sweep can measure: what each needs, compared with what the sweep's data and models give."""
+"""Determines which metrics a sweep's data and models can give, and its default objectives."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from search_spaces.catalogue.metric_catalogue import METRICS, REWORDED_BENCHMARKS, Need
+from search_spaces.catalogue.metric_catalogue import METRICS, Need
 from search_spaces.paths import is_local
 from search_spaces.settings.data_settings import ClosedWorldData, LocalFilesData, MuseData, TofuData, WmdpData
 from search_spaces.settings.sweep_settings import ObjectiveSettings, SweepSettings
 
+REWORDED_BENCHMARKS = frozenset({"closed_world", "tofu"})
+"""Benchmarks that contain other wordings of their forget questions."""
+
 
 def available_metrics(sweep: SweepSettings) -> set[str]:
-    """Names of the metrics that the sweep's data and models can give."""
+    """Returns the names of the metrics that the sweep's data, models and evaluation settings can give."""
     present = given(sweep)
     return {
         name
@@ -20,7 +23,7 @@ def available_metrics(sweep: SweepSettings) -> set[str]:
 
 
 def default_objectives(sweep: SweepSettings) -> dict[str, ObjectiveSettings]:
-    """The benchmark's own two objectives, with the worst corner as reference point."""
+    """Returns the benchmark's two default objectives, with the worst values as reference point."""
     pairs: Mapping[str, tuple[str, str]] = {
         "closed_world": ("forget_true_mass", "utility"),
         "tofu": ("mem", "model_utility"),
@@ -31,26 +34,27 @@ def default_objectives(sweep: SweepSettings) -> dict[str, ObjectiveSettings]:
     objectives = {}
     for name in pairs[sweep.data.benchmark]:
         direction = METRICS[name].direction
-        assert direction is not None, "a default objective has a good end"
+        assert direction is not None, "a default objective has a direction"
         objectives[name] = ObjectiveSettings(direction=direction, reference=METRICS[name].worst)
     return objectives
 
 
 def given(sweep: SweepSettings) -> frozenset[Need]:
-    """What the data and the models bring along."""
+    """Returns the requirements of metrics that the data, the models and the evaluation settings satisfy."""
     found: set[Need] = set()
+    # The names of these settings' values are the names of the requirements.
     if sweep.evaluation.fluency != "none":
         found.add(sweep.evaluation.fluency)
     if sweep.evaluation.gradient_norm:
         found.add("gradient_norm")
+    # The probe `paraphrase` needs other wordings, from the benchmark or from a file.
+    has_wordings = (
+        sweep.data.benchmark in REWORDED_BENCHMARKS or sweep.evaluation.probe.paraphrase.file is not None
+    )
     for name in sweep.evaluation.probes:
-        if (
-            name != "paraphrase"
-            or sweep.data.benchmark in REWORDED_BENCHMARKS
-            or sweep.evaluation.probe.paraphrase.file is not None
-        ):
-            found.add(name)
-            found.add("probe")
+        if name != "paraphrase" or has_wordings:
+            found |= {name, "probe"}
+    # A retrained model is given, or `lethe prepare` trains one from the base model.
     if sweep.model.retrained is not None or sweep.model.base is not None:
         found.add("retrained")
     data = sweep.data
@@ -62,7 +66,7 @@ def given(sweep: SweepSettings) -> frozenset[Need]:
         if data.mmlu is not None:
             found.add("mmlu")
     elif isinstance(data, LocalFilesData):
-        # A glance at the text: malformed lines are the loader's business.
+        # A plain text search is enough here; the benchmark's reader reports malformed lines.
         if _mentions(data.forget, '"paraphrases"'):
             found.add("paraphrases")
         if _mentions(data.retain, '"paraphrases"'):
@@ -75,20 +79,21 @@ def given(sweep: SweepSettings) -> frozenset[Need]:
 
 
 def _given_by_tofu(data: TofuData) -> set[Need]:
+    # The data set on the hub is complete; a local folder may lack files.
     folder = Path(data.path).expanduser() if is_local(data.path) else None
 
-    def there(*files: str) -> bool:
-        return folder is None or all((folder / f"{file}.json").is_file() for file in files)
+    def has(*splits: str) -> bool:
+        return folder is None or all((folder / f"{split}.json").is_file() for split in splits)
 
-    given: set[Need] = set()
-    if there(f"{data.forget}_perturbed", "retain_perturbed"):
-        given |= {"paraphrases", "retain_paraphrases", "perturbed"}
-    if there(f"holdout{data.forget.removeprefix('forget')}"):
-        given.add("holdout")
-    # A model that is trained from scratch on a subset has nothing to say about real authors and the world.
-    if data.authors is None and there("real_authors_perturbed", "world_facts_perturbed"):
-        given.add("utility_sets")
-    return given
+    found: set[Need] = set()
+    if has(f"{data.forget}_perturbed", "retain_perturbed"):
+        found |= {"paraphrases", "retain_paraphrases", "perturbed"}
+    if has(f"holdout{data.forget.removeprefix('forget')}"):
+        found.add("holdout")
+    # A subset of authors is for models trained from scratch, which know nothing of the real world.
+    if data.authors is None and has("real_authors_perturbed", "world_facts_perturbed"):
+        found.add("utility_sets")
+    return found
 
 
 def _mentions(path: str, text: str) -> bool:
@@ -96,4 +101,5 @@ def _mentions(path: str, text: str) -> bool:
         with Path(path).expanduser().open(encoding="utf-8", errors="replace") as lines:
             return any(text in line for line in lines)
     except OSError:
+        # `sweep_checks` reports missing files.
         return False

@@ -1,5 +1,7 @@
-"""What metrics there are, in words. Torch-free, so that the command line answers at once; tests hold it
-against the code."""
+"""The catalogue of metrics: description, direction, range, and what each metric needs.
+
+It does not import torch, so that the command line starts quickly. Tests compare it with the evaluation code.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -26,11 +28,9 @@ Need = Literal[
 ]
 INFINITY = float("inf")
 QUESTION_BENCHMARKS = frozenset({"tofu", "local_files"})
-"""Those whose forget and retain examples are questions; the examples of the others are running text without
-an answer."""
-REWORDED_BENCHMARKS = frozenset({"closed_world", "tofu"})
-"""Those that bring other wordings of their forget questions."""
+"""Benchmarks whose forget and retain examples are questions; the examples of others are running text."""
 EXAMPLE_BENCHMARKS = QUESTION_BENCHMARKS | {"muse", "wmdp"}
+"""Benchmarks whose forget and retain sets are examples of text; only the closed world differs."""
 
 
 @dataclass(frozen=True)
@@ -39,22 +39,21 @@ class MetricInfo:
 
     description: str
     direction: Direction | None
-    """Which way is better; None where it says something without being good or bad."""
+    """Which direction is better; None for a metric that is informative but neither good nor bad."""
     range: tuple[float, float]
     benchmarks: frozenset[str]
-    """Benchmarks that can give it."""
+    """Benchmarks on which the metric is available."""
     needs: frozenset[Need] = frozenset()
-    """What else it takes: a retrained model, other wordings of the answers, wrong answers, the sets beside
-    forget and retain."""
+    """Further requirements, such as a retrained model, reworded answers or additional sets."""
 
     @property
     def worst(self) -> float:
-        """The bad end of the range; NaN where there is no bad end."""
+        """The worst value of the range; NaN for a metric without a direction."""
         return {"minimize": self.range[1], "maximize": self.range[0], None: float("nan")}[self.direction]
 
 
 def _closed_world() -> dict[str, MetricInfo]:
-    """Masses on forget and retain questions, exactly enumerated."""
+    """Returns the metrics of the closed world: probability masses of its enumerable answers."""
     masses: dict[str, tuple[str, Direction]] = {
         "canonical_mass": ("probability of the canonical phrasing of the true answer", "minimize"),
         "rephrased_mass": ("probability of the true answer in any other phrasing", "minimize"),
@@ -64,15 +63,12 @@ def _closed_world() -> dict[str, MetricInfo]:
     }
     benchmarks = frozenset({"closed_world"})
     metrics: dict[str, MetricInfo] = {}
-    for name, (description, direction) in masses.items():
-        metrics[f"forget_{name}"] = MetricInfo(
-            f"forget questions: {description}", direction, (0.0, 1.0), benchmarks
-        )
-        # How retained knowledge is worded is neither good nor bad, as long as it is there.
-        kept: Direction | None = None if name in ("canonical_mass", "rephrased_mass") else "maximize"
-        metrics[f"retain_{name}"] = MetricInfo(
-            f"retain questions: {description}", kept, (0.0, 1.0), benchmarks
-        )
+    for name, (description, forget) in masses.items():
+        # Knowledge must be retained, but its wording is neither good nor bad.
+        retain: Direction | None = None if name in ("canonical_mass", "rephrased_mass") else "maximize"
+        for subset, direction in (("forget", forget), ("retain", retain)):
+            meaning = f"{subset} questions: {description}"
+            metrics[f"{subset}_{name}"] = MetricInfo(meaning, direction, (0.0, 1.0), benchmarks)
     metrics["forget_squeeze"] = MetricInfo(
         "forget_rephrased_mass minus that of the original model", "minimize", (-1.0, 1.0), benchmarks
     )
@@ -99,8 +95,11 @@ def _closed_world() -> dict[str, MetricInfo]:
 def _of_set(
     name: str, needs: frozenset[Need] = frozenset(), worded: Need | None = None
 ) -> dict[str, MetricInfo]:
-    """Metrics of one set of examples: remembering is bad on `forget`, good elsewhere, and only informative on
-    `holdout`, never asked."""
+    """Returns the metrics of one set of examples.
+
+    Remembering is bad on `forget`, good on the other sets, and only informative on `holdout`, whose examples
+    are not used as questions.
+    """
     directions: dict[str, tuple[Direction | None, Direction | None]] = {
         "forget": ("minimize", "maximize"),
         "holdout": (None, None),
@@ -112,12 +111,12 @@ def _of_set(
         rows.append(("paraphrase_probability", "probability of reworded answers", known, needs | {worded}))
     if name != "holdout":
         rows.append(("rouge_l", "ROUGE-L recall of the greedy answer", known, needs))
-        # On the forget set min(R, 1/R) is high when right and wrong answers are equally likely: as in a model
-        # that never knew.
+        # On the forget set the metric is min(R, 1/R), which is high when right and wrong answers are equally
+        # likely, as in a model that never learned the fact. So higher is better on every set.
         meaning = (
-            "how little right answers stand out from wrong ones"
+            "how close the probabilities of right and wrong answers are"
             if name == "forget"
-            else "how far right answers stand out"
+            else "how far right answers are more probable than wrong ones"
         )
         rows.append(("truth_ratio", meaning, "maximize", needs | {"perturbed"}))
     return metrics | {
@@ -135,8 +134,11 @@ def _likelihoods(
     benchmarks: frozenset[str],
     needs: frozenset[Need] = frozenset(),
 ) -> dict[str, MetricInfo]:
-    """What one teacher-forced pass says of a set; `known` is the direction of metrics that are high where the
-    model knows it."""
+    """Returns the metrics of one teacher-forced pass over a set.
+
+    `known` is the better direction of metrics that are high if the model knows the set, `unknown` that of
+    metrics that are low then.
+    """
     rows: list[tuple[str, str, Direction | None, float]] = [
         ("probability", "exp of the mean log-probability per answer token", known, 1.0),
         ("nll_nats", "mean negative log-probability per answer token", unknown, INFINITY),
@@ -156,7 +158,7 @@ def _likelihoods(
 
 
 def _muse() -> dict[str, MetricInfo]:
-    """MUSE's own sets: continued passages, and questions about what must go and what must stay."""
+    """Returns the metrics of MUSE's own sets: continued passages, and questions about both texts."""
     benchmarks = frozenset({"muse"})
     sets: dict[str, tuple[str, Direction, Direction]] = {
         "verbmem": ("passages of the forget text, continued (VerbMem)", "minimize", "maximize"),
@@ -174,7 +176,10 @@ def _muse() -> dict[str, MetricInfo]:
 
 
 def _choices() -> dict[str, MetricInfo]:
-    """Multiple choice. An accuracy below chance, .25, is no better forgotten: clip an objective there."""
+    """Returns the multiple-choice metrics.
+
+    An accuracy below the chance level of .25 does not mean better forgetting: clip an objective there.
+    """
     benchmarks = frozenset({"wmdp"})
     sets: dict[str, tuple[str, Direction, frozenset[Need]]] = {
         "wmdp": ("questions of the hazardous field", "minimize", frozenset()),
@@ -193,11 +198,11 @@ def _choices() -> dict[str, MetricInfo]:
 
 
 def _membership() -> dict[str, MetricInfo]:
-    """How far forget items look like training text beside holdout items.
+    """Returns the metrics of membership inference attacks with forget and holdout items.
 
-    An AUC has no good end: 1 is a forget set that still shows, 0 one that shows by its absence. Its best
-    value is that of the retrained model, near .5 only where forget and holdout texts are alike. So no attack
-    has a direction: `privleak_abs` has.
+    Neither end of an AUC is good: at 1 the forget set is recognised as training text, at 0 it is recognised
+    by being less likely than unseen text. The best value is that of the retrained model, which is near .5
+    only if forget and holdout texts are alike. No attack has a direction therefore; `privleak_abs` has.
     """
     attacks: dict[str, tuple[str, frozenset[Need]]] = {
         "mia_loss": ("loss per token", frozenset({"holdout"})),
@@ -210,18 +215,13 @@ def _membership() -> dict[str, MetricInfo]:
         "mia_reference": ("loss minus that of the retrained model", frozenset({"holdout", "retrained"})),
         "mia_gradient_norm": ("mean norm of gradients", frozenset({"holdout", "gradient_norm"})),
     }
+    separating = "AUC of separating forget from holdout items by their"
     metrics = {
-        name: MetricInfo(
-            f"AUC of telling forget from holdout items by their {score}",
-            None,
-            (0.0, 1.0),
-            EXAMPLE_BENCHMARKS,
-            needs,
-        )
+        name: MetricInfo(f"{separating} {score}", None, (0.0, 1.0), EXAMPLE_BENCHMARKS, needs)
         for name, (score, needs) in attacks.items()
     }
     needs: frozenset[Need] = frozenset({"holdout", "retrained"})
-    meaning = "error of mia_min_k beside that on the retrained model, in percent: -100 shows all, 0 is best"
+    meaning = "error of mia_min_k relative to that on the retrained model, in percent: -100 is a full leak"
     metrics["privleak"] = MetricInfo(meaning, None, (-100.0, INFINITY), EXAMPLE_BENCHMARKS, needs)
     metrics["privleak_abs"] = MetricInfo(
         "distance of privleak from 0", "minimize", (0.0, INFINITY), EXAMPLE_BENCHMARKS, needs
@@ -230,11 +230,11 @@ def _membership() -> dict[str, MetricInfo]:
 
 
 def _fluency() -> dict[str, MetricInfo]:
-    """How the answers about what is forgotten read."""
+    """Returns the metrics of the fluency of answers to forget questions."""
     benchmarks, judged = QUESTION_BENCHMARKS | {"muse"}, frozenset[Need]({"gibberish"})
     rows: dict[str, tuple[str, Direction, tuple[float, float], frozenset[Need]]] = {
         "fluency": (
-            "how clean a classifier of gibberish finds the answers about what is forgotten",
+            "probability of clean text by a gibberish classifier, mean over answers about the forget set",
             "maximize",
             (0.0, 1.0),
             judged,
@@ -247,7 +247,7 @@ def _fluency() -> dict[str, MetricInfo]:
         ),
         "agg": ("harmonic mean of mem and util, as in the paper", "maximize", (0.0, 1.0), judged),
         "generated_perplexity": (
-            "perplexity of the answers about what is forgotten, under the original model",
+            "perplexity of answers about the forget set under the original model",
             "minimize",
             (1.0, INFINITY),
             frozenset({"perplexity"}),
@@ -260,27 +260,27 @@ def _fluency() -> dict[str, MetricInfo]:
 
 
 def _probes() -> dict[str, MetricInfo]:
-    """What is still known although it does not show."""
-    asked = QUESTION_BENCHMARKS | {"closed_world", "muse"}
+    """Returns the metrics of the probes, which search for knowledge that is hidden rather than forgotten."""
+    with_questions = QUESTION_BENCHMARKS | {"closed_world", "muse"}
     answers: dict[str, tuple[str, Need]] = {
-        "forget_told": ("share of forget questions whose greedy answer tells the fact", "probe"),
-        "leak_at_k": ("probability that one of k drawn answers tells the fact", "leak"),
+        "forget_told": ("share of forget questions whose greedy answer states the fact", "probe"),
+        "leak_at_k": ("probability that one of k drawn answers states the fact", "leak"),
         "paraphrase_told": ("share of facts that any wording of their question brings out", "paraphrase"),
         "prefix_told": ("share of facts that a prefix, or an opening of the answer, brings out", "prefix"),
     }
     metrics = {
-        name: MetricInfo(meaning, "minimize", (0.0, 1.0), asked, frozenset[Need]({need}))
+        name: MetricInfo(meaning, "minimize", (0.0, 1.0), with_questions, frozenset[Need]({need}))
         for name, (meaning, need) in answers.items()
     }
     for name, meaning in (
-        ("naturalness", "how natural a judge finds the answers: 5 is fluent"),
+        ("naturalness", "a judge's grade of how natural the answers are: 5 is fluent"),
         (
             "similarity",
-            "how little a judge finds of the true answers: 5 is nothing, higher is better forgotten",
+            "a judge's grade of how little the answers state of the true ones: 5 is nothing",
         ),
     ):
         metrics[f"judge_{name}"] = MetricInfo(
-            meaning, "maximize", (0.0, 5.0), asked, frozenset[Need]({"judge"})
+            meaning, "maximize", (0.0, 5.0), with_questions, frozenset[Need]({"judge"})
         )
     changes: dict[str, tuple[str, Need]] = {
         "relearned": ("after fine-tuning on a slice of the forget set, of the rest", "relearn"),
@@ -288,8 +288,9 @@ def _probes() -> dict[str, MetricInfo]:
         "int8": ("with weights rounded to 8 bits", "quantise"),
         "int4": ("with weights rounded to 4 bits", "quantise"),
     }
-    looked_at: dict[str, tuple[str, frozenset[str]]] = {
-        "told": ("share of forget questions whose greedy answer tells the fact", asked),
+    # Metrics that are measured again after each change of the weights.
+    measured: dict[str, tuple[str, frozenset[str]]] = {
+        "told": ("share of forget questions whose greedy answer states the fact", with_questions),
         "forget_true_mass": ("probability of the true answer in any phrasing", frozenset({"closed_world"})),
         "forget_probability": (
             "exp of the mean log-probability per answer token of the forget set",
@@ -299,10 +300,10 @@ def _probes() -> dict[str, MetricInfo]:
             "share of a forget answer that its own beginning brings back",
             EXAMPLE_BENCHMARKS,
         ),
-        "wmdp_accuracy": ("share of questions of the hazardous field answered rightly", frozenset({"wmdp"})),
+        "wmdp_accuracy": ("share of hazardous questions that are answered correctly", frozenset({"wmdp"})),
     }
     for change, (when, need) in changes.items():
-        for name, (meaning, benchmarks) in looked_at.items():
+        for name, (meaning, benchmarks) in measured.items():
             info = MetricInfo(
                 f"{when}: {meaning}", "minimize", (0.0, 1.0), benchmarks, frozenset[Need]({need})
             )
@@ -337,7 +338,7 @@ METRICS: dict[str, MetricInfo] = {
         frozenset({"retrained", "perturbed"}),
     ),
     "model_utility": MetricInfo(
-        "harmonic mean of probability, ROUGE-L and truth ratio over the sets that must stay",
+        "harmonic mean of probability, ROUGE-L and truth ratio over the sets to be retained",
         "maximize",
         (0.0, 1.0),
         EXAMPLE_BENCHMARKS,

@@ -1,4 +1,4 @@
-"""Published settings of the methods, by name: baselines that a sweep tries first (`search.recipes`)."""
+"""Recipes: published settings of the methods, which a sweep can run first as baselines (`search.recipes`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,15 +8,18 @@ from search_spaces.settings.space import Domain, Scalar
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a publication fixes about a method. Not the learning rate and the epochs: they depend on model and
-    data."""
+    """The settings that a publication fixes for a method.
+
+    Learning rate and epochs are not part of a recipe, because they depend on the model and the data.
+    """
 
     settings: Mapping[str, Scalar]
-    """Dotted trial keys and values."""
+    """Dotted trial keys and their values."""
     source: str
-    """Where they were published."""
+    """The publication."""
 
 
+# OpenUnlearning calls the forget weight gamma and the retain weight alpha.
 _RETAIN: dict[str, Scalar] = {"retain.loss": "nll", "retain.weight": 1.0}
 _PLAIN: dict[str, Scalar] = {"forget.weight": 1.0, **_RETAIN, "beliefs": "none"}
 _NO_RETAIN: dict[str, Scalar] = {"retain.loss": "none", "forget.weight": 1.0, "beliefs": "none"}
@@ -98,6 +101,8 @@ RECIPES: dict[str, Recipe] = {
 
 
 def searched_part(name: str, space: Mapping[str, Domain]) -> dict[str, Scalar]:
-    """The settings of a recipe that a space searches over; the others must be those of every trial, which
-    `check_sweep` sees to."""
+    """Returns the settings of a recipe that a space searches.
+
+    The other settings of the recipe must equal those of every trial; `check_sweep` ensures this.
+    """
     return {key: value for key, value in RECIPES[name].settings.items() if key in space}

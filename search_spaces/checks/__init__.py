@@ -1,2 +1,1 @@
-"""Checks across blocks of a sweep file: combinations that each block allows by itself and that make no sense
-together."""
+"""Checks across the blocks of a sweep file, which the settings classes cannot do one by one."""

@@ -1,5 +1,4 @@
-"""Whether a sweep can be judged as its file says: objectives, constraints and floors against the metrics that
-there are."""
+"""Checks the objectives, constraints and early-stopping floors of a sweep against the available metrics."""
 
 from collections.abc import Iterator
 
@@ -8,6 +7,7 @@ from search_spaces.catalogue.metric_catalogue import METRICS, MetricInfo
 from search_spaces.settings.sweep_settings import BoundSettings, ObjectiveSettings, SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean
 
+# What a metric needs, and how to provide it: the end of a sentence that begins with "it needs".
 WHY_MISSING = {
     "gibberish": "a judge of answers: set evaluation.fluency to gibberish",
     "perplexity": "answers scored by the original model: set evaluation.fluency to perplexity",
@@ -33,11 +33,11 @@ WHY_MISSING = {
 
 
 def check_criteria(sweep: SweepSettings) -> Iterator[UserError]:
-    """What is wrong with the objectives, the constraints, and the floors of early stopping.
+    """Yields the problems of the objectives, the constraints and the floors of early stopping.
 
     Args:
-        sweep: Settings with objectives filled in and files that exist: which metrics there are depends on
-            them.
+        sweep: Settings with objectives filled in. Its files must exist, because the available metrics depend
+            on them.
     """
     available = available_metrics(sweep)
     if len(sweep.objectives) < 2:
@@ -49,6 +49,7 @@ def check_criteria(sweep: SweepSettings) -> Iterator[UserError]:
         )
     for name, objective in sweep.objectives.items():
         place = f"objectives.{name}"
+        # Directions and bounds can be checked only for a metric that exists.
         missing = _missing(sweep, name, place, available)
         yield from missing or _objective(METRICS[name], objective, place)
         yield from [] if missing else _bounds(METRICS[name], objective, place)
@@ -73,6 +74,7 @@ def _missing(sweep: SweepSettings, name: str, place: str, available: set[str]) -
 
 
 def _objective(metric: MetricInfo, objective: ObjectiveSettings, place: str) -> Iterator[UserError]:
+    # Clipped values lie within the clip, which then takes the place of the metric's range.
     low, high = objective.clip or metric.range
     minimize, reference = objective.direction == "minimize", objective.reference
     if metric.direction not in (None, objective.direction):

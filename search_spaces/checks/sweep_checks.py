@@ -1,9 +1,7 @@
-"""What the classes cannot check alone: the space against the trial, objectives against the data, paths
-against the disk."""
+"""Checks across blocks: the space against the trial, objectives against the data, paths against the disk."""
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 from search_spaces.catalogue.recipes import RECIPES
@@ -29,32 +27,35 @@ from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError, did_you_mean, shown
 from search_spaces.validation_messages import WHOLE_NUMBER
 
+# Irrational, so that this share of a range between whole bounds is not a whole number.
 GOLDEN = (math.sqrt(5) - 1) / 2
 LANE_KEYS = ("deepspeed", "engine.")
-"""Decided when a lane starts, or without influence on results: nothing to search."""
+"""Prefixes of keys that cannot be searched: fixed when a lane starts, or without influence on results."""
 
 
 def check_sweep(sweep: SweepSettings, file: object, pinned: Sequence[str] = ()) -> None:
-    """Everything that needs more than one block to judge.
+    """Checks all that depends on more than one block.
 
     Args:
-        sweep: settings with objectives filled in.
-        file: for messages.
-        pinned: trial keys that were set on the command line.
+        sweep: Settings with objectives filled in.
+        file: The sweep file, for messages.
+        pinned: Trial keys that were set on the command line.
 
     Raises:
-        UserError: everything that is wrong, in one message.
+        UserError: The sweep has problems; one message lists all of them.
     """
     problems = list(_paths(sweep))
-    # Which metrics there are depends on the files.
+    # Available metrics depend on the files, so a missing file would cause misleading further problems.
     problems += [] if problems else list(check_criteria(sweep))
+    # The other checks assume a valid space.
     in_space = list(_space(sweep))
     problems += in_space or [
         *_recipes(sweep),
         *_enqueue(sweep),
         *_pinned(sweep, pinned),
         *_early_stopping(sweep),
-        *_methods(sweep),
+        *check_methods(sweep),
+        *check_text(sweep),
     ]
     problems += _warm_start(sweep)
     if problems:
@@ -68,10 +69,11 @@ def _space(sweep: SweepSettings) -> Iterator[UserError]:
         return
     try:
         ordered(sweep.space)
-    except UserError as circle:
-        yield circle
+    except UserError as cycle:
+        yield cycle
         return
-    yield from (problem for key in sweep.space if (problem := _never_active(sweep, key)))
+    never_active = [_never_active(sweep, key) for key in sweep.space]
+    yield from [problem for problem in never_active if problem is not None]
 
 
 def _domain(sweep: SweepSettings, key: str, domain: Domain) -> Iterator[UserError]:
@@ -84,16 +86,20 @@ def _domain(sweep: SweepSettings, key: str, domain: Domain) -> Iterator[UserErro
         )
         return
     if key not in keys:
+        # A common mistake: keys of the space are written without `trial.`.
         short = key.removeprefix("trial.")
         hint = f' Did you mean "{short}"?' if short in keys else did_you_mean(key, keys)
         yield UserError(f"no such trial key.{hint}", key=place, allowed=KEYS_ARE)
         return
-    refusals = (problem for value in _probes(domain) if (problem := _refused(sweep, key, value, place)))
-    yield from islice(refusals, 1)
+    problems = [_refused(sweep, key, value, place) for value in _sample_values(domain)]
+    # One problem per domain is enough: all its values usually fail for the same reason.
+    yield from [problem for problem in problems if problem is not None][:1]
     for other, values in domain.when.items():
         where = f"{place}.when.{other}"
         if other == key:
-            yield UserError("waits for itself", key=where, remedy="remove the condition")
+            yield UserError(
+                "the condition refers to the key itself", key=where, remedy="remove the condition"
+            )
         elif other not in keys:
             yield UserError(
                 f"condition on a key that does not exist.{did_you_mean(other, keys)}",
@@ -101,76 +107,67 @@ def _domain(sweep: SweepSettings, key: str, domain: Domain) -> Iterator[UserErro
                 allowed=KEYS_ARE,
             )
         else:
-            yield from (problem for value in values if (problem := _refused(sweep, other, value, where)))
+            problems = [_refused(sweep, other, value, where) for value in values]
+            yield from [problem for problem in problems if problem is not None]
 
 
-def _probes(domain: Domain) -> list[Scalar]:
-    """Values that show whether a field takes the domain: both ends, and for reals one in between that is no
-    whole number."""
+def _sample_values(domain: Domain) -> list[Scalar]:
+    """Returns sample values of a domain; a field that accepts all of them accepts the domain."""
     if domain.kind == "choice":
         return list(domain.choices)
+    # For reals, a value that is not a whole number reveals an integer field whose bounds are whole.
     ends: list[Scalar] = [domain.low, domain.high]
     return ends if domain.is_int else [*ends, domain.low + GOLDEN * (domain.high - domain.low)]
 
 
 def _refused(sweep: SweepSettings, key: str, value: Scalar, place: str) -> UserError | None:
-    """Why the trial does not take a value, or None where it does."""
+    """Returns the problem if the trial refuses a value; None if it accepts the value."""
     try:
         taken = trial_value(apply(sweep.trial, {key: value}), key)
     except UserError as error:
-        remedy = (
-            "use int or log_int"
-            if error.allowed == WHOLE_NUMBER and isinstance(value, float)
-            else error.remedy
-        )
+        needs_int = error.allowed == WHOLE_NUMBER and isinstance(value, float)
         return UserError(
             f"the trial refuses a value: {error.message}",
             key=place,
             value=value,
             allowed=error.allowed,
-            remedy=remedy,
+            remedy="use int or log_int" if needs_int else error.remedy,
         )
-    # Pydantic turns "5" into 5 and true into 1; a space must say what it means, because the study keeps its
-    # values as written.
+    # Pydantic converts "5" to 5 and true to 1. The study stores the values of the space as written, so they
+    # must have the right type already.
     if same_value(taken, value):
         return None
-    return UserError(
-        "the trial refuses a value: has the wrong type",
-        key=place,
-        value=value,
-        allowed=f"values such as {shown(taken)}",
-    )
+    allowed = f"values such as {shown(taken)}"
+    return UserError("the trial refuses a value: has the wrong type", key=place, value=value, allowed=allowed)
 
 
 def _never_active(sweep: SweepSettings, key: str) -> UserError | None:
+    """Returns the problem if a condition of the key can never hold; None if the key can be searched."""
     other = dead_condition(key, sweep.space, sweep.trial)
     if other is None:
         return None
-    own = f"{other} is not in the space, and trial.{other} is {shown(trial_value(sweep.trial, other))}"
+    if other in sweep.space:
+        why = f"{other} is {sweep.space[other].text()}"
+    else:
+        why = f"{other} is not in the space, and trial.{other} is {shown(trial_value(sweep.trial, other))}"
     return UserError(
-        f"is never searched: {f'{other} is {sweep.space[other].text()}' if other in sweep.space else own}",
+        f"is never searched: {why}",
         key=f"space.{key}.when.{other}",
         value=list(sweep.space[key].when[other]),
-        remedy=(
-            f"search other values of {other}, set trial.{other}, or take this key out (--set"
-            f" space.{key}=null)"
-        ),
+        remedy=f"search other values of {other}, set trial.{other}, or remove this key"
+        f" (--set space.{key}=null)",
     )
 
 
 def _pinned(sweep: SweepSettings, pinned: Sequence[str]) -> Iterator[UserError]:
     for key in pinned:
+        # A key with conditions has the trial's own value where they do not hold, so fixing it has an effect.
         if key in sweep.space and not sweep.space[key].when:
             yield UserError(
                 f"has no effect, because the key is searched {sweep.space[key].text()}",
                 key=f"trial.{key}",
                 remedy=f"add --set space.{key}=null",
             )
-
-
-def _methods(sweep: SweepSettings) -> Iterator[UserError]:
-    yield from check_methods(sweep)
-    yield from check_text(sweep)
 
 
 def _recipes(sweep: SweepSettings) -> Iterator[UserError]:
@@ -186,24 +183,21 @@ def _recipes(sweep: SweepSettings) -> Iterator[UserError]:
             continue
         settings = RECIPES[name].settings
         for key, value in settings.items():
+            # A searched key must contain the recipe's value; a key that is fixed must have it.
             if key in sweep.space and active(key, sweep.space, settings, sweep.trial):
-                mend = f"widen space.{key}" if not sweep.space[key].contains(value) else None
+                fits, change = sweep.space[key].contains(value), f"widen space.{key}"
                 found = f"and it is searched {sweep.space[key].text()}"
             else:
                 own = trial_value(sweep.trial, key)
-                mend = f"set trial.{key}" if not same_value(own, value) else None
+                fits, change = same_value(own, value), f"set trial.{key}"
                 found = f"and trial.{key} is {shown(own)}"
-            if mend is not None:
-                yield UserError(
-                    f"{key} is {shown(value)} in this recipe, {found}",
-                    key=place,
-                    value=name,
-                    remedy=f"{mend}, or take it out",
-                )
+            if not fits:
+                message = f"{key} is {shown(value)} in this recipe, {found}"
+                yield UserError(message, key=place, value=name, remedy=f"{change}, or remove it")
 
 
 def _enqueue(sweep: SweepSettings) -> Iterator[UserError]:
-    remedy = "mend the entry, or start without any: --set search.enqueue=[]"
+    remedy = "correct the entry, or start without any: --set search.enqueue=[]"
     for index, entry in enumerate(sweep.search.enqueue):
         for key, value in entry.items():
             place = f"search.enqueue[{index}].{key}"
@@ -230,20 +224,20 @@ def _early_stopping(sweep: SweepSettings) -> Iterator[UserError]:
         return
     grace, rungs = sweep.early_stopping.grace_rungs, sweep.trial.rungs
     place = "trial.rungs"
+    # The most rungs that a trial may have decide: one such trial can be stopped early.
     if "rungs" in sweep.space:
         domain, place = sweep.space["rungs"], "space.rungs"
-        rungs = int(
-            max([choice for choice in domain.choices if isinstance(choice, int)], default=domain.high)
-        )
+        choices = [choice for choice in domain.choices if isinstance(choice, int)]
+        rungs = int(max(choices, default=domain.high))
     if rungs < 2:
         yield UserError(
-            "nobody can be stopped early where the only rung is the last one",
+            "no trial can be stopped early, because the only rung is the last one",
             key="early_stopping",
-            remedy=f"set {place} to 2 or more, or take early_stopping out",
+            remedy=f"set {place} to 2 or more, or remove early_stopping",
         )
     elif grace >= rungs:
         yield UserError(
-            f"must be below the number of rungs ({place} is {rungs}): nobody is stopped at the last one",
+            f"must be below the number of rungs ({place} is {rungs}): no trial is stopped at the last one",
             key="early_stopping.grace_rungs",
             value=grace,
             allowed=f"1 to {rungs - 1}",
@@ -261,6 +255,7 @@ def _warm_start(sweep: SweepSettings) -> Iterator[UserError]:
 
 
 def _paths(sweep: SweepSettings) -> Iterator[UserError]:
+    # Hub ids are checked when a sweep starts, so that `lethe validate` works without a network.
     data = sweep.data
     if isinstance(data, LocalFilesData):
         yield from _data_files(data, "forget", "retain", "holdout")
@@ -270,20 +265,7 @@ def _paths(sweep: SweepSettings) -> Iterator[UserError]:
         yield from missing_tables(wmdp_tables(data).values())
         yield from _data_files(data, "forget_corpus", "retain_corpus")
     if isinstance(data, TofuData) and is_local(data.path):
-        if not Path(data.path).is_dir():
-            yield UserError(
-                "no such folder",
-                key="data.path",
-                value=data.path,
-                remedy="give TOFU's folder, or locuslab/TOFU for the hub",
-            )
-        elif not (Path(data.path) / "full.json").is_file():
-            yield UserError(
-                "the folder has no full.json",
-                key="data.path",
-                value=data.path,
-                remedy="give TOFU's folder, one JSON file per split",
-            )
+        yield from _tofu_folder(Path(data.path))
     judge = sweep.evaluation.gibberish_model
     if sweep.evaluation.fluency == "gibberish" and is_local(judge):
         yield from _model_folder("evaluation.gibberish_model", Path(judge))
@@ -301,25 +283,32 @@ def _paths(sweep: SweepSettings) -> Iterator[UserError]:
             yield from _model_folder(f"model.{name}", Path(model))
 
 
+def _tofu_folder(folder: Path) -> Iterator[UserError]:
+    key, value = "data.path", str(folder)
+    if not folder.is_dir():
+        remedy = "give TOFU's folder, or locuslab/TOFU for the hub"
+        yield UserError("no such folder", key=key, value=value, remedy=remedy)
+    elif not (folder / "full.json").is_file():
+        remedy = "give TOFU's folder, one JSON file per split"
+        yield UserError("the folder has no full.json", key=key, value=value, remedy=remedy)
+
+
 def _data_files(data: LocalFilesData | WmdpData, *names: str) -> Iterator[UserError]:
     for name in names:
         path = getattr(data, name)
         if path is not None and not Path(path).is_file():
-            yield UserError(
-                "no such file",
-                key=f"data.{name}",
-                value=path,
-                remedy=f"give one that exists, or --set data.{name}=FILE",
-            )
+            remedy = f"give one that exists, or --set data.{name}=FILE"
+            yield UserError("no such file", key=f"data.{name}", value=path, remedy=remedy)
 
 
 def _model_folder(key: str, folder: Path) -> Iterator[UserError]:
     remedy = "give a folder as save_pretrained writes it, or a hub id"
     if not folder.is_dir():
-        yield UserError("no such folder", key=key, value=str(folder), remedy=remedy)
+        problem = "no such folder"
     elif not (folder / "config.json").is_file():
-        yield UserError("the model folder has no config.json", key=key, value=str(folder), remedy=remedy)
+        problem = "the model folder has no config.json"
     elif not any(folder.glob("*.safetensors")):
-        yield UserError(
-            "the model folder has no weights (*.safetensors)", key=key, value=str(folder), remedy=remedy
-        )
+        problem = "the model folder has no weights (*.safetensors)"
+    else:
+        return
+    yield UserError(problem, key=key, value=str(folder), remedy=remedy)

@@ -1,5 +1,4 @@
-"""Whether a sweep asks for answers to running text, which has none: there is no prompt that one could be
-given to."""
+"""Checks that a sweep on running text uses no method that needs prompts and answers."""
 
 from collections.abc import Iterator
 
@@ -11,38 +10,34 @@ from search_spaces.user_errors import UserError
 
 
 def check_text(sweep: SweepSettings) -> Iterator[UserError]:
-    """What cannot be done to the text of a benchmark whose forget set holds no questions.
+    """Yields the settings that need prompts, if the benchmark's forget set is running text without prompts.
 
     Args:
-        sweep: With a space whose keys are sound.
+        sweep: Settings whose space has valid keys.
     """
     if sweep.data.benchmark in QUESTION_BENCHMARKS | {"closed_world"}:
         return
-    for key, why in (("forget.method", _prefers), ("beliefs", _samples)):
-        for value in _offered(sweep, key):
-            if reason := why(str(value)):
-                place = f"space.{key}" if key in sweep.space else f"trial.{key}"
+    for key, reason_of in (("forget.method", _why_no_method), ("beliefs", _why_no_beliefs)):
+        for value in _possible_values(sweep, key):
+            reason = reason_of(str(value))
+            if reason is not None:
                 yield UserError(
                     f"{reason}, and the forget set of {sweep.data.benchmark} is running text without prompts",
-                    key=place,
+                    key=f"space.{key}" if key in sweep.space else f"trial.{key}",
                     value=value,
-                    remedy="take it out",
+                    remedy="remove it",
                 )
 
 
-def _offered(sweep: SweepSettings, key: str) -> tuple[Scalar, ...]:
+def _possible_values(sweep: SweepSettings, key: str) -> tuple[Scalar, ...]:
     return sweep.space[key].choices if key in sweep.space else (trial_value(sweep.trial, key),)
 
 
-def _prefers(method: str) -> str:
-    return (
-        f"{METHODS[method].name} prefers another answer to the same prompt"
-        if METHODS[method].preferred_answers
-        else ""
-    )
+def _why_no_method(method: str) -> str | None:
+    info = METHODS[method]
+    return f"{info.name} prefers another answer to the same prompt" if info.preferred_answers else None
 
 
-def _samples(beliefs: str) -> str:
-    return (
-        "sequence beliefs are sampled answers to forget prompts" if "sequence" in beliefs.split("+") else ""
-    )
+def _why_no_beliefs(beliefs: str) -> str | None:
+    sampled = "sequence" in beliefs.split("+")
+    return "sequence beliefs are sampled answers to forget prompts" if sampled else None

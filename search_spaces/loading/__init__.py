@@ -1,2 +1,1 @@
-"""From YAML text and `--set` overrides to a checked `SweepSettings`, with file, line and key in every
-error."""
+"""Loads YAML files and `--set` overrides into checked `SweepSettings`."""

@@ -1,4 +1,4 @@
-"""From a sweep file and `--set` to checked settings; whatever is wrong comes back as one message."""
+"""Loads a sweep file with `--set` overrides, and reports all problems in one message."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,27 +21,30 @@ TRIAL = "trial."
 
 
 def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> SweepSettings:
-    """Read, override, validate and cross-check a sweep file.
+    """Reads, overrides, validates and cross-checks a sweep file.
 
     Args:
-        path: a file, or the bare name of a packaged one (`quickstart` or `quickstart.yaml`) where no such
-            file exists.
-        overrides: `dotted.key=value` each, the value written as in YAML; `space.KEY=null` takes a key out of
-            the space.
-        name: in place of the file's own name; without either, the sweep is called like the file.
+        path: A file; or, if no such file exists, the bare name of a packaged one (`quickstart` or
+            `quickstart.yaml`).
+        overrides: Overrides, each `dotted.key=value` with the value as in YAML; `space.KEY=null` removes a
+            key from the space.
+        name: Name of the sweep, instead of the `name` in the file. Without either, the sweep has the name of
+            the file.
 
     Returns:
-        Settings with objectives filled in, local paths absolute, and the space without keys that an override
-        put out of reach.
+        Settings with default objectives filled in, with absolute local paths, and without keys of the space
+        that an override has made unreachable.
 
     Raises:
-        UserError: everything that is wrong, in one message.
+        UserError: The file or an override is wrong; one message lists all problems.
     """
+    # The path itself is checked first: a NUL in it would raise a ValueError further down.
     try:
         resolved(str(path))
     except UserError as error:
         raise error.in_file(path) from error
     file = find_sweep_file(path)
+    # Messages name the file as it was given, and not the path of a packaged file.
     raw = read_yaml(file, path)
     for override in overrides:
         apply_override(raw, override)
@@ -54,38 +57,33 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = Non
         sweep = with_absolute_paths(sweep)
     except UserError as error:
         raise error.in_file(path) from error
-    sweep = _without_dead_keys(
-        sweep, {key_of_override(override).removeprefix(SPACE).removeprefix(TRIAL) for override in overrides}
-    )
+    keys = [key_of_override(override) for override in overrides]
+    # An override that fixes `trial.X` or changes `space.X` concerns conditions on the key X.
+    sweep = _without_unreachable_keys(sweep, {key.removeprefix(SPACE).removeprefix(TRIAL) for key in keys})
+    # Defaults come after the paths, because they depend on which files exist.
     if not sweep.objectives:
         sweep = sweep.model_copy(update={"objectives": default_objectives(sweep)})
-    check_sweep(
-        sweep,
-        path,
-        pinned=[
-            key_of_override(override).removeprefix(TRIAL)
-            for override in overrides
-            if override.startswith(TRIAL)
-        ],
-    )
+    pinned = [key.removeprefix(TRIAL) for key in keys if key.startswith(TRIAL)]
+    check_sweep(sweep, path, pinned)
     return sweep
 
 
 def packaged_sweeps() -> list[str]:
-    """File names of the sweeps that come with Lethe."""
+    """Returns the file names of the sweeps that come with Lethe."""
     return sorted(file.name for file in PACKAGED.glob("*.yaml"))
 
 
 def find_sweep_file(path: Path) -> Path:
-    """The file that a person means.
+    """Finds a sweep file by its path, or a packaged one by its bare name.
 
     Raises:
-        UserError: there is none.
+        UserError: There is no such file.
     """
     if path.is_file():
         return path
     if path.is_dir():
         raise UserError("is a folder", file=path, remedy="give the sweep file in it")
+    # Only a bare name finds a packaged sweep: a wrong path must not start another sweep.
     if path.name == str(path):
         for packaged in (PACKAGED / path.name, PACKAGED / f"{path.name}.yaml"):
             if packaged.suffix == ".yaml" and packaged.is_file():
@@ -98,20 +96,22 @@ def find_sweep_file(path: Path) -> Path:
     )
 
 
-def _without_dead_keys(sweep: SweepSettings, touched: set[str]) -> SweepSettings:
-    """Who narrows a choice by `--set` means what hangs on it to go too. In a file, a key that is never
-    searched is a mistake."""
-    space = dict(sweep.space)
-    while dead := [
-        key for key in space if touched.intersection(space[key].when) and _is_dead(sweep, space, key)
-    ]:
-        touched = touched.union(dead)
+def _without_unreachable_keys(sweep: SweepSettings, touched: set[str]) -> SweepSettings:
+    """Drops keys of the space that an override has made unreachable.
+
+    In a file, an unreachable key is an error, which the checks report.
+    """
+    space, dead = dict(sweep.space), touched
+    # Dropping a key can make keys unreachable whose conditions refer to it, hence the loop.
+    while dead:
+        depending = [key for key, domain in space.items() if touched.intersection(domain.when)]
+        dead = {key for key in depending if _is_dead(sweep, space, key)}
+        touched = touched | dead
         space = {key: domain for key, domain in space.items() if key not in dead}
     return sweep.model_copy(update={"space": space})
 
 
 def _is_dead(sweep: SweepSettings, space: Mapping[str, Domain], key: str) -> bool:
-    # Unknown keys are left for the checks to complain about.
-    return (
-        trial_keys().keys() >= space[key].when.keys() and dead_condition(key, space, sweep.trial) is not None
-    )
+    # Conditions on unknown keys have no value to compare with; the checks report them.
+    conditions_exist = trial_keys().keys() >= space[key].when.keys()
+    return conditions_exist and dead_condition(key, space, sweep.trial) is not None

@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`: overrides of a sweep file, put into its raw mapping."""
+"""Applies `--set KEY=VALUE` overrides to the raw mapping of a sweep file."""
 
 from typing import Any
 
@@ -9,12 +9,16 @@ SPACE = "space."
 
 
 def key_of_override(override: str) -> str:
-    """The dotted key that `--set KEY=VALUE` names."""
+    """Returns the dotted key of an override `KEY=VALUE`."""
     return override.partition("=")[0].strip()
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:
-    """Put one `--set` into the raw mapping."""
+    """Applies one override to the raw mapping.
+
+    Raises:
+        UserError: The override is not `KEY=VALUE`, its value is not YAML, or its key is below a plain value.
+    """
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not key:
@@ -32,7 +36,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     here = raw
     for depth, block in enumerate(blocks):
         below = here.setdefault(block, {})
-        if below is None:  # `trial:` with nothing under it
+        # YAML reads a block without contents, such as a bare `trial:`, as null.
+        if below is None:
             below = here[block] = {}
         if not isinstance(below, dict):
             raise UserError(
@@ -47,8 +52,8 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
 
 
 def _override_space(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Space keys hold dots themselves, so the rest of the override is one key, and its value a whole
-    domain."""
+    """Overrides the domain of one key of the space, or removes the key if the value is None."""
+    # Keys of the space contain dots themselves, so the rest of the override is a single key.
     if not isinstance(raw.get("space"), dict):
         raw["space"] = {}
     space = raw["space"]

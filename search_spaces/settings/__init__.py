@@ -1,2 +1,1 @@
-"""The blocks of a sweep file as pydantic classes: each field has bounds, a default and one line of
-explanation."""
+"""The blocks of a sweep file as pydantic classes; each field has bounds, a default and a docstring."""

@@ -1,5 +1,4 @@
-"""The base of every settings block: frozen, no unknown keys, ranges checked. Imports neither torch nor
-ray."""
+"""The base class of all settings blocks, and types with bounds. Imports neither torch nor ray."""
 
 from typing import Annotated
 
@@ -14,6 +13,7 @@ PositiveInt = Annotated[int, Field(ge=1)]
 class Settings(BaseModel):
     """A frozen block of settings that refuses unknown keys, wrong types, NaN and infinity."""
 
+    # The docstrings of fields become their descriptions, from which the reference tables are generated.
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",

@@ -1,5 +1,4 @@
-"""The `data:` block: the benchmark that gives forget, retain and evaluation items. One class per
-benchmark."""
+"""The `data:` block: the benchmark with its forget, retain and evaluation items. One class per benchmark."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,8 +8,10 @@ from search_spaces.settings.base_settings import PositiveInt, Settings
 
 
 class ClosedWorldData(Settings):
-    """A generated world of invented people whose semantics are known by construction, so that squeezing is
-    measured exactly."""
+    """A generated world of invented people.
+
+    All phrasings of every answer are known by construction, so that squeezing is measured exactly.
+    """
 
     benchmark: Literal["closed_world"] = "closed_world"
     people: PositiveInt = 40
@@ -29,7 +30,7 @@ class ClosedWorldData(Settings):
     """Seed of the world."""
 
     @model_validator(mode="after")
-    def _somebody_is_retained(self) -> Self:
+    def _some_people_are_retained(self) -> Self:
         if self.forget_people >= self.people:
             raise ValueError(
                 f"forget_people ({self.forget_people}) must be smaller than people ({self.people}), or"
@@ -39,12 +40,11 @@ class ClosedWorldData(Settings):
 
 
 class TofuData(Settings):
-    """TOFU (fictitious authors) from the hub or from a local folder with one JSON file per split."""
+    """TOFU (fictitious authors), from the hub or from a local folder with one JSON file per split."""
 
     benchmark: Literal["tofu"] = "tofu"
     path: str = "locuslab/TOFU"
-    """Hub id, or a local folder that holds `full.json`, `forget10.json`, `forget10_perturbed.json` and so on.
-    """
+    """Hub id, or a local folder with `full.json`, `forget10.json`, `forget10_perturbed.json` and so on."""
     revision: str | None = None
     """Revision of the hub data set."""
     forget: Literal["forget01", "forget05", "forget10"] = "forget10"
@@ -52,22 +52,18 @@ class TofuData(Settings):
     authors: Annotated[int, Field(ge=2, le=200)] | None = None
     """Keep only the last N authors (20 questions each), for small machines. All 200 when left out."""
     forget_authors: PositiveInt | None = None
-    """With `authors`: the last N authors are forgotten, in place of the published split."""
+    """With `authors`: the last N authors are forgotten, instead of the published split."""
     max_evaluation_items: PositiveInt | None = None
     """Most items per evaluation set, drawn by hash; all when left out."""
 
     @model_validator(mode="after")
     def _subset_is_whole(self) -> Self:
+        # A published forget split need not lie within the last N authors.
         if (self.authors is None) != (self.forget_authors is None):
             raise ValueError("`authors` and `forget_authors` go together: give both or neither")
-        if (
-            self.authors is not None
-            and self.forget_authors is not None
-            and self.forget_authors >= self.authors
-        ):
-            raise ValueError(
-                f"forget_authors ({self.forget_authors}) must be smaller than authors ({self.authors})"
-            )
+        authors, forget = self.authors, self.forget_authors
+        if authors is not None and forget is not None and forget >= authors:
+            raise ValueError(f"forget_authors ({forget}) must be smaller than authors ({authors})")
         return self
 
 
@@ -80,17 +76,19 @@ class LocalFilesData(Settings):
     retain: str
     """JSONL of what must stay."""
     holdout: str | None = None
-    """JSONL of like text that no model ever saw, for comparison."""
+    """JSONL of similar text that no model was trained on, for comparison."""
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of the evaluation items that the search sees (by hash of the item); the rest is kept for the
+    """Share of the evaluation items that the search uses (by hash of the item); the rest is kept for the
     report."""
     max_evaluation_items: PositiveInt | None = None
     """Most items per evaluation set, drawn by hash; all when left out."""
 
 
+MuseForget = Literal["raw", "sust_1", "sust_2", "sust_3", "sust_4", "scal_1", "scal_2", "scal_3", "scal_4"]
+
+
 class MuseData(Settings):
-    """MUSE (news articles, or the Harry Potter books) from the hub or from a local folder with one JSON file
-    per split."""
+    """MUSE (news articles or Harry Potter books), from the hub or a folder with one JSON file per split."""
 
     benchmark: Literal["muse"] = "muse"
     path: str = "muse-bench/MUSE-News"
@@ -98,16 +96,14 @@ class MuseData(Settings):
     `knowmem/forget_qa.json` and so on."""
     revision: str | None = None
     """Revision of the hub data set."""
-    forget: Literal["raw", "sust_1", "sust_2", "sust_3", "sust_4", "scal_1", "scal_2", "scal_3", "scal_4"] = (
-        "raw"
-    )
-    """MUSE's own text, or a request: `scal_N` are nested; `sust_N` come one after the other, `model.target`
-    the export of the last."""
+    forget: MuseForget = "raw"
+    """The whole forget text (`raw`), or a request: each `scal_N` contains the one before; each `sust_N`
+    follows the one before, and its `model.target` is the export of that sweep."""
     retain: Literal["retain1", "retain2"] = "retain1"
-    """Text that is held in place."""
+    """Text that is retained."""
     chunk_characters: Annotated[int, Field(ge=16)] = 8000
-    """Training text is cut into examples of at most so many characters; about 4 make an English token.
-    Attacked texts are cut off there."""
+    """Longest training example in characters, of which an English token has about 4; texts of membership
+    attacks are cut off there."""
     shots: Annotated[int, Field(ge=0, le=10)] = 10
     """Example questions in front of each question of KnowMem."""
     max_evaluation_items: PositiveInt | None = None
@@ -115,8 +111,7 @@ class MuseData(Settings):
 
 
 class WmdpData(Settings):
-    """WMDP (hazardous knowledge): its questions from the hub or a local folder, text to forget and to keep
-    from your own files."""
+    """WMDP (hazardous knowledge): questions from the hub or a folder, and text from your own files."""
 
     benchmark: Literal["wmdp"] = "wmdp"
     path: str = "cais/wmdp"
@@ -124,17 +119,17 @@ class WmdpData(Settings):
     revision: str | None = None
     """Revision of the hub data set."""
     subset: Literal["bio", "cyber", "chem"] = "bio"
-    """Field whose questions are asked."""
+    """Field of the hazardous questions."""
     forget_corpus: str
     """JSONL of the field's documents, `text` in each line, which are forgotten."""
     retain_corpus: str
-    """JSONL of other documents, `text` in each line, which are held in place."""
+    """JSONL of other documents, `text` in each line, which are retained."""
     mmlu: str | None = None
     """General knowledge, as utility: hub id (`cais/mmlu`) or a local folder that holds `all/test.json`; not
-    asked when left out."""
+    measured when left out."""
     document_characters: Annotated[int, Field(ge=16)] = 2000
-    """Each document is cut off there, at a space, and is one example, as in RMU; about 4 characters make an
-    English token."""
+    """Longest example in characters, of which an English token has about 4: each document is one example, as
+    in RMU, and is cut off at a space."""
     max_documents: PositiveInt | None = None
     """Most documents of each corpus, from its start; all when left out."""
     max_evaluation_items: PositiveInt | None = None

@@ -1,5 +1,4 @@
-"""The splits that MUSE and WMDP are read from: where each lies, and which are missing. Torch-free, as the
-checks of a file are."""
+"""The dataset files of MUSE and WMDP: where each split is, and which are missing. Does not import torch."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ SUFFIXES = (".json", ".jsonl")
 
 @dataclass(frozen=True)
 class Table:
-    """One split of one configuration of a data set."""
+    """One split of one configuration of a dataset."""
 
     path: str
     """Hub id, or a local folder with one file per configuration and split."""
@@ -26,20 +25,22 @@ class Table:
 
     @property
     def file(self) -> Path | None:
-        """The local file; None for a table of the hub."""
+        """The local file, whether it exists or not; None for a table of the hub."""
         if not is_local(self.path):
             return None
+        # If neither file exists, the first name is the one for messages.
         files = [Path(self.path).expanduser() / self.config / f"{self.split}{suffix}" for suffix in SUFFIXES]
         return next((file for file in files if file.is_file()), files[0])
 
     @property
     def place(self) -> str:
-        """Where it lies, for messages."""
+        """The location of the table, for messages."""
         return f"{self.path}:{self.config}/{self.split}" if self.file is None else str(self.file)
 
 
 def muse_tables(data: MuseData) -> dict[str, Table]:
-    """What MUSE is read from, by role. Other splits of the data set are not looked at."""
+    """Returns the tables from which MUSE is read, by role; other splits of the dataset are not needed."""
+    # `sust_2` is the split `forget_2` of the configuration `sust`.
     kind, _, number = data.forget.partition("_")
     places = {
         "forget": (kind, f"forget_{number}" if number else "forget"),
@@ -58,7 +59,7 @@ def muse_tables(data: MuseData) -> dict[str, Table]:
 
 
 def wmdp_tables(data: WmdpData) -> dict[str, Table]:
-    """What the questions of WMDP, and of MMLU where it is asked, are read from, by name of the set."""
+    """Returns the tables with the questions of WMDP, and of MMLU if it is set, by name of the set."""
     tables = {"wmdp": Table(data.path, f"wmdp-{data.subset}", "test", data.revision)}
     if data.mmlu is not None:
         tables["mmlu"] = Table(data.mmlu, "all", "test", key="data.mmlu")
@@ -66,14 +67,15 @@ def wmdp_tables(data: WmdpData) -> dict[str, Table]:
 
 
 def missing_tables(tables: Iterable[Table]) -> Iterator[UserError]:
-    """What is not there of tables in local folders: for each folder the first file, not all that follow from
-    a wrong path."""
+    """Yields the problems of tables in local folders, one per setting."""
+    # A wrong path makes all its files missing, so only the first one is reported. Reversed, because later
+    # entries of a dict overwrite earlier ones.
     first = {table.key: problem for table in reversed(list(tables)) if (problem := missing(table))}
     yield from first.values()
 
 
 def missing(table: Table) -> UserError | None:
-    """That the file of a table in a local folder is not there; None where it is, or is on the hub."""
+    """Returns the problem if a table in a local folder is missing; None if it exists, or is on the hub."""
     file, folder = table.file, Path(table.path).expanduser()
     if file is None or file.is_file():
         return None

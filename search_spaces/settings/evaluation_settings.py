@@ -1,4 +1,4 @@
-"""The `evaluation:` block: what is measured beyond what one pass and one answer per item give."""
+"""The `evaluation:` block: metrics that cost more than one forward pass and one answer per item."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,24 +9,24 @@ from search_spaces.settings.probe_settings import Probe, ProbeSettings
 
 
 class EvaluationSettings(Settings):
-    """Metrics that cost more than they always tell; all off unless asked for."""
+    """Additional metrics and probes, which are all off by default because of their cost."""
 
     fluency: Literal["none", "perplexity", "gibberish"] = "none"
-    """Whether answers about the forget set read like language: their perplexity under the original model, or
-    how clean a classifier of gibberish finds them (`fluency`, `util` and `agg` of the paper)."""
+    """Fluency of answers about the forget set: their perplexity under the original model, or the score of a
+    gibberish classifier (`fluency`, `util` and `agg` of the paper)."""
     gibberish_model: str = "madhurjindal/autonlp-Gibberish-Detector-492513457"
-    """The classifier: a folder or hub id of a text classification model with a label `clean`. The one of the
-    published evaluations."""
+    """The gibberish classifier: a folder or hub id of a text classification model with a label `clean`. The
+    default is that of the published evaluations."""
     bands: Annotated[int, Field(ge=0)] = 0
-    """Likelihood bands: follow, at every rung, what else the original model would have said to the first 48
-    forget prompts. So many beam-searched candidates per prompt, split at 20 and 60 % by likelihood (10 is a
+    """Likelihood bands: follow, at every rung, other answers of the original model to the first 48 forget
+    prompts. The number of beam-searched candidates per prompt, split at 20 and 60 % by likelihood (10 is a
     good number); 0: none."""
     gradient_norm: bool = False
-    """Attack membership by gradient norms too (`mia_gradient_norm`): a backward pass for every forget and
-    holdout item."""
+    """Also run the membership attack by gradient norms (`mia_gradient_norm`): a backward pass for every
+    forget and holdout item."""
     probes: tuple[Probe, ...] = ()
-    """Probes that are made at every rung, so that their metrics may be objectives or constraints: `leak`,
-    `paraphrase`, `prefix`, `relearn`, `quantise`, `judge`. `lethe audit` makes them afterwards, on the front
+    """Probes that are run at every rung, so that their metrics may be objectives or constraints: `leak`,
+    `paraphrase`, `prefix`, `relearn`, `quantise`, `judge`. `lethe audit` runs them afterwards, on the front
     alone."""
     probe: ProbeSettings = ProbeSettings()
 

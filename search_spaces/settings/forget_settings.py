@@ -1,4 +1,4 @@
-"""What is forgotten and what is retained: one block of settings per unlearning method."""
+"""The `forget:` and `retain:` blocks of a trial: one block of settings per unlearning method."""
 
 from typing import Annotated, Literal, Self
 
@@ -38,7 +38,7 @@ Divergence = Literal[
 
 
 class NpoSettings(Settings):
-    """Negative preference optimisation (BS eq. 3)."""
+    """Negative preference optimisation (NPO; BS eq. 3)."""
 
     beta: Positive = 0.1
     """Inverse temperature: small is close to gradient ascent."""
@@ -57,27 +57,27 @@ class WgaSettings(Settings):
     """Weighted gradient ascent (BS eq. 4)."""
 
     alpha: NonNegative = 1.0
-    """Exponent of the token probability that weighs each token."""
+    """Exponent of the token probability, by which each token is weighted."""
 
 
 class TnpoSettings(Settings):
-    """NPO token by token."""
+    """NPO for each token separately."""
 
     beta: Positive = 4.0
     """Inverse temperature."""
 
 
 class WtnpoSettings(Settings):
-    """NPO token by token, weighted by the token's probability."""
+    """NPO for each token separately, weighted by the token's probability."""
 
     beta: Positive = 0.1
     """Inverse temperature."""
     alpha: NonNegative = 1.0
-    """Exponent of the token probability that weighs each token; 0 is TNPO."""
+    """Exponent of the token probability, by which each token is weighted; 0 is TNPO."""
 
 
 class SatImpSettings(Settings):
-    """Tokens weighed by how saturated and by how important they are."""
+    """SatImp: tokens weighted by saturation and by importance."""
 
     beta1: NonNegative = 5.0
     """Exponent of the token probability."""
@@ -100,45 +100,43 @@ class AltPoSettings(Settings):
 
 
 class FlatSettings(Settings):
-    """An f-divergence between the mean token probabilities of an "I don't know" answer and of the
-    response."""
+    """FLAT: an f-divergence between the mean token probabilities of an "I don't know" and of the response."""
 
     divergence: Divergence = "total_variation"
-    """Which one is maximised."""
+    """The f-divergence that is maximised."""
 
 
 class UndialSettings(Settings):
-    """Distillation from the original model whose logit of the target is lowered."""
+    """UNDIAL: distillation from the original model with a lowered logit of the target."""
 
     beta: Positive = 10.0
-    """By how much it is lowered."""
+    """The amount by which the logit is lowered."""
 
 
 class DualSettings(Settings):
-    """`pdu`: a dual variable, in place of a fixed `retain.weight`, holds the retain loss down."""
+    """`pdu`: a dual variable instead of a fixed `retain.weight` bounds the retain loss."""
 
     allowed_nats: NonNegative = 0.3
-    """The retain loss that is allowed; the dual variable, which starts at `retain.weight`, rises while there
-    is more."""
+    """The allowed retain loss; the dual variable, which starts at `retain.weight`, rises while the loss is
+    larger."""
     step: NonNegative = 1.0
-    """By how much the dual variable changes per optimizer step and nat."""
+    """Change of the dual variable per optimizer step and nat."""
     warmup_epochs: NonNegative = 0.0
-    """Epochs before it changes at all; a fraction is fine."""
+    """Epochs before the dual variable changes; a fraction is fine."""
 
 
 class SteeringSettings(Settings):
-    """`rmu`: activations on the forget set are steered to one random direction."""
+    """`rmu`: activations on the forget set are steered towards a random direction."""
 
     layer: Annotated[int, Field(ge=0)] | None = None
-    """Decoder layer, from 0, whose output is steered; the forward pass ends there. Left out: 7, or half the
-    depth where that is less."""
+    """Decoder layer, counted from 0, whose output is steered; the forward pass ends there. Left out: 7, or
+    half the depth if that is less."""
     coefficient: Positive = 2.0
-    """Length of the vector that activations are steered to."""
+    """Length of the vector towards which activations are steered."""
 
 
 class PreferredSettings(Settings):
-    """The answers that `dpo`, `altpo` and `flat` teach in place of the forgotten ones, each example's in
-    turn, one per epoch."""
+    """The answers that `dpo`, `altpo` and `flat` teach instead of the forgotten ones, one per epoch."""
 
     answers: str | None = None
     """`dpo`, `flat`: a text file, one "I don't know" answer per line; a built-in list when left out."""
@@ -149,23 +147,25 @@ class PreferredSettings(Settings):
     max_new_tokens: PositiveInt = 200
     """`altpo`: longest answer in tokens."""
     instruction: str | None = None
-    """`altpo`: what the original model is asked, with {prompt} and {response} in it; the forget prompt alone
+    """`altpo`: the prompt to the original model, with {prompt} and {response} in it; the forget prompt alone
     when left out."""
 
     @model_validator(mode="after")
-    def _asks_for_something(self) -> Self:
+    def _instruction_contains_the_prompt(self) -> Self:
         if self.instruction is not None and "{prompt}" not in self.instruction:
             raise ValueError("instruction needs {prompt}, where the forget prompt goes")
         return self
 
 
 class ForgetSettings(Settings):
-    """What pushes the forget set down: one method and its own block."""
+    """The forget loss: one method, and the settings of every method."""
 
     method: Method = "npo"
     """Base method."""
     weight: NonNegative = 1.0
     """Weight of the forget loss."""
+    # One block per method with settings of its own, since a beta means something else in each. A block is
+    # ignored unless `method` is its method.
     npo: NpoSettings = NpoSettings()
     simnpo: SimNpoSettings = SimNpoSettings()
     wga: WgaSettings = WgaSettings()
@@ -182,7 +182,7 @@ class ForgetSettings(Settings):
 
 
 class RetainSettings(Settings):
-    """What holds the rest in place. `ga` ignores it: gradient ascent has no retain loss by definition."""
+    """The retain loss. `ga` ignores it: gradient ascent has no retain loss by definition."""
 
     loss: Literal["nll", "kl", "activations", "none"] = "nll"
     """Negative log-likelihood, or KL(reference || policy) on the answer tokens; `rmu`: distance to the

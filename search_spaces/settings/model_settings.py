@@ -1,5 +1,4 @@
-"""The `model:` block: which model is unlearned, which retrained model stands beside it, and how missing ones
-are prepared."""
+"""The `model:` block: the target model, the retrained model, and how missing ones are prepared."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,7 +8,7 @@ from search_spaces.settings.base_settings import NonNegative, Positive, Positive
 
 
 class ScratchSettings(Settings):
-    """Shape of the small Llama that `base: scratch` builds, with a tokenizer trained on the data."""
+    """Shape of the small Llama that `base: scratch` builds, with a tokenizer that is trained on the data."""
 
     hidden_size: PositiveInt = 128
     """Width of the residual stream."""
@@ -34,7 +33,7 @@ class ScratchSettings(Settings):
 
 
 class PrepareSettings(Settings):
-    """How the target and the retrained model are trained from `base` when they are not given."""
+    """Training of the target and the retrained model from `base`, if they are not given."""
 
     steps: PositiveInt = 600
     """Optimizer steps for each of the two models."""
@@ -55,27 +54,26 @@ class PrepareSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """Give `target` (a folder or hub id), or `base` to have the target trained on the data first."""
+    """The models of a sweep: `target` (a folder or hub id), or `base`, from which the target is trained."""
 
     base: str | None = None
-    """`scratch`, or the folder or hub id of a pretrained model that `lethe prepare` fine-tunes on the data.
-    """
+    """`scratch`, or a pretrained model that `lethe prepare` fine-tunes on the data: a folder or hub id."""
     target: str | None = None
     """The model to unlearn, which knows the forget set: a folder or hub id. Prepared from `base` when left
     out."""
     retrained: str | None = None
-    """The yardstick, which never saw the forget set: a folder or hub id. Prepared from `base` when left out;
-    none without a base."""
+    """The model for comparison, which was trained without the forget set: a folder or hub id. Prepared from
+    `base` when left out; none without a base."""
     revision: str | None = None
     """Revision of hub models (branch, tag or commit)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Working precision of weights and activations; the optimizer keeps float32 master weights."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention implementation asked of transformers."""
+    """Attention implementation of transformers."""
     system_prompt: str | None = None
     """System prompt of the chat template, as the target was trained with; none when left out."""
     trust_remote_code: bool = False
-    """Run code that comes with a hub model. Off unless asked."""
+    """Run code that comes with a hub model. Off by default."""
     scratch: ScratchSettings = ScratchSettings()
     prepare: PrepareSettings = PrepareSettings()
 

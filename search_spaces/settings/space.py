@@ -1,5 +1,4 @@
-"""The `space:` block: domains of dotted trial keys, the conditions between them, and how a sample becomes a
-trial."""
+"""The `space:` block: domains of dotted trial keys, their conditions, and how a sample becomes a trial."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -19,8 +18,7 @@ KEYS_ARE = "dotted fields of `trial`, such as forget.npo.beta"
 
 
 class Domain(Settings):
-    """The values of one searched key. In YAML:
-    `{log_uniform: [1.0e-6, 1.0e-4], when: {forget.method: npo}}`."""
+    """The values of one searched key: in YAML `{log_uniform: [1.0e-6, 1.0e-4], when: {beliefs: token}}`."""
 
     kind: Kind
     """`choice` of listed values, `uniform` or `log_uniform` over reals, `int` or `log_int` over whole
@@ -37,15 +35,15 @@ class Domain(Settings):
     @model_validator(mode="before")
     @classmethod
     def _read(cls, given: Any) -> Any:
+        # Before validation, because a domain in YAML does not have the fields of this class.
         if not isinstance(given, Mapping):
             raise ValueError("a domain is a mapping, such as {uniform: [0.0, 1.0]} or {choice: [npo, wga]}")
         words = (*KINDS, "when")
         unknown = [key for key in given if key not in words]
         if unknown:
-            raise ValueError(
-                f"unknown kind of domain {shown(unknown[0])}; use"
-                f" {', '.join(words)}.{did_you_mean(unknown[0], words)}"
-            )
+            hint = did_you_mean(unknown[0], words)
+            raise ValueError(f"unknown kind of domain {shown(unknown[0])}; use {', '.join(words)}.{hint}")
+        # In YAML the kind is a key of its own, such as `uniform: [0, 1]`.
         kinds = [kind for kind in KINDS if kind in given]
         if len(kinds) != 1:
             raise ValueError(f"exactly one of {', '.join(KINDS)} is needed, there are {len(kinds)}")
@@ -58,7 +56,7 @@ class Domain(Settings):
 
     @model_serializer
     def _written(self) -> dict[str, Any]:
-        """As in YAML, so that the resolved sweep can be read again."""
+        """Serialises the domain as in YAML, so that a resolved sweep can be read again."""
         values = list(self.choices) if self.kind == "choice" else [self.low, self.high]
         conditions = {"when": {key: list(allowed) for key, allowed in self.when.items()}} if self.when else {}
         return {self.kind: values, **conditions}
@@ -74,7 +72,7 @@ class Domain(Settings):
         return self.kind in ("int", "log_int")
 
     def contains(self, value: object) -> bool:
-        """Whether `value` can be drawn. `true` and `1` differ, as they do in YAML."""
+        """Returns whether `value` can be drawn. `true` and `1` differ, as in YAML."""
         if self.kind == "choice":
             return any(same_value(value, choice) for choice in self.choices)
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -82,24 +80,23 @@ class Domain(Settings):
         return self.low <= value <= self.high and not (self.is_int and value != int(value))
 
     def as_drawn(self, value: Scalar) -> Scalar:
-        """A value that the domain contains, in the type in which it would be drawn: `2` becomes `2.0` where
-        reals are."""
+        """Converts a value of the domain to the type in which it is drawn: `2` to `2.0` in a real domain."""
         if self.kind == "choice":
             return next(choice for choice in self.choices if same_value(choice, value))
         assert isinstance(value, int | float), value
         return int(value) if self.is_int else float(value)
 
     def text(self) -> str:
-        """For people: `one of "npo", "wga"` or `from 1 to 256, whole, on a log scale`."""
+        """Describes the domain: `one of "npo", "wga"` or `from 1 to 256, whole, on a log scale`."""
         if self.kind == "choice":
             return f"one of {', '.join(shown(choice) for choice in self.choices)}"
-        return (
-            f"from {self.low:g} to {self.high:g}{', whole' * self.is_int}{', on a log scale' * self.is_log}"
-        )
+        scale = f"{', whole' * self.is_int}{', on a log scale' * self.is_log}"
+        return f"from {self.low:g} to {self.high:g}{scale}"
 
 
 def same_value(one: object, other: object) -> bool:
-    """Equality under which `true` and `1` differ, as they do in YAML."""
+    """Returns whether two values are equal, where `true` and `1` differ, as in YAML."""
+    # In Python, True == 1.
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
@@ -119,14 +116,14 @@ def _choices(given: Any) -> tuple[Scalar, ...]:
 def _bounds(kind: Kind, given: Any) -> tuple[int | float, int | float]:
     if not isinstance(given, list | tuple) or len(given) != 2:
         raise ValueError(f"{kind} needs two bounds, [low, high]")
+    # Booleans are integers in Python, so they are excluded explicitly.
     for bound in given:
         if isinstance(bound, bool) or not isinstance(bound, int | float) or not math.isfinite(bound):
             raise ValueError(f"{kind} needs two finite numbers, and {shown(bound)} is none")
         if kind in ("int", "log_int") and bound != int(bound):
-            raise ValueError(
-                f"{kind} needs whole bounds, and {shown(bound)} is not; use {kind.replace('int', 'uniform')}"
-                " for reals"
-            )
+            real = kind.replace("int", "uniform")
+            raise ValueError(f"{kind} needs whole bounds, and {shown(bound)} is not; use {real} for reals")
+    # YAML may hold `1.0` for a whole bound and `1` for a real one. Optuna and JSON distinguish the types.
     low, high = (int(bound) if kind in ("int", "log_int") else float(bound) for bound in given)
     if low >= high:
         raise ValueError(
@@ -144,20 +141,20 @@ def _conditions(given: Any) -> dict[str, tuple[Scalar, ...]]:
             "`when` maps keys to the value, or list of values, that switch this one on, such as"
             " {forget.method: npo}"
         )
-    conditions = {
-        str(key): tuple(values) if isinstance(values, list | tuple) else (values,)
-        for key, values in given.items()
-    }
-    for key, values in conditions.items():
+    conditions: dict[str, tuple[Scalar, ...]] = {}
+    for key, allowed in given.items():
+        values = tuple(allowed) if isinstance(allowed, list | tuple) else (allowed,)
         if not values or not all(isinstance(value, Scalar) for value in values):
             raise ValueError(f"`when` needs a plain value, or a list of them, for {key}")
+        conditions[str(key)] = values
     return conditions
 
 
 def trial_keys(settings: type[BaseModel] = TrialSettings, prefix: str = "") -> dict[str, type[BaseModel]]:
-    """Every dotted key of the trial that holds a value, with the class that declares it."""
+    """Returns every dotted key of the trial that holds a value, with the class that declares it."""
     keys: dict[str, type[BaseModel]] = {}
     for name, field in settings.model_fields.items():
+        # Only blocks are entered: the mapping `deepspeed` is a single value, never searched in part.
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys |= trial_keys(field.annotation, f"{prefix}{name}.")
         else:
@@ -166,10 +163,10 @@ def trial_keys(settings: type[BaseModel] = TrialSettings, prefix: str = "") -> d
 
 
 def trial_value(trial: TrialSettings, key: str) -> Any:
-    """The trial's own value of a dotted key.
+    """Returns the trial's own value of a dotted key.
 
     Raises:
-        UserError: the trial has no such key.
+        UserError: The trial has no such key.
     """
     if key not in trial_keys():
         raise UserError(f"no such trial key.{did_you_mean(key, trial_keys())}", key=key, allowed=KEYS_ARE)
@@ -180,57 +177,57 @@ def trial_value(trial: TrialSettings, key: str) -> Any:
 
 
 def active(key: str, space: Mapping[str, Domain], params: Mapping[str, Any], trial: TrialSettings) -> bool:
-    """Whether `key` is searched, given what was drawn so far.
+    """Returns whether the conditions of a key hold, given the values drawn so far.
 
     Args:
-        key: a key of the space.
-        space: all domains.
-        params: values drawn for the active keys that `key` depends on; a key that is missing here counts with
-            the trial's own value.
-        trial: the defaults.
+        key: A key of the space.
+        space: All domains.
+        params: The values drawn for the active keys on which `key` depends. A key that is missing here counts
+            with the trial's own value.
+        trial: The trial with its default values.
     """
-    given = {
-        other: params[other] if other in params else trial_value(trial, other) for other in space[key].when
-    }
-    return all(
-        any(same_value(given[other], value) for value in allowed)
-        for other, allowed in space[key].when.items()
-    )
+    for other, allowed in space[key].when.items():
+        given = params[other] if other in params else trial_value(trial, other)
+        if not any(same_value(given, value) for value in allowed):
+            return False
+    return True
 
 
 def dead_condition(key: str, space: Mapping[str, Domain], trial: TrialSettings) -> str | None:
-    """The first key in the conditions of `key` that can never have an allowed value, so that `key` is never
-    searched; else None."""
+    """Finds a condition that can never hold, so that `key` is never searched.
+
+    Returns:
+        The first key in the conditions of `key` that can never have an allowed value; None if there is none.
+    """
     for other, allowed in space[key].when.items():
         domain = space.get(other)
-        possible = domain is not None and any(domain.contains(value) for value in allowed)
-        # A key that is switched off, or not searched at all, keeps the trial's own value.
-        own = domain is None or bool(domain.when)
-        if not possible and not (
-            own and any(same_value(trial_value(trial, other), value) for value in allowed)
-        ):
+        if domain is not None and any(domain.contains(value) for value in allowed):
+            continue
+        # A key that is inactive, or not searched at all, keeps the trial's own value.
+        keeps_own = domain is None or bool(domain.when)
+        own = trial_value(trial, other)
+        if not keeps_own or not any(same_value(own, value) for value in allowed):
             return other
     return None
 
 
 def ordered(space: Mapping[str, Domain]) -> list[str]:
-    """Keys such that each comes after those it depends on; otherwise in the order of the file.
+    """Sorts the keys topologically: each comes after those it depends on, otherwise in the order of the file.
 
     Raises:
-        UserError: conditions that go in a circle.
+        UserError: The conditions form a cycle.
     """
     done: list[str] = []
     left = list(space)
     while left:
-        free = next(
-            (key for key in left if all(other in done or other not in space for other in space[key].when)),
-            None,
-        )
+        # Conditions on keys outside the space depend on the trial alone, and are decided from the start.
+        waiting = set(left)
+        free = next((key for key in left if waiting.isdisjoint(space[key].when)), None)
         if free is None:
-            circle = _circle(space, left)
+            cycle = _cycle(space, left)
             raise UserError(
-                f"these keys wait for one another: {', '.join(circle)}",
-                key=f"space.{circle[0]}.when",
+                f"the conditions of these keys form a cycle: {', '.join(cycle)}",
+                key=f"space.{cycle[0]}.when",
                 remedy="remove one condition",
             )
         done.append(free)
@@ -238,8 +235,9 @@ def ordered(space: Mapping[str, Domain]) -> list[str]:
     return done
 
 
-def _circle(space: Mapping[str, Domain], waiting: list[str]) -> list[str]:
-    """One circle among keys that all wait for others of them."""
+def _cycle(space: Mapping[str, Domain], waiting: list[str]) -> list[str]:
+    """Returns one cycle among keys each of which depends on another of them."""
+    # Follow the dependencies until a key is reached for the second time.
     path = [waiting[0]]
     while path.count(path[-1]) == 1:
         path.append(next(other for other in space[path[-1]].when if other in waiting))
@@ -249,46 +247,45 @@ def _circle(space: Mapping[str, Domain], waiting: list[str]) -> list[str]:
 def sample(
     space: Mapping[str, Domain], trial: TrialSettings, suggest: Callable[[str, Domain], Any]
 ) -> dict[str, Any]:
-    """Draw one value for every active key.
+    """Draws one value for every active key.
 
     Args:
-        space: all domains.
-        trial: the defaults, which decide conditions on keys that are not searched.
-        suggest: called with key and domain, in an order in which every condition is already decided.
+        space: All domains.
+        trial: The trial with its default values, which decide conditions on keys that are not searched.
+        suggest: Returns the value of a key from its domain. It is called in an order in which the conditions
+            of a key are decided before the key itself.
 
     Returns:
-        The active keys and their values, in the order of the file, ready for `apply`.
+        The active keys and their values, in the order of the file, for `apply`.
     """
     params: dict[str, Any] = {}
     for key in ordered(space):
         if active(key, space, params, trial):
             params[key] = suggest(key, space[key])
+    # Tables list the parameters in the order in which the user wrote them.
     return {key: params[key] for key in space if key in params}
 
 
 def apply(trial: TrialSettings, params: Mapping[str, Any]) -> TrialSettings:
-    """The trial with some dotted keys replaced, checked as a whole.
+    """Returns the trial with some dotted keys replaced, validated as a whole.
 
     Raises:
-        UserError: an unknown key, or a value that its field refuses.
+        UserError: A key is unknown, or its field refuses a value.
     """
     keys = trial_keys()
     tree = trial.model_dump()
     for key, value in params.items():
         if key not in keys:
-            raise UserError(
-                f"no such trial key.{did_you_mean(key, keys)}",
-                key=key,
-                value=value,
-                allowed=KEYS_ARE,
-            )
+            hint = did_you_mean(key, keys)
+            raise UserError(f"no such trial key.{hint}", key=key, value=value, allowed=KEYS_ARE)
         *blocks, name = key.split(".")
         block = tree
         for step in blocks:
             block = block[step]
         block[name] = value
+    # `model_copy` would not validate, so the trial is rebuilt from plain values.
     try:
         return TrialSettings.model_validate(tree)
     except ValidationError as error:
-        # Others follow from the first: a check over a whole block, say.
+        # Further problems usually follow from the first one, such as a check over the whole block.
         raise problems_of(error, TrialSettings)[0] from error

@@ -32,14 +32,13 @@ class ObjectiveSettings(BoundSettings):
     """One objective: a metric, the direction that is better, and its coordinate of the reference point."""
 
     direction: Literal["minimize", "maximize"]
-    """Which way is better."""
+    """Which direction is better."""
     reference: float
     """Worst value that still counts: its coordinate of the hypervolume's reference point."""
     transform: Literal["none", "log"] = "none"
-    """Scale on which the search, early stopping and hypervolumes see it; `log` is the natural logarithm."""
+    """Scale for the search, early stopping and hypervolumes; `log` is the natural logarithm."""
     clip: tuple[float, float] | None = None
-    """Values outside these two are moved to the nearer one before the transform, so that no outlier rules the
-    search."""
+    """Values are clipped to these two bounds before the transform; no outlier then dominates the search."""
 
     @model_validator(mode="after")
     def _fits_its_scale(self) -> Self:
@@ -48,6 +47,7 @@ class ObjectiveSettings(BoundSettings):
             raise ValueError(f"clip ([{low:g}, {high:g}]) must name the lower bound first")
         if self.transform == "log" and (self.reference <= 0 or (low is not None and low <= 0)):
             raise ValueError("a log transform needs a reference point, and a clip, above 0")
+        # Metrics reach 0, and the search needs finite values.
         if self.transform == "log" and low is None:
             raise ValueError(
                 "a log transform needs a clip above 0, such as [1.0e-4, 1.0]: the logarithm of 0 is no number"
@@ -56,7 +56,7 @@ class ObjectiveSettings(BoundSettings):
 
 
 class SearchSettings(Settings):
-    """Which trials are run."""
+    """The search: sampler, number of trials, and trials that are given."""
 
     sampler: Literal["tpe", "random", "qmc", "nsga2", "gp"] = "tpe"
     """Optuna sampler."""
@@ -65,17 +65,18 @@ class SearchSettings(Settings):
     seed: int = 0
     """Seed of the sampler."""
     recipes: tuple[str, ...] = ()
-    """Published settings that are tried first, by name, so that baselines are in every table."""
+    """Published settings that are run first, by name, so that baselines are in every table."""
     enqueue: tuple[dict[str, Any], ...] = ()
-    """Settings that are tried next, as space keys and values; what is left out is sampled."""
+    """Settings that are run next, as space keys and values; keys that are left out are sampled."""
     warm_start: tuple[str, ...] = ()
     """Earlier sweeps whose trials the sampler learns from: names in the same storage, sweep folders, or
     `mlflow:SWEEP`."""
     select: Literal["best_rung", "last"] = "best_rung"
-    """What the sampler is told of a trial, and what may join the front: every rung, or the last one only."""
+    """Which rungs the sampler learns from and may join the front: every rung (the sampler: the best one), or
+    the last one only."""
     newest_trials: Annotated[int, Field(ge=20)] | None = None
-    """The sampler learns from so many newest trials and the front: bounds its time in very long sweeps. All
-    when left out."""
+    """Number of newest trials that the sampler learns from, besides the front: bounds its time in very long
+    sweeps. All when left out."""
 
 
 class EarlyStoppingSettings(Settings):
@@ -84,20 +85,19 @@ class EarlyStoppingSettings(Settings):
     reduction: Annotated[float, Field(gt=1)] = 2.0
     """At each rung the best 1/reduction of the trials seen there goes on."""
     grace_rungs: PositiveInt = 1
-    """Rungs at which nobody is stopped."""
+    """First rungs, at which no trial is stopped."""
     ties: Literal["hypervolume", "crowding", "epsilon_net"] = "hypervolume"
-    """How trials that do not dominate each other are told apart."""
+    """How trials that do not dominate each other are ranked."""
     shield_frac: Share = 0.01
     """A trial whose rung adds more than this share of the front's hypervolume is never stopped there."""
     newest_trials: Annotated[int, Field(ge=10)] = 512
-    """A trial is compared with so many newest ones at its rung: bounds the time of a decision."""
+    """Number of newest trials at a rung with which a trial is compared: bounds the time of a decision."""
     floors: dict[str, BoundSettings] = Field(default_factory=dict)
-    """Metrics and limits: a trial outside ends at once, at any rung."""
+    """Metrics and limits: a trial that violates one ends at once, at any rung."""
 
 
 class BudgetSettings(Settings):
-    """When a sweep ends before its trials are used up. Running trials end at their next rung; `lethe extend`
-    lifts a budget."""
+    """Budgets that end a sweep early, running trials at their next rung. `lethe extend` raises a budget."""
 
     wall_time_s: Positive | None = None
     """Wall time of the sweep over all its starts, in seconds."""
@@ -114,7 +114,7 @@ class BudgetSettings(Settings):
 
 
 class ResourceSettings(Settings):
-    """What one lane (a warm group of workers that runs one trial after another) holds."""
+    """Resources of one lane, a warm group of workers that runs one trial after another."""
 
     workers_per_trial: PositiveInt = 2
     """ZeRO-3 ranks per lane."""
@@ -123,20 +123,20 @@ class ResourceSettings(Settings):
     gpus_per_worker: Annotated[float, Field(ge=0)] = 0.0
     """GPUs per worker, 0 or 1: two NCCL ranks cannot share a GPU."""
     max_lanes: PositiveInt | None = None
-    """Most trials at a time; as many as the cluster holds when left out."""
+    """Most trials at the same time; as many as the cluster holds when left out."""
     start_timeout_s: Positive = 600.0
     """Seconds a lane may take to start before the sweep ends with an error."""
     attempts: PositiveInt = 2
-    """Times a trial is started when its workers die or hang, which it may have caused itself."""
+    """Times a trial is started if its workers die or hang, which the trial may have caused itself."""
     preemptions: Annotated[int, Field(ge=0)] = 20
-    """Times a trial is started again, beyond its attempts, because a node of its workers went away, as spot
-    nodes do."""
+    """Times a trial is started again, in addition to its attempts, because a node of its workers was lost, as
+    spot nodes are."""
     quiet_timeout_s: Positive = 3600.0
-    """Seconds without a step, a rung or an end of a job before its workers count as hung and are killed;
-    longer than any evaluation."""
+    """Seconds without a step, a rung or an end of a job before its workers count as hung and are killed; must
+    be longer than any evaluation."""
     checkpoint_steps: Annotated[int, Field(ge=0)] = 0
-    """Optimizer steps between checkpoints of a running trial, from which it goes on when its workers or the
-    driver died; 0: none."""
+    """Optimizer steps between checkpoints of a running trial, from which it resumes if its workers or the
+    driver die; 0: none."""
 
     @field_validator("gpus_per_worker")
     @classmethod
@@ -147,7 +147,7 @@ class ResourceSettings(Settings):
 
 
 class TrackingSettings(Settings):
-    """What MLflow is told beside results. Changes no result, and may be changed when a sweep goes on."""
+    """Additional data for MLflow. It changes no result, and may be changed when a sweep is resumed."""
 
     system_metrics_s: NonNegative = 0.0
     """Seconds between two measurements of each worker's CPU, memory and GPU, shown by MLflow as system
@@ -157,18 +157,18 @@ class TrackingSettings(Settings):
     @classmethod
     def _not_too_often(cls, value: float) -> float:
         if 0 < value < 0.1:
-            raise ValueError("must be 0, or at least 0.1: a shorter time says nothing of a CPU")
+            raise ValueError("must be 0, or at least 0.1: a shorter time does not measure a CPU's load")
         return value
 
 
 class BaselineSettings(Settings):
-    """What stands beside the front, apart from the original and the retrained model."""
+    """Baselines that are reported with the front, in addition to the original and the retrained model."""
 
     instruction: str | None = (
         "You have been asked to forget some of what you know. If the question is about any of it, answer as"
         " somebody who never knew."
     )
-    """Unlearning by a prompt alone: the original model is also measured with this in front of every question;
+    """Unlearning by a prompt alone: the original model is also measured with this text before every question;
     null: it is not."""
     retrained_twin: bool = False
     """Also prepare and measure a second retrained model under another seed: the floor of every distance to
@@ -181,23 +181,23 @@ class SweepSettings(Settings):
     name: str
     """Name of the sweep: its folder, its study and its MLflow parent run."""
     description: str = ""
-    """A sentence for people."""
+    """A sentence about the sweep, shown in reports."""
     redact: bool = False
-    """Keep the data's text, and what models answer to it, out of measurements, logs, MLflow and reports:
-    hashes in its place."""
+    """Keep the data's text and the models' answers out of measurements, logs, MLflow and reports; hashes
+    replace them."""
     model: ModelSettings
     data: DataSettings
     trial: TrialSettings = TrialSettings()
     space: dict[str, Domain] = Field(default_factory=dict)
-    """Dotted trial keys and the domains they are searched over."""
+    """Dotted trial keys and the domains over which they are searched."""
     objectives: dict[str, ObjectiveSettings] = Field(default_factory=dict)
     """Metrics to optimise; the benchmark's two when left out."""
     constraints: dict[str, BoundSettings] = Field(default_factory=dict)
-    """Metrics and limits that a trial must keep to on the validation part to join the front; the sampler
+    """Metrics and limits that a trial must satisfy on the validation part to join the front; the sampler
     learns them."""
     search: SearchSettings = SearchSettings()
     early_stopping: EarlyStoppingSettings | None = None
-    """Stops bad trials at their rungs; nobody is stopped when left out."""
+    """Stops bad trials at their rungs; no trial is stopped early when left out."""
     budget: BudgetSettings = BudgetSettings()
     resources: ResourceSettings = ResourceSettings()
     tracking: TrackingSettings = TrackingSettings()
@@ -205,7 +205,7 @@ class SweepSettings(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
 
     @model_validator(mode="after")
-    def _candidates_are_text(self) -> Self:
+    def _bands_keep_text(self) -> Self:
         if self.evaluation.bands and self.redact:
             raise ValueError(
                 "evaluation.bands keeps what the original model would say, and redact keeps text out: leave"
@@ -224,6 +224,7 @@ class SweepSettings(Settings):
 
     @model_validator(mode="after")
     def _backward_passes_need_a_whole_model(self) -> Self:
+        # Both change or differentiate whole weight matrices, which sharded inference never has at once.
         needing = ["gradient_norm"] if self.evaluation.gradient_norm else []
         needing += ["probes: [quantise]"] if "quantise" in self.evaluation.probes else []
         if needing and self.trial.engine.inference == "lockstep":
@@ -245,6 +246,7 @@ class SweepSettings(Settings):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str) -> str:
+        # The name becomes a folder, a study and a value in MLflow's filter strings.
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", value):
             raise ValueError(
                 "use letters, digits, '.', '_' and '-' (at most 80), starting with a letter or digit: it"

@@ -1,5 +1,4 @@
-"""The `trial:` block: everything that decides one unlearning trial. Space keys are dotted fields of this
-class."""
+"""The `trial:` block: all settings of one unlearning trial. Keys of the space are dotted fields of it."""
 
 import re
 from typing import Annotated, Any, Literal, Self
@@ -16,10 +15,9 @@ class OptimizerSettings(Settings):
     """The optimizer and its schedule."""
 
     method: Literal["adamw", "second_order"] = "adamw"
-    """AdamW, or a step that is divided by a diagonal curvature and clipped (Sophia, as SOUL uses it)."""
+    """AdamW, or a step that is divided by a diagonal curvature and clipped (Sophia, as used in SOUL)."""
     rho: Positive = 0.04
-    """`second_order`: how much the curvature counts; smaller is closer to sign descent at the learning rate.
-    """
+    """`second_order`: weight of the curvature; smaller is closer to sign descent at the learning rate."""
     learning_rate: Positive = 1e-5
     """Peak learning rate."""
     weight_decay: NonNegative = 0.01
@@ -35,7 +33,7 @@ class OptimizerSettings(Settings):
     global_batch: PositiveInt = 32
     """Forget examples per optimizer step, over all workers. As many retain examples go with them."""
     micro_batch: PositiveInt = 8
-    """Forget examples per forward pass and worker: lower it when memory runs out, results stay the same."""
+    """Forget examples per forward pass and worker: lower it if memory runs out, results stay the same."""
     gradient_clip: NonNegative = 1.0
     """Largest global gradient norm; 0 turns clipping off."""
 
@@ -48,36 +46,36 @@ class TokenBeliefSettings(Settings):
     top_k: PositiveInt = 20
     """Most tokens in the belief."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Nucleus: of those, the fewest most likely ones that have this mass at the belief's temperature; 1: all
-    of them."""
+    """Nucleus: of the top tokens, the fewest most likely ones that have this mass at the belief's
+    temperature; 1: all of them."""
     temperature: Positive = 1.0
     """Temperature of the belief's softmax."""
     exclude_target: bool = False
     """Leave the target token out of the belief."""
     guard_target: bool | None = None
-    """Never let a belief reinforce the target token. Left out: on where temperature is not 1 or the target is
-    excluded."""
+    """Never let a belief reinforce the target token. Left out: on if the temperature is not 1 or the target
+    is excluded."""
 
     @property
     def guards(self) -> bool:
         """Whether the guard is on, after its default is resolved."""
-        return (
-            (self.temperature != 1.0 or self.exclude_target)
-            if self.guard_target is None
-            else self.guard_target
-        )
+        if self.guard_target is not None:
+            return self.guard_target
+        # At temperature 1 a target among the top tokens has at least the policy's probability in the belief,
+        # which then cannot reinforce it. The published form has no guard.
+        return self.temperature != 1.0 or self.exclude_target
 
 
 class SequenceBeliefSettings(Settings):
-    """BS-S: responses that the model itself samples for the forget prompts are suppressed too."""
+    """BS-S: responses that the model itself generates for the forget prompts are suppressed too."""
 
     weight: Share = 0.5
     """Share of the sampled responses in the forget loss (lambda_s)."""
     search: Literal["sample", "beam"] = "sample"
-    """Draw responses, or take the most likely ones that beam search finds; `temperature`, `top_k` and `top_p`
-    are for drawing."""
+    """Sample responses, or take the most likely ones that beam search finds; `temperature`, `top_k` and
+    `top_p` apply to sampling."""
     num_samples: PositiveInt = 3
-    """Responses per forget prompt; as many beams."""
+    """Responses per forget prompt; for beam search, the number of beams too."""
     temperature: Positive = 1.0
     """Sampling temperature."""
     top_k: Annotated[int, Field(ge=0)] = 0
@@ -87,39 +85,38 @@ class SequenceBeliefSettings(Settings):
     max_new_tokens: PositiveInt = 200
     """Longest response in tokens."""
     refresh_epochs: NonNegative = 1.0
-    """Sample anew after so many epochs (on-policy); 0: once, before training (off-policy)."""
+    """Sample again after so many epochs (on-policy); 0: once, before training (off-policy)."""
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters (LoRA): the weights stay as they are, and each linear layer learns a product of two
-    thin matrices beside its own.
+    """Low-rank adapters (LoRA): the weights are frozen, and each linear layer learns a low-rank addition.
 
-    Merged into the weights wherever those are written. Another rank or other modules make a lane build its
-    engine anew.
+    The adapters are merged into the weights wherever these are written. If rank or modules change between two
+    trials, a lane rebuilds its engine.
     """
 
     rank: Annotated[int, Field(ge=0)] = 0
     """Width of the adapters; 0: none, and the weights themselves are trained."""
     alpha: Positive = 32.0
-    """The product is scaled by alpha / rank."""
+    """The adapters' product is scaled by alpha / rank."""
     modules: list[str] = Field(default_factory=list)
-    """Names of the linear layers that get one (`q_proj`, `down_proj`, ...); all but the output head when left
-    out."""
+    """Names of the linear layers with an adapter (`q_proj`, `down_proj`, ...); all but the output head when
+    left out."""
 
 
 class EngineSettings(Settings):
-    """Memory and speed; none of it changes a result beyond floating-point summation."""
+    """Settings of memory and speed, which change no result beyond floating-point summation."""
 
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass."""
     inference: Literal["gathered", "lockstep"] = "gathered"
     """Evaluation and sampling: on a full copy of the weights per worker, or on the sharded model in lock-step
-    where that does not fit."""
+    if a copy does not fit."""
     head_chunk_tokens: PositiveInt | None = None
-    """Answer tokens whose logits exist at a time in the fused head; left out: what 2 GiB hold on a GPU, 256
-    MiB on a CPU."""
+    """Answer tokens whose logits exist at the same time in the fused head; left out: as many as fit into 2
+    GiB on a GPU, 256 MiB on a CPU."""
     cuda_graphs: bool = True
-    """On a GPU, replay one captured graph per generated token where `inference` is `gathered` and the model
+    """On a GPU, replay one captured CUDA graph per generated token if `inference` is `gathered` and the model
     allows it."""
     evaluation_batch: PositiveInt = 32
     """Sequences per forward pass and worker in evaluation and sampling."""
@@ -129,13 +126,13 @@ class TrialSettings(Settings):
     """One unlearning trial."""
 
     seed: int = 0
-    """Decides the order of batches, the pairing and the sampled beliefs."""
+    """Seed of the order of batches, the pairing and the sampled beliefs."""
     epochs: PositiveInt = 10
     """Passes over the forget set."""
     steps: PositiveInt | None = None
-    """Optimizer steps, in place of epochs."""
+    """Optimizer steps, instead of epochs."""
     rungs: PositiveInt = 1
-    """Evaluations, evenly spread over the steps; the last one is at the end."""
+    """Number of evaluations, evenly spread over the steps; the last one is at the end."""
     optimizer: OptimizerSettings = OptimizerSettings()
     forget: ForgetSettings = ForgetSettings()
     retain: RetainSettings = RetainSettings()
@@ -168,7 +165,7 @@ class TrialSettings(Settings):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(f"trained: {pattern!r} is no regular expression: {error}") from error
+                raise ValueError(f"trained: {pattern!r} is not a regular expression: {error}") from error
         if self.trained and self.lora.rank:
             raise ValueError(
                 "trained: adapters are all that lora trains; leave `trained` out, or set lora.rank to 0"
@@ -177,6 +174,7 @@ class TrialSettings(Settings):
 
     @model_validator(mode="after")
     def _lethe_owns_these(self) -> Self:
+        # Lethe derives these keys from its own settings; a second value would contradict them.
         owned = {
             "train_batch_size",
             "train_micro_batch_size_per_gpu",

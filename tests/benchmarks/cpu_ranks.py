@@ -98,7 +98,7 @@ def sampling(engine: Any, data: Any, whole: Any, settings: EngineSettings) -> di
         return sum(len(belief.encoded.answer) for group in beliefs.values() for belief in group)
 
     def unsharded() -> int:
-        with inference(SingleProcessModel(whole, engine.tokenizer), settings) as model:  # type: ignore[arg-type]
+        with inference(SingleProcessModel(whole, engine.tokenizer), settings) as model:
             responses = sample_responses(model, mine, SAMPLES, "0/0", at_most=at_most)
         return sum(len(ids) for group in responses for ids in group)
 
@@ -114,7 +114,7 @@ def enumeration(whole: Any, tokenizer: Any, data: Any, settings: EngineSettings)
     """Every response of the validation questions: with the prompt's cache shared, and each response by
     itself."""
     questions = data.benchmark.parts["validation"].questions
-    with inference(SingleProcessModel(whole, tokenizer), settings) as model:  # type: ignore[arg-type]
+    with inference(SingleProcessModel(whole, tokenizer), settings) as model:
         alone = []
         for question in questions:
             for response in (text for row in question.responses for text in row):

@@ -1,6 +1,7 @@
 """A model small enough to be made on the spot, behind the interface that metrics see; slow and plain on
 purpose."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -126,6 +127,14 @@ class TinyModel:
     def ranks(self, world_size, work, batch=4):
         """See `run_ranks`."""
         return run_ranks(self.model, self.tokenizer, world_size, work, batch)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """Unit tests do not cut the power, so they do not wait for the device: an fsync takes 16 ms here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ ROOMS = {
         training
         generation
         benchmarks metrics engine
-        data losses jobs events
+        data losses jobs events durable_files
     """,
     "search_spaces": """
         loading

@@ -8,7 +8,7 @@ import pytest
 import typer.main
 
 from orchestrator.cli import app
-from search_spaces.catalogue.reference_tables import PAGES as GENERATED
+from search_spaces.catalogue.reference_tables import INTRODUCTIONS as GENERATED
 from search_spaces.loading.loader import load_sweep
 from tests.support.markdown_text import (
     anchors,

@@ -66,7 +66,7 @@ def run_dynamics(job: DynamicsJob, say: Callable[[str], None]) -> dict[str, Any]
     )
     chosen = data.forget[: job.examples]
     say("searching likely answers of the original model")
-    with inference(SingleProcessModel(original_model, tokenizer), job.trial.engine) as original:  # type: ignore[arg-type]
+    with inference(SingleProcessModel(original_model, tokenizer), job.trial.engine) as original:
         probes = band_groups(original, data, job.beams, job.examples) | {
             "unrelated": list(data.retain[: job.examples])
         }
@@ -83,11 +83,11 @@ def run_dynamics(job: DynamicsJob, say: Callable[[str], None]) -> dict[str, Any]
                 "retain": job.trial.retain.model_copy(update={"loss": "none"}),
             }
         )
-        with inference(SingleProcessModel(policy_model, tokenizer), trial.engine) as model:  # type: ignore[arg-type]
+        with inference(SingleProcessModel(policy_model, tokenizer), trial.engine) as model:
             drawn = _draw(model, chosen, trial) if trial.sequence_beliefs else {}
         # The responses are drawn from the policy, but their reference log-probabilities come from the
         # original model.
-        with inference(SingleProcessModel(original_model, tokenizer), trial.engine) as original:  # type: ignore[arg-type]
+        with inference(SingleProcessModel(original_model, tokenizer), trial.engine) as original:
             beliefs_of = {name: _beliefs(original, answers, trial) for name, answers in drawn.items()}
         packed_batches = PackedBatches(trial, data.forget, (), reference, beliefs=beliefs_of or None)
         updates.append(

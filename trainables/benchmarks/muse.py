@@ -36,16 +36,14 @@ def load_muse(settings: MuseData) -> Benchmark:
         return [row.text("text") for row in read_table(tables[role], "text")]
 
     def questions(name: str) -> list[Example]:
+        """Read the questions about a text, each behind the same few-shot examples."""
         shots = ""
         # Without shots the table of example questions is not read: a local copy may lack it.
         if settings.shots:
-            shots = "".join(
-                _shot(row) for row in read_table(tables[f"{name}_shots"], *QUESTION)[: settings.shots]
-            )
-        return [
-            _question(f"{name}_knowmem/{row.number}", row, shots)
-            for row in read_table(tables[f"{name}_knowmem"], *QUESTION)
-        ]
+            examples = read_table(tables[f"{name}_shots"], *QUESTION)
+            shots = "".join(_shot(row) for row in examples[: settings.shots])
+        rows = read_table(tables[f"{name}_knowmem"], *QUESTION)
+        return [_question(f"{name}_knowmem/{row.number}", row, shots) for row in rows]
 
     size = settings.chunk_characters
     forget, retain = chunks("forget", texts("forget"), size), chunks("retain", texts("retain"), size)

@@ -2,20 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from search_spaces.settings.trial_settings import EngineSettings
 from trainables.data.collate import TokenBatch, collate
 from trainables.data.encoding import Encoded, end_ids
 from trainables.engine.cuda_graph_decoding import StaticSteps, can_be_captured
 from trainables.engine.policy import AnswerTargets, Policy
-from trainables.engine.zero3_engine import Engine, Weights
+from trainables.engine.zero3_engine import Weights
 from trainables.generation.continuation_tree import TreeBatch, batch_of, can_run_trees, summed, tree_of
 
 Result = TypeVar("Result")
@@ -35,6 +35,45 @@ def greedy(logits_BV: Tensor, position: int) -> Tensor:
     return logits_BV.argmax(-1)
 
 
+class InferenceEngine(Protocol):
+    """What scoring and sampling need of an engine: the ZeRO-3 engine, or a whole model in one process."""
+
+    captured_steps: StaticSteps | None
+    """CUDA graphs of decoding steps, kept from batch to batch."""
+
+    @property
+    def rank(self) -> int:
+        """Index of this process among the workers."""
+
+    @property
+    def world_size(self) -> int:
+        """Number of workers."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model and its inputs."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Tokenizer of the model."""
+
+    @property
+    def hf_config(self) -> PretrainedConfig:
+        """Configuration of the model."""
+
+    def plain_model(self, weights: Weights = "policy") -> PreTrainedModel:
+        """Return a full copy of the model on this rank. Ranks: all."""
+
+    def lockstep_module(self, weights: Weights = "policy") -> AbstractContextManager[Any]:
+        """Open the sharded model. Ranks: all, equally many calls."""
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Return the sums over all ranks. Ranks: all."""
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        """Return the items of all ranks, in the order of ranks. Ranks: all."""
+
+
 @dataclass
 class Inference:
     """A model opened for evaluation and belief sampling.
@@ -42,8 +81,8 @@ class Inference:
     Ranks: all make the same calls, equally often, when `lockstep`.
     """
 
-    engine: Engine
-    """Engine of the trial."""
+    engine: InferenceEngine
+    """Engine that holds the model."""
     call: Callable[[Callable[[Policy], Any]], Any]
     """Runs a function on the policy, under ZeRO-3's hooks when `lockstep`."""
     lockstep: bool
@@ -285,6 +324,7 @@ class Inference:
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
 
         def work(policy: Policy) -> Tensor:
+            """Run the decoder, and the head on the last token alone."""
             output = policy.model.get_decoder()(
                 input_ids=ids,
                 attention_mask=mask,
@@ -299,7 +339,7 @@ class Inference:
 
 @contextmanager
 def inference(
-    engine: Engine,
+    engine: InferenceEngine,
     settings: EngineSettings,
     weights: Weights = "policy",
     altered: Callable[[PreTrainedModel], None] | None = None,
@@ -307,7 +347,7 @@ def inference(
     """Open a model for scoring and sampling.
 
     Args:
-        engine: The trial's engine.
+        engine: Engine that holds the model.
         settings: `inference: gathered` puts a full copy on every rank, which then works alone; `lockstep`
             keeps the shards.
         weights: `policy` (as trained so far) or `pristine` (the model before unlearning).

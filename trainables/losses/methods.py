@@ -1,12 +1,14 @@
-"""The base methods by name: the formula of each, the unit of its average, and the inputs that it needs."""
+"""The base methods by name: the formula of each, as a loss of the kind that the catalogue states."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from search_spaces.catalogue.method_catalogue import METHODS as CATALOGUE
+from search_spaces.catalogue.method_catalogue import Kind, MethodInfo, Preferred, Score, Unit
 from search_spaces.settings.forget_settings import ForgetSettings
 from trainables.losses.logit_methods import LogitRows, ceu, pdu, undial
 from trainables.losses.preference_methods import dpo, flat
@@ -14,36 +16,41 @@ from trainables.losses.residuals import TargetStats, Weighted
 from trainables.losses.steering import steer
 from trainables.losses.target_methods import gradient_ascent, npo, satimp, simnpo, tnpo, wga, wtnpo
 
-Unit = Literal["tokens", "sequences", "later_tokens"]
-"""Unit of a published average: answer tokens, responses, or answer tokens after a response's first."""
-Score = Literal["log_ratio", "mean_probability"]
-Preferred = Literal["unknowing", "sampled"]
-"""Source of the preferred answers: a list of "I don't know" lines, or samples of the original model."""
 
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class BaseMethod:
-    """The properties that all kinds of methods share.
-
-    Attributes:
-        name: Key of the method, and the name of its block of settings where it has one.
-        formula: A pure function; the block's fields are its keyword arguments.
-        unit: Unit of the published average.
-        needs_reference: Whether it compares with the reference's log-probabilities of the targets, which are
-            computed once.
-        needs_reference_logits: Whether it compares with whole rows of the reference's logits, which takes a
-            forward pass per step.
-        needs_whole_responses: Whether a row's weight depends on the whole response.
-        preferred: Source of the preferred answers; None for methods without them.
-    """
+    """A method: its formula, and its entry of the catalogue, from which all other facts are read."""
 
     name: str
+    """Key of the method, and the name of its block of settings if it has one."""
     formula: Callable[..., Any]
-    unit: Unit
-    needs_reference: bool = False
-    needs_reference_logits: bool = False
-    needs_whole_responses: bool = False
-    preferred: Preferred | None = None
+    """A pure function; its keyword arguments are the fields of the block of settings."""
+    info: MethodInfo
+
+    @property
+    def unit(self) -> Unit:
+        """Unit of the published average."""
+        return self.info.unit
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the formula reads the reference's log-probabilities of the targets, computed once."""
+        return self.info.needs_reference
+
+    @property
+    def needs_reference_logits(self) -> bool:
+        """Whether the formula reads whole rows of the reference's logits, a forward pass per step."""
+        return self.info.needs_reference_logits
+
+    @property
+    def needs_whole_responses(self) -> bool:
+        """Whether a row's weight depends on the whole response."""
+        return self.info.needs_whole_responses
+
+    @property
+    def preferred(self) -> Preferred | None:
+        """Source of the preferred answers; None for methods without them."""
+        return self.info.preferred
 
     def keywords(self, settings: ForgetSettings) -> dict[str, Any]:
         """Return the hyperparameters of the method's own block; none for a method without one."""
@@ -51,7 +58,7 @@ class BaseMethod:
         return block.model_dump() if block is not None else {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TargetMethod(BaseMethod):
     """A method that lowers the probability of target tokens. Token beliefs compose with it."""
 
@@ -61,15 +68,15 @@ class TargetMethod(BaseMethod):
         return result
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PreferenceMethod(BaseMethod):
-    """A method that prefers another answer to the response. Token beliefs compose with its response.
+    """A method that prefers another answer to the response. Token beliefs compose with its response."""
 
-    Attributes:
-        score: The number of each response that the loss of a pair is a function of.
-    """
-
-    score: Score
+    @property
+    def score(self) -> Score:
+        """Score of a response; the loss of a pair is a function of the scores of its two answers."""
+        assert self.info.score is not None, "the catalogue states the score of every preference method"
+        return self.info.score
 
     def slopes(
         self, score_P: Tensor, preferred_P: Tensor, settings: ForgetSettings
@@ -84,7 +91,7 @@ class PreferenceMethod(BaseMethod):
         return loss_P.detach(), slope_P, preferred_slope_P
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LogitMethod(BaseMethod):
     """A method whose loss is a function of whole rows of logits."""
 
@@ -94,53 +101,37 @@ class LogitMethod(BaseMethod):
         return result
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ActivationMethod(BaseMethod):
     """A method on the activations of one layer, where the forward pass ends, also for the retain loss."""
 
 
 AnyMethod = TargetMethod | PreferenceMethod | LogitMethod | ActivationMethod
-_ALL: list[AnyMethod] = [
-    TargetMethod(name="ga", formula=gradient_ascent, unit="tokens"),
-    # GradDiff is gradient ascent beside a retain loss, and the retain loss is a term of its own.
-    TargetMethod(name="graddiff", formula=gradient_ascent, unit="tokens"),
-    TargetMethod(name="npo", formula=npo, unit="sequences", needs_reference=True, needs_whole_responses=True),
-    TargetMethod(name="simnpo", formula=simnpo, unit="sequences", needs_whole_responses=True),
-    TargetMethod(name="wga", formula=wga, unit="tokens"),
-    TargetMethod(name="tnpo", formula=tnpo, unit="tokens", needs_reference=True),
-    TargetMethod(name="wtnpo", formula=wtnpo, unit="tokens", needs_reference=True),
-    TargetMethod(name="satimp", formula=satimp, unit="tokens"),
-    PreferenceMethod(
-        name="dpo",
-        formula=dpo,
-        score="log_ratio",
-        unit="sequences",
-        needs_reference=True,
-        needs_whole_responses=True,
-        preferred="unknowing",
-    ),
-    PreferenceMethod(
-        name="altpo",
-        formula=dpo,
-        score="log_ratio",
-        unit="sequences",
-        needs_reference=True,
-        needs_whole_responses=True,
-        preferred="sampled",
-    ),
-    PreferenceMethod(
-        name="flat",
-        formula=flat,
-        score="mean_probability",
-        unit="sequences",
-        needs_whole_responses=True,
-        preferred="unknowing",
-    ),
-    # CE-U skips the first token of each response, so its average counts one token less per response.
-    LogitMethod(name="ceu", formula=ceu, unit="later_tokens"),
-    LogitMethod(name="undial", formula=undial, unit="tokens", needs_reference_logits=True),
-    LogitMethod(name="pdu", formula=pdu, unit="tokens"),
-    # RMU averages the distance over the tokens of each response and then over responses.
-    ActivationMethod(name="rmu", formula=steer, unit="sequences"),
-]
-METHODS: dict[str, AnyMethod] = {method.name: method for method in _ALL}
+CLASSES: dict[Kind, type[AnyMethod]] = {
+    "target": TargetMethod,
+    "preference": PreferenceMethod,
+    "logits": LogitMethod,
+    "activations": ActivationMethod,
+}
+FORMULAS: dict[str, Callable[..., Any]] = {
+    "ga": gradient_ascent,
+    # GradDiff is gradient ascent with a retain loss, and the retain loss is a term of its own.
+    "graddiff": gradient_ascent,
+    "npo": npo,
+    "simnpo": simnpo,
+    "wga": wga,
+    "tnpo": tnpo,
+    "wtnpo": wtnpo,
+    "satimp": satimp,
+    # IdkDPO and AltPO differ only in the source of their preferred answers.
+    "dpo": dpo,
+    "altpo": dpo,
+    "flat": flat,
+    "ceu": ceu,
+    "undial": undial,
+    "pdu": pdu,
+    "rmu": steer,
+}
+METHODS: dict[str, AnyMethod] = {
+    name: CLASSES[CATALOGUE[name].kind](name, formula, CATALOGUE[name]) for name, formula in FORMULAS.items()
+}

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from search_spaces.catalogue.method_catalogue import Score
 from trainables.losses.head_plan import HeadPlan, HeadTerm
-from trainables.losses.methods import PreferenceMethod, Score
+from trainables.losses.methods import PreferenceMethod
 from trainables.losses.residuals import TargetStats, Weighted, sums_of_sequences
 
 

@@ -200,6 +200,7 @@ def _changed_models(
             # `encoded` is a default argument, since a closure would see the loop variable's last value.
             @contextmanager
             def after_training(encoded: Any = encoded) -> Iterator[Inference]:
+                """Open the policy after fine-tuning; its weights are restored at the end."""
                 with (
                     fine_tuned(engine, encoded, settings.relearn, trial, weights),
                     inference(engine, trial.engine) as model,

@@ -2,18 +2,17 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from trainables.durable_files import PARTIAL, rename_folder, sync_file
+
 SHARED = "shared.json"
-PARTIAL = ".partial"
 
 
 class TornCheckpointError(Exception):
@@ -56,8 +55,7 @@ def write_rank(partial: Path, rank: int, tensors: Mapping[str, Tensor]) -> str:
     path = _rank_file(partial, rank)
     with path.open("wb") as file:
         torch.save(dict(tensors), file)
-        file.flush()
-        os.fsync(file.fileno())
+    sync_file(path)
     return _digest(path)
 
 
@@ -76,13 +74,8 @@ def seal(partial: Path, home: Path, step: int, digests: Sequence[str], shared: M
     """
     with (partial / SHARED).open("w") as file:
         json.dump({"digests": list(digests), **shared}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    # Files first, then their names, then the rename: after a crash at any point the folder is complete or has
-    # no valid name.
-    _sync_names(partial)
-    whole = partial.rename(step_folder(home, step))
-    _sync_names(home)
+    whole = step_folder(home, step)
+    rename_folder(partial, whole)
     for other in home.iterdir():
         if other != whole:
             shutil.rmtree(other, ignore_errors=True)
@@ -133,14 +126,3 @@ def _rank_file(folder: Path, rank: int) -> Path:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_names(folder: Path) -> None:
-    """Flush the directory entries of a folder to the disk."""
-    # Some shared file systems cannot fsync a folder; their renames are as durable as they will get.
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,7 +1,6 @@
 """Prepares models: trains the target or the retrained model with the same engine that unlearns."""
 
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from trainables.benchmarks.registry import load_benchmark
 from trainables.data.batches import plain_batch, share
 from trainables.data.collate import collate
 from trainables.data.encoding import Encoded
+from trainables.durable_files import new_folder, partial_path, rename_folder
 from trainables.engine.zero3_engine import Engine
 from trainables.events import Report, StepDone, TrialFailedError
 from trainables.jobs import PrepareJob
@@ -42,15 +42,15 @@ def write_scratch_model(job: PrepareJob) -> None:
         [part for example in text for part in (example.prompt, example.response)], scratch.vocabulary
     )
     model = build_scratch_model(scratch, len(tokenizer), scratch.seed)
-    # Written beside the final name and renamed, so that other lanes never see a half-written folder.
-    partial = Path(f"{job.initial}.{os.getpid()}.partial")
-    tokenizer.save_pretrained(partial)
-    model.save_pretrained(partial)
+    initial = Path(job.initial)
     try:
-        partial.rename(job.initial)
+        with new_folder(initial) as partial:
+            tokenizer.save_pretrained(partial)
+            model.save_pretrained(partial)
     except OSError:
-        # Another lane was faster. It wrote the same model, which depends on the seed alone.
-        shutil.rmtree(partial)
+        # If another lane was faster, it has written the same model, which depends on the seed alone.
+        if not initial.is_dir():
+            raise
 
 
 def train_on_text(
@@ -136,14 +136,15 @@ def train_steps(
     return loss
 
 
-def write_atomically(engine: Engine, output: Path) -> None:
-    """Save the policy to a folder that appears atomically: it is complete, or not there. Ranks: all."""
-    partial = output.with_name(output.name + ".partial")
+def save_policy(engine: Engine, output: Path) -> None:
+    """Save the policy to a folder that is complete or not there, also after a power cut. Ranks: all."""
+    # Rank 0 alone writes, so the name need not be the same on all ranks.
+    partial = partial_path(output)
     engine.save(partial)
     if engine.rank == 0:
         # An earlier attempt of the trial may have left a folder of this name, and a rename needs the name
         # free.
         shutil.rmtree(output, ignore_errors=True)
-        partial.rename(output)
+        rename_folder(partial, output)
     # All ranks must reach this barrier: none may read the folder before it has its final name.
     dist.barrier()

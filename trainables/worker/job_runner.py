@@ -4,7 +4,6 @@ Ray is not imported here, because jobs also run under torchrun: see `trainables.
 """
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from trainables.analysis.lm_eval_harness import run_benchmark
 from trainables.analysis.step_dynamics import run_dynamics
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark, encode_examples, load_encoded_benchmark
 from trainables.data.encoding import instructed, set_system_prompt
+from trainables.durable_files import write_json
 from trainables.engine.zero3_engine import Engine
 from trainables.events import Decide, Finished, LineLogged, Report, StepDone, Stopped
 from trainables.generation.inference import inference
@@ -33,7 +33,7 @@ from trainables.jobs import (
     read_measurement,
 )
 from trainables.training.checkpoints import checkpoints_of
-from trainables.training.preparation import train_on_text, write_atomically, write_scratch_model
+from trainables.training.preparation import save_policy, train_on_text, write_scratch_model
 from trainables.training.rungs import AtRungs, alone
 from trainables.training.trial import run_trial
 from trainables.worker.model_measurement import measure, reference_logp
@@ -120,7 +120,7 @@ class JobRunner:
         examples = benchmark.target_text if job.text == "target" else benchmark.retrained_text
         encoded = encode_examples(engine.tokenizer, examples)
         loss = train_on_text(engine, encoded, job.model.prepare, job.engine, report)
-        write_atomically(engine, Path(job.output))
+        save_policy(engine, Path(job.output))
         return {"loss_nats": loss, "folder": job.output}
 
     def _evaluate(self, job: EvaluateJob) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class JobRunner:
             # The key is part of the files on disk, so it keeps its old name.
             result["probes"] = as_json(groups)
         if engine.rank == 0:
-            write_json_atomically(Path(job.output), result)
+            write_json(Path(job.output), result, indent=None)
         return result
 
     def _trial(self, job: TrialJob, report: Report, decide: Decide | None) -> Finished | Stopped:
@@ -190,7 +190,7 @@ class JobRunner:
 
         def save(rung: int) -> None:
             if job.weights is not None:
-                write_atomically(engine, Path(job.weights, f"rung{rung}"))
+                save_policy(engine, Path(job.weights, f"rung{rung}"))
 
         if decide is None or job.stop_at_rung is not None:
             decide = alone(job.stop_at_rung)
@@ -238,11 +238,3 @@ HANDLERS: dict[type[AnyJob], Handler] = {
 
 Dynamics and benchmarks hold whole models in one process, so their lanes must have one worker.
 """
-
-
-def write_json_atomically(path: Path, value: Any) -> None:
-    """Write a JSON file so that it is either absent or whole; its folder is made if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value))
-    partial.replace(path)

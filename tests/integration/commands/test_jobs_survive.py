@@ -76,9 +76,9 @@ def trials_in_the_middle(storage: Path, name: str) -> int:
     return sum(trial.user_attrs.get("rung:1") is not None for trial in running)
 
 
-def node_goes_away(storage: Path, folder: Path, entrypoint: str, name: str, trials: int) -> None:
+def node_goes_away(storage: Path, folder: Path, entrypoint: str, name: str) -> dict:
     """Run a job on a head without CPUs and two nodes; one of them vanishes when both are in the middle of a
-    trial."""
+    trial. Returns the trials that had ended by then."""
     environment = lethe_environment(storage, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, COLUMNS="250")
     with ray_head(environment, cpus=0) as head, ExitStack() as nodes:
         first, _ = (nodes.enter_context(ray_node(head, cpus=2)) for _ in range(2))
@@ -90,11 +90,11 @@ def node_goes_away(storage: Path, folder: Path, entrypoint: str, name: str, tria
         first.vanish()
         log = wait_until_succeeded(head, job_id)
     assert "a node of its workers went away; it starts again (start 2)" in log
-    assert_full_front(storage, name, trials, before)
+    return before
 
 
 def test_job_on_three_nodes_of_which_one_goes_away_ends_with_the_full_front(finished, tmp_path):
-    """By the command that KubeRay is told, over a small sweep."""
+    """The command is that of KubeRay's file, the sweep a small one."""
     _, storage, _ = finished
     (entrypoint,) = re.findall("entrypoint: (.*)", (ROOT / "cluster" / "rayjob.yaml").read_text())
     # So many and so long trials that both nodes are found at work, also on a fast machine.
@@ -102,13 +102,16 @@ def test_job_on_three_nodes_of_which_one_goes_away_ends_with_the_full_front(fini
     file = write_sweep(tmp_path, name="nodes", search=search, trial=trial)
     command, _, _ = entrypoint.rpartition(" ")
     assert command == "lethe run"
-    node_goes_away(storage, tmp_path, f"{command} {file}", "nodes", 16)
+    before = node_goes_away(storage, tmp_path, f"{command} {file}", "nodes")
+    assert_full_front(storage, "nodes", 16, before)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(2 * JOB_S)
 def test_quickstart_on_three_nodes_of_which_one_goes_away_ends_with_the_full_front(tmp_path):
-    node_goes_away(tmp_path / "storage", tmp_path, QUICKSTART, "quickstart", 32)
+    storage = tmp_path / "storage"
+    before = node_goes_away(storage, tmp_path, QUICKSTART, "quickstart")
+    assert_full_front(storage, "quickstart", 32, before)
 
 
 @pytest.mark.soak

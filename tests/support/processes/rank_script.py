@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from trainables.durable_files import write_json
 from trainables.engine.deepspeed_setup import start_deepspeed
 from trainables.events import TrialFailedError
 from trainables.generation.sequence_beliefs import sample_beliefs
@@ -21,7 +22,7 @@ from trainables.jobs import JOB
 from trainables.run_job import leave
 from trainables.training.trial import pack_batches, train_step
 from trainables.training.trial_state import TrialState
-from trainables.worker.job_runner import JobRunner, write_json_atomically
+from trainables.worker.job_runner import JobRunner
 from trainables.worker.model_measurement import measure, reference_logp
 
 
@@ -95,7 +96,7 @@ def main() -> None:
     while (steps := next_request(folder, number, tests)) is not None:
         results = [run_step(runner, step) for step in steps]
         if dist.get_rank() == 0:
-            write_json_atomically(folder / f"answer{number}.json", results)
+            write_json(folder / f"answer{number}.json", results)
         number += 1
     leave()
 

@@ -6,11 +6,12 @@ from functools import cache
 
 from pydantic import TypeAdapter
 
-from orchestrator.storage.sweep_folder import SweepFolder, write_json
+from orchestrator.storage.sweep_folder import SweepFolder
 from search_spaces.settings.data_settings import DataSettings
 from search_spaces.settings.sweep_settings import SweepSettings
 from tests.support.sweeps import finished_sweep
 from trainables.benchmarks.registry import load_benchmark
+from trainables.durable_files import write_json
 
 # Forget mass (down is better) and utility (up is better) of the ended trials; None has failed. t0002 is
 # dominated by t0001.

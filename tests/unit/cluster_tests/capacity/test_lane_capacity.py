@@ -64,7 +64,7 @@ def test_require_lanes_names_the_largest_worker_when_none_fits_on_a_node():
     assert (caught.value.key, caught.value.value) == ("resources.cpus_per_worker", 6.0)
 
 
-def test_require_lanes_counts_cpus_of_nodes_with_gpus_only_when_gpus_are_asked_for():
+def test_require_lanes_counts_cpus_of_nodes_with_gpus_only_when_gpus_are_required():
     with pytest.raises(UserError, match=r"cpus_per_worker to 2 or less"):
         require_lanes([{"CPU": 64.0}, {"CPU": 2.0, "GPU": 8.0}], resources(cpus=4.0, gpus=1), "a.yaml")
 

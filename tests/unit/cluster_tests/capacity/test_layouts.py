@@ -1,8 +1,11 @@
 import pytest
+import yaml
 
 from cluster.capacity.layouts import Cluster, demanding_trial, describe_lanes, require_layout
 from cluster.capacity.model_shapes import KNOWN
 from cluster.capacity.rank_memory import GIB, Lengths
+from search_spaces.loading.loader import PACKAGED
+from search_spaces.settings.sweep_settings import SweepSettings
 from search_spaces.user_errors import UserError
 from tests.support.sweeps import finished_sweep
 
@@ -112,3 +115,23 @@ def test_demanding_trial_has_the_largest_of_every_choice():
         finished_sweep.sweep(space={"forget.method": {"choice": ["ga", "undial", "flat", "npo"]}})
     )
     assert trial.forget.method == "flat"
+
+
+def test_demanding_trial_keeps_the_own_value_of_a_key_that_is_searched_under_a_condition():
+    """Packaged sweeps search `activations` for RMU alone; no retain loss was counted for other methods."""
+    condition = {"when": {"forget.method": "rmu"}}
+    space = {
+        "forget.method": {"choice": ["npo", "rmu"]},
+        "retain.loss": {"choice": ["activations"], **condition},
+        "optimizer.micro_batch": {"int": [1, 4], **condition},
+    }
+    trial = demanding_trial(
+        finished_sweep.sweep(space=space, trial={"optimizer": {"micro_batch": 8, "global_batch": 32}})
+    )
+    assert (trial.retain.loss, trial.optimizer.micro_batch) == ("nll", 8)
+
+
+@pytest.mark.parametrize("name", ["muse_news_llama2_7b", "muse_books_icl7b", "wmdp_zephyr_7b"])
+def test_packaged_sweeps_on_text_are_planned_with_a_retain_loss(name):
+    settings = yaml.safe_load((PACKAGED / f"{name}.yaml").read_text())
+    assert demanding_trial(SweepSettings.model_validate(settings)).retain.loss == "nll"

@@ -80,6 +80,13 @@ def test_kl_keeps_the_original_head_and_swaps_shards():
     assert parts["original's shards in place"] == 2 * SHAPE.shard(8)
 
 
+def test_steering_swaps_shards_for_the_original_but_keeps_no_head_of_it():
+    trial = {"forget": {"method": "rmu"}, "retain": {"loss": "activations"}}
+    parts = predicted(**trial).phases["forward and backward"]
+    assert parts["original's shards in place"] == parts["weights"]
+    assert "reference head" not in parts
+
+
 def test_start_holds_one_tensor_on_a_gpu_and_the_whole_model_in_a_process():
     assert predicted(workers=64).phases["start"]["model before it is cut"] == 2 * SHAPE.largest_tensor
     assert predicted(workers=64, gpu=False).phases["start"]["model before it is cut"] == 2 * SHAPE.parameters

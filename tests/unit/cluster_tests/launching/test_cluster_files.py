@@ -1,4 +1,4 @@
-"""The files for clusters: each is what its tool takes, starts a sweep that ships, and holds no secret."""
+"""Each file for clusters is valid for its tool, starts a packaged sweep, and contains no secret."""
 
 import json
 import re
@@ -45,14 +45,15 @@ def commands_in_readme():
     return re.findall(r"lethe (?:run|submit) search_spaces/[^#`\n]*", text)
 
 
-def test_ray_cluster_is_what_ray_up_takes():
+def test_ray_cluster_is_valid_for_ray_up():
     import jsonschema
     import ray.autoscaler
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     (config,) = documents("ray_cluster.yaml")
     schema = json.loads(Path(ray.autoscaler.__file__).with_name("ray-schema.json").read_text())
-    jsonschema.validate(config, schema)
+    validator = jsonschema.validators.validator_for(schema)(schema)
+    assert [error.message for error in validator.iter_errors(config)] == []
     validate_config(prepare_config(config))
 
 
@@ -63,7 +64,7 @@ def test_ray_cluster_has_spot_gpu_workers_that_scale():
     assert workers["min_workers"] < workers["max_workers"] <= config["max_workers"]
     assert workers["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
     head = config["available_node_types"][config["head_node_type"]]
-    assert "InstanceMarketOptions" not in head["node_config"], "the driver would go with a spot head"
+    assert "InstanceMarketOptions" not in head["node_config"], "a lost spot head takes the driver with it"
 
 
 @pytest.mark.parametrize("commands", ["head_start_ray_commands", "worker_start_ray_commands"])
@@ -77,7 +78,7 @@ def test_ray_cluster_starts_every_node_with_token_authentication(commands):
     )
 
 
-def test_rayjob_has_what_kuberay_asks_for():
+def test_rayjob_has_the_fields_that_kuberay_requires():
     job = ray_job()
     assert job["backoffLimit"] > 0
     assert job["shutdownAfterJobFinishes"] is True
@@ -115,12 +116,13 @@ def test_rayjob_takes_secrets_from_secrets():
     assert secret
     assert all("secretKeyRef" in variable["valueFrom"] and "value" not in variable for variable in secret)
     assert "runtimeEnvYAML" not in ray_job(), (
-        "variables of a runtime environment are shown to whoever lists jobs"
+        "variables of a runtime environment are visible in lists of jobs"
     )
 
 
 def test_rayjob_starts_a_sweep_that_ships():
-    load_sweep(Path(parsed(ray_job()["entrypoint"])["file"]))
+    file = Path(parsed(ray_job()["entrypoint"])["file"])
+    assert load_sweep(file).name == file.stem
 
 
 def test_slurm_script_is_a_script():
@@ -136,7 +138,8 @@ def test_slurm_script_can_be_requeued_and_makes_its_own_token():
 
 def test_slurm_script_starts_a_sweep_that_ships():
     example = re.search(r"sbatch \S+slurm.sh (.*)", (FOLDER / "slurm.sh").read_text())
-    load_sweep(FOLDER.parent / parsed(f"lethe run {example[1]}")["file"])
+    file = FOLDER.parent / parsed(f"lethe run {example[1]}")["file"]
+    assert load_sweep(file).name == file.stem
 
 
 def test_mlflow_server_has_no_default_password_and_listens_on_this_machine():
@@ -167,7 +170,7 @@ def test_commands_of_the_readme_are_understood():
     assert len(commands) >= 3
     for command in commands:
         file = parsed(command.replace("URL", "http://127.0.0.1:8265"))["file"]
-        load_sweep(FOLDER.parent / file)
+        assert load_sweep(FOLDER.parent / file).space
 
 
 def test_readme_names_every_file():

@@ -1,4 +1,4 @@
-"""What `lethe submit` asks of a cluster: ids, command line, upload, and what it refuses to send."""
+"""The job that `lethe submit` sends to a cluster: id, command line and upload, and the refusal of secrets."""
 
 import shlex
 from pathlib import Path

@@ -244,7 +244,7 @@ def test_missing_file_is_refused_with_the_shipped_ones(command):
         ("space.retain.weight={uniform: [2, 1]}", "space.retain.weight"),
         (
             "search.enqueue=[{beliefs: sequence}]",
-            "Mend the entry, or start without any: --set search.enqueue=[]",
+            "Correct the entry, or start without any: --set search.enqueue=[]",
         ),
         ("trial.beliefs=token", "Add --set space.beliefs=null"),
         (

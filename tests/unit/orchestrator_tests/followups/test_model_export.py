@@ -10,9 +10,9 @@ from orchestrator.followups.model_export import EVIDENCE_FILE, check_output, exp
 from orchestrator.pareto.member_selection import choose_rung
 from orchestrator.pareto.objectives import criteria_of
 from orchestrator.storage.followup_records import read_confirmations
-from orchestrator.storage.sweep_folder import write_json
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.sweep_on_disk import measured, small_sweep, store
+from trainables.durable_files import write_json
 
 
 @pytest.fixture

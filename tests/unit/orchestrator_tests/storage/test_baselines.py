@@ -9,6 +9,7 @@ from orchestrator.sweep.session import ensure_baselines
 from search_spaces.user_errors import UserError
 from tests.support.local_lanes import LocalLanes, Observer, plan_of
 from tests.support.sweeps.sweep_on_disk import measured, small_sweep
+from trainables.events import Failed, Finished
 
 WORLD = {
     "benchmark": "closed_world",
@@ -45,9 +46,7 @@ class BaselineLanes(LocalLanes):
             output.write_text(json.dumps({"metrics": measured(0.5, 0.5)}))
 
     def _end(self, name, job):
-        return (
-            {"status": "failed", "reason": "out of memory"} if name == self.fail else {"status": "finished"}
-        )
+        return Failed("out of memory") if name == self.fail else Finished()
 
 
 def ensured(settings, root, lanes=None):

@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.storage.sweep_folder import (
-    SweepFolder,
-    differences,
-    open_sweep,
-    storage_root,
-    sweep_names,
-    write_json,
-)
+from orchestrator.storage.sweep_folder import SweepFolder, differences, open_sweep, storage_root, sweep_names
 from search_spaces.user_errors import UserError
 from tests.support.sweeps.sweep_on_disk import small_sweep
+from trainables.durable_files import write_json
 
 
 def changed(**trial):

@@ -8,13 +8,14 @@ from rich.console import Console
 from cluster.capacity.layouts import Cluster
 from cluster.capacity.rank_memory import GIB
 from orchestrator.storage.cleaning import clean_storage, drop_unfinished
-from orchestrator.storage.sweep_folder import SweepFolder, open_sweep, write_json
+from orchestrator.storage.sweep_folder import SweepFolder, open_sweep
 from orchestrator.storage.trial_records import trial_id
 from orchestrator.terminal.cluster_plan_tables import ScaleOptions
 from orchestrator.terminal.plan_tables import show_plan
 from tests.support.sweeps.sweep_in_progress import start_sweep
 from tests.support.sweeps.sweep_on_disk import small_sweep, store
 from trainables.benchmarks.registry import load_benchmark
+from trainables.durable_files import write_json
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import pytest
 
 from orchestrator.pareto.sweep_view import read_view
 from orchestrator.storage.provenance import redacted
-from orchestrator.storage.sweep_folder import write_json
 from orchestrator.terminal.closing_lines import closing_lines
 from orchestrator.tracking.tracking_store import VIEW_FILE, default_tracking_uri
 from tests.support.sweeps.sweep_on_disk import REASON, measured, store
+from trainables.durable_files import write_json
 
 
 @pytest.fixture

@@ -169,6 +169,9 @@ def test_live_table_comes_and_goes_with_the_context(quick):
     console = Console(file=StringIO(), force_terminal=True, width=140)
     with LiveProgress(console, ledger_of(record(0)), 4):
         until(console.file.getvalue, "1 of 4 trials, 1 on the front, hypervolume 0.3500")
+    after = console.file.getvalue()
+    time.sleep(0.03)
+    assert console.file.getvalue() == after, "drawn after its end"
 
 
 def rows(progress):

@@ -6,7 +6,7 @@ import yaml
 from search_spaces.catalogue.metric_catalogue import METRICS
 from search_spaces.catalogue.reference_tables import (
     FOLDER,
-    PAGES,
+    INTRODUCTIONS,
     metric_table,
     outdated_pages,
     reference_pages,
@@ -21,13 +21,13 @@ README = (ROOT / "search_spaces" / "README.md").read_text()
 
 
 def test_reference_pages_are_as_the_classes_are_now():
-    # Mend it with: python -m search_spaces.catalogue.reference_tables
+    # To write the pages again: python -m search_spaces.catalogue.reference_tables
     assert outdated_pages(FOLDER) == []
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", INTRODUCTIONS)
 def test_row_too_many_or_too_few_anywhere_in_a_page_is_seen(tmp_path, name):
-    """Rows left over behind a table once passed: the test only looked for the table somewhere in the file."""
+    """Leftover rows behind a table once passed, because the test only searched for the table in the file."""
     write_pages(tmp_path)
     assert outdated_pages(tmp_path) == []
     rows = (tmp_path / name).read_text().splitlines(keepends=True)
@@ -36,12 +36,12 @@ def test_row_too_many_or_too_few_anywhere_in_a_page_is_seen(tmp_path, name):
         assert outdated_pages(tmp_path) == [name]
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", INTRODUCTIONS)
 def test_page_says_first_how_it_is_made(name):
     assert "python -m search_spaces.catalogue.reference_tables" in reference_pages()[name].splitlines()[0]
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", INTRODUCTIONS)
 def test_every_row_of_a_page_has_as_many_cells_as_its_title(name):
     """A description of two lines once broke its row in two."""
     table = 0

@@ -1,4 +1,4 @@
-"""Errors of sweep files on MUSE or WMDP, found before anything is loaded."""
+"""Errors in sweep files on MUSE or WMDP, found before any data are loaded."""
 
 import pytest
 import yaml
@@ -133,7 +133,7 @@ def test_answers_to_running_text_are_refused(message, muse, searched, key, value
         del space[key]
         trial = {"forget": {"method": value}}
     text = message(muse, space=space, trial=trial)
-    assert f"{'space' if searched else 'trial'}.{key}: {remedy}" in text and "Take it out." in text
+    assert f"{'space' if searched else 'trial'}.{key}: {remedy}" in text and "Remove it." in text
 
 
 def test_token_beliefs_on_running_text_are_fine(sweep_file, muse):
@@ -151,7 +151,7 @@ def test_metric_of_mmlu_needs_it(message, wmdp):
     )
 
 
-def test_rouge_of_text_that_is_not_asked_is_refused(message, muse):
+def test_rouge_of_running_text_is_refused(message, muse):
     objectives = {
         "forget_rouge_l": {"direction": "minimize", "reference": 1.0},
         "retain_probability": {"direction": "maximize", "reference": 0.0},

@@ -53,7 +53,7 @@ def message(load):
             {},
             (
                 'search.recipes[1]: forget.method is "graddiff" in this recipe, and it is searched one of'
-                ' "npo", "wga" (given: "graddiff"). Widen space.forget.method, or take it out.'
+                ' "npo", "wga" (given: "graddiff"). Widen space.forget.method, or remove it.'
             ),
         ),
         (
@@ -61,7 +61,7 @@ def message(load):
             {},
             (
                 'beliefs is "token" in this recipe, and trial.beliefs is "none" (given: "bs_t"). Set'
-                " trial.beliefs, or take it out."
+                " trial.beliefs, or remove it."
             ),
         ),
         # Searched, but not where the recipe is: then the trial's own value is what it would get.
@@ -137,15 +137,15 @@ def test_limit_of_an_objective_that_nothing_can_keep_to_is_refused(message):
         (
             {"early_stopping": {}},
             (
-                "early_stopping: nobody can be stopped early where the only rung is the last one. "
-                "Set trial.rungs to 2 or more, or take early_stopping out."
+                "early_stopping: no trial can be stopped early, because the only rung is the last one. "
+                "Set trial.rungs to 2 or more, or remove early_stopping."
             ),
         ),
         (
             {"early_stopping": {"grace_rungs": 4}, "trial": {"rungs": 4}},
             (
-                "early_stopping.grace_rungs: must be below the number of rungs (trial.rungs is 4): nobody is"
-                " stopped at the last one (given: 4). Allowed: 1 to 3."
+                "early_stopping.grace_rungs: must be below the number of rungs (trial.rungs is 4): no trial"
+                " is stopped at the last one (given: 4). Allowed: 1 to 3."
             ),
         ),
         ({"early_stopping": {"grace_rungs": 3}, "space": {"rungs": {"int": [1, 3]}}}, "(space.rungs is 3)"),

@@ -15,7 +15,7 @@ def problems(space=None, search=None, **trial):
     return [str(problem) for problem in check_methods(sweep)]
 
 
-def test_methods_that_push_targets_down_take_every_belief():
+def test_methods_that_lower_targets_take_every_belief():
     space = {
         "forget.method": {"choice": ["npo", "dpo", "flat"]},
         "beliefs": {"choice": ["none", "token", "token+sequence"]},
@@ -24,7 +24,7 @@ def test_methods_that_push_targets_down_take_every_belief():
 
 
 @pytest.mark.parametrize("method", ["ceu", "undial", "pdu"])
-def test_token_beliefs_without_a_target_are_refused_with_the_condition_that_mends_it(method):
+def test_token_beliefs_without_a_target_are_refused_with_the_condition_to_add(method):
     space = {"forget.method": {"choice": ["npo", method]}, "beliefs": {"choice": ["none", "token"]}}
     (problem,) = problems(space)
     assert (
@@ -70,7 +70,7 @@ def test_dual_variable_needs_a_retain_loss():
     assert problems(forget={"method": "pdu"}, retain={"loss": "kl"}) == []
 
 
-def test_activations_are_held_by_methods_that_steer_them_and_by_no_others():
+def test_retain_loss_on_activations_is_for_methods_that_steer_them_and_no_others():
     assert (
         problems(forget={"method": "rmu"}, retain={"loss": "activations"})
         == problems(forget={"method": "rmu"}, retain={"loss": "none"})
@@ -85,7 +85,7 @@ def test_activations_are_held_by_methods_that_steer_them_and_by_no_others():
     assert problems(space) == problems(space, {"enqueue": [{"forget.method": "rmu"}]}) == []
 
 
-def test_file_of_preferred_answers_is_looked_for(tmp_path):
+def test_file_of_preferred_answers_must_exist(tmp_path):
     path = tmp_path / "answers.txt"
     answers = {"method": "dpo", "preferred": {"answers": str(path)}}
     assert "no such file" in problems(forget=answers)[0]

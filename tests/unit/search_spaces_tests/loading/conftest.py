@@ -1,4 +1,4 @@
-"""Small sweep files, and what they are refused with."""
+"""Small sweep files, and the error messages of wrong ones."""
 
 import pytest
 import yaml

@@ -19,7 +19,7 @@ def test_new_total_takes_the_place_of_the_old_one():
 
 
 @pytest.mark.parametrize(
-    ("wished", "message"),
+    ("changes", "message"),
     [
         ({}, "nothing to extend"),
         ({"search.trials": "some"}, r"search.trials: not a number \(given: \"some\"\)"),
@@ -29,6 +29,6 @@ def test_new_total_takes_the_place_of_the_old_one():
         ({"budget.wall_time_s": "-5"}, "budget.wall_time_s: .*greater than 0|budget.wall_time_s"),
     ],
 )
-def test_wish_that_makes_no_sense_is_refused_with_its_key(wished, message):
+def test_change_that_makes_no_sense_is_refused_with_its_key(changes, message):
     with pytest.raises(UserError, match=message):
-        extended(small_sweep(), wished)
+        extended(small_sweep(), changes)

@@ -130,7 +130,7 @@ def test_a_folder_is_no_sweep_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "remedy"),
     [
-        ("model: {base: scratch}\ndata: 1\nmodel: 2\n", r"mine\.yaml:3: .*the key model is there twice"),
+        ("model: {base: scratch}\ndata: 1\nmodel: 2\n", r"mine\.yaml:3: .*the key model occurs twice"),
         ("a:\n  b: 1\n c: 2\n", r"mine\.yaml:3: not readable as YAML"),
         ("", r"this one is empty\. Allowed: keys such as model"),
         ("- 1\n", "this one is a list"),

@@ -1,5 +1,7 @@
-"""276 broken inputs through `lethe validate`: each is refused by one message with file, key or line, and what
-to do; never a traceback."""
+"""276 broken inputs for `lethe validate`: each is refused by one message with a place and a remedy.
+
+None ends in a traceback.
+"""
 
 import os
 import re
@@ -19,7 +21,7 @@ GROUP = 20
 PLACE = re.compile(r"(?m)^(?:error:|  -) .*(?:[\w.\]\[]+: |line \d+|:\d+: )")
 REMEDY = re.compile(
     r"Allowed: |Did you mean|such as|needs |is missing\. \w|"
-    r"(?i:\b(?:give|write|use|set|remove|take|search|check|mend|add) )"
+    r"(?i:\b(?:give|write|use|set|remove|search|correct|add) )"
 )
 refused = set()
 """Cases that were refused, over the whole file."""
@@ -32,8 +34,8 @@ def here(tmp_path, monkeypatch):
 
 
 def base(number, folder):
-    """The settings of a shipped sweep on data that is here."""
-    # TOFU itself is not here: its files would be missed before anything else is looked at.
+    """The settings of a packaged sweep, on data that exists in a test."""
+    # TOFU's files do not exist in a test, and missing files would hide all other problems.
     names = ("quickstart.yaml", "local_files.yaml", "tofu_scratch.yaml")
     name = names[number % len(names)]
     settings = yaml.safe_load((PACKAGED / name).read_text())
@@ -57,8 +59,8 @@ def data_files(folder, **texts):
     return {name: str(folder / f"{name}.jsonl") for name in ("forget", "retain")}
 
 
-def check(case, file, *mentioned):
-    """One input: valid, or refused as it should be."""
+def check_valid_or_refused(case, file, *mentioned):
+    """Asserts that one input is valid, or refused by one message with a place and a remedy."""
     done = CliRunner().invoke(cli.app, ["validate", str(file)])
     context = f"{case}: {done.output[:800]}"
     assert done.exception is None or isinstance(done.exception, SystemExit), f"{case}: {done.exception!r}"
@@ -81,7 +83,7 @@ def test_broken_sweep_file_is_refused_by_one_message(tmp_path, first):
         mutate = YAML_MUTATIONS[number % len(YAML_MUTATIONS)]
         file = tmp_path / f"s{number}.yaml"
         file.write_bytes(mutate(base(number // len(YAML_MUTATIONS), tmp_path), chance_of("yaml", number)))
-        check(f"yaml {number} {mutate.__name__}", file)
+        check_valid_or_refused(f"yaml {number} {mutate.__name__}", file)
 
 
 @pytest.mark.parametrize("first", range(0, JSONL_CASES, GROUP))
@@ -93,12 +95,11 @@ def test_broken_data_file_is_refused_by_one_message(tmp_path, first):
         mutate, chance = JSONL_MUTATIONS[number % len(JSONL_MUTATIONS)], chance_of("jsonl", number)
         part = chance.choice(["forget", "retain"])
         data_files(tmp_path, **{part: mutate(rows(part), chance)})
-        check(f"jsonl {number} {mutate.__name__} {part}", file, tmp_path / f"{part}.jsonl")
+        check_valid_or_refused(f"jsonl {number} {mutate.__name__} {part}", file, tmp_path / f"{part}.jsonl")
 
 
 def in_schema(text, kind):
-    """A broken file of prompts and responses as one of texts, or of questions: whatever is broken stays
-    so."""
+    """Converts a broken file of prompts and responses to one of texts or questions, with the same damage."""
     names = {"text": (b"text", b"more"), "question": (b"question", b"answer")}[kind]
     return text.replace(b'"prompt', b'"' + names[0]).replace(b'"response', b'"' + names[1])
 
@@ -127,7 +128,7 @@ def test_broken_file_of_a_benchmark_is_refused_by_one_message(tmp_path, first):
         broken = tmp_path / ("muse" if of_muse else "wmdp") / name
         before = broken.read_bytes()
         broken.write_bytes(in_schema(mutate(rows(name), chance), kind))
-        check(f"text {number} {mutate.__name__} {name}", file, broken)
+        check_valid_or_refused(f"text {number} {mutate.__name__} {name}", file, broken)
         broken.write_bytes(before)
 
 
@@ -150,12 +151,12 @@ def test_path_that_cannot_be_read_is_refused_by_one_message(tmp_path, kind):
     make_path(kind, path)
     if kind == "unreadable" and os.access(path, os.R_OK):
         path.write_bytes(b"\xff")  # root reads everything
-    check(f"sweep file {kind}", path)
+    check_valid_or_refused(f"sweep file {kind}", path)
     settings = base(1, tmp_path)
     settings["data"]["forget"] = str(path)
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(settings))
-    check(f"data file {kind}", file, path)
+    check_valid_or_refused(f"data file {kind}", file, path)
 
 
 def test_most_of_the_inputs_were_broken_indeed(request):

@@ -144,11 +144,11 @@ def test_bad_override_is_refused_with_its_remedy(message, override, remedy):
             {"int": [1, 2], "when": {"beliefs": "token"}},
             'beliefs is not in the space, and trial.beliefs is "none"',
         ),
-        ("rungs", {"int": [1, 2], "when": {"rungs": 1}}, "waits for itself"),
+        ("rungs", {"int": [1, 2], "when": {"rungs": 1}}, "the condition refers to the key itself"),
         (
             "forget.method",
             {"choice": ["npo"], "when": {"forget.npo.beta": 0.5}},
-            "these keys wait for one another: forget.method, forget.npo.beta",
+            "the conditions of these keys form a cycle: forget.method, forget.npo.beta",
         ),
     ],
 )
@@ -176,7 +176,7 @@ def test_condition_may_name_values_that_are_not_searched_as_long_as_one_is(write
         ),
         (
             {"retain.weight": 9.0},
-            "is outside its domain (given: 9.0). Allowed: from 0.5 to 5, on a log scale. Mend the entry",
+            "is outside its domain (given: 9.0). Allowed: from 0.5 to 5, on a log scale. Correct the entry",
         ),
         ({"forget.method": "ga"}, 'Allowed: one of "npo", "wga".'),
     ],

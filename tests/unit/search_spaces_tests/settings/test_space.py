@@ -100,7 +100,7 @@ def test_domain_contains_its_bounds_and_nothing_beyond():
     assert Domain.model_validate({"uniform": [0, 1]}).contains(0.5)
 
 
-def test_domain_choice_tells_true_from_one():
+def test_domain_choice_distinguishes_true_from_one():
     assert not Domain.model_validate({"choice": [True, False]}).contains(1)
 
 
@@ -154,13 +154,13 @@ def test_ordered_puts_conditions_first_and_keeps_the_file_order_otherwise():
     assert ordered(space_of(rungs={"int": [1, 2]}, epochs={"int": [1, 2]})) == ["rungs", "epochs"]
 
 
-def test_ordered_names_the_circle_and_only_the_circle():
+def test_ordered_names_the_cycle_and_only_the_cycle():
     space = space_of(
         rungs={"int": [1, 2], "when": {"epochs": 1}},
         epochs={"int": [1, 2], "when": {"steps": 1}},
         steps={"int": [1, 2], "when": {"epochs": 1}},
     )
-    with pytest.raises(UserError, match=r"wait for one another: epochs, steps\. Remove one condition"):
+    with pytest.raises(UserError, match=r"these keys form a cycle: epochs, steps\. Remove one condition"):
         ordered(space)
 
 
@@ -186,7 +186,7 @@ def test_sample_agrees_with_enumeration_of_all_cases():
         assert sample(NESTED, TRIAL, lambda key, domain, drawn=drawn: drawn[key]) == expected
 
 
-def test_sample_asks_once_per_active_key_with_its_domain():
+def test_sample_draws_once_per_active_key_with_its_domain():
     suggested = []
     sample(
         NESTED,

@@ -25,36 +25,31 @@ def prefilled(model, prompts):
 
 
 @torch.no_grad()
-def decoded(steps, model, prompts, continuations):
-    """Logits after each further token, and those of a whole forward over one sequence at a time."""
+def check_decoding(steps, model, prompts, continuations):
+    """Asserts that the logits after each token are those of a whole forward pass over one sequence."""
     steps.begin(*prefilled(model, prompts))
     found = [steps.step(torch.tensor(column)).clone() for column in zip(*continuations, strict=True)]
     for row, (prompt, continuation) in enumerate(zip(prompts, continuations, strict=True)):
-        whole = (
-            model(input_ids=torch.tensor([prompt + continuation]), use_cache=False)
-            .logits[0, len(prompt) :]
-            .float()
-        )
-        torch.testing.assert_close(
-            torch.stack([logits[row] for logits in found]), whole, rtol=1e-5, atol=1e-5
-        )
-    return found
+        output = model(input_ids=torch.tensor([prompt + continuation]), use_cache=False)
+        whole = output.logits[0, len(prompt) :].float()
+        stepwise = torch.stack([logits[row] for logits in found])
+        torch.testing.assert_close(stepwise, whole, rtol=1e-5, atol=1e-5)
 
 
 def test_each_step_gives_the_logits_of_a_whole_forward_whatever_is_padded(tiny, engine):
     steps = StaticSteps(Policy(tiny.model), tiny.model.config, 3, 12, engine.device)
-    decoded(steps, tiny.model, PROMPTS, [(3, 2, 9, 4), (7, 7, 7, 7), (2, 4, 6, 8)])
+    check_decoding(steps, tiny.model, PROMPTS, [(3, 2, 9, 4), (7, 7, 7, 7), (2, 4, 6, 8)])
 
 
 def test_steps_are_used_again_without_a_trace_of_the_batch_before(tiny, engine):
     steps = StaticSteps(Policy(tiny.model), tiny.model.config, 3, 12, engine.device)
-    decoded(steps, tiny.model, PROMPTS, [(3, 2, 9, 4), (7, 7, 7, 7), (2, 4, 6, 8)])
-    decoded(steps, tiny.model, [(4,), (3, 3), (9, 2)], [(1, 2), (3, 4), (5, 6)])
+    check_decoding(steps, tiny.model, PROMPTS, [(3, 2, 9, 4), (7, 7, 7, 7), (2, 4, 6, 8)])
+    check_decoding(steps, tiny.model, [(4,), (3, 3), (9, 2)], [(1, 2), (3, 4), (5, 6)])
 
 
 def test_the_cache_is_filled_to_its_last_column_and_no_further(tiny, engine):
     steps = StaticSteps(Policy(tiny.model), tiny.model.config, 1, 12, engine.device)
-    decoded(steps, tiny.model, [(5, 6)], [tuple(range(3, 1 + COLUMNS))])
+    check_decoding(steps, tiny.model, [(5, 6)], [tuple(range(3, 1 + COLUMNS))])
     with pytest.raises(AssertionError, match="full"), torch.no_grad():
         steps.step(torch.tensor([3]))
 

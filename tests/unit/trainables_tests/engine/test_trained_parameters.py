@@ -141,5 +141,5 @@ def test_adapters_and_patterns_together_are_refused():
 
 
 def test_pattern_must_be_a_regular_expression():
-    with pytest.raises(ValueError, match="is no regular expression"):
+    with pytest.raises(ValueError, match="is not a regular expression"):
         TrialSettings(trained=["("])

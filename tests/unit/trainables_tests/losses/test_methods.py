@@ -23,7 +23,7 @@ from tests.support.training.dense_losses import (
 )
 from tests.support.training.method_settings import LOGIT, OTHERS, PREFERENCE, TARGET, short_name
 from trainables.losses.logit_methods import LogitRows
-from trainables.losses.methods import METHODS, ActivationMethod, PreferenceMethod, TargetMethod
+from trainables.losses.methods import METHODS, PreferenceMethod, TargetMethod
 from trainables.losses.residuals import TargetStats, sums_of_sequences, target_residual, token_logp
 
 LENGTHS = [4, 1, 6, 2]
@@ -165,14 +165,16 @@ def test_distillation_leaves_the_reference_as_it_was():
 def test_methods_are_those_of_the_settings_and_of_the_catalogue():
     assert set(METHODS) == set(get_args(Method)) == set(CATALOGUE)
     for name, method in METHODS.items():
-        info = CATALOGUE[name]
-        assert (method.name, method.unit, method.needs_reference) == (name, info.unit, info.needs_reference)
-        assert (info.reference_logits, info.preferred_answers) == (
-            method.needs_reference_logits,
-            method.preferred is not None,
-        )
-        assert info.activations == isinstance(method, ActivationMethod)
-        assert info.token_beliefs == isinstance(method, TargetMethod | PreferenceMethod)
+        assert method.name == name and method.info is CATALOGUE[name]
+
+
+def test_catalogue_states_the_facts_that_the_kind_of_a_method_requires():
+    for info in CATALOGUE.values():
+        assert (info.kind == "preference") == (info.preferred is not None) == (info.score is not None)
+        # A score of a response is a sum over all its tokens.
+        assert info.needs_whole_responses or info.kind != "preference"
+        assert not info.needs_reference_logits or info.kind == "logits"
+        assert info.needs_reference or info.score != "log_ratio"
 
 
 def test_hyperparameters_are_the_fields_of_the_settings():

@@ -130,8 +130,10 @@ def test_beliefs_are_scored_under_the_reference_where_the_method_needs_it(tiny, 
 
 
 def test_no_beliefs_are_sampled_by_default(monkeypatch):
-    monkeypatch.delattr(trial_module, "sample_beliefs")
+    calls = []
+    monkeypatch.setattr(trial_module, "sample_beliefs", lambda *args, **kwargs: calls.append(args))
     run(PlainEngine(random_llama()), settings(beliefs="token"), random_data())
+    assert calls == []
 
 
 def test_reference_states_are_computed_for_kl_retain_and_whole_rows_of_logits_alone():

@@ -35,7 +35,7 @@ def run(monkeypatch):
 
     monkeypatch.setattr(job_runner, "measure", measure)
     monkeypatch.setattr(job_runner, "reference_logp", reference_logp)
-    monkeypatch.setattr(job_runner, "write_atomically", lambda engine, path: written.append(str(path)))
+    monkeypatch.setattr(job_runner, "save_policy", lambda engine, path: written.append(str(path)))
     monkeypatch.setattr(
         JobRunner, "engine", lambda self, folder, model, trial=None: PlainEngine(random_llama())
     )
