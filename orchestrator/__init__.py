@@ -2,8 +2,8 @@
 
 import os
 
-# Ray reads it when it is imported. Of a dead worker our own line tells, with its trial and what follows;
-# Ray's are paragraphs without it.
+# Ray reads this variable when it is imported. For a worker that died, Lethe prints a line of its own, with
+# the trial and what happens next; Ray's paragraphs do not name the trial.
 os.environ.setdefault(
     "RAY_DEDUP_LOGS_SKIP_REGEX",
     "A worker died or was killed while executing a task|PYTHON worker processes have been started on node",

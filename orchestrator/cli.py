@@ -1,8 +1,10 @@
-"""The command line: `lethe`. Heavy imports happen inside the commands, so that `lethe --help` answers at
-once."""
+"""The command line `lethe`.
+
+Commands import heavy packages inside their functions, so that `lethe --help` answers at once.
+"""
 
 # isort: off
-# Each module adds its commands to the app; the help shows them in this order.
+# Importing a module adds its commands to the app; the help lists them in the order of these lines.
 from orchestrator.commands import plan as plan
 from orchestrator.commands import run as run
 from orchestrator.commands import submit as submit
@@ -19,7 +21,8 @@ from orchestrator.lanes.sigterm import ended_by_sigterm
 
 
 def main() -> None:
-    """Entry point of the `lethe` command."""
+    """Runs the command of `sys.argv`: the entry point of `lethe`."""
+    # SIGTERM becomes an exception, so that a driver in a cluster ends its lanes before it exits.
     with ended_by_sigterm():
         app()
 

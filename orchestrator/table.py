@@ -1,4 +1,4 @@
-"""One table of plain data for every medium: HTML, Markdown and CSV here, the terminal in `terminal/`."""
+"""Tables of plain data, rendered as HTML, Markdown and CSV; `terminal/rich_tables.py` prints them."""
 
 import csv
 import io
@@ -13,13 +13,13 @@ class Column:
     """One column of a table."""
 
     title: str
-    """The heading that people read."""
+    """The heading."""
     show: Callable[[Any], str] = str
-    """Formats a cell for people; CSV holds the cell itself."""
+    """Formats a cell as text; CSV contains the unformatted cell."""
     key: str = ""
-    """The column's name in `Table.select` and in CSV; the title where it is empty."""
+    """The column's name in `Table.select` and in CSV; if empty, the title."""
     long: bool = False
-    """Whether cells are sentences or lists, which a narrow terminal prints below their row."""
+    """Whether cells are sentences or lists, which are printed below their row on a narrow terminal."""
     right: bool = False
     """Whether a terminal aligns the cells to the right."""
 
@@ -29,7 +29,7 @@ class Column:
         return self.key or self.title
 
     def text(self, cell: Any) -> str:
-        """Returns a cell as people read it; an absent value is empty."""
+        """Returns a cell as text; an absent value is empty."""
         return "" if cell is None else self.show(cell)
 
 
@@ -39,13 +39,18 @@ class Table:
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
-    """One cell per column; None where there is no value."""
+    """One cell per column; None for an absent value."""
     foot: Sequence[Sequence[Any]] = ()
-    """Rows that the others are compared with, under a line of their own."""
+    """Rows below a line, with which the other rows are compared, such as baselines."""
     title: str = ""
+    """A title, which only terminals print."""
 
     def select(self, *names: str) -> "Table":
-        """Returns the table with these columns only, in this order."""
+        """Returns the table with only the named columns, in the given order.
+
+        Raises:
+            KeyError: There is no column of that name.
+        """
         place = {column.name: index for index, column in enumerate(self.columns)}
         chosen = [place[name] for name in names]
         rows, foot = ([[row[index] for index in chosen] for row in part] for part in (self.rows, self.foot))
@@ -58,12 +63,12 @@ class Table:
 
     @property
     def body_texts(self) -> list[list[str]]:
-        """The rows above the foot as people read them."""
+        """The rows above the foot as text."""
         return self._texts(self.rows)
 
     @property
     def foot_texts(self) -> list[list[str]]:
-        """The rows of the foot as people read them."""
+        """The rows of the foot as text."""
         return self._texts(self.foot)
 
     def _texts(self, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
@@ -79,14 +84,15 @@ class Table:
         )
 
     def markdown(self) -> str:
-        """Returns the table as Markdown, the names of the foot's rows in italics."""
+        """Returns the table as Markdown, with the first cells of the foot in italics."""
         foot = [[f"*{row[0]}*", *row[1:]] for row in self.foot_texts]
         lines = [self.titles, ["---"] * len(self.columns), *self.body_texts, *foot]
         return "\n".join(f"| {' | '.join(map(_markdown_cell, line))} |" for line in lines)
 
     def csv(self) -> str:
-        """Returns the table as CSV, numbers in full precision."""
+        """Returns the table as CSV with numbers in full precision."""
         text = io.StringIO()
+        # The writer's default would be carriage returns, as on Windows.
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([column.name for column in self.columns])
         writer.writerows([*self.rows, *self.foot])
@@ -94,7 +100,7 @@ class Table:
 
 
 def columns(*titles: str) -> list[Column]:
-    """Returns columns of plain text."""
+    """Returns one column of plain text per title."""
     return [Column(title) for title in titles]
 
 

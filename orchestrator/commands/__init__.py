@@ -1,2 +1,1 @@
-"""The commands of `lethe`, by what one wants: each module is read by `orchestrator.cli` and imports what is
-heavy inside its functions."""
+"""The commands of `lethe`: one module per task, with heavy imports inside the functions that need them."""

@@ -1,4 +1,4 @@
-"""Public benchmarks on a model of a sweep."""
+"""`lethe benchmark`: run public benchmarks on a model of a sweep."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +8,7 @@ import typer
 from orchestrator.commands.export import tracking_store
 from orchestrator.commands.options import (
     AsJson,
+    Rung,
     Storage,
     Sweep,
     TrackingUri,
@@ -35,25 +36,21 @@ def benchmark(
             "--tasks", help="Names of lm-eval's tasks, separated by commas: mmlu, arc_easy, gsm8k, ..."
         ),
     ],
-    trial: Annotated[
-        str, typer.Option("--trial", help='knee, t0007, t0007@2, or conditions such as "utility>=0.5".')
-    ] = "knee",
+    trial: Rung = "knee",
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Most items per task; all when left out.")
+        int | None,
+        typer.Option("--limit", min=1, help="Largest number of items per task.", show_default="all"),
     ] = None,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Items per forward pass.")] = 8,
     task_folder: Annotated[
         Path | None,
-        typer.Option(
-            "--task-folder", exists=True, file_okay=False, help="Folder with task files of your own."
-        ),
+        typer.Option("--task-folder", exists=True, file_okay=False, help="Folder with your own task files."),
     ] = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run public benchmarks (lm-eval) on a model of the front, beside the original: what did unlearning cost
-    elsewhere?"""
+    """Run public benchmarks (lm-eval) on a model of a sweep and on the original model."""
     with user_errors():
         from orchestrator.followups.benchmark_scores import BenchmarkRequest, BenchmarkTask
         from orchestrator.followups.model_export import find_weights
@@ -62,9 +59,9 @@ def benchmark(
         from orchestrator.storage.baselines import read_baselines
         from trainables.analysis.lm_eval_harness import check_tasks
 
-        request = BenchmarkRequest(
-            tuple(name.strip() for name in tasks.split(",") if name.strip()), limit, batch, task_folder
-        )
+        names = tuple(name.strip() for name in tasks.split(",") if name.strip())
+        request = BenchmarkRequest(names, limit, batch, task_folder)
+        # Before any model is loaded, which takes minutes.
         check_tasks(request.tasks, None if task_folder is None else str(task_folder))
         folder, settings, study = open_named(sweep, storage)
         chosen = choose_rung(study.records(), criteria_of(settings), trial, "--trial")
@@ -72,17 +69,21 @@ def benchmark(
             "original": read_baselines(folder)["original"].folder,
             chosen.name: str(find_weights(folder, chosen)),
         }
-        runs = [BenchmarkTask(name, where, settings.model, request, folder) for name, where in models.items()]
+        # Without the original's scores it would not be known what unlearning has changed.
+        runs = [
+            BenchmarkTask(name, weights, settings.model, request, folder) for name, weights in models.items()
+        ]
+        # No lane is started if an earlier call has evaluated everything.
         if missing := [run for run in runs if run.missing]:
-            with sweep_session(
-                settings, str(folder.settings), storage, tracking_uri, quiet_stdout=as_json
-            ) as session:
+            file = str(folder.settings)
+            with sweep_session(settings, file, storage, tracking_uri, quiet_stdout=as_json) as session:
                 _run(session, missing)
         scores = {run.model_name: run.scores() for run in runs}
         if as_json:
             print_json(scores)
         else:
             _show(scores)
+        # The original has no run of a trial to which its scores could be added.
         if chosen.record.mlflow_run_id is not None:
             store = tracking_store(tracking_uri, folder)
             _send_to_mlflow(store, chosen.record.mlflow_run_id, scores[chosen.name])
@@ -101,20 +102,21 @@ def _send_to_mlflow(store: str, run_id: str, scores: "Scores") -> None:
     try:
         add_metrics(store, run_id, {f"lm_eval/{name}": value for name, value in scores.items()})
     except UserError as error:
-        # The results are on disk and on the screen.
-        say(screen(), f"not sent to MLflow: {error}")
+        # No reason to fail: the scores are on disk and on the screen.
+        say(screen(stderr=True), f"not sent to MLflow: {error}")
 
 
 def _show(scores: "dict[str, Scores]") -> None:
     from orchestrator.table import Table, columns
     from orchestrator.terminal.rich_tables import rich_table
 
-    first = next(iter(scores.values()))
-    names = [name for name in first if not name.endswith("_stderr")]
-    rows = [[name, *(_cell(found, name) for found in scores.values())] for name in names]
+    # All models have been evaluated on the same tasks.
+    original = scores["original"]
+    names = [name for name in original if not name.endswith("_stderr")]
+    rows = [[name, *(_cell(model_scores, name) for model_scores in scores.values())] for name in names]
     screen().print(rich_table(Table(columns("metric", *scores), rows)))
 
 
-def _cell(found: "Scores", name: str) -> str:
-    error = found.get(f"{name}_stderr")
-    return f"{found[name]:.4f}" + (f" ± {error:.4f}" if error is not None else "")
+def _cell(scores: "Scores", name: str) -> str:
+    error = scores.get(f"{name}_stderr")
+    return f"{scores[name]:.4f}" + (f" ± {error:.4f}" if error is not None else "")

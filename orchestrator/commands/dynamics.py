@@ -1,4 +1,4 @@
-"""What unlearning does inside a model."""
+"""`lethe dynamics`: predict and measure what one unlearning step does to other answers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.commands.options import (
+    CONDITIONS,
     AsJson,
     Storage,
     app,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from search_spaces.settings.sweep_settings import SweepSettings
     from trainables.jobs import DynamicsJob
 
-USUAL_LOSSES = "ga,npo,wga,wga+token,wga+sequence"
+DEFAULT_LOSSES = "ga,npo,wga,wga+token,wga+sequence"
 
 
 @app.command(rich_help_panel="Look inside")
@@ -36,25 +37,31 @@ def dynamics(
     sweep: Annotated[
         str,
         typer.Argument(
-            metavar="SWEEP|FILE", help="Name of a sweep, or a sweep file, whose models are prepared."
+            metavar="SWEEP|FILE", help="Name of a sweep, or a sweep file, whose models are prepared first."
         ),
     ],
     trial: Annotated[
-        str, typer.Option("--trial", help="The policy: original, or a rung such as knee, t0007, t0007@2.")
+        str,
+        typer.Option("--trial", help=f"The policy: original, knee, t0007, t0007@2, or {CONDITIONS}."),
     ] = "original",
     at: Annotated[str | None, old_spelling("--at")] = None,
     losses: Annotated[
-        str, typer.Option("--losses", help="Methods, each with its beliefs behind a plus sign.")
-    ] = USUAL_LOSSES,
+        str,
+        typer.Option("--losses", help="Methods, separated by commas; beliefs follow a method with a plus."),
+    ] = DEFAULT_LOSSES,
     output: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.png", help="Picture to draw [default: beside the sweep]."),
+        typer.Option(
+            "--out", metavar="FILE.png", help="Picture to draw.", show_default="in the sweep's folder"
+        ),
     ] = None,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Predict what one unlearning step does to other answers (AKG), and take it: targets, rephrasings,
-    likelihood bands, unrelated text."""
+    """Predict what one unlearning step does to other answers (AKG decomposition), and take the step.
+
+    The answers are the targets, rephrasings, likelihood bands, and unrelated text.
+    """
     with user_errors():
         from orchestrator.report.dynamics_picture import draw_dynamics
         from orchestrator.terminal.dynamics_tables import show_dynamics
@@ -62,20 +69,21 @@ def dynamics(
 
         trial = at or trial
         pairs = parse_losses(losses)
+        # A file is prepared if necessary; a name must belong to a sweep that has prepared its models.
         is_file = Path(sweep).suffix in (".yaml", ".yml")
-        looked_at = _of_file(sweep, trial, storage) if is_file else _of_sweep(sweep, trial, storage)
+        policy = _of_file(sweep, trial, storage) if is_file else _of_sweep(sweep, trial, storage)
         job = DynamicsJob(
-            model=looked_at.settings.model,
-            data=looked_at.settings.data,
-            trial=looked_at.settings.trial,
-            folder=looked_at.policy,
-            original_folder=looked_at.original.folder,
-            original=str(looked_at.original.measurement),
+            model=policy.settings.model,
+            data=policy.settings.data,
+            trial=policy.settings.trial,
+            folder=policy.weights,
+            original_folder=policy.original.folder,
+            original=str(policy.original.measurement),
             losses=pairs,
         )
-        found = _run(looked_at, job, storage)
-        picture = output or looked_at.folder.path / f"dynamics-{looked_at.name}.png"
-        draw_dynamics(picture, found, looked_at.title)
+        found = _run(policy, job, storage)
+        picture = output or policy.folder.path / f"dynamics-{policy.name}.png"
+        draw_dynamics(picture, found, policy.title)
         if as_json:
             print_json(found)
         else:
@@ -84,35 +92,42 @@ def dynamics(
 
 
 @dataclass(frozen=True)
-class _LookedAt:
-    """A policy of a sweep, and what it is compared with."""
+class _Policy:
+    """The model that takes the step, with its sweep and the original model."""
 
     settings: "SweepSettings"
     folder: "SweepFolder"
     original: "Baseline"
-    policy: str
+    weights: str
+    """Folder or hub id of the policy's weights."""
     name: str
     """`original`, or a rung: `t0007@2`."""
 
     @property
     def title(self) -> str:
-        policy = "the original model" if self.name == "original" else self.name
-        return f"one step from {policy} of {self.settings.name}"
+        name = "the original model" if self.name == "original" else self.name
+        return f"one step from {name} of {self.settings.name}"
 
 
-def _run(looked_at: _LookedAt, job: "DynamicsJob", storage: Path | None) -> dict[str, Any]:
-    """The dynamics, made on a lane of one worker."""
-    settings, file = looked_at.settings, str(looked_at.folder.settings)
+def _run(policy: _Policy, job: "DynamicsJob", storage: Path | None) -> dict[str, Any]:
+    """Runs the job on a lane of one worker, and returns its result."""
+    settings, file = policy.settings, str(policy.folder.settings)
+    # Progress goes to stderr, because the result on stdout may be JSON.
     with sweep_session(settings, file, storage, None, quiet_stdout=True) as session:
         from orchestrator.followups.dynamics_prediction import DynamicsTask
         from orchestrator.sweep.followup_runs import run_in_one_process
 
-        task = DynamicsTask(looked_at.title, job)
+        task = DynamicsTask(policy.title, job)
         run_in_one_process(session, [task])
     return task.found
 
 
-def _of_sweep(sweep: str, trial: str, storage: Path | None) -> _LookedAt:
+def _of_sweep(sweep: str, trial: str, storage: Path | None) -> _Policy:
+    """Returns a policy of a sweep that has prepared its models.
+
+    Raises:
+        UserError: There is no such sweep or rung, or the models or weights do not exist.
+    """
     from orchestrator.followups.model_export import find_weights
     from orchestrator.pareto.member_selection import choose_rung
     from orchestrator.pareto.objectives import criteria_of
@@ -125,20 +140,26 @@ def _of_sweep(sweep: str, trial: str, storage: Path | None) -> _LookedAt:
             "the sweep has no measured models yet",
             key="SWEEP",
             value=sweep,
-            remedy="give its file, and they are prepared",
+            remedy="give the sweep file instead: its models are then prepared",
         )
     if trial == "original":
-        return _LookedAt(settings, folder, original, original.folder, trial)
+        return _Policy(settings, folder, original, original.folder, trial)
     chosen = choose_rung(study.records(), criteria_of(settings), trial, "--trial")
-    return _LookedAt(settings, folder, original, str(find_weights(folder, chosen)), chosen.name)
+    return _Policy(settings, folder, original, str(find_weights(folder, chosen)), chosen.name)
 
 
-def _of_file(file: str, trial: str, storage: Path | None) -> _LookedAt:
-    """The original model of a sweep file, prepared and measured where that is still to do; no trial is
-    run."""
+def _of_file(file: str, trial: str, storage: Path | None) -> _Policy:
+    """Returns the original model of a sweep file, after preparing and measuring it if necessary.
+
+    Raises:
+        UserError: A rung was given, or the model cannot be prepared.
+    """
     if trial != "original":
         raise UserError(
-            "a file has no rungs", key="--trial", value=trial, remedy="run the sweep, and give its name"
+            "a file has no rungs",
+            key="--trial",
+            value=trial,
+            remedy="run the sweep first, and give its name instead of the file",
         )
     settings = load(file, None, None)
     benchmark = load_data(settings, file)
@@ -146,19 +167,20 @@ def _of_file(file: str, trial: str, storage: Path | None) -> _LookedAt:
         from orchestrator.sweep.followup_runs import prepare_baselines
 
         plan = prepare_baselines(session)
-    return _LookedAt(settings, session.folder, plan.original, plan.original.folder, trial)
+    return _Policy(settings, session.folder, plan.original, plan.original.folder, trial)
 
 
 def parse_losses(text: str) -> tuple[tuple[str, str], ...]:
-    """`wga,wga+token+sequence` -> pairs of method and beliefs.
+    """Parses `--losses`: `wga,wga+token` becomes `(("wga", "none"), ("wga", "token"))`.
 
     Raises:
-        UserError: There is no such method, or beliefs do not compose with it, or one step of it needs more
-            than a policy.
+        UserError: There is no such method, the beliefs do not compose with it, or one step of it needs more
+            models or answers than the policy.
     """
     from search_spaces.catalogue.method_catalogue import METHODS
 
-    fit = [
+    # A step is computed from the policy's own logits, without other models, answers or activations.
+    allowed = [
         name
         for name, info in METHODS.items()
         if not (info.needs_reference_logits or info.preferred_answers or info.activations)
@@ -166,17 +188,15 @@ def parse_losses(text: str) -> tuple[tuple[str, str], ...]:
     pairs = []
     for loss in text.split(","):
         method, _, beliefs = loss.strip().partition("+")
-        kinds = (
-            ("token", "sequence", "token+sequence")
-            if method in fit and METHODS[method].token_beliefs
-            else ("sequence",)
-        )
-        if method not in fit or beliefs not in ("", *kinds):
+        kinds = ["", "sequence"]
+        if method in allowed and METHODS[method].token_beliefs:
+            kinds += ["token", "token+sequence"]
+        if method not in allowed or beliefs not in kinds:
             raise UserError(
                 "no such loss",
                 key="--losses",
                 value=loss.strip(),
-                allowed=f"{', '.join(fit)}, with +token, +sequence or both behind it",
+                allowed=f"{', '.join(allowed)}, with +token, +sequence or +token+sequence behind it",
             )
         pairs.append((method, beliefs or "none"))
     return tuple(pairs)

@@ -1,4 +1,4 @@
-"""Take a model out of a sweep, and run one of its trials again."""
+"""`lethe export` and `reproduce`: write a model of a sweep, and run one of its trials again."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.commands.options import (
+    Rung,
     Storage,
     Sweep,
     TrackingUri,
@@ -22,6 +23,7 @@ from orchestrator.terminal.rich_tables import say
 from search_spaces.user_errors import UserError
 
 if TYPE_CHECKING:
+    from orchestrator.pareto.member_selection import ChosenRung
     from orchestrator.storage.sweep_folder import SweepFolder
     from orchestrator.storage.trial_records import TrialRecord
     from orchestrator.tracking.tracked_sweep import TrackedSweep
@@ -29,24 +31,35 @@ if TYPE_CHECKING:
 
 PANEL = "Out of a sweep"
 
+TrialOrRung = Annotated[
+    str,
+    typer.Argument(metavar="TRIAL", help="Trial such as t0003; with --weights, also a rung such as t0003@2."),
+]
+FromMlflow = Annotated[
+    bool,
+    typer.Option("--from-mlflow", help="Read the trial from MLflow, even if the sweep's folder exists."),
+]
+WeightsFolder = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FOLDER", help="Also write the weights of the trial's kept rungs."),
+]
+
 
 @app.command(rich_help_panel=PANEL)
 def export(
     sweep: Sweep,
     output: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist, or be empty.")
+        Path, typer.Argument(metavar="OUT", help="Folder to write; it must be empty or not exist.")
     ],
-    trial: Annotated[
-        str, typer.Option("--trial", help='knee, t0007, t0007@2, or conditions such as "utility>=0.5".')
-    ] = "knee",
+    trial: Rung = "knee",
     register: Annotated[
         str | None,
-        typer.Option("--register", metavar="NAME", help="Also register it in MLflow under this name."),
+        typer.Option("--register", metavar="NAME", help="Also register the model in MLflow by this name."),
     ] = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Write a model of the front as a Hugging Face folder, with its evidence in the model card."""
+    """Write a model of a sweep as a Hugging Face folder, with its metrics and settings in the model card."""
     with user_errors():
         from orchestrator.followups.model_evidence import gather_evidence
         from orchestrator.followups.model_export import check_output, find_weights
@@ -55,6 +68,7 @@ def export(
         from orchestrator.pareto.objectives import criteria_of
         from orchestrator.storage.provenance import provenance
 
+        # Everything that can be refused is checked before the first file is written.
         check_output(output)
         folder, settings, study = open_named(sweep, storage)
         chosen = choose_rung(study.records(), criteria_of(settings), trial, "--trial")
@@ -65,47 +79,48 @@ def export(
             check_name(register)
         uri = tracking_store(tracking_uri, folder)
         tracked = _tracked(uri, sweep, folder)
-        versions, when = (tracked.tags, "at the sweep") if tracked else (provenance(), "at the export")
-        versions = {key: value for key, value in versions.items() if key.startswith(("version.", "git."))}
+        tags, when = (tracked.tags, "at the sweep") if tracked else (provenance(), "at the export")
+        versions = {key: value for key, value in tags.items() if key.startswith(("version.", "git."))}
         write_export(weights, gather_evidence(settings, folder, chosen, versions, when), output)
         say(screen(), f"{chosen.name} of {sweep}: {output}")
         if register is not None:
-            from orchestrator.pareto.objectives import objective_values, objectives_of
-            from orchestrator.tracking.model_registry import RegistryEntry, register_model
-            from orchestrator.tracking.tracking_store import EXPERIMENT
-
-            values = objective_values(chosen.metrics, objectives_of(settings), "test") or {}
-            tags = {f"test.{name}": repr(value) for name, value in values.items()}
-            entry = RegistryEntry(
-                register, sweep, _identity(folder), chosen.record.trial_id, chosen.rung, tags
-            )
-            version = register_model(uri, EXPERIMENT, entry, output)
+            version = _register(register, uri, folder, settings, chosen, output)
             say(screen(), f"registered: models:/{register}/{version}")
+
+
+def _register(
+    name: str, uri: str, folder: "SweepFolder", settings: "SweepSettings", chosen: "ChosenRung", model: Path
+) -> str:
+    """Registers an exported model in MLflow; returns its version."""
+    from orchestrator.pareto.objectives import objective_values, objectives_of
+    from orchestrator.tracking.model_registry import RegistryEntry, register_model
+    from orchestrator.tracking.tracking_store import EXPERIMENT
+
+    # The test part is what reports show; the model was chosen on the validation part.
+    values = objective_values(chosen.metrics, objectives_of(settings), "test") or {}
+    tags = {f"test.{metric}": repr(value) for metric, value in values.items()}
+    trial_id = chosen.record.trial_id
+    entry = RegistryEntry(name, folder.name, _identity(folder), trial_id, chosen.rung, tags)
+    return register_model(uri, EXPERIMENT, entry, model)
 
 
 @app.command(rich_help_panel=PANEL)
 def reproduce(
     sweep: Sweep,
-    trial: Annotated[
-        str,
-        typer.Argument(
-            metavar="TRIAL", help="Trial such as t0003; with --weights, also a rung such as t0003@2."
-        ),
-    ],
-    from_mlflow: Annotated[
-        bool, typer.Option("--from-mlflow", help="Read it from MLflow even where the sweep's folder is.")
-    ] = False,
+    trial: TrialOrRung,
+    from_mlflow: FromMlflow = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="ZeRO-3 workers in place of the sweep's.")
+        int | None,
+        typer.Option("--workers", min=1, help="Number of ZeRO-3 workers.", show_default="the sweep's"),
     ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", metavar="FOLDER", help="Also write the weights of its kept rungs."),
-    ] = None,
+    weights: WeightsFolder = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Run one trial again as it was, and say whether the result is identical. The sweep is left as it is."""
+    """Run one trial again with the same settings, and compare its metrics bit for bit.
+
+    The sweep itself does not change. Exit status 1: a metric differs.
+    """
     with user_errors():
         from orchestrator.followups.model_export import check_output
         from orchestrator.followups.reproduction import compare, compare_origins, describe
@@ -114,33 +129,36 @@ def reproduce(
 
         if weights is not None:
             check_output(weights)
+        # Not opened: the folder need not exist if MLflow holds the sweep.
         folder = SweepFolder(storage_root(storage), sweep)
         uri = tracking_store(tracking_uri, folder)
         settings, record, tracked = _recorded(folder, trial, uri, storage, from_mlflow=from_mlflow)
-        then = settings.resources.workers_per_trial
-        again = _with_workers(settings, workers or then)
+        sweep_workers = settings.resources.workers_per_trial
+        count = workers or sweep_workers
         benchmark = load_data(settings, str(folder.settings))
-        digest = {"lethe.data_digest": benchmark.digest}
-        # A folder of its own: nothing is written to the sweep, which may be running.
-        named = again.model_copy(update={"name": f"reproductions/{sweep}-{record.trial_id}"})
+        # The repetition has a folder of its own: the sweep may be running, and nothing is written to it.
+        beside = _with_workers(settings, count).model_copy(
+            update={"name": f"reproductions/{sweep}-{record.trial_id}"}
+        )
+        # The rung to write is kept even if it was not on the front when the trial ran.
         kept_rung = int(trial.partition("@")[2]) if "@" in trial else len(record.rungs)
-        place = None if weights is None else weights.resolve()
-        with sweep_session(named, str(folder.settings), storage, uri, benchmark=benchmark) as session:
+        # A worker of the lane writes the weights, in another working directory.
+        output = None if weights is None else weights.resolve()
+        with sweep_session(beside, str(folder.settings), storage, uri, benchmark=benchmark) as session:
             from orchestrator.sweep.followup_runs import reproduce_trial
 
-            outcome = reproduce_trial(session, record, place, kept_rung if weights else None)
-            # Only the log of a run without an outcome is of use.
+            outcome = reproduce_trial(session, record, output, kept_rung if weights else None)
+            # The folder holds only a log, which is needed if the repetition ends without an outcome.
             shutil.rmtree(session.folder.path, ignore_errors=True)
-        found = compare(record, outcome)
-        origins = (
-            compare_origins(tracked.tags, provenance() | digest, (then, again.resources.workers_per_trial))
-            if tracked
-            else []
-        )
+        found, origins = compare(record, outcome), []
+        if tracked:
+            now = provenance() | {"lethe.data_digest": benchmark.digest}
+            origins = compare_origins(tracked.tags, now, (sweep_workers, count))
         for line in describe(record, found, origins):
             say(screen(), line)
         if tracked is None:
             say(screen(), "  MLflow does not have the sweep: versions were not compared")
+    # Exit status 1, so that a script can test for identity.
     if not found.identical:
         raise typer.Exit(1)
 
@@ -148,8 +166,13 @@ def reproduce(
 def _recorded(
     folder: "SweepFolder", trial: str, uri: str, storage: Path | None, *, from_mlflow: bool
 ) -> "tuple[SweepSettings, TrialRecord, TrackedSweep | None]":
-    """A trial from the study's journal, or from MLflow where there is none; and what MLflow knows of the
-    sweep's origins."""
+    """Returns the sweep's settings, the trial's record, and what MLflow holds about the sweep.
+
+    Settings and record come from the sweep's folder, or from MLflow if the folder does not exist.
+
+    Raises:
+        UserError: There is no such trial or rung, or the trial has not ended.
+    """
     from orchestrator.pareto.member_selection import find_trial
     from orchestrator.tracking.tracked_sweep import read_tracked_sweep, read_tracked_trials
     from orchestrator.tracking.tracking_store import EXPERIMENT
@@ -181,13 +204,15 @@ def _recorded(
 
 
 def _with_workers(settings: "SweepSettings", workers: int) -> "SweepSettings":
-    return settings.model_copy(
-        update={"resources": settings.resources.model_copy(update={"workers_per_trial": workers})}
-    )
+    resources = settings.resources.model_copy(update={"workers_per_trial": workers})
+    return settings.model_copy(update={"resources": resources})
 
 
 def tracking_store(given: str | None, folder: "SweepFolder") -> str:
-    """Where the sweep was tracked, as far as this command can know."""
+    """Returns the MLflow store in which the sweep was probably tracked.
+
+    A sweep does not record its store: it is the given one, `$MLFLOW_TRACKING_URI`, or the default.
+    """
     from orchestrator.tracking.tracking_store import default_tracking_uri
 
     return given or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(folder.root)
@@ -196,16 +221,17 @@ def tracking_store(given: str | None, folder: "SweepFolder") -> str:
 def _identity(folder: "SweepFolder") -> str | None:
     from orchestrator.storage.provenance import sweep_identity
 
-    # Only read: making one is the driver's business.
+    # `sweep_identity` would create a missing id, which only a driver may.
     return sweep_identity(folder.path) if (folder.path / "sweep_id").is_file() else None
 
 
 def _tracked(uri: str, sweep: str, folder: "SweepFolder") -> "TrackedSweep | None":
-    """What MLflow knows of a sweep whose folder is here; None where it is away or knows nothing."""
+    """Returns what MLflow holds about a sweep; None if its server does not answer or has no such sweep."""
     from orchestrator.tracking.tracked_sweep import read_tracked_sweep
     from orchestrator.tracking.tracking_store import EXPERIMENT
 
     try:
         return read_tracked_sweep(uri, EXPERIMENT, sweep, _identity(folder))
     except UserError:
+        # The sweep's folder is enough for both commands; only its versions are unknown.
         return None

@@ -1,5 +1,4 @@
-"""What all commands share: the app, their common options, one message per mistake, and how a sweep is
-found."""
+"""The app to which all commands belong, the options that they share, loading, and error messages."""
 
 import json
 import sys
@@ -32,7 +31,7 @@ File = Annotated[
     str,
     typer.Argument(
         metavar="FILE",
-        help="Sweep file (YAML); a bare name such as quickstart.yaml is looked up among the shipped ones.",
+        help="Sweep file (YAML); a bare name such as quickstart.yaml is also looked for in the shipped ones.",
     ),
 ]
 Sweep = Annotated[str, typer.Argument(metavar="SWEEP", help="Name of a sweep.")]
@@ -43,29 +42,51 @@ Overrides = Annotated[
 Name = Annotated[str | None, typer.Option("--name", help="Name of the sweep in place of the file's.")]
 Storage = Annotated[
     Path | None,
-    typer.Option("--storage", help="Folder of all sweeps [default: $LETHE_STORAGE or ./lethe-runs]."),
+    typer.Option("--storage", help="Folder of all sweeps.", show_default="$LETHE_STORAGE or ./lethe-runs"),
 ]
 TrackingUri = Annotated[
     str | None,
     typer.Option(
         "--tracking-uri",
-        help="MLflow server or store [default: $MLFLOW_TRACKING_URI or a SQLite file in the storage folder].",
+        help="MLflow server or store.",
+        show_default="$MLFLOW_TRACKING_URI or a SQLite file in the storage folder",
     ),
 ]
-TRIAL_HELP = 'front, knee, t0007, t0007@2, or conditions such as "utility>=0.5".'
-Trial = Annotated[str, typer.Option("--trial", help=TRIAL_HELP)]
+CONDITIONS = 'conditions such as "utility>=0.5"'
+Members = Annotated[
+    str, typer.Option("--trial", help=f"Members of the front: front, knee, t0007, t0007@2, or {CONDITIONS}.")
+]
+Rung = Annotated[str, typer.Option("--trial", help=f"One rung: knee, t0007, t0007@2, or {CONDITIONS}.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def load(file: str, overrides: list[str] | None, name: str | None) -> "SweepSettings":
-    """The settings of a sweep file."""
+    """Loads the settings of a sweep file.
+
+    Args:
+        file: Path, or name of a shipped sweep file.
+        overrides: Texts of `--set`, such as `search.trials=32`.
+        name: A name in place of the file's.
+
+    Raises:
+        UserError: The file does not exist or is not valid.
+    """
+    # pydantic and the settings are imported only by commands that need them.
     from search_spaces.loading.loader import load_sweep
 
     return load_sweep(Path(file), overrides or (), name)
 
 
 def load_data(sweep: "SweepSettings", file: str) -> "Benchmark":
-    """The data that a sweep names."""
+    """Loads the data that a sweep names.
+
+    Args:
+        sweep: Settings of the sweep.
+        file: The sweep file, for messages.
+
+    Raises:
+        UserError: The data does not exist or is not valid.
+    """
     from trainables.benchmarks.registry import load_benchmark
 
     try:
@@ -75,12 +96,16 @@ def load_data(sweep: "SweepSettings", file: str) -> "Benchmark":
 
 
 def old_spelling(name: str) -> Any:
-    """A hidden option: an earlier name of one that is called otherwise now."""
+    """Returns a hidden option, for the earlier name of an option that was renamed."""
     return typer.Option(name, hidden=True)
 
 
 def check_hub(sweep: "SweepSettings", file: str) -> None:
-    """Refuse hub models that cannot be had, before any worker starts."""
+    """Checks, before any worker starts, that the sweep's hub models exist and are accessible.
+
+    Raises:
+        UserError: A model cannot be downloaded.
+    """
     from trainables.benchmarks.hub_access import check_models
 
     try:
@@ -90,7 +115,11 @@ def check_hub(sweep: "SweepSettings", file: str) -> None:
 
 
 def open_named(name: str, storage: Path | None) -> "tuple[SweepFolder, SweepSettings, Study]":
-    """A sweep by its name: folder, settings, and its study to read."""
+    """Opens a sweep by its name; returns its folder, its settings and its study, for reading.
+
+    Raises:
+        UserError: There is no such sweep, or it has not started.
+    """
     from orchestrator.search.study import Study
     from orchestrator.storage.sweep_folder import open_sweep, storage_root
 
@@ -99,19 +128,26 @@ def open_named(name: str, storage: Path | None) -> "tuple[SweepFolder, SweepSett
 
 
 def screen(*, stderr: bool = False) -> Console:
-    """Where people read."""
-    # Reasons and descriptions hold brackets and colons that are no markup.
+    """Returns the console on which commands print."""
+    # Reasons and descriptions contain brackets and colons that are neither markup nor emoji.
     return Console(markup=False, emoji=False, stderr=stderr)
 
 
 def print_json(value: object) -> None:
-    """Print for programs."""
+    """Prints a value as JSON on stdout."""
+    # Without rich, which would wrap or colour it.
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Turn a user error into one message on stderr and exit status 2."""
+    """Turns a user error, or a full disk, into one message on stderr and exit status 2.
+
+    An interrupt (Ctrl-C) gives exit status 130, as shells expect.
+
+    Raises:
+        typer.Exit: The block raised one of these.
+    """
     try:
         yield
     except UserError as error:
@@ -120,9 +156,10 @@ def user_errors() -> Iterator[None]:
         say(Console(stderr=True), "interrupted: run the same command again to go on")
         raise typer.Exit(130) from None
     except Exception as error:
-        if (told := full_disk(error)) is None:
+        # A full disk surfaces as another exception in every library; anything else keeps its traceback.
+        if (user_error := full_disk(error)) is None:
             raise
-        _fail(told)
+        _fail(user_error)
 
 
 def _fail(error: UserError) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Before a sweep starts: is the file right, what would it do, and how would it go?"""
+"""`lethe validate`, `plan` and `simulate`: check a sweep file, and show what it would do, before it runs."""
 
 from typing import Annotated
 
@@ -28,9 +28,8 @@ def validate(file: File, overrides: Overrides = None, name: Name = None) -> None
         sweep = load(file, overrides, name)
         benchmark = load_data(sweep, file)
         examples = f"{len(benchmark.forget)} forget, {len(benchmark.retain)} retain examples"
-        say(
-            screen(), f"{file}: valid. {sweep.search.trials} trials over {len(sweep.space)} keys; {examples}."
-        )
+        size = f"{sweep.search.trials} trials over {len(sweep.space)} keys"
+        say(screen(), f"{file}: valid. {size}; {examples}.")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -40,7 +39,8 @@ def plan(
     name: Name = None,
     storage: Storage = None,
     gpus: Annotated[
-        int | None, typer.Option("--gpus", min=1, help="Plan for so many GPUs that are not here.")
+        int | None,
+        typer.Option("--gpus", min=1, help="Plan for this number of GPUs instead of this machine's."),
     ] = None,
     gpu_memory_gib: Annotated[
         float, typer.Option("--gpu-memory-gib", min=1, help="Memory of each GPU in GiB.")
@@ -49,13 +49,14 @@ def plan(
     model_shape: Annotated[
         str | None,
         typer.Option(
-            "--model-shape", help="1b, 8b, 70b (Llama), or a config.json: when the model's own is not here."
+            "--model-shape",
+            help="1b, 8b, 70b (Llama), or a config.json, if the model's own configuration is not available.",
         ),
     ] = None,
     step_time_s: Annotated[
         float | None,
         typer.Option(
-            "--step-time-s", min=0.0, help="Seconds per optimizer step, its share of evaluation included."
+            "--step-time-s", min=0.0, help="Seconds per optimizer step, including its share of evaluation."
         ),
     ] = None,
     from_sweep: Annotated[
@@ -64,12 +65,14 @@ def plan(
     sequence_tokens: Annotated[
         int | None,
         typer.Option(
-            "--sequence-tokens", min=2, help="Tokens of the longest example; estimated when left out."
+            "--sequence-tokens", min=2, help="Tokens of the longest example.", show_default="an estimate"
         ),
     ] = None,
 ) -> None:
-    """Show the space, sampled trials, lanes, memory and what would be prepared, here or on GPUs to come.
-    Starts nothing."""
+    """Show the space, sampled trials, lanes, memory and models to prepare, on this machine or on given GPUs.
+
+    Starts nothing.
+    """
     with user_errors():
         from cluster.capacity.layouts import Cluster
         from orchestrator.storage.sweep_folder import storage_root
@@ -80,8 +83,10 @@ def plan(
         benchmark = load_data(sweep, file)
         if from_sweep is not None and step_time_s is None:
             _, earlier, study = open_named(from_sweep, storage)
-            same = benchmark if earlier.data == sweep.data else load_data(earlier, from_sweep)
-            step_time_s = measured_step_s(study.records(), steps_of_trial(earlier, same), from_sweep)
+            # The steps of a trial follow from the size of its data, which may be another than this sweep's.
+            earlier_data = benchmark if earlier.data == sweep.data else load_data(earlier, from_sweep)
+            steps = steps_of_trial(earlier, earlier_data)
+            step_time_s = measured_step_s(study.records(), steps, from_sweep)
         cluster = None if gpus is None else Cluster(gpus, gpu_memory_gib * 1024**3, gpus_per_node)
         options = ScaleOptions(cluster, model_shape, step_time_s, sequence_tokens)
         show_plan(sweep, file, benchmark, storage_root(storage), screen(), options)
@@ -92,10 +97,10 @@ def simulate_sweep(
     file: File,
     overrides: Overrides = None,
     name: Name = None,
-    lanes: Annotated[int, typer.Option("--lanes", min=1, help="Trials at a time.")] = 1,
+    lanes: Annotated[int, typer.Option("--lanes", min=1, help="Trials at the same time.")] = 1,
     storage: Storage = None,
 ) -> None:
-    """Run a closed-world sweep on recorded learning curves and a virtual clock: seconds in place of hours."""
+    """Run a closed-world sweep on recorded learning curves: seconds on a virtual clock instead of hours."""
     with user_errors():
         from orchestrator.simulation.simulate import simulate
         from orchestrator.storage.sweep_folder import storage_root

@@ -1,4 +1,4 @@
-"""Start a sweep, end it, make it longer, repeat its front."""
+"""`lethe prepare`, `run`, `extend`, `stop` and `confirm`, and the session in which commands run jobs."""
 
 import os
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ import typer
 
 from orchestrator.commands.options import (
     File,
+    Members,
     Name,
     Overrides,
     Storage,
     Sweep,
     TrackingUri,
-    Trial,
     app,
     check_hub,
     load,
@@ -38,7 +38,7 @@ PANEL = "Run a sweep"
 
 @app.command(rich_help_panel=PANEL)
 def prepare(file: File, overrides: Overrides = None, name: Name = None, storage: Storage = None) -> None:
-    """Train and measure the models that a sweep stands on, and keep them for its runs."""
+    """Train and measure the original and the retrained model of a sweep, and keep them for its runs."""
     with user_errors():
         start(load(file, overrides, name), file, storage, None, only_prepare=True)
 
@@ -51,7 +51,7 @@ def run(
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Run a sweep, or go on with one that was interrupted."""
+    """Run a sweep, or resume one that was interrupted."""
     with user_errors():
         start(load(file, overrides, name), file, storage, tracking_uri, only_prepare=False)
 
@@ -71,23 +71,23 @@ def extend(
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Raise a sweep's number of trials or its budget, and go on with it."""
+    """Raise a sweep's number of trials or its budget, and resume it."""
     with user_errors():
         from search_spaces.loading.changed_settings import extended
 
         folder, settings, _ = open_named(sweep, storage)
-        wished = {
+        options = {
             "search.trials": trials,
             "budget.wall_time_s": wall_time_s,
             "budget.worker_hours": worker_hours,
         }
-        longer = extended(settings, {key: text for key, text in wished.items() if text is not None})
+        longer = extended(settings, {key: text for key, text in options.items() if text is not None})
         start(longer, str(folder.settings), storage, tracking_uri, only_prepare=False)
 
 
 @app.command(rich_help_panel=PANEL)
 def stop(sweep: Sweep, storage: Storage = None) -> None:
-    """Ask a running sweep to end: its trials stop at their next rung, and nothing is lost."""
+    """Stop a running sweep: its trials end at their next rung, and no result is lost."""
     with user_errors():
         folder, settings, _ = open_named(sweep, storage)
         if not folder.is_locked():
@@ -97,11 +97,12 @@ def stop(sweep: Sweep, storage: Storage = None) -> None:
                 value=sweep,
                 remedy=f"see `lethe status {sweep}`",
             )
+        # The driver may run on another machine: a file in the shared folder reaches it, a signal would not.
         folder.stop_request.touch()
         say(
             screen(),
-            f"asked {settings.name} to stop: running trials end at their next rung; the same command goes on"
-            " later",
+            f"{settings.name} is stopping: running trials end at their next rung; the command that started it"
+            " resumes it",
         )
 
 
@@ -109,12 +110,12 @@ def stop(sweep: Sweep, storage: Storage = None) -> None:
 def confirm(
     sweep: Sweep,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="New seeds for each member.")] = 5,
-    trial: Trial = "front",
+    trial: Members = "front",
     pick: Annotated[str | None, old_spelling("--pick")] = None,
     storage: Storage = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Run members of the front again under new seeds: how much of it was luck?"""
+    """Run members of the front again under new seeds, to see how much of their results was luck."""
     with user_errors():
         folder, settings, _ = open_named(sweep, storage)
         with sweep_session(settings, str(folder.settings), storage, tracking_uri) as session:
@@ -122,23 +123,29 @@ def confirm(
 
             confirmations = confirm_members(session, pick or trial, seeds)
         failed = sum(confirmation.reason is not None for confirmation in confirmations)
-        say(
-            screen(),
-            f"{len(confirmations)} repetitions, {failed} failed\nreport: {folder.path / 'report.html'}",
-        )
+        say(screen(), f"{len(confirmations)} repetitions, {failed} failed")
+        say(screen(), f"report: {folder.path / 'report.html'}")
 
 
 def start(
     sweep: "SweepSettings", file: str, storage: Path | None, tracking_uri: str | None, *, only_prepare: bool
 ) -> None:
-    """Run a sweep, or only prepare it, and say how it ended."""
-    console = screen()
-    say(
-        console,
-        f"{sweep.name}: {sweep.search.trials} trials, {sweep.resources.workers_per_trial} ZeRO-3 workers"
-        f" each. {sweep.description}",
-    )
-    # Before Ray is loaded: mistakes in the data are told at once. The session takes it over.
+    """Runs a sweep, or only prepares its baselines, and prints the result.
+
+    Args:
+        sweep: Settings of the sweep.
+        file: The sweep file, for messages.
+        storage: Folder of all sweeps, if one was given.
+        tracking_uri: MLflow's server or store, if one was given.
+        only_prepare: Whether to stop before the first trial.
+
+    Raises:
+        UserError: The data, the models or the cluster do not allow the sweep, or its lanes were lost.
+    """
+    console, workers = screen(), sweep.resources.workers_per_trial
+    size = f"{sweep.search.trials} trials, {workers} ZeRO-3 workers each"
+    say(console, f"{sweep.name}: {size}. {sweep.description}")
+    # Loaded before Ray, so that a mistake in the data is reported at once; the session uses it as it is.
     benchmark = load_data(sweep, file)
     with sweep_session(sweep, file, storage, tracking_uri, benchmark=benchmark) as session:
         from orchestrator.sweep.followup_runs import prepare_baselines
@@ -153,9 +160,8 @@ def start(
     from orchestrator.pareto.sweep_view import read_view
     from orchestrator.terminal.closing_lines import closing_lines
 
-    for line in closing_lines(
-        read_view(session.folder, sweep, records), session.folder, session.tracking_uri
-    ):
+    view = read_view(session.folder, sweep, records)
+    for line in closing_lines(view, session.folder, session.tracking_uri):
         say(console, line)
 
 
@@ -169,33 +175,36 @@ def sweep_session(
     benchmark: "Benchmark | None" = None,
     quiet_stdout: bool = False,
 ) -> "Iterator[Session]":
-    """A session on a sweep, its progress shown meanwhile; on stderr where stdout is for programs.
+    """Yields a session in which the sweep's jobs can run, and shows its progress meanwhile.
 
     Args:
         sweep: Settings of the sweep.
-        file: The sweep file, as messages name it.
-        storage: Folder of all sweeps, where one was given.
-        tracking_uri: MLflow's server or store, where one was given.
-        benchmark: The data set, where it was loaded already.
-        quiet_stdout: Whether stdout is for programs.
+        file: The sweep file, for messages.
+        storage: Folder of all sweeps, if one was given.
+        tracking_uri: MLflow's server or store, if one was given.
+        benchmark: The data set, if it was loaded before.
+        quiet_stdout: Whether progress is shown on stderr, because stdout carries JSON.
 
     Raises:
-        UserError: A hub model cannot be read. Nothing has been started then.
+        UserError: A hub model is not accessible. Nothing was started.
     """
     from orchestrator.pareto.objectives import criteria_of
     from orchestrator.search.sweep_state import SweepState
     from orchestrator.storage.sweep_folder import SweepFolder, storage_root
     from orchestrator.terminal.live_progress import LiveProgress
 
+    # A missing model would otherwise fail in every worker, after minutes.
     check_hub(sweep, file)
     root = storage_root(storage)
     folder, console = SweepFolder(root, sweep.name), screen(stderr=quiet_stdout)
     say(console, f"sweep folder: {folder.path}")
     sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial)
     with LiveProgress(console, sweep_state, sweep.search.trials) as progress:
+        # These imports take seconds, so they come after the first line of progress.
         progress.stage("loading Ray, Optuna and MLflow")
         from orchestrator.sweep.session import Session
         from orchestrator.tracking.tracking_store import default_tracking_uri
 
+        # MLflow's own variable, which its clients read as well.
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(root)
         yield Session(sweep, file, folder, uri, progress, loaded=benchmark)

@@ -1,4 +1,4 @@
-"""Recompute evaluation logs."""
+"""`lethe score`: recompute the metrics of an evaluation log."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,15 +24,15 @@ def score(
         typer.Option(
             "--retrained",
             metavar="LOG.json",
-            help="The same of the retrained model, for forget quality and PrivLeak.",
+            help="The same kind of file for the retrained model, for forget quality and PrivLeak.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute every metric of an evaluation log from its per-item values."""
     with user_errors():
-        from orchestrator.evaluation_logs.score_tables import scores_json, show_scores
         from orchestrator.evaluation_logs.scores import score as score_file
+        from orchestrator.terminal.score_tables import scores_json, show_scores
 
         scores = score_file(log, retrained)
         if as_json:

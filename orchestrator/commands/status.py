@@ -1,4 +1,4 @@
-"""Look at sweeps, while they run and afterwards."""
+"""`lethe status`, `front`, `report`, `logs` and `compare`: show sweeps, while they run and afterwards."""
 
 import sys
 from pathlib import Path
@@ -24,15 +24,16 @@ PANEL = "Look at sweeps"
 
 @app.command(rich_help_panel=PANEL)
 def status(sweep: Sweep, storage: Storage = None, as_json: AsJson = False) -> None:
-    """Show the trials of a sweep, also while it runs."""
+    """Show the trials of a sweep, which may be running."""
     with user_errors():
         from orchestrator.terminal.sweep_tables import show_status, status_json
 
         _, settings, study = open_named(sweep, storage)
+        records = study.records()
         if as_json:
-            print_json(status_json(settings, study.records()))
+            print_json(status_json(settings, records))
         else:
-            show_status(settings, study.records(), screen())
+            show_status(settings, records, screen())
 
 
 @app.command(rich_help_panel=PANEL)
@@ -54,6 +55,7 @@ def front(
         if as_json:
             print_json(sweep_front(view))
         elif as_csv:
+            # Without rich, which would wrap long lines.
             sys.stdout.write(front_csv(view))
         else:
             show_front(view, screen())
@@ -61,7 +63,7 @@ def front(
 
 @app.command(rich_help_panel=PANEL)
 def report(sweep: Sweep, storage: Storage = None) -> None:
-    """Write the report of a sweep again from its study."""
+    """Write a sweep's report (HTML and picture) from its study."""
     with user_errors():
         from orchestrator.report.html_report import study_view, write_report
 
@@ -83,12 +85,12 @@ def logs(
         if not log.is_file():
             from search_spaces.user_errors import did_you_mean
 
-            known = [record.trial_id for record in study.records()]
+            trials = [record.trial_id for record in study.records()]
             raise UserError(
-                f"there is no log of this trial.{did_you_mean(trial, known)}",
+                f"there is no log of this trial.{did_you_mean(trial, trials)}",
                 key="TRIAL",
                 value=trial,
-                allowed=", ".join(known) or "none yet",
+                allowed=", ".join(trials) or "none yet",
             )
         sys.stdout.write(log.read_text())
 
@@ -98,7 +100,8 @@ def compare(
     sweeps: Annotated[
         list[str],
         typer.Argument(
-            metavar="SWEEP SWEEP...", help="Names of sweeps; the first one's reference point counts."
+            metavar="SWEEP SWEEP...",
+            help="Names of sweeps; the reference point of the first is used for all.",
         ),
     ],
     storage: Storage = None,
@@ -107,13 +110,14 @@ def compare(
         Path | None, typer.Option("--png", metavar="FILE", help="Also draw all fronts into one picture.")
     ] = None,
 ) -> None:
-    """Set sweeps side by side: hypervolumes with intervals, best values, worker-hours."""
+    """Compare sweeps: hypervolumes with confidence intervals, best values, worker-hours."""
     with user_errors():
         from orchestrator.followups.comparison import compare as compare_views
         from orchestrator.pareto.sweep_view import data_digest, read_view
         from orchestrator.report.comparison_picture import draw_comparison
         from orchestrator.terminal.comparison_tables import comparison_json, show_comparison
 
+        # Digests show whether the sweeps had the same data, without which values are not comparable.
         opened = [open_named(name, storage) for name in sweeps]
         views = [read_view(folder, settings, study.records()) for folder, settings, study in opened]
         comparison = compare_views(views, [data_digest(settings) for _, settings, _ in opened])

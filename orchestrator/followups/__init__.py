@@ -1,2 +1,1 @@
-"""What one does with a finished front: confirm it under new seeds, audit, reproduce, compare, benchmark and
-export its models."""
+"""Follow-ups on a finished front: confirm under new seeds, audit, reproduce, compare, benchmark, export."""

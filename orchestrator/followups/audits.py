@@ -1,8 +1,7 @@
-"""`lethe audit`: probes models of a sweep, or any folder, for what they still know of the forget set although
-it may not show.
+"""`lethe audit`: probes models for knowledge of the forget set that the evaluation does not bring out.
 
-Audits are no trials and count towards no budget. Each has a file of its own beside the sweep, named by what
-was asked in which way, so that a killed driver repeats only what was running.
+Audits are not trials and count towards no budget. Each has a file of its own, named by the model and by a
+hash of the probes' settings, so that a restarted driver runs only the audits that are missing.
 """
 
 import hashlib
@@ -23,9 +22,9 @@ from trainables.jobs import EvaluateJob
 
 @dataclass(frozen=True)
 class AuditTask(JobTask):
-    """One audit on the lanes; its lane writes the result, and this notes it as the newest of its model.
+    """The audit of one model on a lane: the worker writes the result, and the task notes it as the newest.
 
-    The caller holds the sweep's lock: there is one writer.
+    The caller holds the sweep's lock, so no other process writes the index of audits.
     """
 
     subject: Subject
@@ -34,30 +33,31 @@ class AuditTask(JobTask):
 
     @property
     def name(self) -> str:
-        """As people see it: `audit t0007@2`."""
+        """The task's name in messages: `audit t0007@2`."""
         return f"audit {self.subject.name}"
 
     @property
     def done(self) -> bool:
-        """Whether an earlier call has made it."""
+        """Whether the result exists, from this call or an earlier one."""
+        # Workers write the file atomically, so one that exists is complete.
         return Path(self.audit_job.output).is_file()
 
     def job(self) -> EvaluateJob:
-        """What `plan_audits` gave."""
+        """Returns the job that `plan_audits` made."""
         return self.audit_job
 
     def keep(self, result: Mapping[str, Any]) -> str:
-        """Note the file that the lane has written."""
+        """Notes the file that the worker has written as the newest audit of its model."""
         note_audit(self.folder, self.subject, Path(self.audit_job.output))
-        found = self.read()
-        return f"{len(found.hidden)} of {found.facts} facts look forgotten and are not"
+        audit = self.read()
+        return f"{len(audit.hidden)} of {audit.facts} facts look forgotten and are not"
 
     def fail(self, reason: str) -> str:
-        """Nothing is kept: the next call tries again."""
+        """Keeps nothing, so that the next call tries again."""
         return f"failed: {reason}"
 
     def read(self) -> Audit:
-        """The audit, once it is done."""
+        """Reads the result, which must exist."""
         return read_audit(self.subject, Path(self.audit_job.output))
 
 
@@ -68,40 +68,41 @@ def plan_audits(
     retrained: Path | None,
     folder: SweepFolder,
 ) -> list[AuditTask]:
-    """One task per subject, done or not.
+    """Returns one task per model, including those whose result exists.
 
     Args:
-        subjects: What is audited.
-        sweep: Its model, data and engine are the subjects' too.
-        evaluation: Says which probes are made, and how.
-        retrained: Measurement of the retrained model, where there is one.
-        folder: Where results are kept.
+        subjects: The models to audit.
+        sweep: Settings whose model, data and engine apply to all subjects.
+        evaluation: Which probes are made, and their settings.
+        retrained: Measurement of the retrained model, if there is one.
+        folder: Files of the sweep, among which the results are kept.
     """
-    way = audit_way(sweep, evaluation)
-    return [
-        AuditTask(
-            subject,
-            EvaluateJob(
-                name=subject.name,
-                model=sweep.model,
-                data=sweep.data,
-                folder=subject.folder,
-                output=str(folder.path / "audits" / f"{_file_name(subject)}-{way}.json"),
-                parts=("test",),
-                retrained=str(retrained) if retrained else None,
-                redact=sweep.redact,
-                evaluation=evaluation,
-                engine=sweep.trial.engine,
-            ),
-            folder,
+    settings_hash = hash_audit_settings(sweep, evaluation)
+    tasks = []
+    for subject in subjects:
+        job = EvaluateJob(
+            name=subject.name,
+            model=sweep.model,
+            data=sweep.data,
+            folder=subject.folder,
+            output=str(folder.path / "audits" / f"{_file_name(subject)}-{settings_hash}.json"),
+            # The search has optimised for the validation part.
+            parts=("test",),
+            retrained=str(retrained) if retrained else None,
+            redact=sweep.redact,
+            evaluation=evaluation,
+            engine=sweep.trial.engine,
         )
-        for subject in subjects
-    ]
+        tasks.append(AuditTask(subject, job, folder))
+    return tasks
 
 
-def audit_way(sweep: SweepSettings, evaluation: EvaluationSettings) -> str:
-    """Names what was asked in which way: audits with the same name can be compared."""
-    made_from = {
+def hash_audit_settings(sweep: SweepSettings, evaluation: EvaluationSettings) -> str:
+    """Returns a hash of everything that an audit depends on besides its model, as 12 hexadecimal digits.
+
+    Audits with equal hashes are comparable.
+    """
+    settings = {
         "data": sweep.data.model_dump(),
         "evaluation": evaluation.model_dump(),
         "dtype": sweep.model.dtype,
@@ -109,12 +110,13 @@ def audit_way(sweep: SweepSettings, evaluation: EvaluationSettings) -> str:
         "redact": sweep.redact,
         "version": MEASUREMENT_VERSION,
     }
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _file_name(subject: Subject) -> str:
-    """Fit for a file, and of this folder alone: a path is no name, and another model may come to lie under
-    the same name."""
+    """Returns a name for the subject's file that is valid, and unique to the folder of its weights."""
+    # The same name may belong to another model later: `lethe audit --model ./model` in another directory.
     digest = hashlib.sha256(subject.folder.encode()).hexdigest()[:8]
     name = "".join(letter if letter.isalnum() or letter in "@_." else "_" for letter in subject.name)
+    # File systems limit names to 255 bytes; the end of a path says most.
     return f"{name[-60:]}-{digest}"

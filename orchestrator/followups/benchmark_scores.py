@@ -1,4 +1,4 @@
-"""`lethe benchmark`: public benchmarks (lm-eval) on models of a sweep, kept by model and way beside it."""
+"""`lethe benchmark`: scores of public benchmarks (lm-eval) for models of a sweep, kept in its folder."""
 
 import json
 from collections.abc import Mapping
@@ -18,28 +18,29 @@ Scores = Mapping[str, float]
 
 @dataclass(frozen=True)
 class BenchmarkRequest:
-    """Which tasks are evaluated, and how."""
+    """The tasks to evaluate, and the options of lm-eval."""
 
     tasks: tuple[str, ...]
-    """Names of tasks or groups of tasks."""
+    """Names of tasks or of groups of tasks."""
     limit: int | None = None
-    """Most items per task; all when None."""
+    """Largest number of items per task; None for all items."""
     batch: int = 8
     """Items per forward pass."""
     folder: Path | None = None
-    """Folder with task files of one's own."""
+    """Folder with further task files."""
 
 
 @dataclass(frozen=True)
 class BenchmarkTask(JobTask):
-    """lm-eval on one model, for the tasks that an earlier call has not evaluated in the same way.
+    """A run of lm-eval on one model, for the tasks whose scores do not exist yet.
 
     Attributes:
-        model_name: What people call the model: `original`, `t0007@2`.
-        weights: Its folder or hub id.
-        model: How it is loaded.
+        model_name: Name of the model: `original`, `t0007@2`.
+        weights: Folder or hub id of its weights.
+        model: Settings with which it is loaded.
         request: Tasks, limit and batch size.
-        sweep_folder: Where results of the sweep are kept. The caller is the one writer.
+        sweep_folder: Files of the sweep, among which the scores are kept. The sweep's lock is not held, so
+            that it may run meanwhile; two calls at a time may therefore lose scores of one of them.
     """
 
     model_name: str
@@ -50,17 +51,18 @@ class BenchmarkTask(JobTask):
 
     @property
     def name(self) -> str:
-        """As people see it: `lm-eval of t0007@2`."""
+        """The task's name in messages: `lm-eval of t0007@2`."""
         return f"lm-eval of {self.model_name}"
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Tasks without a result."""
+        """Tasks without scores, in the order of the request."""
         entry = self._entry()
         return tuple(task for task in self.request.tasks if task not in entry)
 
     def job(self) -> BenchmarkJob:
-        """Model and missing tasks."""
+        """Returns the job that evaluates the missing tasks."""
+        # An absolute path: the worker has another working directory.
         folder = self.request.folder
         return BenchmarkJob(
             model=self.model,
@@ -72,17 +74,18 @@ class BenchmarkTask(JobTask):
         )
 
     def keep(self, result: Mapping[str, Any]) -> str:
-        """Add the scores to those of the sweep."""
-        found = result["tasks"]
-        write_json(self._file, self._known() | {self._way: self._entry() | found})
-        return ", ".join(found)
+        """Adds the scores to those of the sweep."""
+        scores = result["tasks"]
+        # The file is read again: the tasks of other models write it too.
+        write_json(self._file, self._known() | {self._key: self._entry() | scores})
+        return ", ".join(scores)
 
     def fail(self, reason: str) -> str:
-        """Nothing is kept: the next call tries again."""
+        """Keeps nothing, so that the next call tries again."""
         return f"failed: {reason}"
 
     def scores(self) -> Scores:
-        """Scores by task and metric, of the tasks that have any."""
+        """Returns the scores of the requested tasks that have any."""
         entry = self._entry()
         return {
             f"{task}/{metric}": value
@@ -91,8 +94,8 @@ class BenchmarkTask(JobTask):
         }
 
     @property
-    def _way(self) -> str:
-        # One name may mean another task in another folder.
+    def _key(self) -> str:
+        # A limit changes the items, and a task's name may mean another task in another folder.
         tasks = self.request.folder or "lm-eval"
         return f"{self.model_name}, limit {self.request.limit}, tasks of {tasks}"
 
@@ -105,4 +108,4 @@ class BenchmarkTask(JobTask):
         return known
 
     def _entry(self) -> dict[str, Any]:
-        return self._known().get(self._way, {})
+        return self._known().get(self._key, {})

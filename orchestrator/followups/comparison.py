@@ -1,4 +1,4 @@
-"""`lethe compare`: several sweeps under one reference point, each with how sure its hypervolume is."""
+"""`lethe compare`: compares sweeps under one reference point, with confidence intervals of hypervolumes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,50 +21,54 @@ from search_spaces.user_errors import UserError
 
 @dataclass(frozen=True)
 class ComparedSweep:
-    """One sweep in a comparison. Hypervolumes and objective values are of the test part."""
+    """One sweep of a comparison. Hypervolumes and objective values are those of the test part."""
 
     name: str
     ended: int
-    """Trials that have ended, in whatever way."""
+    """Number of trials that have ended, in whatever way."""
     failed: int
+    """Number of trials that failed."""
     stopped: int
+    """Number of trials that were stopped at a rung."""
     worker_hours: float
-    """Hours times workers of all attempts, failed and repeated ones too; confirmations are not counted."""
+    """Hours times workers of all attempts, including failed and repeated ones but not confirmations."""
     front: Front
+    """The front under the first sweep's objectives."""
     interval: Interval | None
-    """None with fewer than two trials."""
+    """95 % interval of the hypervolume; None with fewer than two trials."""
     confirmed: Estimate | None
     """Hypervolume of the front over new seeds; None unless every member was confirmed."""
     best: Mapping[str, float]
     """Objective name -> best value on the front; empty without a front."""
     curve: Curve
+    """Worker-seconds spent and hypervolume reached after each trial."""
     hypervolume_at_equal_time: float
-    """After as many worker-seconds as the shortest of the sweeps has taken in all."""
+    """Hypervolume after the worker-seconds that the shortest of the sweeps took."""
     baselines: Mapping[str, Mapping[str, float] | None]
-    """Objectives of the `original` and the `retrained` model, where measured."""
+    """Baseline name -> objective name -> value; None for a baseline without a measurement."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Sweeps under the first one's objectives and reference point."""
+    """Sweeps, compared under the objectives and the reference point of the first."""
 
     objectives: tuple[Objective, ...]
     equal_worker_hours: float
-    """What the shortest of the sweeps has taken."""
+    """Worker-hours of the shortest sweep."""
     sweeps: tuple[ComparedSweep, ...]
     warnings: tuple[str, ...]
-    """What makes the comparison less than fair."""
+    """Sentences on what makes the comparison less than fair."""
 
 
 def compare(views: Sequence[SweepView], digests: Sequence[str | None]) -> Comparison:
-    """Measure all sweeps with the first one's objectives: its reference point, transforms and clips.
+    """Compares sweeps under the first one's objectives: its reference point, transforms and clips.
 
     Args:
-        views: Two or more.
-        digests: `data_digest` of each.
+        views: Two sweeps or more.
+        digests: The `data_digest` of each sweep.
 
     Raises:
-        UserError: There is only one, or their objectives have other names or directions.
+        UserError: There are fewer than two sweeps, or their objectives differ in name or direction.
     """
     if len(views) < 2:
         raise UserError(
@@ -75,12 +79,13 @@ def compare(views: Sequence[SweepView], digests: Sequence[str | None]) -> Compar
     objectives = objectives_of(views[0].sweep)
     for view in views[1:]:
         _require_same_objectives(views[0].sweep, view.sweep)
-    # Each keeps its own limits and its own choice of rungs: those belong to how it searched.
+    # Each sweep keeps its own limits and its own choice of rungs, which belong to its search.
     criteria = [replace(criteria_of(view.sweep), objectives=objectives) for view in views]
     curves = [
         hypervolume_curve(view.records, own, view.sweep.resources.workers_per_trial)
         for view, own in zip(views, criteria, strict=True)
     ]
+    # Sweeps of different lengths are compared at the work that all of them have done.
     shortest_s = min(curve[-1][0] if curve else 0.0 for curve in curves)
     compared = [
         _compared(view, own, curve, shortest_s)
@@ -92,33 +97,18 @@ def compare(views: Sequence[SweepView], digests: Sequence[str | None]) -> Compar
 def _compared(view: SweepView, criteria: Criteria, curve: Curve, shortest_s: float) -> ComparedSweep:
     # The view's own front holds only under the sweep's own objectives.
     front = view.front if criteria == view.criteria else build_front(view.records, criteria)
-    found = confirmed_front(front, criteria, view.confirmations)
-    confirmed = found.hypervolume if found is not None and found.is_whole else None
-    if confirmed is not None and confirmed.half_width is not None:
-        interval: Interval | None = Interval(
-            confirmed.mean - confirmed.half_width, confirmed.mean + confirmed.half_width, "seeds"
-        )
-    else:
-        interval = bootstrap_interval(view.records, criteria)
-    best = {
-        objective.name: min(
-            (member.objectives[objective.name] for member in front.members), key=objective.to_minimised
-        )
-        for objective in criteria.objectives
-        if front.members
-    }
+    confirmed = _confirmed_hypervolume(view, front, criteria)
+    worker_s = sum(record.spent_s for record in view.records) * view.sweep.resources.workers_per_trial
     return ComparedSweep(
         name=view.sweep.name,
         ended=sum(record.ended for record in view.records),
         failed=sum(record.status == "failed" for record in view.records),
         stopped=sum(record.status == "stopped" for record in view.records),
-        worker_hours=sum(record.spent_s for record in view.records)
-        * view.sweep.resources.workers_per_trial
-        / 3600,
+        worker_hours=worker_s / 3600,
         front=front,
-        interval=interval,
+        interval=_interval(confirmed, view, criteria),
         confirmed=confirmed,
-        best=best,
+        best=_best_values(front),
         curve=curve,
         hypervolume_at_equal_time=hypervolume_at(curve, shortest_s),
         baselines={
@@ -128,18 +118,37 @@ def _compared(view: SweepView, criteria: Criteria, curve: Curve, shortest_s: flo
     )
 
 
+def _confirmed_hypervolume(view: SweepView, front: Front, criteria: Criteria) -> Estimate | None:
+    found = confirmed_front(front, criteria, view.confirmations)
+    # The mean over some members would be the hypervolume of another front.
+    return found.hypervolume if found is not None and found.is_whole else None
+
+
+def _interval(confirmed: Estimate | None, view: SweepView, criteria: Criteria) -> Interval | None:
+    """Returns the interval over seeds, or over trials if fewer than two seeds repeat the whole front."""
+    if confirmed is None or confirmed.half_width is None:
+        return bootstrap_interval(view.records, criteria)
+    return Interval(confirmed.mean - confirmed.half_width, confirmed.mean + confirmed.half_width, "seeds")
+
+
+def _best_values(front: Front) -> dict[str, float]:
+    best = {}
+    for objective in front.objectives:
+        values = [member.objectives[objective.name] for member in front.members]
+        if values:
+            best[objective.name] = min(values, key=objective.to_minimised)
+    return best
+
+
 def _require_same_objectives(first: SweepSettings, other: SweepSettings) -> None:
     one = {objective.name: objective.direction for objective in objectives_of(first)}
     two = {objective.name: objective.direction for objective in objectives_of(other)}
-    if one != two:
-        lines = [
-            f"  {name}: {one.get(name, 'none')} -> {two.get(name, 'none')}"
-            for name in one | two
-            if one.get(name) != two.get(name)
-        ]
+    different = [name for name in one | two if one.get(name) != two.get(name)]
+    if different:
+        lines = [f"  {name}: {one.get(name, 'none')} -> {two.get(name, 'none')}" for name in different]
         differences = "\n".join(lines)
         raise UserError(
-            f"{first.name} and {other.name} have other objectives and cannot be compared:\n{differences}",
+            f"{first.name} and {other.name} have different objectives and cannot be compared:\n{differences}",
             key="SWEEP",
             value=other.name,
             remedy="compare sweeps whose objectives have the same names and directions",
@@ -147,21 +156,25 @@ def _require_same_objectives(first: SweepSettings, other: SweepSettings) -> None
 
 
 def _warnings(views: Sequence[SweepView], digests: Sequence[str | None]) -> list[str]:
-    first, found = views[0].sweep, []
+    first, warnings = views[0].sweep, []
     limits = criteria_of(first).limits
     for view, digest in zip(views, digests, strict=True):
         name = view.sweep.name
         if digest is None:
-            found.append(
-                f"the data of {name} cannot be read any more: whether they are the first sweep's is not known"
+            warnings.append(
+                f"the data of {name} cannot be read any more, so it is not known whether {first.name} has"
+                " the same data"
             )
         elif digests[0] is not None and digest != digests[0]:
-            found.append(f"{name} has other data than {first.name}: their values are of other items")
+            warnings.append(
+                f"{name} has other data than {first.name}: their values were measured on different items"
+            )
+        # Sets, because the order of the objectives does not matter.
         if set(objectives_of(view.sweep)) != set(objectives_of(first)):
-            found.append(
-                f"{name} was searched with another reference point, transform or clip; those of {first.name}"
-                " count here"
+            warnings.append(
+                f"{name} was searched with another reference point, transform or clip; here those of"
+                f" {first.name} are used"
             )
         if set(criteria_of(view.sweep).limits) != set(limits):
-            found.append(f"{name} keeps its own limits, which differ from those of {first.name}")
-    return found
+            warnings.append(f"{name} keeps its own limits, which differ from those of {first.name}")
+    return warnings

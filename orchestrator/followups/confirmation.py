@@ -1,9 +1,8 @@
-"""`lethe confirm`: runs members of the front again under new seeds, because the best of many runs of one seed
-is partly luck.
+"""`lethe confirm`: repeats members of the front under new seeds.
 
-Repetitions are no trials of the search: the study never hears of them, and they count towards no budget. They
-have a file of their own beside it, which is complete at every moment, so that a killed driver repeats only
-what was running.
+The best of many trials under one seed is partly luck; repetitions show how much. They are not trials of the
+search: the study does not hold them, and they count towards no budget. They are kept in a file of their own,
+which is complete after every result, so that a restarted driver runs only the repetitions that are missing.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -23,27 +22,30 @@ from trainables.jobs import TrialJob
 
 @dataclass(frozen=True)
 class Repetition:
-    """A member that is to run again under another seed."""
+    """A member of the front that is to run again under another seed."""
 
     member: FrontMember
     seed: int
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """That of its `Confirmation`."""
+        """Trial, rung and seed: the key of its `Confirmation`."""
         return (*self.member.key, self.seed)
 
     @property
     def name(self) -> str:
-        """That of its `Confirmation`: `t0007@2 seed 1`."""
+        """The name of its `Confirmation`: `t0007@2 seed 1`."""
         return f"{self.member.name} seed {self.seed}"
 
 
 def confirmation_seeds(sweep: SweepSettings, count: int) -> range:
-    """The first `count` seeds above every one that a trial of the search can have had; more seeds later begin
-    with the same ones."""
+    """Returns the first `count` seeds above all seeds that a trial of the search can have.
+
+    A larger count begins with the same seeds, so that a later call adds repetitions to the earlier ones.
+    """
     searched = sweep.space.get("seed")
     drawn = [] if searched is None else [searched.high, *searched.choices]
+    # A domain has either an upper bound or choices: the bound of choices is None.
     first = 1 + max([sweep.trial.seed, *(int(seed) for seed in drawn if seed is not None)])
     return range(first, first + count)
 
@@ -51,24 +53,24 @@ def confirmation_seeds(sweep: SweepSettings, count: int) -> range:
 def plan_repetitions(
     members: Sequence[FrontMember], seeds: Sequence[int], known: Collection[Confirmation]
 ) -> list[Repetition]:
-    """What is still to run: all members under the first seed, then under the next, so that an early end
-    leaves whole seeds.
+    """Returns the repetitions that are still to run: all members under the first seed, then the next seed.
 
     Args:
-        members: Those to confirm.
-        seeds: In the order in which they are used.
-        known: Results that are there, of failed repetitions too: under the same seed those would fail again.
+        members: Members of the front to confirm.
+        seeds: Seeds in the order in which they are used.
+        known: Confirmations that exist, including failed ones, which would fail again under the same seed.
     """
     done = {confirmation.key for confirmation in known}
+    # Seed by seed: the hypervolume over seeds needs seeds that all members have, also after an early end.
     wanted = [Repetition(member, seed) for seed in seeds for member in members]
     return [repetition for repetition in wanted if repetition.key not in done]
 
 
 @dataclass(frozen=True)
 class RepetitionTask(JobTask):
-    """One repetition on the lanes, whose result is added to the sweep's confirmations as soon as it is there.
+    """One repetition on a lane, whose result is added to the sweep's confirmations when it ends.
 
-    The caller holds the sweep's lock: there is one writer.
+    The caller holds the sweep's lock, so no other process writes the file.
     """
 
     repetition: Repetition
@@ -78,35 +80,32 @@ class RepetitionTask(JobTask):
 
     @property
     def name(self) -> str:
-        """That of its `Confirmation`: `t0007@2 seed 1`."""
+        """The name of its `Confirmation`: `t0007@2 seed 1`."""
         return self.repetition.name
 
     def job(self) -> TrialJob:
-        """The member's trial under the other seed, ended at the member's rung.
-
-        It has the full schedule, so that the learning rate takes the same path.
-        """
+        """Returns the job of the member's trial under the other seed, which ends at the member's rung."""
         member = self.repetition.member
+        # The schedule stays that of the whole trial, so that the learning rate takes the same path.
         params = {**member.record.params, "seed": self.repetition.seed}
         return trial_job(self.sweep, self.plan, member.record.trial_id, params, stop_at_rung=member.rung)
 
     def keep(self, result: Mapping[str, Any]) -> str:
-        """Add the result; one that is not a finite number counts as failed."""
-        reason = why_unusable(result["metrics"], objectives_of(self.sweep))
+        """Adds the result; a repetition whose objectives are not finite numbers counts as failed."""
+        metrics = result["metrics"]
+        reason = why_unusable(metrics, objectives_of(self.sweep))
         if reason is not None:
             return self.fail(reason)
         spent_s = sum(result["seconds"].values())
-        return self._add(
-            Confirmation(
-                *self.repetition.key, self.repetition.member.name, result["metrics"], spent_s=spent_s
-            )
-        )
+        member = self.repetition.member.name
+        return self._add(Confirmation(*self.repetition.key, member, metrics, spent_s=spent_s))
 
     def fail(self, reason: str) -> str:
-        """Keep the failure: under the same seed the repetition would fail again."""
+        """Adds the failure, because the repetition would fail again under the same seed."""
         return self._add(Confirmation(*self.repetition.key, self.repetition.member.name, {}, reason))
 
     def _add(self, result: Confirmation) -> str:
+        """Writes the file with one more result, and returns the line that is printed."""
         results = [*read_confirmations(self.folder), result]
         write_json(confirmations_file(self.folder), [asdict(known) for known in results])
         if result.reason is not None:

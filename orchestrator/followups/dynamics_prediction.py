@@ -1,4 +1,4 @@
-"""`lethe dynamics`: predicts on a lane what one unlearning step does to other answers."""
+"""`lethe dynamics`: predicts on a lane how one unlearning step changes the likelihood of other answers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,29 +11,30 @@ from trainables.jobs import DynamicsJob
 
 @dataclass(frozen=True)
 class DynamicsTask(JobTask):
-    """The dynamics of one policy; what it gives is drawn and shown, and kept nowhere else."""
+    """The dynamics of one policy. The result is held in memory only: `lethe dynamics` draws and prints it."""
 
     title: str
-    """`one step from the original model of tiny`."""
+    """Title of the picture: `one step from the original model of tiny`."""
     dynamics_job: DynamicsJob
     found: dict[str, Any] = field(default_factory=dict)
-    """What `run_dynamics` returns."""
+    """The result, as `run_dynamics` returns it; empty until the job has ended."""
 
     @property
     def name(self) -> str:
-        """As people see it."""
+        """The task's name in messages."""
         return self.title
 
     def job(self) -> DynamicsJob:
-        """Policy, original and losses."""
+        """Returns the job: policy, original model and losses."""
         return self.dynamics_job
 
     def keep(self, result: Mapping[str, Any]) -> None:
-        """Take the numbers."""
+        """Takes the result."""
+        # In place: the task is frozen, and its caller holds it.
         self.found.update(result)
 
     def fail(self, reason: str) -> None:
-        """Without its numbers there is nothing to draw.
+        """Ends the command, which has nothing to draw without the result.
 
         Raises:
             UserError: Always.

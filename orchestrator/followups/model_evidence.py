@@ -1,5 +1,4 @@
-"""What is known about one rung of one trial: everything that stands in the model card of an exported model.
-Plain data, fit for JSON."""
+"""Gathers the evidence for one rung of a trial, the content of an exported model's card, as plain data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,42 +18,43 @@ from search_spaces.settings.sweep_settings import SweepSettings
 
 @dataclass(frozen=True)
 class Evidence:
-    """The evidence of one exported model. Holds no text of the data."""
+    """The evidence of one exported model. It holds no text of the data."""
 
     sweep: str
     trial: str
-    """Name of the trial, and rung where it is not the last: `t0007@2`."""
+    """The trial's name, with the rung if that is not the last: `t0007@2`."""
     rung: int
+    """The rung, counted from 1."""
     rungs: int
-    """Rungs that the trial has reached."""
+    """Number of rungs that the trial has reached."""
     base_model: str
-    """Hub id, or the name of a local folder; `scratch` for a model that the sweep trained from nothing."""
+    """Hub id, or the name of a local folder; `scratch` for a model that the sweep trained from scratch."""
     objectives: Mapping[str, str]
     """Metric -> direction."""
     settings: Mapping[str, str]
-    """Every setting of the trial by its dotted key."""
+    """All settings of the trial by dotted key."""
     searched: Mapping[str, Any]
-    """Those that the search chose."""
+    """The settings that the search chose, by dotted key."""
     seed: int
     workers: int
-    """ZeRO-3 ranks that trained it."""
+    """Number of ZeRO-3 ranks that trained the model."""
     metrics: Mapping[str, float]
-    """At the rung; keys such as `test/utility`."""
+    """Metrics at the rung, with keys such as `test/utility`."""
     baselines: Mapping[str, Mapping[str, float]]
-    """The same of the `original` and, where there is one, the `retrained` model."""
+    """Metrics of each baseline by its name: `original`, `retrained`, ..."""
     confirmations: Sequence[Mapping[str, Any]]
     """Repetitions of this rung under other seeds: `seed`, `metrics`, `reason`."""
     data: Mapping[str, Any]
-    """The sweep's `data:` block."""
+    """The `data:` block of the sweep."""
     data_digest: str | None
-    """sha256 of the benchmark's contents; None where the data cannot be read any more."""
+    """sha256 of the benchmark's contents; None if the data cannot be read any more."""
     versions: Mapping[str, str]
-    """Versions and git state."""
+    """Versions of packages, and git state."""
     versions_when: str
-    """Of what time the versions are: of the sweep, or of the export."""
+    """When the versions were taken: `at the sweep` or `at the export`."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns the evidence as plain data."""
         return asdict(self)
 
 
@@ -65,23 +65,25 @@ def gather_evidence(
     versions: Mapping[str, str],
     versions_when: str,
 ) -> Evidence:
-    """Read what the sweep's files say about a rung.
+    """Reads the evidence for a rung from the sweep's files.
 
     Args:
         sweep: Settings with objectives filled in.
         folder: The sweep's files.
         chosen: Trial and rung.
-        versions: Tags as `orchestrator.storage.provenance.provenance` gives them.
-        versions_when: Of what time they are, for people.
+        versions: Tags as `orchestrator.storage.provenance.provenance` returns them.
+        versions_when: When they were taken: `at the sweep` or `at the export`.
 
     Raises:
-        UserError: The baselines' measurements are gone.
+        UserError: The file of a baseline's measurement is missing.
     """
     trial = apply(sweep.trial, chosen.record.params)
-    repetitions = [
-        one
-        for one in read_confirmations(folder)
-        if (one.trial_id, one.rung) == (chosen.record.trial_id, chosen.rung)
+    key = (chosen.record.trial_id, chosen.rung)
+    # By trial and rung, not by name: the last rung of a trial has two names.
+    confirmations = [
+        {"seed": repetition.seed, "metrics": dict(repetition.metrics), "reason": repetition.reason}
+        for repetition in read_confirmations(folder)
+        if (repetition.trial_id, repetition.rung) == key
     ]
     return Evidence(
         sweep=sweep.name,
@@ -96,9 +98,7 @@ def gather_evidence(
         workers=sweep.resources.workers_per_trial,
         metrics=chosen.metrics,
         baselines={name: baseline.metrics() for name, baseline in read_baselines(folder).items()},
-        confirmations=[
-            {"seed": one.seed, "metrics": dict(one.metrics), "reason": one.reason} for one in repetitions
-        ],
+        confirmations=confirmations,
         data=sweep.data.model_dump(mode="json"),
         data_digest=data_digest(sweep),
         versions=dict(versions),
@@ -108,5 +108,5 @@ def gather_evidence(
 
 def _base_model(sweep: SweepSettings) -> str:
     given = sweep.model.target or sweep.model.base or "scratch"
-    # A path says nothing to others, and may say too much of this machine.
+    # A path means nothing on another machine, and may contain user or project names.
     return given.rstrip("/").rpartition("/")[2] if is_local(given) else given

@@ -1,5 +1,4 @@
-"""`lethe export`: writes the kept weights of a rung as a Hugging Face folder of its own, with its
-evidence."""
+"""`lethe export`: writes the kept weights of a rung as a Hugging Face folder with a model card."""
 
 import json
 import shutil
@@ -13,20 +12,22 @@ from search_spaces.user_errors import UserError
 from trainables.durable_files import new_folder
 
 EVIDENCE_FILE = "lethe_evidence.json"
+"""Name of the file that holds the evidence as JSON."""
 
 
 def check_output(output: Path) -> None:
-    """Refuse a place that holds something.
+    """Checks that a folder can be written at this path without overwriting anything.
 
     Raises:
-        UserError: It is a file, or a folder that is not empty.
+        UserError: The path is a file, or a folder that is not empty.
     """
     if output.is_dir() and not any(output.iterdir()):
         return
+    # A dangling link does not exist for `exists`, and would be overwritten.
     if output.exists() or output.is_symlink():
-        what = "is a folder that is not empty" if output.is_dir() else "exists and is no folder"
+        problem = "is a folder that is not empty" if output.is_dir() else "exists and is not a folder"
         raise UserError(
-            what,
+            problem,
             key="OUT",
             value=str(output),
             remedy="give a folder that does not exist yet: nothing is overwritten",
@@ -34,19 +35,18 @@ def check_output(output: Path) -> None:
 
 
 def find_weights(folder: SweepFolder, chosen: ChosenRung) -> Path:
-    """The folder with the weights of a rung.
+    """Returns the folder with the weights of a rung.
 
     Raises:
-        UserError: They were dropped, as those of dominated rungs are; says which are there, and how to make
-            them again.
+        UserError: The weights were not kept, because the rung is not on the front. The message lists the
+            rungs with weights, and the command that trains the missing ones again.
     """
     weights = folder.weights(chosen.record.trial_id) / f"rung{chosen.rung}"
     if weights in folder.kept_weights(chosen.record.trial_id):
         return weights
-    trials = sorted(folder.path.glob("trials/*"))
     kept = sorted(
         f"{trial.name}@{path.name.removeprefix('rung')}"
-        for trial in trials
+        for trial in folder.path.glob("trials/*")
         for path in folder.kept_weights(trial.name)
     )
     rung = f"{chosen.record.trial_id}@{chosen.rung}"
@@ -60,16 +60,16 @@ def find_weights(folder: SweepFolder, chosen: ChosenRung) -> Path:
 
 
 def export(weights: Path, evidence: Evidence, output: Path) -> None:
-    """Write the folder so that it is either absent or whole.
+    """Writes the weights with their model card atomically: the folder is complete, or does not exist.
 
     Args:
-        weights: What a lane wrote: config, tokenizer, safetensors.
-        evidence: What stands in the model card.
-        output: See `check_output`.
+        weights: Folder that a worker wrote: config, tokenizer, safetensors.
+        evidence: Content of the model card.
+        output: The folder to write: missing or empty, see `check_output`.
 
     Raises:
-        UserError: The disk refuses, or the weights went away meanwhile, as they do when a sweep that runs
-            finds better ones.
+        UserError: The folder cannot be written, or the weights were removed meanwhile: a running sweep drops
+            those of a rung that leaves the front.
     """
     try:
         # The folder may be there and empty; if it was filled meanwhile, this fails.

@@ -45,7 +45,7 @@ def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
 
     Important labels come first, then the others in their order; each takes the nearest free place. A name
     without a free place is left out: the HTML report shows it under the pointer. The layout of the figure
-    must not change afterwards, so all else has to be drawn before.
+    stays as it is from then on, so all else has to be drawn before.
 
     Args:
         axes: Where the marks are.
@@ -55,6 +55,7 @@ def place_labels(axes: Axes, labels: Sequence[Label]) -> None:
     assert figure is not None
     # The positions in pixels are only known once the layout engine has run.
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     frame = axes.get_window_extent()
     marks = [_mark_box(axes, label) for label in labels]
     legend = axes.get_legend()

@@ -95,7 +95,9 @@ class LearningCurves:
         Returns:
             (quantities,) The shift, in logits.
         """
-        return self._test_shifts[_one_of_nearest(np.linalg.norm(self.curves[:, -1] - logits, axis=1), draw)]
+        distances = np.linalg.norm(self.curves[:, -1] - logits, axis=1)
+        shift: Array = self._test_shifts[_one_of_nearest(distances, draw)]
+        return shift
 
     def left_out(self, folds: int) -> Array:
         """Predicts every recorded trial from the trials of the other folds (cross-validation).
@@ -105,13 +107,13 @@ class LearningCurves:
         """
         # Shuffled with a fixed seed: the folds do not follow the order of the recording, and are repeatable.
         split = KFold(folds, shuffle=True, random_state=0)
-        return cross_val_predict(_process(self.recording), self.features, self._flat, cv=split).reshape(
-            self.curves.shape
-        )
+        flat: Array = cross_val_predict(_process(self.recording), self.features, self._flat, cv=split)
+        return flat.reshape(self.curves.shape)
 
     def _smooth(self, rows: Array) -> Array:
         """Predicts curves (rows, rungs, quantities) for rows of features."""
-        return self._process.predict(rows).reshape(-1, *self.curves.shape[1:])
+        flat: Array = self._process.predict(rows)
+        return flat.reshape(-1, *self.curves.shape[1:])
 
     def _noise_of(self, repeats: Sequence[Repeat]) -> "Noise":
         """Computes how repeats differ from their originals, beyond what their settings explain."""
@@ -144,9 +146,9 @@ class Noise:
 
     def like(self, row: Array, draw: int) -> Array:
         """Returns the noise (rungs, quantities) of one of the repeats nearest to a row of features."""
-        return self.curves[
-            _one_of_nearest(np.linalg.norm((self.rows - row) / self.length_scales, axis=1), draw)
-        ]
+        distances = np.linalg.norm((self.rows - row) / self.length_scales, axis=1)
+        noise: Array = self.curves[_one_of_nearest(distances, draw)]
+        return noise
 
 
 @dataclass(frozen=True)
@@ -272,7 +274,8 @@ def logits_of(measured: Sequence[Any]) -> Array:
     true = canonical + rephrased
     # FLOOR squared only guards against 0 / 0: a true mass of FLOOR still has a meaningful share.
     shares = np.stack([true, canonical / np.maximum(true, FLOOR**2), retained, coherence], axis=-1)
-    return logit(np.clip(shares, FLOOR, 1 - FLOOR))
+    logits: Array = logit(np.clip(shares, FLOOR, 1 - FLOOR))
+    return logits
 
 
 def _metrics(logits: Array) -> dict[str, float]:

@@ -26,9 +26,9 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from orchestrator.search.study import Study
 from orchestrator.simulation.learning_curves import features, logits_of
 from orchestrator.simulation.recording import MEASURED
+from orchestrator.storage.baselines import read_baselines
 from orchestrator.storage.sweep_folder import SweepFolder, open_sweep
 from orchestrator.storage.trial_records import TrialRecord
-from orchestrator.sweep.publisher import read_baselines
 from search_spaces.settings.sweep_settings import SweepSettings
 
 DIGITS = 4

@@ -1,1 +1,1 @@
-"""What a sweep keeps on disk: its folder, trial records, baselines, provenance, and what may be deleted."""
+"""A sweep's files: its folder and lock, trial records, baselines, follow-up results, provenance, cleaning."""

@@ -1,5 +1,8 @@
-"""The models a sweep stands on: prepared where they are missing, measured once, named by what went into
-them."""
+"""Plans a sweep's baselines: which models must be prepared and measured, and where their files lie.
+
+Models and measurements are named by a hash of everything that they depend on. Sweeps that would prepare the
+same model therefore share it, and none uses a model that was made with other settings.
+"""
 
 import hashlib
 import json
@@ -17,26 +20,26 @@ from search_spaces.user_errors import UserError
 from trainables.jobs import EvaluateJob, PrepareJob, TrialJob
 
 RECIPE_VERSION = 1
-"""Raise it when the same settings would train another model or measure another number, so that caches are not
-believed."""
+"""Increase it when the same settings would give another model or other numbers: all caches become invalid."""
 
 MEASUREMENT_VERSION = 3
-"""Raise it when the same model would be measured in other metrics: measurements are then made anew, the
-models are kept."""
+"""Increase it when a model would be measured in other metrics: it is measured again, but not prepared."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A model that stands beside the front, and its measurement."""
+    """A model that is reported beside the front, and its measurement."""
 
     folder: str
+    """Folder or hub id of its weights."""
     measurement: Path
+    """File of its measurement, which may not exist yet."""
 
     def metrics(self) -> dict[str, float]:
-        """Its metrics, with keys such as `test/utility`.
+        """Returns the model's metrics, with keys such as `test/utility`.
 
         Raises:
-            UserError: The measurement was removed by hand.
+            UserError: The file of the measurement is missing: it was removed by hand.
         """
         if not self.measurement.is_file():
             raise UserError(
@@ -44,26 +47,32 @@ class Baseline:
                 file=self.measurement,
                 remedy="run `lethe prepare` on the sweep file to measure again",
             )
-        return json.loads(self.measurement.read_text())["metrics"]
+        metrics: dict[str, float] = json.loads(self.measurement.read_text())["metrics"]
+        return metrics
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What has to be there before the first trial, and what of it is there already."""
+    """The baselines that a sweep needs before its first trial, and the jobs for those that are missing."""
 
     original: Baseline
+    """The model from which trials unlearn."""
     retrained: Baseline | None
+    """A model that was trained without the forget set; None if there is none to prepare it from."""
     prompted: Baseline | None
-    """The original with an instruction to forget."""
+    """The original with an instruction to forget before every question."""
     retrained_twin: Baseline | None
-    """The retrained model under another seed: how far from each other two models are that both never knew."""
+    """The retrained model under another seed. The distance between the two is what chance alone makes."""
     prepare: tuple[PrepareJob, ...]
+    """Jobs for models that do not exist yet."""
     measure: tuple[EvaluateJob, ...]
+    """Jobs for measurements that do not exist yet; each follows the one that it is compared with."""
     data_digest: str
+    """Hash of the benchmark's contents."""
 
 
 def plan_baselines(sweep: SweepSettings, models: Path, data_digest: str) -> Plan:
-    """Work out the folders of the baselines and the jobs that are missing; starts nothing.
+    """Plans the baselines of a sweep; starts no job and writes nothing.
 
     Args:
         sweep: Resolved settings.
@@ -73,37 +82,33 @@ def plan_baselines(sweep: SweepSettings, models: Path, data_digest: str) -> Plan
     planner = _Planner(sweep, models, data_digest)
     retrained_folder = planner.folder_of("retrained", "retrained", sweep.model, sweep.model.retrained)
     target_folder = planner.folder_of("target", "target", sweep.model, sweep.model.target)
-    twin_folder = (
-        planner.folder_of("retrained_twin", "retrained", _twin(sweep.model), None)
-        if sweep.baselines.retrained_twin
-        else None
-    )
     assert target_folder is not None, "the settings refuse a sweep with neither target nor base"
+    # The retrained model is measured first: every other measurement is compared with it.
     retrained = planner.measured("retrained", retrained_folder, None) if retrained_folder else None
     original = planner.measured("original", target_folder, retrained)
-    instruction = sweep.baselines.instruction
-    prompted = (
-        planner.measured("prompted", target_folder, retrained, instruction)
-        if instruction is not None
-        else None
-    )
-    twin = planner.measured("retrained_twin", twin_folder, retrained) if twin_folder else None
+    prompted = twin = None
+    if sweep.baselines.instruction is not None:
+        prompted = planner.measured("prompted", target_folder, retrained, sweep.baselines.instruction)
+    if sweep.baselines.retrained_twin:
+        # Never a given model: the settings refuse a twin of a retrained model that was not prepared here.
+        twin_folder = planner.folder_of("retrained_twin", "retrained", _twin(sweep.model), None)
+        twin = planner.measured("retrained_twin", twin_folder, retrained) if twin_folder else None
     return Plan(
-        original, retrained, prompted, twin, tuple(planner.prepare), tuple(planner.measure), planner.digest
+        original, retrained, prompted, twin, tuple(planner.prepare), tuple(planner.measure), data_digest
     )
 
 
 def trial_job(
     sweep: SweepSettings, plan: Plan, trial_id: str, params: Mapping[str, Any], **where: Any
 ) -> TrialJob:
-    """The job of a trial of this sweep, measured against the sweep's baselines.
+    """Returns the job of a trial of this sweep, which measures it against the sweep's baselines.
 
     Args:
         sweep: Settings with objectives filled in.
         plan: The sweep's baselines.
         trial_id: Name of the trial.
         params: Values of the search space by key, and of any other key of `trial:`, such as `seed`.
-        where: Fields of `TrialJob` that say what is kept: `weights`, `checkpoint`, `stop_at_rung`.
+        where: Further fields of `TrialJob`: `weights`, `checkpoint`, `stop_at_rung`.
     """
     return TrialJob(
         trial_id=trial_id,
@@ -119,19 +124,14 @@ def trial_job(
 
 
 def _twin(model: ModelSettings) -> ModelSettings:
-    """The same model from other initial weights, where they are drawn, and with its text in another order."""
+    """Returns settings of the same model with other initial weights and another order of its examples."""
     scratch = model.scratch.model_copy(update={"seed": model.scratch.seed + 1})
-    return model.model_copy(
-        update={
-            "scratch": scratch,
-            "prepare": model.prepare.model_copy(update={"seed": model.prepare.seed + 1}),
-        }
-    )
+    prepare = model.prepare.model_copy(update={"seed": model.prepare.seed + 1})
+    return model.model_copy(update={"scratch": scratch, "prepare": prepare})
 
 
 class _Planner:
-    """Names models and measurements by what they are made from, and collects the jobs for those that are not
-    there yet."""
+    """Names models and measurements by their contents, and collects the jobs for those that do not exist."""
 
     def __init__(self, sweep: SweepSettings, models: Path, digest: str) -> None:
         self.sweep, self.models, self.digest = sweep, models, digest
@@ -141,22 +141,32 @@ class _Planner:
     def folder_of(
         self, name: str, text: Literal["target", "retrained"], model: ModelSettings, given: str | None
     ) -> str | None:
-        """Where the model is, or will be once prepared; None when there is nothing to prepare it from."""
+        """Returns the folder of a model, and adds the job that prepares it if it does not exist.
+
+        Args:
+            name: Name of the baseline.
+            text: Which text of the benchmark the model is trained on.
+            model: Settings of the model.
+            given: The model that the sweep file names, which needs no preparation.
+
+        Returns:
+            Folder or hub id; None if no model is given and there is no base to prepare one from.
+        """
         if given is not None or model.base is None:
             return given
-        start: dict[str, Any] = {
+        start = {
             "data": self.digest,
             "base": model.base,
             "revision": model.revision,
             "scratch": model.scratch.model_dump(),
+            "dtype": model.dtype,
+            "system_prompt": model.system_prompt,
         }
-        start |= {"dtype": model.dtype, "system_prompt": model.system_prompt}
-        folder = (
-            self.models / f"{text}-{_hash(start | {'text': text, 'prepare': model.prepare.model_dump()})}"
-        )
+        trained = start | {"text": text, "prepare": model.prepare.model_dump()}
+        folder = self.models / f"{text}-{_hash(trained)}"
+        # Without the recipe in its name, the target and the retrained model share their initial weights.
         initial = str(self.models / f"initial-{_hash(start)}") if model.base == "scratch" else model.base
         if not folder.is_dir():
-            engine = self.sweep.trial.engine
             job = PrepareJob(
                 name=name,
                 model=model,
@@ -164,7 +174,7 @@ class _Planner:
                 text=text,
                 initial=initial,
                 output=str(folder),
-                engine=engine,
+                engine=self.sweep.trial.engine,
             )
             self.prepare.append(job)
         return str(folder)
@@ -172,59 +182,67 @@ class _Planner:
     def measured(
         self, name: str, folder: str, retrained: Baseline | None, instruction: str | None = None
     ) -> Baseline:
-        """The model with the file of its measurement, which compares it with `retrained`."""
-        sweep = self.sweep
-        made_from: dict[str, Any] = {
+        """Returns a model with its measurement, and adds the job that measures it if that is missing.
+
+        Args:
+            name: Name of the baseline.
+            folder: Folder or hub id of the model.
+            retrained: The baseline that the measurement is compared with.
+            instruction: Text before every question.
+        """
+        sweep, evaluation = self.sweep, self.sweep.evaluation
+        contents: dict[str, Any] = {
             "folder": folder,
             "revision": sweep.model.revision,
             "dtype": sweep.model.dtype,
             "data": self.digest,
+            "system_prompt": sweep.model.system_prompt,
+            "measurement": MEASUREMENT_VERSION,
+            "limits": sweep.data.model_dump(),
+            "retrained": retrained.folder if retrained else None,
         }
-        made_from |= {"system_prompt": sweep.model.system_prompt, "measurement": MEASUREMENT_VERSION}
-        made_from |= {"limits": sweep.data.model_dump(), "retrained": retrained.folder if retrained else None}
-        made_from |= {"instruction": instruction} if instruction is not None else {}
-        # A measurement with text in it must not serve a sweep that wants none.
-        made_from |= {"redact": True} if sweep.redact else {}
-        made_from |= (
-            {"evaluation": sweep.evaluation.model_dump()} if sweep.evaluation != EvaluationSettings() else {}
-        )
-        baseline = Baseline(folder, self.models / f"measured-{name}-{_hash(made_from)}.json")
-        evaluation = sweep.evaluation
+        # These keys are absent by default, so that measurements from before the settings existed stay valid.
+        if instruction is not None:
+            contents["instruction"] = instruction
+        if sweep.redact:
+            contents["redact"] = True
+        if evaluation != EvaluationSettings():
+            contents["evaluation"] = evaluation.model_dump()
+        baseline = Baseline(folder, self.models / f"measured-{name}-{_hash(contents)}.json")
+        if baseline.measurement.is_file():
+            return baseline
         if evaluation.fluency == "perplexity" and name not in ("original", "prompted"):
-            # The perplexity is that under the original model, which a lane that measures another one does not
-            # hold.
+            # Perplexity is computed under the original model, and a lane holds only the model it measures.
             evaluation = evaluation.model_copy(update={"fluency": "none"})
-        if not baseline.measurement.is_file():
-            against = str(retrained.measurement) if retrained else None
-            job = EvaluateJob(
-                name=name,
-                model=sweep.model,
-                data=sweep.data,
-                folder=folder,
-                output=str(baseline.measurement),
-                retrained=against,
-                instruction=instruction,
-                redact=sweep.redact,
-                evaluation=evaluation,
-                reference_logp=instruction is None,
-                likelihood_bands=name == "original",
-                engine=sweep.trial.engine,
-            )
-            self.measure.append(job)
+        job = EvaluateJob(
+            name=name,
+            model=sweep.model,
+            data=sweep.data,
+            folder=folder,
+            output=str(baseline.measurement),
+            retrained=str(retrained.measurement) if retrained else None,
+            instruction=instruction,
+            redact=sweep.redact,
+            evaluation=evaluation,
+            # Trials are compared with the original model without an instruction.
+            reference_logp=instruction is None,
+            likelihood_bands=name == "original",
+            engine=sweep.trial.engine,
+        )
+        self.measure.append(job)
         return baseline
 
 
 def read_baselines(folder: SweepFolder) -> dict[str, Baseline]:
-    """The sweep's baselines; empty before they are measured."""
+    """Returns the sweep's baselines by name; empty before they are measured."""
     if not folder.baselines.is_file():
         return {}
-    return {
-        name: Baseline(entry["folder"], Path(entry["measurement"]))
-        for name, entry in json.loads(folder.baselines.read_text()).items()
-    }
+    entries = json.loads(folder.baselines.read_text())
+    return {name: Baseline(entry["folder"], Path(entry["measurement"])) for name, entry in entries.items()}
 
 
 def _hash(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(
-        json.dumps({**value, "version": RECIPE_VERSION}, sort_keys=True).encode()
-    ).hexdigest()[:16]
+    # Sorted keys: the order in which settings are declared must not invalidate caches. 16 hexadecimal digits
+    # are 64 bits, enough for any number of models in one folder.
+    text = json.dumps({**value, "version": RECIPE_VERSION}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,54 +1,55 @@
-"""`lethe clean`: removes what nobody needs, after saying what that is. And what a sweep removes by itself."""
+"""Finds and removes files that are no longer needed: for `lethe clean`, and after the end of a trial."""
 
 import shutil
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
 
 from orchestrator.storage.baselines import read_baselines
 from orchestrator.storage.sweep_folder import SweepFolder, open_sweep, sweep_names
 from orchestrator.storage.trial_records import TrialRecord
 
 
-def clean_storage(root: Path, sweep: str | None, yes: bool, console: Console) -> None:
-    """Remove one sweep, or everything that no sweep needs.
+@dataclass(frozen=True)
+class Removable:
+    """A file or folder that `lethe clean` removes."""
+
+    path: Path
+    mib: float
+    """Its size in MiB before the removal."""
+
+
+def clean_storage(root: Path, sweep: str | None, *, remove: bool) -> list[Removable]:
+    """Finds one sweep's folder, or everything that no sweep needs, and removes it if `remove` is true.
 
     Args:
         root: Storage root.
-        sweep: A sweep to remove whole; None: Ray's scratch files, unused prepared models and unfinished
-            files.
-        yes: Remove; otherwise only say what would go.
-        console: Where to say it.
+        sweep: The sweep whose folder is meant; None for what `unused` finds.
+        remove: Whether to remove what was found. If false, nothing is changed.
+
+    Returns:
+        What was found, or removed.
 
     Raises:
-        UserError: There is no such sweep, or a driver is running one that would be touched.
+        UserError: There is no such sweep, or a driver is running a sweep that the removal would affect.
     """
-    going = [open_sweep(root, sweep)[0].path] if sweep else unused(root)
-    names = [sweep] if sweep else sweep_names(root)
+    names = sweep_names(root) if sweep is None else [open_sweep(root, sweep)[0].name]
     with ExitStack() as locks:
-        if yes:
+        if remove:
+            # While the locks are held, no driver of these sweeps can use the files or come to need more.
             for name in names:
-                locks.enter_context(
-                    SweepFolder(root, name).locked()
-                )  # nothing goes while a driver may still read it
-        for path in going:
-            console.print(
-                f"{'removing' if yes else 'would remove'} {path} ({size_mib(path):.1f} MiB)",
-                highlight=False,
-                soft_wrap=True,
-            )
-            if yes:
+                locks.enter_context(SweepFolder(root, name).locked())
+        paths = unused(root) if sweep is None else [SweepFolder(root, sweep).path]
+        found = [Removable(path, size_mib(path)) for path in paths]
+        if remove:
+            for path in paths:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if not going:
-        console.print("nothing to remove", highlight=False)
-    elif not yes:
-        console.print("give --yes to do it", highlight=False)
+    return found
 
 
 def unused(root: Path) -> list[Path]:
-    """Ray's scratch folders of all sweeps, and models and measurements that no sweep names."""
+    """Returns the scratch folders of Ray, and the prepared models and measurements that no sweep uses."""
     folders = [SweepFolder(root, name) for name in sweep_names(root)]
     used = {
         Path(part).name
@@ -57,16 +58,15 @@ def unused(root: Path) -> list[Path]:
         for part in (baseline.folder, baseline.measurement)
     }
     models = root / "models"
-    # The initial weights are cheap to make again, and no sweep reads them once its models are there.
+    # Initial weights are in no sweep's baselines, so they are removed as well: they are cheap to make again.
     spare = sorted(path for path in models.iterdir() if path.name not in used) if models.is_dir() else []
     return [folder.tune for folder in folders if folder.tune.is_dir()] + spare
 
 
 def drop_unfinished(folder: SweepFolder, records: Iterable[TrialRecord]) -> None:
-    """Remove what ended trials would have gone on from, and weights that an attempt which died has half
-    written.
+    """Removes the checkpoints and the incomplete weights of all trials that have ended.
 
-    A lane that had lost its driver may have written some after their end.
+    A trial that has ended may have some: a lane that lost its driver goes on writing until it notices.
     """
     for record in records:
         if record.ended:
@@ -75,6 +75,6 @@ def drop_unfinished(folder: SweepFolder, records: Iterable[TrialRecord]) -> None
 
 
 def size_mib(path: Path) -> float:
-    """Size of a file or folder in MiB."""
+    """Returns the size of a file, or of all files below a folder, in MiB."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files) / 1024**2

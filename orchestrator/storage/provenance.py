@@ -1,5 +1,4 @@
-"""Where a sweep comes from, as plain text that may be shown to anybody: identity, versions, git state,
-settings without passwords."""
+"""Provenance of a sweep as plain text without credentials: identity, versions, git state and settings."""
 
 import json
 import platform
@@ -17,7 +16,7 @@ _PACKAGES = ("lethe", "torch", "ray", "deepspeed", "transformers", "datasets", "
 
 
 def provenance() -> dict[str, str]:
-    """Versions of what decides results, and the git state of Lethe's own code.
+    """Returns the versions of the packages that results depend on, and the git state of Lethe's own code.
 
     Returns:
         Tags such as `version.torch` and `git.dirty`; `git.commit` is `none` outside a checkout.
@@ -32,16 +31,16 @@ def provenance() -> dict[str, str]:
 
 
 def git_state(file: Path) -> dict[str, str]:
-    """Commit of the checkout that tracks `file`, and whether anything in it was changed since.
+    """Returns the commit of the checkout that tracks a file, and whether the checkout was changed since.
 
     Args:
-        file: A source file. One that git ignores, such as an installed package in a virtual environment, has
-            no checkout.
+        file: A source file. A file that git ignores, such as one in a virtual environment, has no commit.
 
     Returns:
-        `git.commit`, and with a commit `git.dirty` and MLflow's own tag for it.
+        `git.commit`; if there is a commit, also `git.dirty` and MLflow's own tag for the commit.
     """
     commit = _git(file.parent, "rev-parse", "HEAD")
+    # A virtual environment may lie in a checkout of something else, whose commit says nothing about Lethe.
     if commit is None or _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
         return {"git.commit": "none"}
     dirty = str(bool(_git(file.parent, "status", "--porcelain"))).lower()
@@ -49,14 +48,13 @@ def git_state(file: Path) -> dict[str, str]:
 
 
 def sweep_identity(folder: Path) -> str:
-    """What tells a sweep from others of the same name on a shared server, or from one that was there before
-    `lethe clean`.
+    """Returns the random id of a sweep, and creates it at the sweep's first start.
+
+    The id distinguishes the sweep from others of the same name on a shared MLflow server, and from an earlier
+    one in the same folder that `lethe clean` removed.
 
     Args:
-        folder: The sweep's folder, which keeps it in the file `sweep_id`.
-
-    Returns:
-        A random name, the same for every start of the sweep.
+        folder: The sweep's folder, which keeps the id in the file `sweep_id`.
     """
     file = folder / "sweep_id"
     if not file.is_file():
@@ -65,18 +63,22 @@ def sweep_identity(folder: Path) -> str:
 
 
 def redacted(text: str) -> str:
-    """Hide user names, passwords and tokens of every URI in a text."""
+    """Replaces user names, passwords and tokens of every URI in a text by `***`."""
+    # Passwords may hold an `@` themselves, so everything up to the last one before the path is replaced.
     text = re.sub(r"(?<=://)[^/\s'\"]+@", "***@", text)
     return re.sub(r"(?i)([?&](?:password|passwd|pwd|token|secret|api_?key)=)[^&\s'\"]+", r"\1***", text)
 
 
 def flattened(config: Mapping[str, Any]) -> dict[str, str]:
-    """Nested settings as dotted keys with text values; a searched domain and a list stay whole, as JSON."""
+    """Flattens nested settings into dotted keys with text values.
+
+    Lists, and the domains below `space`, are not flattened: their values are JSON.
+    """
     return dict(_leaves(config, ""))
 
 
 def as_text(value: Any) -> str:
-    """Text as it is, anything else as JSON."""
+    """Returns text unchanged, and any other value as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -94,6 +96,6 @@ def _git(folder: Path, *arguments: str) -> str | None:
             ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
-        # No git on this machine, or a file system that does not answer: the sweep goes on without.
+        # Git is missing, or the file system hangs: a sweep must not fail for want of a tag.
         return None
     return answer.stdout.strip() if answer.returncode == 0 else None

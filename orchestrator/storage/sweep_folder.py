@@ -1,4 +1,4 @@
-"""Where a sweep keeps its files, who may write them, and how it is found again."""
+"""The folder of a sweep: the paths of its files, the lock of its driver, and opening a sweep by its name."""
 
 import json
 import os
@@ -18,21 +18,20 @@ from trainables.durable_files import write_json
 
 STORAGE_VARIABLE = "LETHE_STORAGE"
 DEFAULT_STORAGE = "lethe-runs"
-# Ray sets it for the command of a job, and nowhere else.
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Environment variable that Ray sets for the command of a job, and nowhere else."""
 CHANGEABLE = {"search.trials", "resources.checkpoint_steps", "tracking.system_metrics_s"}
-"""Settings that may differ from one start of a sweep to the next, beside its budget."""
-# Ray unpacks a job's files into a folder named by their content, so that a resumed job finds the same file
-# elsewhere.
+"""Settings that may differ from one start of a sweep to the next, besides its budget."""
+# Ray unpacks a job's upload into a folder named by its content. The same file has another path in a resumed
+# job if any other file of the upload has changed.
 _UPLOAD = re.compile(r"^/.*/_ray_pkg_[0-9a-f]+(?=/)")
 
 
 def storage_root(given: Path | None) -> Path:
-    """The folder of all sweeps: as given, or `$LETHE_STORAGE`, or `./lethe-runs`; inside a Ray job
-    `~/lethe-runs`.
+    """Returns the folder of all sweeps: the given one, `$LETHE_STORAGE`, or `./lethe-runs`.
 
-    A job starts in a copy of its working directory that goes with the job, so that nothing relative to it
-    would be found again.
+    Inside a Ray job the default is `~/lethe-runs`, and a relative folder is refused: the job starts in a copy
+    of its working directory that Ray deletes after the job.
 
     Raises:
         UserError: A relative folder was given inside a Ray job.
@@ -60,78 +59,79 @@ class SweepFolder:
 
     @property
     def path(self) -> Path:
-        """The sweep's own folder."""
+        """Folder of the sweep."""
         return self.root / self.name
 
     @property
     def settings(self) -> Path:
-        """The resolved settings: what `run` compares with before it resumes."""
+        """The resolved settings, with which `lethe run` compares its own before it resumes."""
         return self.path / "sweep.json"
 
     @property
     def journal(self) -> Path:
-        """Optuna's journal: the only truth about trials."""
+        """Optuna's journal, the source of truth about trials: the report and MLflow are derived from it."""
         return self.path / "study.journal"
 
     @property
     def models(self) -> Path:
-        """Prepared models and their measurements, shared by the sweeps of one storage root, named by
-        content."""
+        """Prepared models and measurements, named by content, which all sweeps of the root share."""
         return self.root / "models"
 
     @property
     def baselines(self) -> Path:
-        """Where this sweep's original and retrained models and their measurements lie."""
+        """Paths of the models and measurements of this sweep's baselines, as JSON."""
         return self.path / "baselines.json"
 
     @property
     def tune(self) -> Path:
-        """Ray's own bookkeeping; nothing of value is in it."""
+        """Ray Tune's own state, which is not needed after a run."""
         return self.path / "ray"
 
     @property
     def stop_request(self) -> Path:
-        """Asks the driver that runs this sweep to end it, by being there."""
+        """File whose existence makes the driver that runs this sweep stop it."""
         return self.path / "stop"
 
     @property
     def driver_log(self) -> Path:
-        """What libraries said while the sweep ran."""
+        """Log of the libraries' messages while the sweep ran."""
         return self.path / "driver.log"
 
     def trial(self, trial_id: str) -> Path:
-        """Folder of one trial."""
+        """Returns the folder of one trial."""
         return self.path / "trials" / trial_id
 
     def weights(self, trial_id: str) -> Path:
-        """Unlearned weights of one trial, one folder `rung<number>` for each rung on the front."""
+        """Returns the folder of a trial's weights, with a folder `rung<number>` per rung on the front."""
         return self.trial(trial_id) / "weights"
 
     def kept_weights(self, trial_id: str) -> list[Path]:
-        """Folders of the rungs whose weights are there, unfinished ones left out."""
-        return [
-            path for path in self.weights(trial_id).glob("rung*") if path.name.removeprefix("rung").isdigit()
-        ]
+        """Returns the folders of the rungs whose weights are complete."""
+        folders = self.weights(trial_id).glob("rung*")
+        return [folder for folder in folders if folder.name.removeprefix("rung").isdigit()]
 
     def half_written_weights(self, trial_id: str) -> list[Path]:
-        """Folders of weights that somebody writes, or wrote when they died."""
+        """Returns the folders of weights that a worker is writing, or was writing when it died."""
         return list(self.weights(trial_id).glob("rung*.partial"))
 
     def checkpoint(self, trial_id: str) -> Path:
-        """What a running trial goes on from when its workers or the driver died; gone when it has ended."""
+        """Returns the checkpoint from which a trial resumes after a crash, removed when the trial ends."""
         return self.trial(trial_id) / "checkpoint"
 
     def trial_log(self, trial_id: str) -> Path:
-        """What `lethe logs` prints."""
+        """Returns the trial's log, which `lethe logs` prints."""
         return self.trial(trial_id) / "log.txt"
 
     def trial_system_metrics(self, trial_id: str) -> Path:
-        """What its workers measured of themselves, one JSON line each; there where
-        `tracking.system_metrics_s` is on."""
+        """Returns the file of the workers' system metrics, one JSON line per sample.
+
+        It exists only if `tracking.system_metrics_s` is on.
+        """
         return self.trial(trial_id) / "system_metrics.jsonl"
 
     def is_locked(self) -> bool:
-        """Whether a driver is running this sweep now."""
+        """Returns whether a driver is running this sweep now."""
+        # The lock itself is the test: a process id in a file would outlive a killed driver.
         lock = FileLock(self.path / "driver.lock")
         try:
             lock.acquire(timeout=0)
@@ -142,7 +142,9 @@ class SweepFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other drivers out; the lock goes with the process, also when it is killed.
+        """Holds the sweep's lock, so that no other driver runs the sweep meanwhile.
+
+        The lock ends with the process, also if the process is killed.
 
         Raises:
             UserError: Another driver runs this sweep.
@@ -164,24 +166,30 @@ class SweepFolder:
 
     @contextmanager
     def opened(self, sweep: SweepSettings, file: str) -> Iterator[bool]:
-        """`create` under the lock, held as long as the caller works: a driver that is refused has changed
-        nothing."""
+        """Calls `create` under the lock and holds the lock for the block; yields the result of `create`.
+
+        A driver that is refused has changed nothing.
+
+        Raises:
+            UserError: Another driver runs this sweep, or `create` refuses it.
+        """
+        # The folder has to exist before the lock, which is a file in it.
         self._make_writable(file)
         with self.locked():
             yield self.create(sweep, file)
 
     def create(self, sweep: SweepSettings, file: str) -> bool:
-        """Make the folder, or check that it holds the same sweep.
+        """Creates the folder, or checks that it holds the same sweep.
 
-        Until the first trial has begun, changed settings replace the stored ones: whoever mends a setting
-        that stopped the start (too many workers, say) need not find a new name.
+        Until the first trial has begun, changed settings replace the stored ones. A sweep that could not
+        start because of a wrong setting (too many workers, for example) is thus corrected under its name.
 
         Args:
             sweep: Resolved settings.
             file: The sweep file, for messages.
 
         Returns:
-            Whether the sweep was there already.
+            Whether the sweep existed already.
 
         Raises:
             UserError: The folder cannot be written, or holds a sweep of that name with other settings.
@@ -192,14 +200,15 @@ class SweepFolder:
             return False
         stored = _with_new_defaults(json.loads(self.settings.read_text()))
         changes = differences(_outside_uploads(stored), _outside_uploads(sweep.model_dump(mode="json")))
-        # With more trials or a larger budget it is the same sweep, longer; checkpoints and system metrics
-        # change no result; everything else would mix unlike results in one study.
+        # More trials or a larger budget make the same sweep longer, and checkpoints and system metrics change
+        # no result. Any other change would mix results that cannot be compared in one study.
         changes = {
             key: pair
             for key, pair in changes.items()
             if key not in CHANGEABLE and not key.startswith("budget.")
         }
         if changes and not (self.path / "trials").exists():
+            # The journal holds the old search space, but no trial yet.
             self.journal.unlink(missing_ok=True)
             write_json(self.settings, sweep.model_dump(mode="json"))
             return False
@@ -218,6 +227,7 @@ class SweepFolder:
     def _make_writable(self, file: str) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            # A folder may exist and still refuse new files: a read-only mount, or another user's folder.
             probe = self.path / ".writable"
             probe.touch()
             probe.unlink()
@@ -232,10 +242,14 @@ class SweepFolder:
 
 
 def open_sweep(root: Path, name: str) -> tuple[SweepFolder, SweepSettings]:
-    """Find a sweep by name.
+    """Opens a sweep by its name.
+
+    Returns:
+        The sweep's folder, and its settings with objectives filled in.
 
     Raises:
-        UserError: There is no such sweep; says which there are.
+        UserError: There is no such sweep (the message lists the sweeps that exist), or another version of
+            Lethe wrote it.
     """
     folder = SweepFolder(root, name)
     if not folder.settings.is_file():
@@ -257,12 +271,13 @@ def open_sweep(root: Path, name: str) -> tuple[SweepFolder, SweepSettings]:
 
 
 def sweep_names(root: Path) -> list[str]:
-    """Names of the sweeps under a storage root."""
+    """Returns the names of the sweeps under a storage root, sorted."""
+    # Folders of follow-ups, such as `audits/NAME` and `reproductions/NAME`, lie one level deeper.
     return sorted(path.parent.name for path in root.glob("*/sweep.json"))
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ, with both values; a key that is missing counts as None."""
+    """Returns the dotted keys whose values differ, with both values; the value of a missing key is None."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         found: dict[str, tuple[Any, Any]] = {}
         for key in old.keys() | new.keys():
@@ -272,15 +287,16 @@ def differences(old: Any, new: Any, prefix: str = "") -> dict[str, tuple[Any, An
 
 
 def _with_new_defaults(stored: Any) -> Any:
-    """Stored settings as this version of Lethe would write them: a key that is new in it has its default."""
+    """Returns stored settings as this version of Lethe would write them: new keys get their defaults."""
     try:
         return SweepSettings.model_validate(stored).model_dump(mode="json")
     except ValidationError:
+        # The comparison with the new settings then shows which stored key this version no longer knows.
         return stored
 
 
 def _outside_uploads(value: Any) -> Any:
-    """Settings in which a file of a job's upload has the same path whatever else was uploaded."""
+    """Replaces the folder of a Ray job's upload in all paths by a placeholder: it differs between jobs."""
     if isinstance(value, Mapping):
         return {key: _outside_uploads(inner) for key, inner in value.items()}
     if isinstance(value, list):

@@ -1,5 +1,7 @@
-"""What workers measured of themselves during a trial, as a file beside its log: the queue on disk for MLflow.
-No part of the study."""
+"""System metrics of a trial's workers, in a file beside the trial's log.
+
+The file is the queue from which MLflow's background sender takes them; the study does not hold them.
+"""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,18 +14,18 @@ class WorkerSample(NamedTuple):
     """One measurement of one worker."""
 
     number: int
-    """Its line in the file: counts the samples of a trial, over all its workers and starts."""
+    """Line number in the file, from 0, over all workers and attempts of the trial."""
     at: float
-    """Unix time in s."""
+    """Unix time in seconds."""
     values: Mapping[str, float]
     """Values by name, such as `rank_0/cpu_utilization_percentage`."""
 
 
 def append_system_metrics(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
-    """Add samples as `trainables.worker.system_metrics_sampler` sends them.
+    """Appends samples in the form in which `trainables.worker.system_metrics_sampler` sends them.
 
     Raises:
-        OSError: The disk is full, say.
+        OSError: The file cannot be written, for example because the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -31,7 +33,7 @@ def append_system_metrics(path: Path, samples: Iterable[Mapping[str, Any]]) -> N
 
 
 def read_samples(path: Path, seen: int) -> Iterator[WorkerSample]:
-    """Samples after the first `seen` lines; none where there is no file."""
+    """Yields the samples after the first `seen` lines; none if the file does not exist."""
     if not path.is_file():
         return
     with path.open() as file:
@@ -40,4 +42,6 @@ def read_samples(path: Path, seen: int) -> Iterator[WorkerSample]:
                 sample = json.loads(line)
                 yield WorkerSample(number, sample["at"], sample["values"])
             except (json.JSONDecodeError, KeyError):
-                continue  # half a line, of a driver that was killed or had no room
+                # A driver that was killed, or whose disk was full, leaves an incomplete line. It keeps its
+                # number, so that the count of lines that were sent stays valid.
+                continue

@@ -76,7 +76,7 @@ class RungScheduler(FIFOScheduler):
     """
 
     def __init__(self, recorder: TrialRecorder, job_queue: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._recorder = recorder
         self._job_queue = job_queue
 

@@ -42,10 +42,10 @@ def confirmation_run(confirmation: Confirmation) -> SideRun:
 def audit_run(audit: Audit) -> SideRun:
     """Builds the run of an audit; audits of one model with other probe settings are separate runs."""
     # The hash of the probe settings is part of the name, which keeps the runs apart.
-    tags = {"lethe.audits": audit.name, "lethe.audit_way": audit.way, "status": "finished"}
+    tags = {"lethe.audits": audit.name, "lethe.audit_way": audit.settings_hash, "status": "finished"}
     metrics = {**audit.metrics, "hidden_facts": float(len(audit.hidden)), "facts": float(audit.facts)}
     return SideRun(
-        f"audit {audit.name} {audit.way[:6]}",
+        f"audit {audit.name} {audit.settings_hash[:6]}",
         "audit",
         metrics,
         0 if audit.rung is None else audit.rung - 1,

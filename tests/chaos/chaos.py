@@ -1,11 +1,11 @@
-"""Injects faults into real sweeps at random moments and prints what became of them.
+"""Injects faults into real sweeps at random moments, and prints a table of their effects.
 
-    python -m tests.chaos.chaos --injections 20            # made-up trials behind the real sweep code, about
-    an hour python -m tests.chaos.chaos --injections 3 --real      # real ZeRO-3 trials
+    python -m tests.chaos.chaos --injections 20         # made-up trials behind the real sweep code: an hour
+    python -m tests.chaos.chaos --injections 3 --real   # real ZeRO-3 trials
     python -m tests.chaos.chaos --faults worker-killed --injections 2 --seed 7
 
-Exit status 1 when a finished trial was lost or ran twice, stores disagree, a sweep did not end by itself, or
-nobody was told.
+Exit status 1 if a finished trial was lost or ran twice, stores disagree, a sweep did not end by itself, or a
+fault was not reported to the user.
 """
 
 import argparse
@@ -50,13 +50,13 @@ COLUMNS = (
     "repeated",
     "stores disagreeing",
     "did not end",
-    "not told",
+    "not reported",
     "minutes",
 )
 
 
 def inject(names: list[str], scene: Scene, injections: int) -> tuple[list[Tally], list[float]]:
-    """Inject faults of every kind in turn. Returns: a tally each, and the minutes it took."""
+    """Injects faults of each kind in turn. Returns: the tally of each kind, and the minutes that it took."""
     tallies, minutes = [], []
     print(heading(), flush=True)
     for name in names:
@@ -68,65 +68,56 @@ def inject(names: list[str], scene: Scene, injections: int) -> tuple[list[Tally]
 
 
 def problems(tally: Tally) -> dict[str, list[str]]:
-    """All that must be empty."""
+    """Returns the problems of each kind, in words; all lists are empty if the sweeps survived the faults."""
     found = tally.findings
     return {
         "lost": found.lost,
         "repeated": found.repeated,
         "disagreeing": found.disagreeing,
         "not_ended": tally.not_ended,
-        "untold": tally.untold,
+        # The key keeps its old name, because result files of earlier runs have it.
+        "untold": tally.unreported,
     }
 
 
 def heading() -> str:
-    """Head of the table, in Markdown."""
+    """Returns the head of the table as Markdown."""
     return f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 
 
 def line(tally: Tally, minutes: float) -> str:
-    """A line of the table."""
+    """Returns a row of the table as Markdown."""
     counts = [len(items) for items in problems(tally).values()]
     cells = [tally.fault, tally.injected, tally.sweeps, tally.trials, *counts, f"{minutes:.1f}"]
     return f"| {' | '.join(map(str, cells))} |"
 
 
 def main() -> int:
-    """Run from the command line. Returns: the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Runs the command line. Returns: the exit status."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--faults", nargs="*", choices=FAULTS, default=list(FAULTS))
-    parser.add_argument("--injections", type=int, default=20)
-    parser.add_argument("--real", action="store_true", help="real ZeRO-3 trials in place of made-up ones")
-    parser.add_argument("--trials", type=int, help="of one sweep; 30 made-up or 5 real ones when left out")
-    parser.add_argument("--seed", type=int, default=0, help="decides the moments")
-    parser.add_argument(
-        "--folder", type=Path, help="where sweeps and drivers' output go; a temporary one when left out"
-    )
+    parser.add_argument("--injections", type=int, default=20, help="number of faults of each kind")
+    parser.add_argument("--real", action="store_true", help="real ZeRO-3 trials instead of made-up ones")
+    parser.add_argument("--trials", type=int, help="trials of one sweep; default: 30 made-up or 5 real ones")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments at which faults strike")
+    parser.add_argument("--folder", type=Path, help="folder for all files; default: a temporary folder")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="lethe-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
-    trials = options.trials or (5 if options.real else 30)
-    scene = Scene(
-        folder, not options.real, random.Random(options.seed), trials, lanes=1 if options.real else 2
-    )
+    trials, lanes = options.trials or (5 if options.real else 30), 1 if options.real else 2
+    scene = Scene(folder, not options.real, random.Random(options.seed), trials, lanes)
     tallies, minutes = inject(options.faults, scene, options.injections)
-    rows = [
-        {
-            "fault": t.fault,
-            "injected": t.injected,
-            "sweeps": t.sweeps,
-            "trials": t.trials,
-            "minutes": m,
-            **problems(t),
-        }
-        for t, m in zip(tallies, minutes, strict=True)
-    ]
+    rows = []
+    for tally, duration in zip(tallies, minutes, strict=True):
+        counts = {"fault": tally.fault, "injected": tally.injected}
+        counts |= {"sweeps": tally.sweeps, "trials": tally.trials, "minutes": duration}
+        rows.append(counts | problems(tally))
     (folder / "chaos.json").write_text(json.dumps(rows, indent=1))
-    bad = [text for tally in tallies for texts in problems(tally).values() for text in texts]
-    print(*bad[:20], f"{len(bad)} problems; all in {folder / 'chaos.json'}", sep="\n")
-    return 1 if bad or any(tally.injected < options.injections for tally in tallies) else 0
+    found = [text for tally in tallies for texts in problems(tally).values() for text in texts]
+    print(*found[:20], f"{len(found)} problems; all in {folder / 'chaos.json'}", sep="\n")
+    # Too few injections are a failure as well: a fault that never struck has tested nothing.
+    return 1 if found or any(tally.injected < options.injections for tally in tallies) else 0
 
 
 if __name__ == "__main__":

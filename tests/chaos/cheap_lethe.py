@@ -1,4 +1,4 @@
-"""The `lethe` command itself, with lanes whose trials are made up: see `cheap_runner`."""
+"""Runs the `lethe` command with lanes whose trials are made up: see `cheap_runner`."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ from orchestrator.cli import main
 from orchestrator.sweep import publisher, session
 from tests.chaos.cheap_runner import cheap_worker
 
-# Sweeps of a minute: MLflow is asked again after seconds, where a sweep of days waits a minute.
+# These sweeps last a minute, so a failed call of MLflow is repeated after a second instead of a minute.
 publisher.QUIET_S = 1.0
 session.Session = partial(session.Session, worker=cheap_worker)  # type: ignore[misc, assignment]
 

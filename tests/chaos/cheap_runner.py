@@ -1,5 +1,4 @@
-"""What stands in for training where faults are injected by the dozen: real lanes, ranks and collectives
-around made-up numbers."""
+"""A stand-in for training: real lanes, ranks and collectives around made-up metrics, for many faults."""
 
 import hashlib
 import json
@@ -29,15 +28,14 @@ from trainables.worker.lane_worker import lane_loop
 STEPS_PER_RUNG = 3
 STEP_S = 0.05
 DIVERGES_FROM = 1.0
-"""Learning rates from here on have no result."""
+"""Trials with this learning rate or a larger one fail."""
 
 STARTS = "starts.txt"
-"""In the sweep's folder: a line for each start of a trial, told by the lane that ran it: name and Unix time
-in seconds."""
+"""File in the sweep's folder with a line per start of a trial: its name and Unix time in seconds."""
 
 
 class CheapRunner:
-    """Runs jobs in fractions of a second, and says of every trial that it was started."""
+    """Runs jobs in fractions of a second, and notes each start of a trial in the file `STARTS`."""
 
     def run(self, job: AnyJob, report: Report, decide: Decide) -> Finished | Stopped:
         """Run one job. Ranks: all."""
@@ -60,15 +58,13 @@ class CheapRunner:
             for step in range(STEPS_PER_RUNG):
                 time.sleep(STEP_S)
                 spent += STEP_S
-                # Every step has a collective, as a real one does: a rank that is gone or stands still holds
-                # up the others here.
+                # Each step has a collective, as in training, in which a dead or hung rank blocks the others.
                 dist.all_reduce(torch.ones(1))
                 done = (rung - 1) * STEPS_PER_RUNG + step + 1
                 report(StepDone(done, trial.rungs * STEPS_PER_RUNG, 1.0 / done))
             if trial.optimizer.learning_rate >= DIVERGES_FROM:
-                raise TrialFailedError(
-                    f"loss is nan after step {rung * STEPS_PER_RUNG}; lower optimizer.learning_rate"
-                )
+                reached = rung * STEPS_PER_RUNG
+                raise TrialFailedError(f"loss is nan after step {reached}; lower optimizer.learning_rate")
             last = rung == trial.rungs
             metrics = made_up(trial, rung, "validation") | (made_up(trial, rung, "test") if last else {})
             report(RungReached(rung, trial.rungs, metrics))
@@ -77,9 +73,8 @@ class CheapRunner:
                 if not last:
                     report(RungTested(rung, made_up(trial, rung, "test")))
                 if dist.get_rank() == 0:
-                    write_folder(
-                        weights / f"rung{rung}", {"model.txt": f"{job.trial_id} at rung {rung}\n" * 500}
-                    )
+                    text = f"{job.trial_id} at rung {rung}\n" * 500
+                    write_folder(weights / f"rung{rung}", {"model.txt": text})
             if not last and not decision.go_on:
                 return Stopped(decision.reason, {"seconds": {"steps": spent}})
         return Finished({"seconds": {"steps": spent}})
@@ -101,8 +96,10 @@ class CheapRunner:
 
 
 def made_up(trial: TrialSettings, rung: int, part: str) -> dict[str, float]:
-    """What a trial measures at a rung: harsher settings forget more and keep less. A function of its settings
-    and nothing else."""
+    """Returns the metrics of a trial at a rung, a function of its settings only.
+
+    A larger learning rate forgets more and keeps less utility, so that sweeps have a front.
+    """
     settings = f"{trial.model_dump_json()}/{rung}/{part}"
     noise = int.from_bytes(hashlib.sha256(settings.encode()).digest()[:4]) / 2**32
     harshness = (math.log10(trial.optimizer.learning_rate) + 4) / 2 * rung / trial.rungs
@@ -114,7 +111,7 @@ def made_up(trial: TrialSettings, rung: int, part: str) -> dict[str, float]:
 
 
 def note_start(weights: Path, trial_id: str) -> None:
-    """Add a line that two lanes writing at once cannot tear."""
+    """Notes a start of a trial, in one write so that lines of two lanes do not mix."""
     file = os.open(weights.parents[2] / STARTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(file, f"{trial_id} {time.time():.3f}\n".encode())
@@ -123,7 +120,7 @@ def note_start(weights: Path, trial_id: str) -> None:
 
 
 def write_folder(folder: Path, files: dict[str, str]) -> None:
-    """Write a folder that is there whole or not at all."""
+    """Writes a folder atomically: it is complete, or does not exist."""
     if folder.is_dir():
         return
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.partial")
@@ -134,5 +131,5 @@ def write_folder(folder: Path, files: dict[str, str]) -> None:
 
 
 def cheap_worker(config: dict[str, Any]) -> None:
-    """What each worker of a lane runs."""
+    """Runs jobs in one worker of a lane."""
     lane_loop(config, CheapRunner)

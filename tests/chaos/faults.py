@@ -1,4 +1,4 @@
-"""The faults: each strikes a sweep at random moments, as often as asked, and says how it went."""
+"""Faults of a sweep's own processes, each injected a given number of times at random moments."""
 
 import random
 import signal
@@ -16,25 +16,29 @@ from tests.support.sweeps.small_sweeps import SWEEP
 
 @dataclass
 class Tally:
-    """One line of the table."""
+    """The effects of one kind of fault: a row of the table."""
 
     fault: str
     injected: int = 0
+    """Number of faults."""
     sweeps: int = 0
+    """Number of sweeps that they struck."""
     trials: int = 0
+    """Number of trials of these sweeps."""
     findings: Findings = field(default_factory=Findings)
     not_ended: list[str] = field(default_factory=list)
-    untold: list[str] = field(default_factory=list)
-    """Faults of which neither the screen nor the trial's log says a word."""
+    """Sweeps that did not end by themselves."""
+    unreported: list[str] = field(default_factory=list)
+    """Sweeps whose drivers did not print a line about the faults."""
 
-    def close(self, subject: Subject, *, ended: bool, told: str, times: int | None = None) -> None:
-        """Take in a sweep that nobody disturbs any more.
+    def close(self, subject: Subject, *, ended: bool, reported: str, times: int = 1) -> None:
+        """Adds a sweep after its last fault.
 
         Args:
             subject: The sweep.
             ended: Whether it ended by itself.
-            told: What its drivers must have printed.
-            times: How often, at least; once for a sweep that was struck at all when left out.
+            reported: Text that its drivers must have printed.
+            times: The least number of times that they must have printed it.
         """
         self.sweeps += 1
         if not ended:
@@ -46,23 +50,26 @@ class Tally:
         self.findings.disagreeing += found.disagreeing
         records = records_of(subject.storage, subject.name)
         self.trials += len(records)
-        if subject.output.count(told) < (1 if times is None else times):
-            self.untold.append(f"{subject.name}: {told!r} is not in {subject.output[-2000:]}")
+        if subject.output.count(reported) < times:
+            self.unreported.append(f"{subject.name}: {reported!r} is not in {subject.output[-2000:]}")
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Where faults strike."""
+    """The settings of all sweeps into which faults are injected."""
 
     folder: Path
+    """Folder for the sweeps' files."""
     cheap: bool
+    """Whether trials are made up."""
     dice: random.Random
+    """Random numbers for the moments at which faults strike."""
     trials: int
-    """Of one sweep; sweeps that are struck at long intervals have three times as many."""
+    """Trials of one sweep; sweeps that are struck at long intervals have three times as many."""
     lanes: int
 
     def sweep(self, fault: str, number: int, trials: int, **resources: float) -> Subject:
-        """A sweep of its own. Real ones share their prepared models."""
+        """Returns a new sweep. Sweeps share their prepared models."""
         space = {
             "forget.method": {"choice": ["graddiff", "npo", "wga"]},
             "beliefs": {"choice": ["none", "token", "sequence"]},
@@ -88,11 +95,11 @@ def strike_while_it_runs(
     scene: Scene,
     fault: str,
     injections: int,
-    told: str,
+    reported: str,
     strike: Callable[[list[psutil.Process]], int],
     **resources: float,
 ) -> Tally:
-    """Strike the ranks of running sweeps, a trial or more apart."""
+    """Strikes the ranks of running sweeps, with at least one trial's end between two faults."""
     tally = Tally(fault)
     while tally.injected < injections:
         subject = scene.sweep(fault, tally.sweeps, scene.trials, **resources)
@@ -103,27 +110,25 @@ def strike_while_it_runs(
                 done = strike(workers_below(process.pid)) if process.poll() is None else 0
                 struck, tally.injected = struck + done, tally.injected + done
             ended = subject.ended_well(process)
-        # A blow to a lane between two trials, or to one that was being started again, is nothing that a
-        # trial's log could tell of.
-        tally.close(subject, ended=ended, told=told, times=struck // 2)
+        # A fault in a lane that runs no trial, between two trials or during a restart, is not reported.
+        tally.close(subject, ended=ended, reported=reported, times=struck // 2)
     return tally
 
 
 def worker_killed(scene: Scene, injections: int) -> Tally:
-    """SIGKILL of a rank, as the kernel does that is out of memory."""
+    """Sends SIGKILL to a rank, as the kernel does when memory runs out."""
 
     def strike(ranks: list[psutil.Process]) -> int:
         if ranks:
             scene.dice.choice(ranks).kill()
         return len(ranks[:1])
 
-    return strike_while_it_runs(
-        scene, "worker-killed", injections, "its workers died; it starts again", strike
-    )
+    reported = "its workers died; it starts again"
+    return strike_while_it_runs(scene, "worker-killed", injections, reported, strike)
 
 
 def worker_hangs(scene: Scene, injections: int) -> Tally:
-    """SIGSTOP of a rank: it is there, and does nothing."""
+    """Sends SIGSTOP to a rank, which then exists but does nothing."""
 
     def strike(ranks: list[psutil.Process]) -> int:
         if ranks:
@@ -137,7 +142,7 @@ def worker_hangs(scene: Scene, injections: int) -> Tally:
 
 
 def trial_diverges(scene: Scene, injections: int) -> Tally:
-    """Trials whose settings have no result, among others: they fail, and nothing else does."""
+    """Adds trials whose loss becomes NaN to a sweep: these must fail, and no other."""
     tally = Tally("trial-diverges")
     while tally.injected < injections:
         count = min(injections - tally.injected, scene.trials // 2)
@@ -151,22 +156,22 @@ def trial_diverges(scene: Scene, injections: int) -> Tally:
         subject.write()
         ended = subject.finish()
         tally.injected += count
-        tally.close(subject, ended=ended, told="lower optimizer.learning_rate", times=count)
+        tally.close(subject, ended=ended, reported="lower optimizer.learning_rate", times=count)
     return tally
 
 
 def driver_killed(scene: Scene, injections: int) -> Tally:
-    """SIGKILL of the driver at any moment of its life, every fourth time in its first second."""
+    """Sends SIGKILL to the driver at any moment, every fourth time in its first second."""
     return strike_the_driver(scene, "driver-killed", injections, signal.SIGKILL)
 
 
 def driver_terminated(scene: Scene, injections: int) -> Tally:
-    """SIGTERM of the driver, as SLURM and Kubernetes send it."""
+    """Sends SIGTERM to the driver, as SLURM and Kubernetes do."""
     return strike_the_driver(scene, "driver-terminated", injections, signal.SIGTERM)
 
 
 def strike_the_driver(scene: Scene, fault: str, injections: int, end: signal.Signals) -> Tally:
-    """End drivers, start them again, and let the last one finish."""
+    """Ends drivers by a signal, starts them again, and lets the last one finish."""
     tally = Tally(fault)
     longest = 25.0 if scene.cheap else 50.0
     while tally.injected < injections:
@@ -183,33 +188,32 @@ def strike_the_driver(scene: Scene, fault: str, injections: int, end: signal.Sig
                     process.send_signal(end)
                     process.wait(30)
                     tally.injected += 1
-        tally.close(subject, ended=subject.finish(), told="resuming")
+        tally.close(subject, ended=subject.finish(), reported="resuming")
     return tally
 
 
 def anything(scene: Scene, injections: int) -> Tally:
-    """Ranks that die and hang, and drivers that are killed and terminated, in one sweep after another."""
+    """Kills and suspends ranks, and kills and terminates drivers, in the same sweeps."""
     tally = Tally("anything")
+    quiet_s = 4.0 if scene.cheap else 20.0
     while tally.injected < injections:
-        subject = scene.sweep(
-            "anything", tally.sweeps, scene.trials, quiet_timeout_s=4.0 if scene.cheap else 20.0
-        )
+        subject = scene.sweep("anything", tally.sweeps, scene.trials, quiet_timeout_s=quiet_s)
         finished = False
         while tally.injected < injections and not finished:
             with subject.driver() as process:
                 finished = not _strike_one_start(scene, subject, process, tally, injections)
                 if finished:
                     finished = subject.ended_well(process)
-        tally.close(
-            subject, ended=finished or subject.finish(), told="again" if tally.injected == 1 else "resuming"
-        )
+        # The first fault is a killed rank, after which no driver has resumed the sweep.
+        reported = "again" if tally.injected == 1 else "resuming"
+        tally.close(subject, ended=finished or subject.finish(), reported=reported)
     return tally
 
 
 def _strike_one_start(
     scene: Scene, subject: Subject, process: subprocess.Popen, tally: Tally, injections: int
 ) -> bool:
-    """Strike until the driver is struck, or enough is done. Returns: whether the driver is gone."""
+    """Strikes until the driver ends or all faults are injected. Returns: whether a fault ended the driver."""
     while tally.injected < injections and subject.wait_for_more(process, more=1):
         pause(scene.dice, 0, 1.0)
         kind = tally.injected % 4

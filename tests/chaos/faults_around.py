@@ -1,5 +1,4 @@
-"""Faults of what a sweep stands on: MLflow's server, the disk, the cluster's nodes, and the job that it runs
-as."""
+"""Faults around a sweep: MLflow's server, the disk, nodes of the cluster, and the Ray job that it runs as."""
 
 import os
 import re
@@ -21,7 +20,7 @@ DISK = "64m"
 
 
 def mlflow_away(scene: Scene, injections: int) -> Tally:
-    """MLflow's server ends and comes back, for the last time after the sweep has ended."""
+    """Ends MLflow's server and starts it again, for the last time after the sweep has ended."""
     tally = Tally("mlflow-away")
     folder = scene.folder / "mlflow"
     folder.mkdir(exist_ok=True)
@@ -42,15 +41,15 @@ def mlflow_away(scene: Scene, injections: int) -> Tally:
                 ended = subject.ended_well(process)
             server.close()
             with mlflow_server(folder, port):
-                tally.close(subject, ended=ended and subject.finish(), told="warning: MLflow at")
+                tally.close(subject, ended=ended and subject.finish(), reported="warning: MLflow at")
     return tally
 
 
 def disk_full(scene: Scene, injections: int) -> Tally:
-    """The disk that holds the sweeps is full, until somebody makes room."""
+    """Fills the disk that holds the sweeps, and frees it when the driver has ended."""
     tally = Tally("disk-full")
     if os.geteuid() != 0:
-        print("disk-full: left out, a small disk of its own takes root")
+        print("disk-full: left out, because only root can mount a small disk")
         return tally
     with small_disk(scene.folder / "disk") as disk:
         while tally.injected < injections:
@@ -66,25 +65,22 @@ def disk_full(scene: Scene, injections: int) -> Tally:
                         fill(disk / "filler")
                         with suppress(subprocess.TimeoutExpired):
                             process.wait(END_S)
-                        # It may have ended before, or have got along with what room there was.
-                        struck, tally.injected = (
-                            struck + (process.returncode == 2),
-                            tally.injected + (process.returncode == 2),
-                        )
+                        # The sweep may have ended before, or have needed no more space than was left.
+                        failed = process.returncode == 2
+                        struck, tally.injected = struck + failed, tally.injected + failed
                     finished = process.poll() == 0
                     (disk / "filler").unlink(missing_ok=True)
                     if process.returncode not in (0, 2):
-                        tally.not_ended.append(
-                            f"{subject.name}: exit status {process.returncode}: {subject.output[-2000:]}"
-                        )
+                        status = f"exit status {process.returncode}: {subject.output[-2000:]}"
+                        tally.not_ended.append(f"{subject.name}: {status}")
                         return tally
-            tally.close(subject, ended=subject.finish(), told="no space left on device", times=struck)
+            tally.close(subject, ended=subject.finish(), reported="no space left on device", times=struck)
     return tally
 
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk that is soon full."""
+    """Mounts a disk of the size `DISK`."""
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "lethe-chaos", str(folder)], check=True)
     try:
@@ -94,7 +90,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def fill(path: Path) -> None:
-    """Write until nothing more fits."""
+    """Writes a file until the disk is full to the last byte."""
     with path.open("wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
             with suppress(OSError):
@@ -103,7 +99,7 @@ def fill(path: Path) -> None:
 
 
 def node_removed(scene: Scene, injections: int) -> Tally:
-    """A node of three is gone without a word, and another one comes."""
+    """Removes one of three nodes without notice, and adds another one."""
     tally = Tally("node-removed")
     with ray_head(cluster_environment(scene), cpus=0) as head, ExitStack() as all_nodes:
         nodes = [all_nodes.enter_context(ray_node(head, 2)) for _ in range(2)]
@@ -119,17 +115,17 @@ def node_removed(scene: Scene, injections: int) -> Tally:
                     pause(scene.dice, 0, 5.0)
                     nodes.append(all_nodes.enter_context(ray_node(head, 2)))
                 ended = subject.ended_well(process)
-            tally.close(subject, ended=ended, told="it starts again")
+            tally.close(subject, ended=ended, reported="it starts again")
     return tally
 
 
 def cluster_environment(scene: Scene) -> dict[str, str]:
-    """What a cluster and its jobs see."""
+    """Returns the environment of a cluster and its jobs."""
     return lethe_environment(scene.folder / "storage", RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
 
 
 def job_stopped(scene: Scene, injections: int) -> Tally:
-    """A Ray job is stopped, and submitted again."""
+    """Stops the Ray job that runs a sweep, and submits it again."""
     tally = Tally("job-stopped")
     with ray_head(cluster_environment(scene)) as head:
         while tally.injected < injections:
@@ -147,12 +143,12 @@ def job_stopped(scene: Scene, injections: int) -> Tally:
                 note_output(head, subject, job)
             job = submit(head, subject)
             ended = wait_for_end(head, subject, job)
-            tally.close(subject, ended=ended, told="resuming")
+            tally.close(subject, ended=ended, reported="resuming")
     return tally
 
 
 def submit(head: Head, subject: Subject) -> str:
-    """Submit the sweep by `ray job submit`. Returns: the job's id."""
+    """Submits the sweep by `ray job submit`. Returns: the job's id."""
     subject.starts += 1
     text = ray(head, subject, "submit", "--no-wait", "--", sys.executable, *subject.command[1:])
     found = re.search(r"raysubmit_\w+", text)
@@ -161,13 +157,13 @@ def submit(head: Head, subject: Subject) -> str:
 
 
 def status_of(head: Head, subject: Subject, job: str) -> str:
-    """`RUNNING`, `STOPPED`, `SUCCEEDED` or `FAILED`."""
+    """Returns `RUNNING`, `STOPPED`, `SUCCEEDED` or `FAILED`."""
     text = ray(head, subject, "status", job)
     return next((word for word in ("SUCCEEDED", "FAILED", "STOPPED") if word in text.upper()), "RUNNING")
 
 
 def wait_for_end(head: Head, subject: Subject, job: str) -> bool:
-    """Wait for a job that nobody stops. Returns: whether it succeeded in time."""
+    """Waits for a job that is not stopped any more. Returns: whether it succeeded in time."""
     deadline = time.monotonic() + END_S
     while (status := status_of(head, subject, job)) == "RUNNING" and time.monotonic() < deadline:
         time.sleep(1)
@@ -176,12 +172,12 @@ def wait_for_end(head: Head, subject: Subject, job: str) -> bool:
 
 
 def note_output(head: Head, subject: Subject, job: str) -> None:
-    """Keep what a job printed where drivers' output is looked for."""
+    """Writes a job's output to the file from which `Subject.output` reads a driver's."""
     (subject.file.parent / f"driver{subject.starts:03d}.txt").write_text(ray(head, subject, "logs", job))
 
 
 def ray(head: Head, subject: Subject, command: str, *arguments: str) -> str:
-    """Run `ray job ...`. Returns: what it printed."""
+    """Runs `ray job COMMAND`. Returns: its output."""
     options = ["--address", head.address]
     done = head.command("ray", "job", command, *options, *arguments, cwd=subject.file.parent)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -103,7 +103,8 @@ def _logits(policy: Policy, parameters: Mapping[str, Tensor], batch: TokenBatch)
     def work(inner: Policy) -> Tensor:
         return linear(inner.answer_hidden(batch), inner.head.weight, inner.head.bias)
 
-    return functional_call(policy, dict(parameters), (work,))
+    logits_NV: Tensor = functional_call(policy, dict(parameters), (work,))
+    return logits_NV
 
 
 def _logp(logits_NV: Tensor, batch: TokenBatch) -> Tensor:

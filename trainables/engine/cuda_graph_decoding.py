@@ -124,7 +124,8 @@ class StaticSteps:
         return self._logits_BV
 
     def _run(self) -> Tensor:
-        return self._call(self._work)
+        logits_BV: Tensor = self._call(self._work)
+        return logits_BV
 
     def _work(self, policy: Policy) -> Tensor:
         output = policy.model.get_decoder()(
@@ -134,7 +135,8 @@ class StaticSteps:
             past_key_values=self._cache,
             use_cache=True,
         )
-        return policy.head(output.last_hidden_state[:, -1], None)
+        logits_BV: Tensor = policy.head(output.last_hidden_state[:, -1], None)
+        return logits_BV
 
     def _capture(self) -> None:
         """Capture one step in a graph; `begin` overwrites what the capture writes into the cache."""

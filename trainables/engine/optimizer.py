@@ -38,7 +38,7 @@ class TrialOptimizer(torch.optim.AdamW):
         return None
 
     def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
-        state = self.state[parameter]
+        state: dict[str, Tensor] = self.state[parameter]
         if not state:
             # The same names and types as fused AdamW's, which a later trial on this lane may use.
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)

@@ -85,7 +85,7 @@ class Policy(nn.Module):
         """Return the hidden states at the answer rows, `[N, H]`."""
         # The decoder alone, not the causal LM: its forward would compute the logits of every token.
         decoder = self.model.get_decoder()
-        hidden_BLH = decoder(
+        hidden_BLH: Tensor = decoder(
             input_ids=batch.input_ids_BL, attention_mask=batch.attention_mask_BL, use_cache=False
         ).last_hidden_state
         return hidden_BLH.flatten(0, 1)[batch.rows_N]
@@ -116,11 +116,15 @@ class Policy(nn.Module):
 
     def answer_stats(self, batch: TokenBatch, chunk: int | None) -> tuple[Tensor, Tensor]:
         """Return the log-probability of each answer token in nats, and the argmax token, both `[N]`."""
-        return self.head(self.answer_hidden(batch), AnswerTargets(batch.targets_N, chunk))
+        targets = AnswerTargets(batch.targets_N, chunk)
+        stats: tuple[Tensor, Tensor] = self.head(self.answer_hidden(batch), targets)
+        return stats
 
     def answer_moments(self, batch: TokenBatch, chunk: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return `answer_stats`, and mean and standard deviation in nats over the vocabulary, all `[N]`."""
-        return self.head(self.answer_hidden(batch), AnswerTargets(batch.targets_N, chunk, moments=True))
+        targets = AnswerTargets(batch.targets_N, chunk, moments=True)
+        moments: tuple[Tensor, Tensor, Tensor, Tensor] = self.head(self.answer_hidden(batch), targets)
+        return moments
 
 
 def load_causal_lm(folder: str, settings: ModelSettings) -> PreTrainedModel:

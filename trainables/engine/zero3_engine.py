@@ -310,6 +310,7 @@ class Engine:
     def backward(self, batch: TokenBatch, plan: HeadPlan) -> HeadOutput:
         """Run forward and backward; gradients add up until `step`. Ranks: all, equally often."""
         batch = batch.to(self.device)
+        output: HeadOutput
         loss, output = self._deepspeed(lambda policy: policy.loss(batch, plan))
         # DeepSpeed averages gradients over ranks, but the plan's coefficients already divide by global
         # counts: the factor turns the average back into the sum.

@@ -122,12 +122,18 @@ class Inference:
     def answer_stats(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Return the log-probability in nats of each answer token, and the argmax token, both `[N]`."""
         batch = batch.to(self.device)
-        return self.call(lambda policy: policy.answer_stats(batch, self.settings.head_chunk_tokens))
+        chunk = self.settings.head_chunk_tokens
+        stats: tuple[Tensor, Tensor] = self.call(lambda policy: policy.answer_stats(batch, chunk))
+        return stats
 
     def answer_moments(self, batch: TokenBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return `answer_stats`, and mean and standard deviation in nats over the vocabulary, all `[N]`."""
         batch = batch.to(self.device)
-        return self.call(lambda policy: policy.answer_moments(batch, self.settings.head_chunk_tokens))
+        chunk = self.settings.head_chunk_tokens
+        moments: tuple[Tensor, Tensor, Tensor, Tensor] = self.call(
+            lambda policy: policy.answer_moments(batch, chunk)
+        )
+        return moments
 
     def score_continuations(
         self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]
@@ -156,10 +162,11 @@ class Inference:
             position_ids=batch.positions_BT,
             use_cache=False,
         )
-        return policy.head(
+        logp: Tensor = policy.head(
             output.last_hidden_state[batch.rows],
             AnswerTargets(batch.targets_E, self.settings.head_chunk_tokens),
         )[0]
+        return logp
 
     def _score_with_shared_prompt(
         self, prompts: Sequence[Ids], continuations: Sequence[Sequence[Ids]]
@@ -332,9 +339,11 @@ class Inference:
                 past_key_values=cache,
                 use_cache=True,
             )
-            return policy.head(output.last_hidden_state[:, -1], None)
+            logits_BV: Tensor = policy.head(output.last_hidden_state[:, -1], None)
+            return logits_BV
 
-        return self.call(work)
+        result: Tensor = self.call(work)
+        return result
 
 
 @contextmanager

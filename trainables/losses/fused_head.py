@@ -74,7 +74,7 @@ class FusedHead(nn.Module):
         gradients = _Gradients(head, wanted)
         loss, terms = _run(head, plan.to(hidden_NH.device), gradients)
         if any(wanted):
-            loss = _PrecomputedGradients.apply(loss, gradients.finished(), *inputs)
+            loss = _PrecomputedGradients.apply(loss, gradients.finished(), *inputs)  # type: ignore[no-untyped-call]
         return HeadOutput(loss, terms)
 
 

@@ -25,7 +25,8 @@ def random_direction(size: int, coefficient: float, seed: int) -> Tensor:
     """
     # On the CPU and in float64, so that the vector is the same on every device and rank.
     vector_H = torch.rand(size, generator=torch.Generator().manual_seed(seed % 2**63), dtype=torch.float64)
-    return coefficient * vector_H / vector_H.norm()
+    direction_H: Tensor = coefficient * vector_H / vector_H.norm()
+    return direction_H
 
 
 def steer(activations_NH: Tensor, plan: HeadPlan) -> HeadOutput:

@@ -7,13 +7,14 @@ from itertools import chain
 import torch
 from torch import Tensor
 
+from search_spaces.catalogue.method_catalogue import Unit
 from search_spaces.settings.trial_settings import TrialSettings
 from trainables.data.collate import TokenBatch, collate
 from trainables.data.encoding import Encoded
 from trainables.generation.inference import Logps
 from trainables.generation.sequence_beliefs import Belief, Beliefs
 from trainables.losses.head_plan import HeadPlan, HeadTerm, Steering
-from trainables.losses.methods import METHODS, Unit
+from trainables.losses.methods import METHODS
 
 Pair = tuple[int, int]
 """Index of a forget example and of its retain partner (-1: none)."""

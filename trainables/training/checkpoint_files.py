@@ -108,7 +108,8 @@ def read_rank(checkpoint: Path, rank: int, digest: str) -> dict[str, Tensor]:
             raise TornCheckpointError(f"{path.name} is not the one that was written")
         # Mapped, not read: the tensors are copied to the device one by one. `weights_only` refuses pickled
         # code.
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        return tensors
     except OSError as error:
         raise TornCheckpointError(f"{path.name} cannot be read") from error
 

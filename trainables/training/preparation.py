@@ -4,7 +4,6 @@ import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -22,9 +21,6 @@ from trainables.jobs import PrepareJob
 from trainables.losses.head_plan import HeadPlan, HeadTerm
 from trainables.training.scratch_model import build_scratch_model, train_tokenizer
 from trainables.training.trial_schedule import learning_rate
-
-if TYPE_CHECKING:
-    from trainables.training.rungs import Report
 
 FINAL_RATE_FRAC = 0.1
 """Share of the peak learning rate at the end of the cosine schedule."""

@@ -48,7 +48,8 @@ class TrialState:
     def to_json(self) -> dict[str, Any]:
         """Convert the state to plain values for `json.dumps`."""
         # json writes floats in their shortest exact form, so they are read back bit for bit.
-        return _PROGRESS.dump_python(self)
+        plain: dict[str, Any] = _PROGRESS.dump_python(self)
+        return plain
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "TrialState":

@@ -23,7 +23,7 @@ def audit_content(view: SweepView) -> str:
         return ""
     mixed = (
         "<p>These audits were made with different settings: rows cannot be compared with each other.</p>\n"
-        if len({audit.way for audit in view.audits}) > 1
+        if len({audit.settings_hash for audit in view.audits}) > 1
         else ""
     )
     figure = figure_html("audit", audit_figure(view.audits))
@@ -66,7 +66,8 @@ def audit_figure(audits: Sequence[Audit]) -> go.Figure:
 
 
 def _along_the_front(count: int) -> list[str]:
-    return sample_colorscale("Viridis", [place / max(1, count - 1) for place in range(count)])
+    colours: list[str] = sample_colorscale("Viridis", [place / max(1, count - 1) for place in range(count)])
+    return colours
 
 
 def _sentences(audit: Audit) -> str:

@@ -106,7 +106,8 @@ def _saved_worker_s(sweep: SweepSettings, records: Sequence[TrialRecord]) -> flo
     left = sum(
         max(0, planned[record.number] - len(record.rungs)) for record in records if stopped_early(record)
     )
-    return left * per_rung * sweep.resources.workers_per_trial
+    saved_s: float = left * per_rung * sweep.resources.workers_per_trial
+    return saved_s
 
 
 def _at_rung(

@@ -1,4 +1,4 @@
-"""`lethe audit` on the front of a finished sweep, and on a folder of no sweep."""
+"""`lethe audit` on the front of a finished sweep, and on the folder of a model."""
 
 import json
 
@@ -23,21 +23,21 @@ def test_front_is_audited_beside_the_original_and_the_retrained_model(audited):
     storage, done = audited
     found = json.loads(done.stdout)
     members = [member["name"] for member in front_of(storage, "tiny")["front"]]
-    assert [one["name"] for one in found] == ["original", "retrained", *members]
-    for one in found:
-        told = {
-            "test/forget_told",
-            "test/leak_at_k",
-            "test/int8_told",
-            "test/int4_told",
-            "test/int4_forget_true_mass",
-            "test/utility",
-        }
-        assert told <= one["metrics"].keys() and "test/relearned_told" not in one["metrics"]
-        assert one["facts"] > 0 and len(one["hidden_facts"]) <= one["facts"]
+    assert [audit["name"] for audit in found] == ["original", "retrained", *members]
+    measured = {
+        "test/forget_told",
+        "test/leak_at_k",
+        "test/int8_told",
+        "test/int4_told",
+        "test/int4_forget_true_mass",
+        "test/utility",
+    }
+    for audit in found:
+        assert measured <= audit["metrics"].keys() and "test/relearned_told" not in audit["metrics"]
+        assert audit["facts"] > 0 and len(audit["hidden_facts"]) <= audit["facts"]
 
 
-def test_second_call_runs_nothing_and_says_the_same(audited):
+def test_second_call_runs_nothing_and_prints_the_same(audited):
     storage, done = audited
     again = lethe("audit", "tiny", "--probes", PROBES, *FEW, "--json", storage=storage)
     assert "starting Ray" in done.stderr and "starting Ray" not in again.stderr
@@ -54,29 +54,18 @@ def test_leaderboard_report_and_mlflow_have_it(audited):
     runs = child_runs(storage, "tiny", kind="audit")
     assert {run.data.tags["lethe.audits"] for run in runs} == front["audits"].keys()
     assert all("test/leak_at_k" in run.data.metrics and run.info.status == "FINISHED" for run in runs)
-    parent = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}").get_run(
-        runs[0].data.tags["mlflow.parentRunId"]
-    )
+    client = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+    parent = client.get_run(runs[0].data.tags["mlflow.parentRunId"])
     assert "leak@k" in parent.data.tags["mlflow.note.content"]
 
 
-def test_folder_of_no_sweep_is_audited_with_the_data_of_a_file(finished, tmp_path):
+def test_folder_of_a_model_is_audited_with_the_data_of_a_file(finished, tmp_path):
     file, storage, _ = finished
-    models = json.loads((storage / "tiny" / "baselines.json").read_text())
-    told = (
-        "audit",
-        "--model",
-        models["original"]["folder"],
-        "--data",
-        str(file),
-        "--probes",
-        "leak",
-        *FEW,
-        "--json",
-    )
-    done = lethe(*told, storage=storage)
+    model = json.loads((storage / "tiny" / "baselines.json").read_text())["original"]["folder"]
+    options = ("--data", str(file), "--probes", "leak", *FEW, "--json")
+    done = lethe("audit", "--model", model, *options, storage=storage)
     (found,) = json.loads(done.stdout)
-    assert found["name"] == models["original"]["folder"] and "test/leak_at_k" in found["metrics"]
+    assert found["name"] == model and "test/leak_at_k" in found["metrics"]
 
 
 @pytest.mark.parametrize(

@@ -8,22 +8,12 @@ from PIL import Image
 from tests.support.processes.launch import lethe
 
 
-@pytest.mark.parametrize("at", ["original", "knee"])
-def test_a_step_is_predicted_for_every_group_of_answers(finished, tmp_path, at):
+@pytest.mark.parametrize("policy", ["original", "knee"])
+def test_a_step_is_predicted_for_every_group_of_answers(finished, tmp_path, policy):
     _, storage, _ = finished
     picture = tmp_path / "dynamics.png"
-    told = (
-        "dynamics",
-        "tiny",
-        "--trial",
-        at,
-        "--losses",
-        "ga,npo,wga+token,npo+sequence",
-        "--out",
-        str(picture),
-        "--json",
-    )
-    found = json.loads(lethe(*told, storage=storage).stdout)
+    options = ("--trial", policy, "--losses", "ga,npo,wga+token,npo+sequence", "--out", str(picture))
+    found = json.loads(lethe("dynamics", "tiny", *options, "--json", storage=storage).stdout)
     assert {"target", "rephrasing", "high band", "mid band", "low band", "unrelated"} == set(found["sizes"])
     assert [(update["method"], update["beliefs"]) for update in found["updates"]] == [
         ("ga", "none"),
@@ -32,20 +22,20 @@ def test_a_step_is_predicted_for_every_group_of_answers(finished, tmp_path, at):
         ("npo", "sequence"),
     ]
     for update in found["updates"]:
-        assert (
-            update["slopes"]["0.0001"] == pytest.approx(1, abs=0.01)
-            and update["correlations"]["0.0001"] > 0.999
-        )
+        assert update["slopes"]["0.0001"] == pytest.approx(1, abs=0.01)
+        assert update["correlations"]["0.0001"] > 0.999
         assert sum(update["residual_mass"].values()) == pytest.approx(1)
-        if update["beliefs"] == "none":  # pushing beliefs down may lift a target that is hardly known
-            assert update["groups"]["target"]["predicted"] < 0 and update["groups"]["target"]["actual"] < 0
+        # With beliefs the likelihood of a target may rise, if the model hardly knows it.
+        if update["beliefs"] == "none":
+            target = update["groups"]["target"]
+            assert target["predicted"] < 0 and target["actual"] < 0
         for group in update["groups"].values():
             assert group["predicted"] == pytest.approx(group["logit"] + group["softmax"])
     with Image.open(picture) as image:
         assert min(image.size) > 500
 
 
-def test_table_fits_a_terminal_and_the_picture_lies_beside_the_sweep(finished):
+def test_table_fits_a_terminal_and_the_picture_is_in_the_sweeps_folder(finished):
     _, storage, _ = finished
     done = lethe("dynamics", "tiny", "--losses", "ga", storage=storage, COLUMNS="80")
     assert "rephrasing" in done.stdout and "share of A" in done.stdout and "…" not in done.stdout
@@ -53,20 +43,19 @@ def test_table_fits_a_terminal_and_the_picture_lies_beside_the_sweep(finished):
 
 
 @pytest.mark.parametrize("losses", ["undial", "ga+belief", "ceu+token", "nothing"])
-def test_loss_that_is_none_is_refused(finished, losses):
+def test_unknown_loss_is_refused(finished, losses):
     _, storage, _ = finished
     refused = lethe("dynamics", "tiny", "--losses", losses, storage=storage, check=False)
     assert refused.returncode == 2 and f'given: "{losses}"' in refused.stderr
 
 
-def test_file_is_prepared_and_looked_at_without_a_trial(finished, tmp_path):
+def test_model_of_a_file_is_prepared_without_running_a_trial(finished, tmp_path):
     file, storage, _ = finished
     other = tmp_path / "unlearnt.yaml"
     other.write_text(file.read_text().replace("name: tiny", "name: unlearnt"))
     found = json.loads(lethe("dynamics", str(other), "--losses", "ga", "--json", storage=storage).stdout)
     assert [update["method"] for update in found["updates"]] == ["ga"]
-    assert (storage / "unlearnt" / "dynamics-original.png").is_file() and not (
-        storage / "unlearnt" / "trials"
-    ).exists()
+    folder = storage / "unlearnt"
+    assert (folder / "dynamics-original.png").is_file() and not (folder / "trials").exists()
     refused = lethe("dynamics", str(other), "--trial", "knee", storage=storage, check=False)
     assert refused.returncode == 2 and "a file has no rungs" in refused.stderr

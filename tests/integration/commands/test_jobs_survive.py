@@ -1,5 +1,4 @@
-"""Ray jobs whose driver is stopped, or whose node goes away: submitted again, or left alone, they end with
-the full front."""
+"""Ray jobs that are stopped and submitted again, or that lose a node, end with the full front."""
 
 import re
 import shlex
@@ -29,10 +28,10 @@ JOB_S = 1500.0
 
 
 def submit(head: Head, folder: Path, entrypoint: str) -> str:
-    """Submit a command by Ray's own. Returns: the job's id.
+    """Submits a command by `ray job submit`. Returns: the job's id.
 
-    Without a working directory: the nodes of one machine share its copy, and one that goes away takes it
-    along.
+    No working directory is uploaded: all nodes of one machine share its copy, and the node that is removed
+    would delete it.
     """
     options = ["--address", head.address, "--no-wait"]
     done = head.command("ray", "job", "submit", *options, "--", *shlex.split(entrypoint), cwd=folder)
@@ -48,7 +47,7 @@ def job(head: Head, command: str, job_id: str) -> str:
 
 
 def wait_until_succeeded(head: Head, job_id: str) -> str:
-    """Returns: what the job printed."""
+    """Waits for a job's success. Returns: its output."""
     wait_for(lambda: re.search("SUCCEEDED|FAILED|STOPPED", job(head, "status", job_id).upper()), JOB_S)
     log = job(head, "logs", job_id)
     assert "SUCCEEDED" in job(head, "status", job_id).upper(), log[-3000:]
@@ -67,25 +66,25 @@ def assert_full_front(storage: Path, name: str, trials: int, before: dict) -> No
 
 
 def trials_in_the_middle(storage: Path, name: str) -> int:
-    """Trials that have passed their first rung and not ended, of which there is one on each lane at most."""
-    running = [
-        trial
-        for trial in load_study(storage, name).get_trials()
-        if trial.state == optuna.trial.TrialState.RUNNING
-    ]
-    return sum(trial.user_attrs.get("rung:1") is not None for trial in running)
+    """Returns the number of running trials that have passed their first rung: at most one per lane."""
+    running = optuna.trial.TrialState.RUNNING
+    trials = [trial for trial in load_study(storage, name).get_trials() if trial.state == running]
+    return sum(trial.user_attrs.get("rung:1") is not None for trial in trials)
 
 
-def node_goes_away(storage: Path, folder: Path, entrypoint: str, name: str) -> dict:
-    """Run a job on a head without CPUs and two nodes; one of them vanishes when both are in the middle of a
-    trial. Returns the trials that had ended by then."""
+def check_sweep_that_loses_a_node(
+    storage: Path, folder: Path, entrypoint: str, name: str, trials: int
+) -> None:
+    """Runs a job on a head without CPUs and two nodes, and removes one while both are in a trial."""
     environment = lethe_environment(storage, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, COLUMNS="250")
     with ray_head(environment, cpus=0) as head, ExitStack() as nodes:
         first, _ = (nodes.enter_context(ray_node(head, cpus=2)) for _ in range(2))
         job_id = submit(head, folder, entrypoint)
-        wait_for(
-            lambda: finished_trials(storage, name) >= 2 and trials_in_the_middle(storage, name) == 2, JOB_S
-        )
+
+        def both_nodes_are_busy() -> bool:
+            return finished_trials(storage, name) >= 2 and trials_in_the_middle(storage, name) == 2
+
+        wait_for(both_nodes_are_busy, JOB_S)
         before = ended_trials(storage, name)
         first.vanish()
         log = wait_until_succeeded(head, job_id)
@@ -93,34 +92,30 @@ def node_goes_away(storage: Path, folder: Path, entrypoint: str, name: str) -> d
     return before
 
 
-def test_job_on_three_nodes_of_which_one_goes_away_ends_with_the_full_front(finished, tmp_path):
-    """The command is that of KubeRay's file, the sweep a small one."""
+def test_job_on_three_nodes_of_which_one_is_removed_ends_with_the_full_front(finished, tmp_path):
+    """The command is that of the shipped RayJob for Kubernetes, with a small sweep."""
     _, storage, _ = finished
     (entrypoint,) = re.findall("entrypoint: (.*)", (ROOT / "cluster" / "rayjob.yaml").read_text())
-    # So many and so long trials that both nodes are found at work, also on a fast machine.
+    # Enough trials, and long enough ones, that both nodes are found in a trial on a fast machine too.
     search, trial = {**SWEEP["search"], "trials": 16}, {**SWEEP["trial"], "steps": 30, "rungs": 3}
     file = write_sweep(tmp_path, name="nodes", search=search, trial=trial)
     command, _, _ = entrypoint.rpartition(" ")
     assert command == "lethe run"
-    before = node_goes_away(storage, tmp_path, f"{command} {file}", "nodes")
-    assert_full_front(storage, "nodes", 16, before)
+    check_sweep_that_loses_a_node(storage, tmp_path, f"{command} {file}", "nodes", 16)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(2 * JOB_S)
-def test_quickstart_on_three_nodes_of_which_one_goes_away_ends_with_the_full_front(tmp_path):
-    storage = tmp_path / "storage"
-    before = node_goes_away(storage, tmp_path, QUICKSTART, "quickstart")
-    assert_full_front(storage, "quickstart", 32, before)
+def test_quickstart_on_three_nodes_of_which_one_is_removed_ends_with_the_full_front(tmp_path):
+    check_sweep_that_loses_a_node(tmp_path / "storage", tmp_path, QUICKSTART, "quickstart", 32)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(2 * JOB_S)
 def test_quickstart_as_a_job_that_is_stopped_in_the_middle_and_submitted_again(tmp_path):
     storage = tmp_path / "storage"
-    with ray_head(
-        lethe_environment(storage, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, COLUMNS="250")
-    ) as head:
+    environment = lethe_environment(storage, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, COLUMNS="250")
+    with ray_head(environment) as head:
         job_id = submit(head, tmp_path, QUICKSTART)
         wait_for(lambda: finished_trials(storage, "quickstart") >= 8, JOB_S)
         job(head, "stop", job_id)

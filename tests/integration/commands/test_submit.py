@@ -1,5 +1,7 @@
-"""A takedown request as Ray jobs, on a real head with its dashboard and token authentication; tests in the
-order they stand in."""
+"""A takedown request as Ray jobs, on a real head with dashboard and token authentication.
+
+Each test continues where the one before it ended.
+"""
 
 import json
 import os
@@ -26,13 +28,13 @@ from tests.support.sweeps.small_sweeps import (
 )
 from tests.support.sweeps.takedown import TEXTS, write_takedown
 
-TRIALS = 25  # so many that a job can be stopped in the middle on a fast machine too
+TRIALS = 25
+"""Enough trials that a job can be stopped before its end on a fast machine too."""
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, head):
-    """The head, the storage that its environment names, a project folder to submit from, and what its sweep
-    file says."""
+    """The head, its storage, and a project folder with a sweep file, from which jobs are submitted."""
     folder = tmp_path_factory.mktemp("submitted")
     (folder / "project").mkdir()
     request = write_takedown(folder / "request") | {"search": {"trials": TRIALS, "sampler": "random"}}
@@ -44,7 +46,7 @@ def place(tmp_path_factory, head):
 
 
 def run(place, *arguments, expected=0, **environment):
-    """A command that ends as expected. Returns: all it printed."""
+    """Runs a command and checks its exit status. Returns: its output."""
     done = place.head.command(*arguments, cwd=place.project, **environment)
     place.outputs.append(done.stdout + done.stderr)
     assert done.returncode == expected, place.outputs[-1][-3000:]
@@ -64,22 +66,8 @@ def status_of(place, job_id):
 
 
 def test_job_submitted_by_ray_itself_runs_the_sweep_and_can_be_stopped_in_the_middle(place):
-    job_id = job_of(
-        run(
-            place,
-            "ray",
-            "job",
-            "submit",
-            *at(place),
-            "--no-wait",
-            "--working-dir",
-            ".",
-            "--",
-            "lethe",
-            "run",
-            "sweep.yaml",
-        )
-    )
+    options = (*at(place), "--no-wait", "--working-dir", ".")
+    job_id = job_of(run(place, "ray", "job", "submit", *options, "--", "lethe", "run", "sweep.yaml"))
     wait_for(lambda: finished_trials(place.storage, "jobs") >= 2, 300)
     run(place, "ray", "job", "stop", job_id, *at(place))
     wait_for(lambda: "STOPPED" in status_of(place, job_id).upper(), 60)
@@ -92,7 +80,7 @@ def test_interrupted_submit_leaves_the_job_running_and_says_how_to_attach_and_st
     command = [str(SCRIPTS / "lethe"), "submit", "sweep.yaml", *at(place)]
     output = place.project.parent / "interrupted.txt"
     with output.open("w") as lines:
-        # A shell that runs the tests in the background makes them ignore Ctrl-C, and all that they start.
+        # Processes of a shell's background job ignore SIGINT, and so would the command.
         listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen(
             command,
@@ -112,7 +100,7 @@ def test_interrupted_submit_leaves_the_job_running_and_says_how_to_attach_and_st
     text = output.read_text()
     place.outputs.append(text)
     assert "submitted lethe-jobs-1: lethe run sweep.yaml --name jobs" in text
-    assert "lethe-jobs-1 goes on without you" in text
+    assert "lethe-jobs-1 keeps running" in text
     assert f"ray job stop lethe-jobs-1 --address {place.head.address}" in text
     assert "RUNNING" in status_of(place, "lethe-jobs-1").upper()
 
@@ -139,9 +127,8 @@ def test_second_submit_attaches_and_ends_with_the_full_front_and_no_trial_repeat
 
 
 def test_job_that_fails_hands_its_exit_status_on(place):
-    write_sweep(
-        place.project, name="jobs", **place.request | {"trial": {**place.request["trial"], "seed": 5}}
-    )
+    trial = {**place.request["trial"], "seed": 5}
+    write_sweep(place.project, name="jobs", **place.request | {"trial": trial})
     text = run(place, "lethe", "submit", "sweep.yaml", *at(place), expected=2)
     assert "submitted lethe-jobs-2" in text
     assert "trial.seed: 0 -> 5" in text
@@ -159,7 +146,7 @@ def test_job_that_fails_hands_its_exit_status_on(place):
     ],
     ids=["off", "none", "wrong"],
 )
-def test_missing_and_wrong_tokens_are_told_apart(place, environment, message):
+def test_missing_and_wrong_tokens_have_different_messages(place, environment, message):
     text = run(place, "lethe", "submit", "sweep.yaml", *at(place), expected=2, **environment)
     assert f"RAY_AUTH_TOKEN: the cluster {message}" in " ".join(text.split())
     assert "Traceback" not in text
@@ -168,10 +155,9 @@ def test_missing_and_wrong_tokens_are_told_apart(place, environment, message):
 def test_no_secret_is_in_any_log_record_or_file(place):
     records = run(place, "ray", "job", "list", *at(place))
     assert "lethe-jobs-1" in records
-    scanned = [
-        path for folder in (place.storage, place.project, place.head.temporary) for path in files(folder)
-    ]
-    # The search reaches what it must: the jobs' logs, the study, MLflow's store and Ray's own logs.
+    folders = (place.storage, place.project, place.head.temporary)
+    scanned = [path for folder in folders for path in files(folder)]
+    # The search must include the jobs' logs, the study, MLflow's store and Ray's own logs.
     names = {path.name for path in scanned}
     assert {"job-driver-lethe-jobs-1.log", "study.journal", "mlflow.db", "gcs_server.out"} <= names
     found = leaks([TOKEN, *SECRETS.values()], [*place.outputs, records], scanned)
@@ -191,13 +177,12 @@ def test_redacted_text_is_in_no_output_log_or_file(place):
 
 
 def leaks(secrets: list[str], outputs: list[str], scanned: list[Path]) -> list[tuple[str, str]]:
-    """Which secret is where."""
-    places = [("output", output.encode()) for output in outputs] + [
-        (str(path), path.read_bytes()) for path in scanned
-    ]
+    """Returns the name of each output or file that contains a secret, with the secret."""
+    places = [("output", output.encode()) for output in outputs]
+    places += [(str(path), path.read_bytes()) for path in scanned]
     return [(name, secret) for name, contents in places for secret in secrets if secret.encode() in contents]
 
 
 def files(folder: Path) -> list[Path]:
-    """Regular files below a folder: neither sockets nor links."""
+    """Returns the regular files below a folder, without sockets and links."""
     return [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]

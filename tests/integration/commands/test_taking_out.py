@@ -1,4 +1,4 @@
-"""A model taken out of a finished sweep, and one of its trials run again."""
+"""`lethe export` of a model of a finished sweep, and `lethe reproduce` of one of its trials."""
 
 import json
 
@@ -24,12 +24,10 @@ def test_exported_member_loads_with_its_evidence_and_is_registered(finished, tmp
     assert model.config.vocab_size >= len(tokenizer)
     assert (output / "model.safetensors").is_file()
     evidence = json.loads((output / "lethe_evidence.json").read_text())
-    member = next(
-        member for member in front_of(storage, "tiny")["front"] if member["name"] == evidence["trial"]
-    )
-    assert {name: evidence["metrics"][f"test/{name}"] for name in member["objectives"]} == member[
-        "objectives"
-    ]
+    front = front_of(storage, "tiny")["front"]
+    member = next(member for member in front if member["name"] == evidence["trial"])
+    objectives = {name: evidence["metrics"][f"test/{name}"] for name in member["objectives"]}
+    assert objectives == member["objectives"]
     assert set(evidence["baselines"]) == {"original", "prompted", "retrained"}
     card = (output / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["tags"] == ["unlearning", "lethe"]
@@ -38,9 +36,8 @@ def test_exported_member_loads_with_its_evidence_and_is_registered(finished, tmp
     client = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
     version = client.get_model_version("forgetful", last_line_of(done, "registered: ").rpartition("/")[2])
     assert version.run_id == member["mlflow_run_id"]
-    assert version.tags["lethe.trial"] == member["trial_id"] and version.tags["lethe.rung"] == str(
-        member["rung"]
-    )
+    assert version.tags["lethe.trial"] == member["trial_id"]
+    assert version.tags["lethe.rung"] == str(member["rung"])
     assert f"test.{next(iter(member['objectives']))}" in version.tags
     fetched = mlflow.artifacts.download_artifacts(version.source, dst_path=str(tmp_path))
     AutoModelForCausalLM.from_pretrained(fetched)
@@ -50,21 +47,20 @@ def test_exported_member_loads_with_its_evidence_and_is_registered(finished, tmp
 
 @pytest.fixture(scope="module")
 def dropped(finished):
-    """A rung without kept weights, as `t0003@1`."""
+    """The name of a rung without kept weights, such as `t0003@1`."""
     _, storage, _ = finished
+    rungs = [(f"t{number:04d}", rung) for number in range(5) for rung in (1, 2)]
     trials = storage / "tiny" / "trials"
     return next(
-        f"{name}@{rung}"
-        for name in (f"t{number:04d}" for number in range(5))
-        for rung in (1, 2)
-        if not (trials / name / "weights" / f"rung{rung}").is_dir()
+        f"{trial}@{rung}"
+        for trial, rung in rungs
+        if not (trials / trial / "weights" / f"rung{rung}").is_dir()
     )
 
 
 @pytest.fixture
 def elsewhere(finished, tmp_path):
-    """A storage that knows nothing of the sweep but its models: these are named by their contents, and would
-    be trained again."""
+    """A storage folder without the sweep, but with its prepared models, which would be trained again."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (folder / "models").symlink_to(finished[1] / "models")
@@ -82,20 +78,12 @@ def test_trial_from_mlflow_is_identical_and_its_dropped_weights_come_back(
     assert f"lethe reproduce tiny {dropped} --weights FOLDER" in refused.stderr
     study = (storage / "tiny" / "study.journal").read_bytes()
     runs = len(child_runs(storage, "tiny"))
-    source = ("--tracking-uri", f"sqlite:///{storage / 'mlflow.db'}")
-    done = lethe(
-        "reproduce",
-        "tiny",
-        dropped,
-        "--weights",
-        str(tmp_path / "weights"),
-        *source,
-        storage=elsewhere,
-        **head.joined,
-    )
+    weights, uri = tmp_path / "weights", f"sqlite:///{storage / 'mlflow.db'}"
+    options = ("--weights", str(weights), "--tracking-uri", uri)
+    done = lethe("reproduce", "tiny", dropped, *options, storage=elsewhere, **head.joined)
     assert f"{dropped[:5]} is identical: " in done.stdout and "at 2 rungs, bit for bit" in done.stdout
-    assert "not as it was" not in done.stdout.replace("not as it was: git.", "")
-    AutoModelForCausalLM.from_pretrained(tmp_path / "weights" / f"rung{dropped[-1]}")
+    assert "differs from the sweep" not in done.stdout.replace("differs from the sweep: git.", "")
+    AutoModelForCausalLM.from_pretrained(weights / f"rung{dropped[-1]}")
     assert not (elsewhere / "tiny").exists()
     assert (storage / "tiny" / "study.journal").read_bytes() == study
     assert len(child_runs(storage, "tiny")) == runs == len(load_study(storage, "tiny").get_trials())
@@ -105,7 +93,7 @@ def test_trial_from_mlflow_is_identical_and_its_dropped_weights_come_back(
 def test_trial_from_the_journal_on_other_workers_says_what_differs(finished, head):
     _, storage, _ = finished
     done = lethe("reproduce", "tiny", "t0001", "--workers", "1", storage=storage, check=False, **head.joined)
-    assert "not as it was: workers: 2 -> 1" in done.stdout, done.stdout + done.stderr
+    assert "differs from the sweep: workers: 2 -> 1" in done.stdout, done.stdout + done.stderr
     identical = "t0001 is identical" in done.stdout
     assert done.returncode == (0 if identical else 1)
     assert identical or "largest difference: " in done.stdout

@@ -120,4 +120,5 @@ def trial_of(method, beliefs, **changes):
     preferred = {"per_example": 2, "max_new_tokens": 3}
     retain = {"loss": "activations" if CATALOGUE[method].activations else "nll"}
     forget = {"method": method, "preferred": preferred}
-    return settings(forget=forget, retain=retain, beliefs=beliefs, epochs=2, optimizer=optimizer, **changes)
+    fixed = {"forget": forget, "retain": retain, "beliefs": beliefs, "optimizer": optimizer}
+    return settings(**({"epochs": 2} | changes | fixed))

@@ -37,6 +37,30 @@ def random_llama(seed=0, *, vocabulary=24, sharpness=40.0, tied=False):
     return model
 
 
+def copied(module, seen=None):
+    """A copy of a model with weights of its own.
+
+    It shares the model's configuration, which `copy.deepcopy` copies again in every layer: that takes longer
+    than many a trial of these tests.
+    """
+    seen = {} if seen is None else seen
+    if module is None:
+        return None
+    twin = module.__new__(type(module))
+    twin.__dict__.update(
+        (name, copy.copy(value) if isinstance(value, dict | list | set) else value)
+        for name, value in vars(module).items()
+    )
+    for name, child in module._modules.items():
+        twin._modules[name] = copied(child, seen)
+    for tensors in (twin._parameters, twin._buffers):
+        for name, tensor in tensors.items():
+            if tensor is not None and id(tensor) not in seen:  # tied weights stay tied
+                seen[id(tensor)] = copy.deepcopy(tensor)
+            tensors[name] = seen.get(id(tensor))
+    return twin
+
+
 def random_examples(name, lengths, *, seed, vocabulary=24):
     """Examples of the given (prompt, answer) lengths."""
     generator = torch.Generator().manual_seed(seed)
@@ -103,7 +127,7 @@ class PlainEngine:
         self._ranks = ranks or Ranks(1)
         self.rank, self.world_size, self.device = rank, self._ranks.world_size, torch.device("cpu")
         self.tokenizer, self.hf_config = tokenizer, model.config
-        self.models = {"policy": copy.deepcopy(model), "pristine": copy.deepcopy(model)}
+        self.models = {"policy": copied(model), "pristine": copied(model)}
         self.policy = Policy(self.models["policy"])
         self.events: list[Any] = []
         self.rates: list[float] = []
@@ -167,7 +191,7 @@ class PlainEngine:
             return replace(plan, reference=(pristine.compared(batch, plan), pristine.head.weight))
 
     def plain_model(self, weights="policy"):
-        return copy.deepcopy(self.models[weights])
+        return copied(self.models[weights])
 
     @contextmanager
     def lockstep_module(self, weights="policy"):

@@ -71,7 +71,7 @@ def test_trial_that_is_gone_is_lost_and_one_that_ended_otherwise_ran_twice(sweep
     assert len(findings.repeated) == 1 and "t0001" in findings.repeated[0]
 
 
-def test_lane_that_started_a_trial_after_its_end_is_found_by_its_diary(sweep):
+def test_trial_that_a_lane_started_after_its_end_is_found_by_the_notes_of_starts(sweep):
     folder, _ = sweep
     (folder.path / STARTS).write_text(f"t0000 1.0\nt0001 {time.time() + 10}\n")
     (repeated,) = found(sweep).repeated
@@ -124,15 +124,17 @@ def test_what_tune_says_otherwise_is_found(sweep):
     assert "Tune has an error in t0000" in found(sweep).disagreeing[0]
 
 
-def test_torn_state_of_tune_counts_where_no_later_start_has_written_a_whole_one(sweep):
+def test_truncated_state_of_tune_is_a_finding_unless_a_later_start_wrote_a_complete_one(sweep):
     folder, _ = sweep
-    torn, whole = (folder.tune / f"tune-0000{number}-1" / "experiment_state-1.json" for number in (1, 2))
-    for state in (torn, whole):
+    truncated, complete = (
+        folder.tune / f"tune-0000{number}-1" / "experiment_state-1.json" for number in (1, 2)
+    )
+    for state in (truncated, complete):
         state.parent.mkdir(parents=True)
-    torn.write_text('{"trial_data": [["')
-    assert found(sweep).disagreeing == ["Tune's newest state is torn"]
-    whole.write_text(json.dumps({"trial_data": []}))
-    os.utime(torn, ns=(1, 1))
+    truncated.write_text('{"trial_data": [["')
+    assert found(sweep).disagreeing == ["Tune's newest state is truncated"]
+    complete.write_text(json.dumps({"trial_data": []}))
+    os.utime(truncated, ns=(1, 1))
     assert found(sweep).disagreeing == []
 
 

@@ -39,7 +39,7 @@ SWEEP = {
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """Every command starts in an empty folder, with nothing set for it."""
+    """Every command starts in an empty folder, without environment variables of Lethe."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "250")
     for name in ("LETHE_STORAGE", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
@@ -53,7 +53,7 @@ def file(tmp_path):
 
 @pytest.fixture
 def stored(tmp_path):
-    """A sweep in mid-run, in the default storage folder."""
+    """A sweep that is running, in the default storage folder."""
     return store(tmp_path / "lethe-runs")
 
 
@@ -64,14 +64,14 @@ def write(folder, **changes):
 
 
 def lethe(*arguments):
-    """A command that works. Returns: what it printed."""
+    """Runs a command that succeeds. Returns: its stdout."""
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 0, done.output
     return done.stdout
 
 
 def refusal(*arguments):
-    """A command that is refused. Returns: the one message on stderr, without a traceback."""
+    """Runs a command that is refused. Returns: the one message on stderr."""
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 2, done.output
     assert done.stderr.startswith("error: ")
@@ -79,51 +79,54 @@ def refusal(*arguments):
     return done.stderr
 
 
-def loaded(*arguments):
-    """Heavy packages that a command imports, in a process of its own."""
-    code = (
-        "import json, sys\n"
-        "from orchestrator.cli import app\n"
-        "try:\n"
-        "    app(sys.argv[1:])\n"
-        "except SystemExit as end:\n"
-        "    assert not end.code, end.code\n"
-        "print(json.dumps(sorted(sys.modules.keys())))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    return sorted(HEAVY.intersection(json.loads(done.stdout.splitlines()[-1])))
+LIST_MODULES = """
+import json, sys
+from orchestrator.cli import app
+
+try:
+    app(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code, end.code
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def python(*arguments):
+    """Runs Python in a new process. Returns: its stdout."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+
+
+def heavy_imports(*arguments):
+    """Returns the heavy packages that a command imports."""
+    return sorted(HEAVY.intersection(json.loads(python("-c", LIST_MODULES, *arguments).splitlines()[-1])))
 
 
 def test_help_answers_without_heavy_imports():
-    assert loaded("--help") == []
+    assert heavy_imports("--help") == []
 
 
 def test_plan_answers_without_heavy_imports(file):
-    assert loaded("plan", file) == []
+    assert heavy_imports("plan", file) == []
 
 
 def test_module_runs_as_a_program():
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    assert "Sweeps LLM unlearning" in done.stdout
+    assert "Sweeps LLM unlearning" in python("-m", "orchestrator.cli", "--help")
 
 
 def test_help_lists_every_command():
     text = lethe("--help")
-    assert all(
-        f" {name} " in text
-        for name in ("validate", "plan", "prepare", "run", "status", "front", "report", "logs", "clean")
-    )
+    names = ("validate", "plan", "prepare", "run", "status", "front", "report", "logs", "clean")
+    assert all(f" {name} " in text for name in names)
 
 
-def test_validate_counts_what_a_sweep_holds(file):
+def test_help_shows_defaults_that_depend_on_the_environment():
+    text = lethe("run", "--help")
+    assert "$LETHE_STORAGE or ./lethe-runs" in text
+    assert "$MLFLOW_TRACKING_URI or a SQLite file in the storage folder" in text
+
+
+def test_validate_counts_trials_keys_and_examples(file):
     assert lethe("validate", file) == f"{file}: valid. 4 trials over 2 keys; 4 forget, 224 retain examples.\n"
 
 
@@ -143,10 +146,9 @@ def test_plan_looks_for_prepared_models_in_the_storage_folder(file, tmp_path, mo
         "orchestrator.terminal.plan_tables.plan_baselines",
         lambda sweep, models, digest: pytest.fail(f"looked in {models}"),
     )
+    arguments = ["plan", file, "--storage", str(tmp_path / "elsewhere")]
     with pytest.raises(pytest.fail.Exception, match="elsewhere/models"):
-        CliRunner().invoke(
-            cli.app, ["plan", file, "--storage", str(tmp_path / "elsewhere")], catch_exceptions=False
-        )
+        CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
 
 
 def test_status_shows_every_trial_and_reasons_as_written(stored):
@@ -168,7 +170,7 @@ def test_status_of_a_sweep_elsewhere(tmp_path, monkeypatch):
     assert "5 of 6" in lethe("status", "small")
 
 
-def test_status_may_be_asked_while_a_driver_runs(stored):
+def test_status_works_while_a_driver_runs(stored):
     with stored[0].locked():
         assert "5 of 6" in lethe("status", "small")
 
@@ -197,11 +199,11 @@ def test_report_is_written_again_from_the_study(stored, monkeypatch):
     assert lethe("report", "small") == f"report: {folder}/report.html\npicture: {folder}/front.png\n"
 
 
-def test_clean_asks_before_it_removes(stored):
+def test_clean_removes_only_with_yes(stored):
     folder = stored[0]
-    assert "give --yes to do it" in lethe("clean", "small")
+    assert "give --yes to remove this" in lethe("clean", "small")
     assert folder.settings.is_file()
-    assert f"removing {folder.path}" in lethe("clean", "small", "--yes")
+    assert f"removed {folder.path}" in lethe("clean", "small", "--yes")
     assert not folder.path.exists()
     lethe("clean", "--yes")
     assert list(folder.models.iterdir()) == []
@@ -247,10 +249,7 @@ def test_missing_file_is_refused_with_the_shipped_ones(command):
             "Correct the entry, or start without any: --set search.enqueue=[]",
         ),
         ("trial.beliefs=token", "Add --set space.beliefs=null"),
-        (
-            "objectives={utility: {direction: maximize, reference: 0}}",
-            "a front needs at least two objectives",
-        ),
+        ("objectives={utility: {direction: maximize, reference: 0}}", "needs at least two objectives"),
         ("model.target=./missing", "model.target"),
         ("data={benchmark: tofu, path: ./missing}", "Give TOFU's folder, or locuslab/TOFU for the hub"),
         ("resources.gpus_per_worker=0.5", "two NCCL ranks cannot share a GPU"),
@@ -277,9 +276,8 @@ def test_file_that_is_no_sweep_is_refused_with_its_place(tmp_path, text, place):
 
 
 def test_all_problems_of_a_file_come_at_once(file):
-    message = refusal(
-        "validate", file, "--set", "search.trials=0", "--set", "trial.epochs=0", "--set", "trial.stps=1"
-    )
+    overrides = ("search.trials=0", "trial.epochs=0", "trial.stps=1")
+    message = refusal("validate", file, *(text for override in overrides for text in ("--set", override)))
     assert f"{file}: 3 problems:" in message
     assert all(key in message for key in ("search.trials", "trial.epochs", "trial.stps"))
 
@@ -300,7 +298,7 @@ def test_plan_refuses_what_does_not_fit_on_this_machine(file):
 
 
 @pytest.mark.parametrize("command", [("status",), ("front",), ("report",), ("logs",), ("clean",)])
-def test_unknown_sweep_is_refused_with_those_there_are(stored, command):
+def test_unknown_sweep_is_refused_with_the_sweeps_that_exist(stored, command):
     trial = ["t0000"] if command == ("logs",) else []
     message = refusal(*command, "smal", *trial)
     assert 'Did you mean "small"? Allowed: small. Give --storage where sweeps lie elsewhere.' in message
@@ -314,10 +312,10 @@ def test_sweep_that_never_started_is_refused_with_the_way_to_start_it(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("trial", "help_text"), [("t000", 'Did you mean "t000'), ("7", "Allowed: t0000, t0001, t0002")]
+    ("trial", "remedy"), [("t000", 'Did you mean "t000'), ("7", "Allowed: t0000, t0001, t0002")]
 )
-def test_unknown_trial_is_refused_with_those_there_are(stored, trial, help_text):
-    assert help_text in refusal("logs", "small", trial)
+def test_unknown_trial_is_refused_with_the_trials_that_exist(stored, trial, remedy):
+    assert remedy in refusal("logs", "small", trial)
 
 
 @pytest.mark.parametrize("arguments", [("clean", "small", "--yes"), ("clean", "--yes")])
@@ -331,9 +329,8 @@ def test_run_is_refused_while_another_driver_runs_the_sweep(file, tmp_path):
     folder = SweepFolder(tmp_path / "lethe-runs", "tiny")
     folder.path.mkdir(parents=True)
     with folder.locked():
-        assert "Wait for it to end, watch it with `lethe status`, or give another --name" in refusal(
-            "run", file
-        )
+        message = refusal("run", file)
+    assert "Wait for it to end, watch it with `lethe status`, or give another --name" in message
 
 
 def test_run_is_refused_with_the_difference_when_settings_changed(file, tmp_path):

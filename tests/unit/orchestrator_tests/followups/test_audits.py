@@ -2,8 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from orchestrator.followups.audits import audit_way, plan_audits
+from orchestrator.followups.audits import hash_audit_settings, plan_audits
 from orchestrator.lanes.job_batch import JobBatch
 from orchestrator.lanes.job_queue import LostError
 from orchestrator.pareto.sweep_view import SweepView
@@ -53,7 +54,7 @@ FOUND = outcome(
 
 
 class AuditLanes(LocalLanes):
-    """Writes what `outcomes` holds for each model, or fails or loses the job where that is an outcome."""
+    """Writes the result that `outcomes` holds for a model; an outcome with a status ends the job so."""
 
     def __init__(self, outcomes):
         super().__init__(self._end)
@@ -74,7 +75,7 @@ def folder(tmp_path):
 
 
 def run(folder, outcomes, subjects=SUBJECTS, evaluation=ALL, observer=None):
-    """Returns: the audits that are there afterwards, and the lanes."""
+    """Runs the audits that are missing. Returns: all audits that exist then, and the lanes."""
     tasks = plan_audits(subjects, small_sweep(), evaluation, None, folder)
     lanes, missing = AuditLanes(outcomes), [task for task in tasks if not task.done]
     batch = JobBatch("audits", folder.driver_log, "auditing", folder.stop_request)
@@ -82,14 +83,13 @@ def run(folder, outcomes, subjects=SUBJECTS, evaluation=ALL, observer=None):
     return [task.read() for task in tasks if task.done], lanes
 
 
-def audit(name="t0001@2", found=FOUND, way="abc", rung=2):
-    return Audit(name, found["metrics"], found["leaks"], found["facts"], way, rung)
+def audit(name="t0001@2", found=FOUND, settings_hash="abc", rung=2):
+    return Audit(name, found["metrics"], found["leaks"], found["facts"], settings_hash, rung)
 
 
 def test_fact_is_hidden_where_only_a_probe_brings_it_out():
-    assert {fact: [one["probe"] for one in leaks] for fact, leaks in audit().hidden.items()} == {
-        "p2": ["leak", "prefix"]
-    }
+    probes = {fact: [leak["probe"] for leak in leaks] for fact, leaks in audit().hidden.items()}
+    assert probes == {"p2": ["leak", "prefix"]}
 
 
 def test_audits_are_kept_shown_and_read_again(folder):
@@ -118,24 +118,21 @@ def test_model_that_cannot_be_audited_is_named_and_the_others_go_on(folder):
     assert observer.lines[0] == "audit original [1/2]: failed: no such folder"
 
 
-def test_stop_request_ends_it_after_the_model_at_hand(folder):
+def test_stop_request_ends_the_batch_after_the_current_model(folder):
     folder.path.mkdir(parents=True)
     observer = Observer(lambda lines: folder.stop_request.touch())
     audits, _ = run(folder, {"original": FOUND, "t0001@2": FOUND}, observer=observer)
     assert [one.name for one in audits] == ["original"] and "1 audits left" in observer.lines[-1]
 
 
-def test_newer_way_takes_the_place_of_an_older_one(folder):
+def test_newest_audit_of_a_model_replaces_one_with_other_settings(folder):
     run(folder, {"original": FOUND, "t0001@2": FOUND})
     other = EvaluationSettings(probes=("leak",), probe=ProbeSettings(leak=LeakSettings(samples=4, k=2)))
     run(folder, {"original": outcome(leak_at_k=0.9)}, SUBJECTS[:1], other)
     first, second = read_audits(folder)
-    assert (first.name, first.metrics, first.way) == (
-        "original",
-        {"test/leak_at_k": 0.9},
-        audit_way(small_sweep(), other),
-    )
-    assert second.way == audit_way(small_sweep(), ALL) != first.way
+    assert (first.name, first.metrics) == ("original", {"test/leak_at_k": 0.9})
+    assert first.settings_hash == hash_audit_settings(small_sweep(), other)
+    assert second.settings_hash == hash_audit_settings(small_sweep(), ALL) != first.settings_hash
 
 
 def test_file_of_a_folder_with_any_name_stays_inside(folder):
@@ -156,31 +153,26 @@ def test_columns_are_those_that_any_audit_has():
     assert titles_of(columns) == ["asked", "leak@k", "8 bit", "natural", "worst probe", "hidden facts"]
 
 
-def test_terminal_shows_a_table_and_the_sentences_that_told(capsys):
-    from rich.console import Console
-
+def test_terminal_shows_a_table_and_the_answers_that_state_hidden_facts(capsys):
     show_audits([audit("original"), audit()], Console(width=120))
-    told = capsys.readouterr().out
-    assert "leak@k" in told and "1/3" in told
-    assert "t0001@2, leak: Where? -> leak Lima." in told and "original, leak" not in told
+    output = capsys.readouterr().out
+    assert "leak@k" in output and "1/3" in output
+    assert "t0001@2, leak: Where? -> leak Lima." in output and "original, leak" not in output
     assert quoted(leak("p", "prefix", "It is")) == "Where? -> [It is] prefix Lima."
 
 
 def test_json_holds_everything():
     (found,) = audits_json([audit()])
-    assert (
-        found["hidden_facts"] == ["p2"]
-        and found["metrics"]["test/leak_at_k"] == 0.6
-        and len(found["leaks"]) == 4
-    )
+    assert found["hidden_facts"] == ["p2"] and len(found["leaks"]) == 4
+    assert found["metrics"]["test/leak_at_k"] == 0.6
 
 
 def test_section_has_a_line_per_model_a_table_and_the_hidden_facts():
-    view = SweepView(small_sweep(), [], {}, {}, (), (audit("original", way="abc"), audit()))
+    view = SweepView(small_sweep(), [], {}, {}, (), (audit("original"), audit()))
     html = audit_content(view)
     assert 'id="audit"' in html and "different settings" not in html
     assert html.count("<details>") == 1 and "[It is] prefix Lima." in html
     assert [trace.line.dash for trace in audit_figure(view.audits).data] == ["solid", "dot"]
-    mixed = SweepView(small_sweep(), [], {}, {}, (), (audit("original", way="other"), audit()))
+    mixed = SweepView(small_sweep(), [], {}, {}, (), (audit("original", settings_hash="other"), audit()))
     assert "different settings" in audit_content(mixed)
     assert audit_content(SweepView(small_sweep(), [], {}, {})) == ""

@@ -42,7 +42,7 @@ def evidence_of(stored):
     return gather_evidence(sweep, folder, chosen, {"version.torch": "2.13.0"}, "at the sweep")
 
 
-def test_export_is_whole_and_leaves_nothing_beside_it(stored, tmp_path):
+def test_export_is_complete_and_leaves_no_other_file(stored, tmp_path):
     output = tmp_path / "out" / "model"
     export(find_weights(stored[0], stored[2]), evidence_of(stored), output)
     assert {path.name for path in output.iterdir()} == {"model.safetensors", "README.md", EVIDENCE_FILE}
@@ -52,7 +52,7 @@ def test_export_is_whole_and_leaves_nothing_beside_it(stored, tmp_path):
     assert [one["seed"] for one in evidence["confirmations"]] == [1, 2, 3]
 
 
-def test_card_puts_the_model_between_its_two_yardsticks(stored):
+def test_card_shows_the_model_between_the_original_and_the_retrained_model(stored):
     card = model_card(evidence_of(stored))
     front_matter = yaml.safe_load(card.split("---")[1])
     assert front_matter["base_model"] == "org/model"
@@ -66,13 +66,13 @@ def test_card_puts_the_model_between_its_two_yardsticks(stored):
 
 def test_card_says_where_nothing_was_confirmed(stored):
     (stored[0].path / "confirmations.json").unlink()
-    assert "lethe confirm small --pick t0001" in model_card(evidence_of(stored))
+    assert "lethe confirm small --trial t0001" in model_card(evidence_of(stored))
 
 
-def test_place_that_holds_something_is_refused(tmp_path):
+def test_output_that_would_be_overwritten_is_refused(tmp_path):
     file = tmp_path / "file"
     file.touch()
-    for path, words in ((file, "no folder"), (tmp_path, "not empty")):
+    for path, words in ((file, "not a folder"), (tmp_path, "not empty")):
         with pytest.raises(UserError, match=f"OUT: .*{words}.*nothing is overwritten"):
             check_output(path)
     empty = tmp_path / "empty"
@@ -87,17 +87,15 @@ def test_export_fills_an_empty_folder(stored, tmp_path):
     assert (output / "model.safetensors").is_file()
 
 
-def test_dropped_weights_are_named_with_those_that_are_there(stored):
+def test_dropped_weights_are_refused_with_the_rungs_that_have_weights(stored):
     folder, _, chosen = stored
     shutil.rmtree(folder.weights("t0001"))
-    with pytest.raises(
-        UserError,
-        match=r"not kept.*with weights: t0000@1, .*`lethe reproduce small t0001@1 --weights FOLDER`",
-    ):
+    message = r"not kept.*with weights: t0000@1, .*`lethe reproduce small t0001@1 --weights FOLDER`"
+    with pytest.raises(UserError, match=message):
         find_weights(folder, chosen)
 
 
-def test_weights_that_go_away_meanwhile_leave_nothing(stored, tmp_path):
+def test_weights_that_are_removed_during_the_export_leave_no_folder(stored, tmp_path):
     weights = find_weights(stored[0], stored[2])
     evidence = evidence_of(stored)
     shutil.rmtree(weights)

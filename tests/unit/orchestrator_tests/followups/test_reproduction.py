@@ -38,15 +38,13 @@ def test_last_bit_counts():
 
 def test_largest_difference_comes_first():
     outcome = Outcome({1: SAME[1] | {"train/loss": 1.25}, 2: SAME[2] | {"test/a": 0.31}})
-    assert [difference.metric for difference in compare(RECORD, outcome).differences] == [
-        "train/loss",
-        "test/a",
-    ]
-    assert "2 of 4 metrics" in describe(RECORD, compare(RECORD, outcome), [])[0]
+    found = compare(RECORD, outcome)
+    assert [difference.metric for difference in found.differences] == ["train/loss", "test/a"]
+    assert "2 of 4 metrics" in describe(RECORD, found, [])[0]
 
 
 @pytest.mark.parametrize("now", [math.nan, math.inf])
-def test_number_that_is_none_is_the_largest_difference(now):
+def test_value_that_is_not_finite_is_the_largest_difference(now):
     assert compare(RECORD, changed(1, **{"train/loss": now})).differences[0].size == math.inf
 
 
@@ -58,33 +56,44 @@ def test_infinities_and_nan_equal_themselves_also_as_databases_hold_them(before,
     assert compare(record, Outcome({1: {"train/loss": now}})).identical
 
 
+@pytest.mark.parametrize(
+    ("before", "now"), [(math.nan, math.inf), (math.inf, math.nan), (-math.inf, math.inf)]
+)
+def test_nan_differs_from_infinity(before, now):
+    record = replace(RECORD, rungs=[{"train/loss": before}])
+    (difference,) = compare(record, Outcome({1: {"train/loss": now}})).differences
+    assert difference.size == math.inf
+
+
 def test_missing_rung_missing_metric_and_further_rungs_are_differences():
-    assert len(compare(RECORD, Outcome({1: SAME[1]})).differences) == 2
-    assert "is missing" in describe(RECORD, compare(RECORD, Outcome({1: SAME[1]})), [])[1]
-    assert compare(RECORD, Outcome(SAME | {3: {}})).other == ("it reached rung 3, and rung 2 then",)
+    shorter = compare(RECORD, Outcome({1: SAME[1]}))
+    assert len(shorter.differences) == 2
+    assert "is missing" in describe(RECORD, shorter, [])[1]
+    longer = compare(RECORD, Outcome(SAME | {3: {}}))
+    assert longer.other == ("it reached rung 3, but rung 2 in the sweep",)
 
 
 def test_trial_that_failed_must_fail_in_the_same_way():
     failed = TrialRecord("t0003", 3, "failed", {}, RUNGS[0], RUNGS[:1], reason="loss is nan")
     assert compare(failed, Outcome({1: SAME[1]}, failed="loss is nan")).identical
-    assert compare(failed, Outcome({1: SAME[1]})).other == ("it did not fail; then it failed (loss is nan)",)
+    other = "it did not fail; in the sweep it failed (loss is nan)"
+    assert compare(failed, Outcome({1: SAME[1]})).other == (other,)
 
 
 def test_reason_of_a_trial_that_was_stopped_is_no_failure():
     assert compare(replace(RECORD, status="stopped", reason="low at rung 2"), Outcome(SAME)).identical
 
 
-def test_verdicts_are_those_that_the_trial_was_given():
+def test_decisions_are_those_of_the_record():
+    def decided(record, rungs, kept_rung=None):
+        decisions = recorded_decisions(record, rungs, kept_rung).values()
+        return [decision.go_on for decision in decisions], [decision.keep for decision in decisions]
+
     stopped = replace(RECORD, status="stopped")
-    assert [(v.go_on, v.keep) for v in recorded_decisions(stopped, 4, None).values()] == [
-        (True, False),
-        (False, True),
-        (False, False),
-        (False, False),
-    ]
-    assert [v.keep for v in recorded_decisions(stopped, 2, 1).values()] == [True, True]
+    assert decided(stopped, 4) == ([True, False, False, False], [False, True, False, False])
+    assert decided(stopped, 2, kept_rung=1) == ([True, False], [True, True])
     failed = TrialRecord("t0003", 3, "failed", {}, RUNGS[0], RUNGS[:1], reason="loss is nan")
-    assert [v.go_on for v in recorded_decisions(failed, 3, None).values()] == [True, True, False]
+    assert decided(failed, 3)[0] == [True, True, False]
 
 
 def test_origins_that_changed_are_named():

@@ -174,7 +174,7 @@ def counted(monkeypatch):
 
 def test_report_builds_the_front_and_its_curve_once(tmp_path, monkeypatch):
     calls = counted(monkeypatch)
-    write_report(tmp_path, view())
+    write_report(tmp_path, view(records=records(4)))
     assert sorted(calls) == ["build_front", "hypervolume_history"]
 
 

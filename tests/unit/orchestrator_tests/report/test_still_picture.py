@@ -58,8 +58,15 @@ def collisions(boxes, marks):
     return found + [(name, "mark") for name, box in boxes for mark in marks if box.overlaps(mark)]
 
 
-@pytest.mark.parametrize("near", [(0.06, 0.9), (0.5, 0.5), (0.95, 0.94)])
-@pytest.mark.parametrize("count", [2, 6, 15])
+@pytest.mark.parametrize(
+    ("count", "near"),
+    [
+        *((15, near) for near in ((0.06, 0.9), (0.5, 0.5), (0.95, 0.94))),
+        (2, (0.06, 0.9)),
+        *(pytest.param(2, near, marks=pytest.mark.soak) for near in ((0.5, 0.5), (0.95, 0.94))),
+        *(pytest.param(6, near, marks=pytest.mark.soak) for near in ((0.06, 0.9), (0.5, 0.5), (0.95, 0.94))),
+    ],
+)
 def test_names_of_close_members_cover_neither_each_other_nor_the_baselines(count, near):
     boxes, marks, _ = drawn(view(records=close_front(count, near), importances={}))
     assert len(marks) == 2

@@ -30,7 +30,7 @@ def names(plan):
 
 
 class BaselineLanes(LocalLanes):
-    """Makes the folder or the file of each job at once, unless the job's name is `fail`."""
+    """Writes the folder or the file of each job when it is submitted; the job named `fail` ends as failed."""
 
     def __init__(self, fail=None):
         super().__init__(self._end)
@@ -50,7 +50,7 @@ class BaselineLanes(LocalLanes):
 
 
 def ensured(settings, root, lanes=None):
-    """Returns: the sweep's folder, the lanes, and the stages that people were shown."""
+    """Returns: the sweep's folder, the lanes, and the stages that were shown."""
     folder, observer = SweepFolder(root, settings.name), Observer()
     lanes = lanes or BaselineLanes()
     folder.models.mkdir(parents=True, exist_ok=True)
@@ -69,41 +69,31 @@ def test_plan_from_scratch_prepares_and_measures_both_models(tmp_path):
 
 def test_twin_of_the_retrained_model_differs_in_its_seeds_alone_and_is_measured_against_it(tmp_path):
     plan = plan_of(sweep(baselines={"instruction": None, "retrained_twin": True}), tmp_path)
-    assert names(plan) == (
-        ["retrained", "target", "retrained_twin"],
-        ["retrained", "original", "retrained_twin"],
-    )
+    prepared, measured_models = names(plan)
+    assert prepared == ["retrained", "target", "retrained_twin"]
+    assert measured_models == ["retrained", "original", "retrained_twin"]
     retrained, _, twin = plan.prepare
-    assert (twin.text, twin.model.prepare.seed, twin.model.scratch.seed) == (
-        "retrained",
-        1,
-        retrained.model.scratch.seed + 1,
-    )
-    assert (
-        twin.model.model_copy(update={"prepare": retrained.model.prepare, "scratch": retrained.model.scratch})
-        == retrained.model
-    )
+    assert (twin.text, twin.model.prepare.seed) == ("retrained", 1)
+    assert twin.model.scratch.seed == retrained.model.scratch.seed + 1
+    seeded = {"prepare": retrained.model.prepare, "scratch": retrained.model.scratch}
+    assert twin.model.model_copy(update=seeded) == retrained.model
     assert twin.output != retrained.output and twin.initial != retrained.initial
     assert plan.measure[2].retrained == str(plan.retrained.measurement)
 
 
-def test_perplexity_is_asked_only_where_the_original_is_the_model_in_the_lane(tmp_path):
-    wanted = {"baselines": {"instruction": "Forget it.", "retrained_twin": True}}
-    asked = {
-        job.name: job.evaluation.fluency
-        for job in plan_of(sweep(evaluation={"fluency": "perplexity"}, **wanted), tmp_path).measure
-    }
-    assert asked == {
+def test_perplexity_is_measured_only_where_the_lane_holds_the_original_model(tmp_path):
+    def fluency_by_model(fluency):
+        baselines = {"instruction": "Forget it.", "retrained_twin": True}
+        plan = plan_of(sweep(evaluation={"fluency": fluency}, baselines=baselines), tmp_path)
+        return {job.name: job.evaluation.fluency for job in plan.measure}
+
+    assert fluency_by_model("perplexity") == {
         "retrained": "none",
         "original": "perplexity",
         "prompted": "perplexity",
         "retrained_twin": "none",
     }
-    asked = {
-        job.evaluation.fluency
-        for job in plan_of(sweep(evaluation={"fluency": "gibberish"}, **wanted), tmp_path).measure
-    }
-    assert asked == {"gibberish"}
+    assert set(fluency_by_model("gibberish").values()) == {"gibberish"}
 
 
 @pytest.mark.parametrize("model", [{"target": "somewhere"}, {"base": "scratch", "retrained": "somewhere"}])
@@ -130,29 +120,23 @@ def test_plan_prepares_only_what_is_not_given(tmp_path):
     assert plan.original.folder == "/models/target"
 
 
-def test_plan_leaves_out_what_is_there(tmp_path):
+def test_plan_leaves_out_what_exists(tmp_path):
     folder, _, _ = ensured(sweep(), tmp_path)
     assert names(plan_of(sweep(), folder.models)) == ([], [])
+
+
+NOTHING, EVERYTHING = ([], []), (["retrained", "target"], ["retrained", "original"])
 
 
 @pytest.mark.parametrize(
     ("changes", "again"),
     [
-        ({"trial": {"epochs": 2, "optimizer": {"learning_rate": 0.1}}}, ([], [])),
-        ({"name": "other", "search": {"trials": 50}}, ([], [])),
-        (
-            {"model": {"base": "scratch", "prepare": {"steps": 7}}},
-            (["retrained", "target"], ["retrained", "original"]),
-        ),
-        (
-            {"model": {"base": "scratch", "dtype": "bfloat16"}},
-            (["retrained", "target"], ["retrained", "original"]),
-        ),
-        (
-            {"model": {"base": "scratch", "scratch": {"layers": 2}}},
-            (["retrained", "target"], ["retrained", "original"]),
-        ),
-        ({"data": {**WORLD, "seed": 1}}, (["retrained", "target"], ["retrained", "original"])),
+        ({"trial": {"epochs": 2, "optimizer": {"learning_rate": 0.1}}}, NOTHING),
+        ({"name": "other", "search": {"trials": 50}}, NOTHING),
+        ({"model": {"base": "scratch", "prepare": {"steps": 7}}}, EVERYTHING),
+        ({"model": {"base": "scratch", "dtype": "bfloat16"}}, EVERYTHING),
+        ({"model": {"base": "scratch", "scratch": {"layers": 2}}}, EVERYTHING),
+        ({"data": {**WORLD, "seed": 1}}, EVERYTHING),
     ],
 )
 def test_models_are_shared_by_sweeps_exactly_when_they_would_be_the_same(tmp_path, changes, again):
@@ -184,24 +168,19 @@ def test_models_start_from_the_same_weights_whatever_their_training(tmp_path):
 
 def test_baselines_are_made_in_the_order_in_which_they_need_each_other(tmp_path):
     folder, lanes, stages = ensured(sweep(), tmp_path)
-    # Both models are queued before the first has ended; the original once the retrained is measured.
+    # Both models are queued before the first job ends; the original is queued once the retrained is measured.
     assert [queued for _, queued in lanes.ended] == [2, 2, 3, 4]
-    models = (
-        ("preparing", "retrained"),
-        ("preparing", "target"),
-        ("measuring", "retrained"),
-        ("measuring", "original"),
-    )
-    assert stages == [f"{verb} the {model} model" for verb, model in models]
-    assert {
-        name: baseline.metrics()["test/utility"] for name, baseline in read_baselines(folder).items()
-    } == {
-        "original": 0.5,
-        "retrained": 0.5,
-    }
+    assert stages == [
+        "preparing the retrained model",
+        "preparing the target model",
+        "measuring the retrained model",
+        "measuring the original model",
+    ]
+    utility = {name: baseline.metrics()["test/utility"] for name, baseline in read_baselines(folder).items()}
+    assert utility == {"original": 0.5, "retrained": 0.5}
 
 
-def test_baselines_that_are_there_are_noted_without_a_job(tmp_path):
+def test_baselines_that_exist_are_noted_without_a_job(tmp_path):
     ensured(sweep(), tmp_path)
     folder, lanes, _ = ensured(sweep(name="second"), tmp_path)
     assert not lanes.jobs

@@ -1,7 +1,4 @@
-from io import StringIO
-
 import pytest
-from rich.console import Console
 
 from orchestrator.storage.cleaning import clean_storage, size_mib
 from orchestrator.storage.sweep_folder import SweepFolder, sweep_names
@@ -11,7 +8,7 @@ from tests.support.sweeps.sweep_on_disk import add_baselines, small_sweep
 
 @pytest.fixture
 def root(tmp_path):
-    """Two sweeps; models of the first, and models that nobody needs."""
+    """Two sweeps, the models of the first, and models that neither uses."""
     for name in ("small", "other"):
         SweepFolder(tmp_path, name).create(small_sweep(name=name), "small.yaml")
     folder = SweepFolder(tmp_path, "small")
@@ -24,79 +21,67 @@ def root(tmp_path):
     return tmp_path
 
 
-def clean(root, sweep=None, yes=False):
-    out = StringIO()
-    clean_storage(root, sweep, yes, Console(file=out))
-    return out.getvalue()
+def clean(root, sweep=None, *, remove=True):
+    """Returns: paths relative to the storage root, with sizes in MiB."""
+    found = clean_storage(root, sweep, remove=remove)
+    return {str(item.path.relative_to(root)): item.mib for item in found}
 
 
 def files(root):
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.name != "driver.lock")
 
 
-def test_clean_says_what_would_go_and_touches_nothing(root):
+def test_clean_finds_what_would_be_removed_and_changes_nothing(root):
     before = files(root)
-    said = clean(root)
-    assert f"would remove {root}/models/target-old (1.0 MiB)" in said
-    assert said.endswith("give --yes to do it\n")
+    assert clean(root, remove=False)["models/target-old"] == 1.0
     assert files(root) == before
 
 
 def test_clean_removes_scratch_files_and_models_that_no_sweep_uses(root):
-    used = {
-        f"models/{name}"
-        for name in files(root / "models")
-        if name.startswith(("original-0123", "retrained-0123", "measured"))
-    }
-    clean(root, yes=True)
-    left = files(root)
-    assert {name for name in left if name.startswith("models/")} == used - {
-        "models/measured-original-old.json"
-    }
-    assert not any(name.startswith("small/ray") for name in left)
+    before = set(files(root))
+    unused = {"small/ray", "models/target-old", "models/measured-original-old.json", "models/initial-0123"}
+    assert clean(root).keys() == unused
+    assert before - set(files(root)) == unused | {"small/ray/lane0", "models/target-old/model.safetensors"}
     assert sweep_names(root) == ["other", "small"]
-    assert clean(root, yes=True) == "nothing to remove\n"
+    assert clean(root) == {}
 
 
 def test_clean_removes_one_sweep_whole_and_nothing_else(root):
     models = files(root / "models")
-    assert "give --yes" in clean(root, "small")
-    assert f"removing {root}/small" in clean(root, "small", yes=True)
+    assert clean(root, "small", remove=False).keys() == clean(root, "small").keys() == {"small"}
     assert sweep_names(root) == ["other"]
     assert not (root / "small").exists()
     assert files(root / "models") == models
 
 
 def test_models_of_a_removed_sweep_are_unused(root):
-    clean(root, "small", yes=True)
-    clean(root, yes=True)
+    clean(root, "small")
+    clean(root)
     assert files(root / "models") == []
 
 
-def test_clean_of_an_unknown_sweep_names_those_there_are(root):
+def test_clean_of_an_unknown_sweep_lists_the_sweeps_that_exist(root):
     with pytest.raises(UserError, match="Allowed: other, small"):
-        clean(root, "smal", yes=True)
+        clean(root, "smal")
 
 
 @pytest.mark.parametrize("sweep", [None, "small"])
-def test_clean_touches_nothing_while_a_driver_runs(root, sweep):
+def test_clean_changes_nothing_while_a_driver_runs(root, sweep):
     before = files(root)
-    with (
-        SweepFolder(root, "small").locked(),
-        pytest.raises(UserError, match="another driver is running sweep 'small'"),
-    ):
-        clean(root, sweep, yes=True)
+    running = pytest.raises(UserError, match="another driver is running sweep 'small'")
+    with SweepFolder(root, "small").locked(), running:
+        clean(root, sweep)
     assert files(root) == before
 
 
 def test_clean_of_one_sweep_does_not_mind_a_driver_of_another(root):
     with SweepFolder(root, "other").locked():
-        clean(root, "small", yes=True)
+        clean(root, "small")
     assert sweep_names(root) == ["other"]
 
 
 def test_clean_of_an_empty_storage_folder_has_nothing_to_do(tmp_path):
-    assert clean(tmp_path / "missing", yes=True) == "nothing to remove\n"
+    assert clean(tmp_path / "missing") == {}
 
 
 def test_size_counts_files_at_any_depth(tmp_path):

@@ -45,11 +45,11 @@ def test_every_sweep_has_a_prompted_model_unless_it_says_otherwise(tmp_path):
 
 
 def test_measurement_is_shared_exactly_by_the_same_instruction(tmp_path):
-    first, again, other = (
-        plan_of(sweep(text), tmp_path).prompted for text in (FORGET_IT, FORGET_IT, "Forget Miren.")
-    )
-    assert first == again
-    assert len({first.measurement, other.measurement, plan_of(sweep(), tmp_path).original.measurement}) == 3
+    plan, same = plan_of(sweep(), tmp_path), plan_of(sweep(), tmp_path)
+    other = plan_of(sweep("Forget Miren."), tmp_path)
+    assert plan.prompted == same.prompted
+    files = {plan.prompted.measurement, other.prompted.measurement, plan.original.measurement}
+    assert len(files) == 3
 
 
 def test_prompted_model_is_measured_and_noted_beside_the_others(tmp_path):
@@ -58,7 +58,7 @@ def test_prompted_model_is_measured_and_noted_beside_the_others(tmp_path):
     assert set(json.loads(folder.baselines.read_text())) == {"original", "prompted", "retrained"}
 
 
-def test_front_names_all_that_may_stand_beside_it():
+def test_front_lists_every_baseline_and_null_for_those_without_a_measurement():
     metrics = {"test/forget_true_mass": 0.5, "test/utility": 0.75}
     found = front_json(sweep(), [], {"prompted": metrics})["baselines"]
     assert found == {**dict.fromkeys(BASELINES), "prompted": {"forget_true_mass": 0.5, "utility": 0.75}}
@@ -70,24 +70,24 @@ def test_front_names_all_that_may_stand_beside_it():
 def test_instruction_stands_in_front_of_every_question_and_leaves_answers_alone(tiny, monkeypatch, template):
     tokenizer = tiny.tokenizer
     monkeypatch.setattr(tokenizer, "chat_template", template)
-    plain, plain_length = encode(tokenizer, "Where was Kalo born?", "Born in Lima.")
-    text, question = (
-        encode_plain(tokenizer, "", "Kalo was born"),
-        Example("a", "Kalo was born in", " Lima", plain=True),
-    )
+    question, answer = "Where was Kalo born?", "Born in Lima."
+    passage = Example("a", "Kalo was born in", " Lima", plain=True)
+    plain_ids, plain_length = encode(tokenizer, question, answer)
+    text_ids = encode_plain(tokenizer, "", "Kalo was born")
     with instructed(tokenizer, FORGET_IT):
-        asked, length = encode(tokenizer, "Where was Kalo born?", "Born in Lima.")
-        assert asked[:length] == encode_prompt(tokenizer, "Where was Kalo born?")
-        assert FORGET_IT in tokenizer.decode(asked[:length])
-        assert asked[length:] == plain[plain_length:]
-        assert encode_plain(tokenizer, "", "Kalo was born") == text, "nobody is asked anything"
-        passage = encode_example(tokenizer, question)
-        assert passage.ids[: passage.prompt_length] == encode_question(tokenizer, question)
-        assert FORGET_IT in tokenizer.decode(passage.ids[: passage.prompt_length])
-    assert encode(tokenizer, "Where was Kalo born?", "Born in Lima.") == (plain, plain_length)
+        ids, length = encode(tokenizer, question, answer)
+        assert ids[:length] == encode_prompt(tokenizer, question)
+        assert FORGET_IT in tokenizer.decode(ids[:length])
+        assert ids[length:] == plain_ids[plain_length:]
+        assert encode_plain(tokenizer, "", "Kalo was born") == text_ids, "plain text has no question"
+        encoded = encode_example(tokenizer, passage)
+        prompt_ids = encoded.ids[: encoded.prompt_length]
+        assert prompt_ids == encode_question(tokenizer, passage)
+        assert FORGET_IT in tokenizer.decode(prompt_ids)
+    assert encode(tokenizer, question, answer) == (plain_ids, plain_length)
 
 
-def test_instruction_goes_also_when_measuring_fails(tiny):
+def test_instruction_is_removed_also_when_measuring_fails(tiny):
     before = encode_prompt(tiny.tokenizer, "Say it")
     with pytest.raises(ZeroDivisionError), instructed(tiny.tokenizer, FORGET_IT):
         raise ZeroDivisionError

@@ -54,7 +54,7 @@ def test_flattened_keeps_domains_and_lists_whole():
     }
 
 
-def test_git_state_tells_a_clean_checkout_from_a_changed_one(checkout):
+def test_git_state_distinguishes_a_clean_checkout_from_a_changed_one(checkout):
     clean = git_state(checkout)
     assert len(clean["git.commit"]) == 40
     assert clean["git.dirty"] == "false"

@@ -44,14 +44,15 @@ def test_storage_root_of_a_job_is_where_it_outlives_the_job(tmp_path, monkeypatc
 def test_create_takes_the_same_file_from_another_upload_of_the_job(tmp_path):
     folder = SweepFolder(tmp_path, "small")
     upload = "/tmp/ray/session_1/runtime_resources/working_dir_files/_ray_pkg_"
-    folder.create(small_sweep(model={"base": "scratch", "target": f"{upload}0a1/model"}), "small.yaml")
-    folder.trial("t0000").mkdir(parents=True)
-    assert (
-        folder.create(small_sweep(model={"base": "scratch", "target": f"{upload}b2c/model"}), "small.yaml")
-        is True
+    first, same, other = (
+        small_sweep(model={"base": "scratch", "target": f"{upload}{path}"})
+        for path in ("0a1/model", "b2c/model", "b2c/other")
     )
+    folder.create(first, "small.yaml")
+    folder.trial("t0000").mkdir(parents=True)
+    assert folder.create(same, "small.yaml") is True
     with pytest.raises(UserError, match=r"model\.target"):
-        folder.create(small_sweep(model={"base": "scratch", "target": f"{upload}b2c/other"}), "small.yaml")
+        folder.create(other, "small.yaml")
 
 
 def test_create_says_whether_the_sweep_was_there(tmp_path):
@@ -112,20 +113,16 @@ def test_create_takes_mended_settings_until_the_first_trial_has_begun(tmp_path):
 def test_refused_second_driver_changes_nothing(tmp_path):
     folder = SweepFolder(tmp_path, "small")
     more = small_sweep(search={"trials": 60, "sampler": "random"})
-    with (
-        folder.opened(small_sweep(), "small.yaml"),
-        pytest.raises(UserError, match="another driver"),
-        folder.opened(more, "small.yaml"),
-    ):
+    refused = pytest.raises(UserError, match="another driver")
+    with folder.opened(small_sweep(), "small.yaml"), refused, folder.opened(more, "small.yaml"):
         raise AssertionError("two drivers at a time")
     assert open_sweep(tmp_path, "small")[1] == small_sweep()
 
 
 def test_create_says_what_to_do_where_it_cannot_write(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(
-        UserError, match=r"Give a folder that you may write with --storage or \$LETHE_STORAGE"
-    ):
+    remedy = r"Give a folder that you may write with --storage or \$LETHE_STORAGE"
+    with pytest.raises(UserError, match=remedy):
         SweepFolder(tmp_path / "file", "small").create(small_sweep(), "small.yaml")
 
 
@@ -151,11 +148,9 @@ def test_open_sweep_says_that_there_is_none_yet(tmp_path):
 def test_second_driver_is_kept_out_until_the_first_ends(tmp_path):
     folder = SweepFolder(tmp_path, "small")
     folder.create(small_sweep(), "small.yaml")
+    refused = pytest.raises(UserError, match="watch it with `lethe status`")
     with folder.locked():
-        with (
-            pytest.raises(UserError, match="watch it with `lethe status`"),
-            SweepFolder(tmp_path, "small").locked(),
-        ):
+        with refused, SweepFolder(tmp_path, "small").locked():
             pass
         with SweepFolder(tmp_path, "small-too").locked():
             pass
@@ -163,7 +158,7 @@ def test_second_driver_is_kept_out_until_the_first_ends(tmp_path):
         pass
 
 
-def test_folder_tells_whether_a_driver_is_at_work_and_leaves_the_lock_alone(tmp_path):
+def test_is_locked_says_whether_a_driver_runs_and_keeps_no_lock(tmp_path):
     folder = SweepFolder(tmp_path, "small")
     folder.create(small_sweep(), "small.yaml")
     assert not folder.is_locked()
@@ -174,18 +169,23 @@ def test_folder_tells_whether_a_driver_is_at_work_and_leaves_the_lock_alone(tmp_
         pass
 
 
-def test_lock_goes_with_a_driver_that_is_killed(tmp_path):
+DRIVER = """
+import sys, time
+from pathlib import Path
+from orchestrator.storage.sweep_folder import SweepFolder
+
+with SweepFolder(Path(sys.argv[1]), "small").locked():
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_lock_ends_with_a_driver_that_is_killed(tmp_path):
     folder = SweepFolder(tmp_path, "small")
     folder.create(small_sweep(), "small.yaml")
-    driver = (
-        "import sys, time; from pathlib import Path; from orchestrator.storage.sweep_folder import"
-        " SweepFolder\nwith SweepFolder(Path(sys.argv[1]), 'small').locked():\n    print('locked',"
-        " flush=True); time.sleep(60)\n"
-    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, "-c", driver, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
-    ) as child:
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
         assert child.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match="another driver is running sweep"), folder.locked():
             pass

@@ -16,7 +16,7 @@ def test_samples_are_read_after_those_that_were_seen(tmp_path):
     ]
 
 
-def test_half_a_line_is_left_out_and_counts(tmp_path):
+def test_incomplete_line_is_skipped_and_counted(tmp_path):
     file = tmp_path / "system_metrics.jsonl"
     append_system_metrics(file, [sample(1)])
     with file.open("a") as lines:

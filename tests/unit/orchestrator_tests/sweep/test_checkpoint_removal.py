@@ -68,7 +68,7 @@ def test_leftovers_of_ended_trials_are_removed_and_those_of_running_ones_stay(tm
     assert [path.parent.name for path in folder.path.glob("trials/*/checkpoint")] == running == ["t0005"]
     assert [path.parents[1].name for path in folder.path.glob("trials/*/weights/*.partial")] == running
     assert whole and set(folder.path.glob("trials/*/weights/rung1")) == whole
-    clean_storage(tmp_path, None, True, Console(file=StringIO()))
+    clean_storage(tmp_path, None, remove=True)
     assert folder.checkpoint("t0005").exists()
 
 

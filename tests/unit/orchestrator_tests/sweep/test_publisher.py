@@ -47,7 +47,7 @@ def quick_report(monkeypatch):
             file.write_text("report")
         return files
 
-    monkeypatch.setattr(html_report, "write_report", write)
+    monkeypatch.setattr(publishing, "write_report", write)
 
 
 @pytest.fixture

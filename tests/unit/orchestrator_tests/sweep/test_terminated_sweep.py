@@ -4,9 +4,9 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.pareto.objectives import criteria_of
-from orchestrator.report import html_report
 from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.system_metrics_file import append_system_metrics
+from orchestrator.sweep import publisher as publishing
 from orchestrator.sweep.publisher import Publisher
 from orchestrator.tracking.tracking_store import EXPERIMENT, default_tracking_uri
 from tests.support.mlflow_store import new_store
@@ -75,6 +75,6 @@ def test_samples_that_an_earlier_driver_left_are_sent_at_the_end(stored, uri, mo
     append_system_metrics(
         folder.trial_system_metrics("t0003"), [{"at": 1001.0, "values": {"cpu_utilization_percentage": 70.0}}]
     )
-    monkeypatch.setattr(html_report, "write_report", lambda folder, view: ())
+    monkeypatch.setattr(publishing, "write_report", lambda folder, view: ())
     publisher(stored, uri).sweep_ended(complete=True)
     assert runs(stored, uri)["t0003"].data.metrics[CPU] == 70.0

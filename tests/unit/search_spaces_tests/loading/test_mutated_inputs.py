@@ -1,6 +1,7 @@
-"""276 broken inputs for `lethe validate`: each is refused by one message with a place and a remedy.
+"""Broken inputs for `lethe validate`: each is refused by one message with a place and a remedy.
 
-None ends in a traceback.
+None ends in a traceback. Every third of the 276 is in the default run, which takes each mutation at least
+once.
 """
 
 import os
@@ -17,14 +18,19 @@ from tests.support.mutations import JSONL_MUTATIONS, WORLD, YAML_MUTATIONS, chan
 from tests.support.tiny_benchmarks import write_muse, write_wmdp
 
 YAML_CASES, JSONL_CASES, TEXT_CASES, PATH_CASES = 110, 78, 76, 12
-GROUP = 20
+THIRDS = [
+    pytest.param(0, id="every-third"),
+    pytest.param(1, marks=pytest.mark.soak),
+    pytest.param(2, marks=pytest.mark.soak),
+]
+"""First case of each third."""
 PLACE = re.compile(r"(?m)^(?:error:|  -) .*(?:[\w.\]\[]+: |line \d+|:\d+: )")
 REMEDY = re.compile(
     r"Allowed: |Did you mean|such as|needs |is missing\. \w|"
     r"(?i:\b(?:give|write|use|set|remove|search|correct|add) )"
 )
-refused = set()
-"""Cases that were refused, over the whole file."""
+tried, refused = set(), set()
+"""Cases that were tried, and those that were refused, over the whole file."""
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +67,7 @@ def data_files(folder, **texts):
 
 def check_valid_or_refused(case, file, *mentioned):
     """Asserts that one input is valid, or refused by one message with a place and a remedy."""
+    tried.add(case)
     done = CliRunner().invoke(cli.app, ["validate", str(file)])
     context = f"{case}: {done.output[:800]}"
     assert done.exception is None or isinstance(done.exception, SystemExit), f"{case}: {done.exception!r}"
@@ -77,21 +84,21 @@ def check_valid_or_refused(case, file, *mentioned):
     assert len(done.stderr) < 20_000, f"endless: {case}"
 
 
-@pytest.mark.parametrize("first", range(0, YAML_CASES, GROUP))
+@pytest.mark.parametrize("first", THIRDS)
 def test_broken_sweep_file_is_refused_by_one_message(tmp_path, first):
-    for number in range(first, min(first + GROUP, YAML_CASES)):
+    for number in range(first, YAML_CASES, 3):
         mutate = YAML_MUTATIONS[number % len(YAML_MUTATIONS)]
         file = tmp_path / f"s{number}.yaml"
         file.write_bytes(mutate(base(number // len(YAML_MUTATIONS), tmp_path), chance_of("yaml", number)))
         check_valid_or_refused(f"yaml {number} {mutate.__name__}", file)
 
 
-@pytest.mark.parametrize("first", range(0, JSONL_CASES, GROUP))
+@pytest.mark.parametrize("first", THIRDS)
 def test_broken_data_file_is_refused_by_one_message(tmp_path, first):
     settings = base(1, tmp_path)
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump(settings))
-    for number in range(first, min(first + GROUP, JSONL_CASES)):
+    for number in range(first, JSONL_CASES, 3):
         mutate, chance = JSONL_MUTATIONS[number % len(JSONL_MUTATIONS)], chance_of("jsonl", number)
         part = chance.choice(["forget", "retain"])
         data_files(tmp_path, **{part: mutate(rows(part), chance)})
@@ -104,7 +111,7 @@ def in_schema(text, kind):
     return text.replace(b'"prompt', b'"' + names[0]).replace(b'"response', b'"' + names[1])
 
 
-@pytest.mark.parametrize("first", range(0, TEXT_CASES, GROUP))
+@pytest.mark.parametrize("first", THIRDS)
 def test_broken_file_of_a_benchmark_is_refused_by_one_message(tmp_path, first):
     muse, wmdp = write_muse(tmp_path / "muse"), write_wmdp(tmp_path / "wmdp")
     file = tmp_path / "own.yaml"
@@ -114,7 +121,7 @@ def test_broken_file_of_a_benchmark_is_refused_by_one_message(tmp_path, first):
         "forget.jsonl": "text",
         "wmdp-bio/test.json": "question",
     }
-    for number in range(first, min(first + GROUP, TEXT_CASES)):
+    for number in range(first, TEXT_CASES, 3):
         mutate, chance = JSONL_MUTATIONS[number % len(JSONL_MUTATIONS)], chance_of("text", number)
         name, kind = list(objects.items())[number % len(objects)]
         of_muse = number % len(objects) < 2
@@ -164,4 +171,4 @@ def test_most_of_the_inputs_were_broken_indeed(request):
     if len(ran) < 5:
         pytest.skip("counts what the other tests of this file have found")
     assert YAML_CASES + JSONL_CASES + TEXT_CASES + PATH_CASES == 276
-    assert len(refused) >= 210, len(refused)
+    assert len(refused) >= 0.76 * len(tried), (len(refused), len(tried))

@@ -106,14 +106,9 @@ def test_prediction_is_that_of_the_dense_kernel(model, forget, probe):
 
     def jacobian(inputs):
         rows = logits(inputs).flatten()
-        grads = [
-            torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True) for value in rows
-        ]
-        filled = [
-            [torch.zeros_like(p) if g is None else g for g, p in zip(row, parameters, strict=True)]
-            for row in grads
-        ]
-        return torch.stack([torch.cat([part.flatten() for part in row]) for row in filled])
+        each = torch.eye(len(rows), dtype=rows.dtype)
+        grads = torch.autograd.grad(rows, parameters, each, is_grads_batched=True, allow_unused=True)
+        return torch.cat([part.flatten(1) for part in grads if part is not None], 1)
 
     z_NV = logits(batch).detach().requires_grad_()
     p_N = z_NV.log_softmax(-1).gather(1, batch.targets_N.unsqueeze(1)).squeeze(1).exp().detach()

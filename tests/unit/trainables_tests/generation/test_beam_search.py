@@ -1,3 +1,4 @@
+from functools import cache
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ class Tokenizer:
     chat_template, eos_token_id, pad_token_id = None, END, 0
 
 
+@cache
 def model_of(sharpness=6.0):
     return random_llama(3, vocabulary=VOCABULARY, sharpness=sharpness)
 
@@ -27,11 +29,16 @@ def searched(model, beams, length, prompts=PROMPTS, mode="gathered"):
         return beam_search(opened, prompts, beams, length)
 
 
-def logp_of(model, prompt, answer):
-    """Log-probability of one answer, without a cache."""
+@cache
+def next_logps(model, ids):
+    """Log-probability of every token after a beginning, without the product's cache of keys and values."""
     with torch.no_grad():
-        logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-        return float(logits.log_softmax(-1).gather(1, torch.tensor(answer).unsqueeze(1)).sum())
+        return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].log_softmax(-1).tolist()
+
+
+def logp_of(model, prompt, answer):
+    """Log-probability of one answer."""
+    return sum(next_logps(model, prompt + answer[:end])[token] for end, token in enumerate(answer))
 
 
 def slow_beams(model, prompt, beams, length):

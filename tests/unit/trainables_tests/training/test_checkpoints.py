@@ -97,10 +97,10 @@ def stage(tmp_path):
     return Stage(tmp_path / "checkpoint")
 
 
-@pytest.fixture
-def plain(tmp_path):
-    """The trial as it is without checkpoints."""
-    stage = Stage(tmp_path / "none")
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The trial as it is without checkpoints. Only to be looked at."""
+    stage = Stage(tmp_path_factory.mktemp("plain") / "none")
     engine = stage.engine()
     result, events = stage.run(engine, checkpoint=None)
     return result, events, weights(engine)
@@ -134,11 +134,16 @@ def test_checkpoints_change_nothing_and_the_newest_outlives_the_trial(stage, pla
     assert set(result.seconds) == {*PHASES, "checkpoints"}
 
 
+KILLED = [(1, 3, None), (3, 3, 3), (5, 3, 3), (6, 2, 6), (7, 4, 4), (7, 1, 7), (7, 50, None)]
+
+
 @pytest.mark.parametrize(
-    ("dies_at", "every", "goes_on"),
-    [(1, 3, None), (3, 3, 3), (5, 3, 3), (6, 2, 6), (7, 4, 4), (7, 1, 7), (7, 50, None)],
+    ("dies_at", "every", "goes_on", "warm"),
+    [
+        *((*case, False) for case in KILLED),
+        *(pytest.param(*case, True, marks=[] if case == (5, 3, 3) else pytest.mark.soak) for case in KILLED),
+    ],
 )
-@pytest.mark.parametrize("warm", [False, True])
 def test_killed_trial_goes_on_as_if_nothing_had_happened(stage, plain, dies_at, every, goes_on, warm):
     stage.every, engine = every, stage.engine()
     assert stage.run(engine, dies_at)[0] is None

@@ -1,0 +1,34 @@
+"""Which xdist worker runs which test files under `--dist each`.
+
+Loading PyTorch with Transformers takes about ten seconds, and MLflow with Ray, Optuna and the drawing
+libraries as long. Under the other modes of xdist every worker imports every test file. So the files are dealt
+out before they are imported: the even workers take those that need PyTorch, the odd ones all others.
+"""
+
+from pathlib import Path
+
+from tests.support.places import ROOT
+
+WITH_TORCH = (
+    "tests/unit/trainables_tests/",
+    "tests/unit/orchestrator_tests/evaluation_logs/",
+    "tests/unit/orchestrator_tests/storage/test_prompted.py",
+    "tests/gpu/",
+)
+"""Folders and files, relative to the checkout, whose tests import PyTorch."""
+
+
+def worker_of(file: Path, workers: int) -> int:
+    """Number of the worker that runs a test file.
+
+    Args:
+        file: Path of the test file.
+        workers: Workers of the run.
+    """
+    if workers == 1:
+        return 0
+    name = str(file.relative_to(ROOT))
+    side = 0 if name.startswith(WITH_TORCH) else 1
+    of_side = range(side, workers, 2)
+    # A file name's bytes add up to the same number in every process, unlike its hash.
+    return of_side[sum(name.encode()) % len(of_side)]
