@@ -1,6 +1,6 @@
-"""What a lane can do: prepare a model, evaluate it, run a trial, predict its dynamics, run public benchmarks.
+"""Jobs that a lane can run: prepare a model, evaluate it, run a trial, predict dynamics, run benchmarks.
 
-Jobs are plain settings, readable as JSON; no torch here.
+Jobs are settings that pass between processes as JSON. The driver makes them, so torch is not imported here.
 """
 
 import json
@@ -21,45 +21,44 @@ class PrepareJob(Settings):
 
     kind: Literal["prepare"] = "prepare"
     name: str
-    """What people see: `target` or `retrained`."""
+    """Name for people: `target`, `retrained` or `retrained_twin`."""
     model: ModelSettings
     data: DataSettings = ClosedWorldData()
     text: Literal["target", "retrained"]
-    """Everything, or everything but the forget set."""
+    """The training text: all of it, or all but the forget set."""
     initial: str
-    """Folder of the initial weights and tokenizer; written first when `base` is `scratch` and it is not there
-    yet."""
+    """Model folder or hub id of the initial weights; with `base: scratch` it is written if missing."""
     output: str
-    """Folder to write."""
+    """Folder to write the model to."""
     engine: EngineSettings = EngineSettings()
 
 
 class EvaluateJob(Settings):
-    """Measure a model as it is: every metric of `evaluation`, its probes, and what trials compare with."""
+    """Measure a model without training it: all metrics, probes, and what trials are compared with."""
 
     kind: Literal["evaluate"] = "evaluate"
     name: str
-    """What people see: `original`, `retrained`, `prompted`, `t0007@2`, or a folder."""
+    """Name for people, such as `original`, `retrained`, `prompted`, `t0007@2`, or a folder."""
     model: ModelSettings
     data: DataSettings = ClosedWorldData()
     folder: str
     """Model folder or hub id."""
     output: str
-    """JSON file to write: `metrics` and `items`, and what the switches below add."""
+    """JSON file to write: `metrics`, `items` and `reference_logp_nats`, and what the fields below add."""
     parts: tuple[Literal["validation", "test"], ...] = ("validation", "test")
     """Parts of the benchmark that are measured."""
     retrained: str | None = None
-    """JSON file of the retrained model's measurement, for metrics that compare with it."""
+    """JSON file of the retrained model's measurement, for metrics that compare with it; None for none."""
     instruction: str | None = None
-    """What stands in front of every question: unlearning by a prompt alone."""
+    """Text in front of every question, which is unlearning by a prompt alone; None for none."""
     redact: bool = False
-    """Write hashes in place of what the model answers."""
+    """Whether to write hashes in place of the model's answers."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    """Its `probes` add `leaks`, the answers that give a fact away, and `facts`, how many were probed."""
+    """Its `probes` add `leaks`, the answers that reveal a fact, and `facts`, the number of probed facts."""
     reference_logp: bool = False
-    """Add `reference_logp_nats` of the forget set's tokens, by example id, with which NPO compares."""
+    """Whether to fill `reference_logp_nats` (of the forget set's tokens, by example id), as NPO needs it."""
     likelihood_bands: bool = False
-    """Add `probes`: the candidates of `evaluation.bands`, for the trials that go on from this model."""
+    """Whether to add `probes`: the candidates of `evaluation.bands`, which trials from this model follow."""
     engine: EngineSettings = EngineSettings()
 
 
@@ -74,27 +73,29 @@ class TrialJob(Settings):
     trial: TrialSettings = TrialSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     folder: str
-    """The model to unlearn: a folder or hub id."""
+    """Model folder or hub id of the model to unlearn."""
     original: str | None = None
-    """JSON file of the original model's measurement, for `squeeze` and reference log-probabilities (else
-    computed in the trial)."""
+    """JSON file of the original model's measurement, for `squeeze`, bands and reference log-probabilities.
+
+    Without it the trial computes the log-probabilities itself, and the rest is not measured.
+    """
     retrained: str | None = None
-    """JSON file of the retrained model's measurement."""
+    """JSON file of the retrained model's measurement, for metrics that compare with it; None for none."""
     weights: str | None = None
-    """Folder for the unlearned weights of the rungs that are kept, `rung<number>` each; none are written when
-    left out."""
+    """Folder for the weights of the rungs that are kept, as `rung<number>`; None to write none."""
     stop_at_rung: PositiveInt | None = None
-    """End there, on the full schedule's path, measured on both parts and kept, without a decision of the
-    driver."""
+    """Rung after which the trial ends on the schedule of all its rungs; no decisions are requested.
+
+    The rung is kept, and measured on both parts. None to request decisions.
+    """
     checkpoint: str | None = None
-    """Folder for the trial's inner state, from which it goes on when it is run again; none is written when
-    left out."""
+    """Folder for checkpoints, from which the trial continues when it is run again; None to write none."""
     checkpoint_steps: NonNegativeInt = 0
-    """Optimizer steps between two checkpoints; 0: none is written, and none is read."""
+    """Optimizer steps between two checkpoints; with 0 none is written, and none is read."""
 
 
 class DynamicsJob(Settings):
-    """Predict what one unlearning step does to other answers, and take it. Needs a lane of one worker."""
+    """Predict what one unlearning step does to other answers, then take it. Needs a lane of one worker."""
 
     kind: Literal["dynamics"] = "dynamics"
     model: ModelSettings
@@ -102,11 +103,11 @@ class DynamicsJob(Settings):
     trial: TrialSettings
     """Hyperparameters of the losses and of the beliefs."""
     folder: str
-    """The policy: a model folder."""
+    """Model folder of the policy."""
     original_folder: str
-    """The model before unlearning, for the bands and for references."""
+    """Folder of the model before unlearning, for the bands and for reference log-probabilities."""
     original: str
-    """JSON file of the original's measurement, for log-probabilities that some methods compare with."""
+    """JSON file of the original model's measurement, for its reference log-probabilities."""
     losses: tuple[tuple[str, str], ...] = (
         ("ga", "none"),
         ("npo", "none"),
@@ -114,11 +115,11 @@ class DynamicsJob(Settings):
         ("wga", "token"),
         ("wga", "sequence"),
     )
-    """Pairs of method and beliefs."""
+    """Pairs of method and beliefs, one step each."""
     examples: int = 12
-    """Forget examples in the update, and unrelated ones beside it."""
+    """Number of forget examples in the update, and of unrelated ones that are only observed."""
     beams: int = 10
-    """Candidates per prompt in the bands."""
+    """Number of candidates per prompt in the bands."""
 
 
 class BenchmarkJob(Settings):
@@ -129,20 +130,20 @@ class BenchmarkJob(Settings):
     folder: str
     """Model folder or hub id."""
     tasks: tuple[str, ...]
-    """Names of tasks or groups of tasks of lm-eval."""
+    """Names of lm-eval tasks or groups of tasks."""
     limit: PositiveInt | None = None
-    """Most items per task; all when None."""
+    """Largest number of items per task; all when None."""
     batch: PositiveInt = 8
-    """Items per forward pass."""
+    """Number of items per forward pass."""
     task_folder: str | None = None
-    """Folder with task files of one's own."""
+    """Folder with further task files of lm-eval; None for none."""
 
 
 AnyJob = PrepareJob | EvaluateJob | TrialJob | DynamicsJob | BenchmarkJob
 JOB: TypeAdapter[AnyJob] = TypeAdapter(Annotated[AnyJob, Field(discriminator="kind")])
-"""Reads any job from JSON."""
+"""Converts any job from plain values or JSON."""
 
 
 def read_measurement(path: str | None) -> dict[str, Any] | None:
-    """A measurement that `EvaluateJob` wrote, or None."""
+    """Read the JSON file that an `EvaluateJob` has written; None without a path."""
     return None if path is None else json.loads(Path(path).read_text())

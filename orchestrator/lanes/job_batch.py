@@ -1,5 +1,7 @@
-"""Runs a batch of jobs on the lanes and keeps each result as it arrives: the one loop behind `lethe prepare`,
-`confirm`, `audit`, `reproduce`, `dynamics` and `benchmark`."""
+"""Runs a batch of jobs on the lanes and keeps each result as it arrives.
+
+This is the one loop behind `lethe prepare`, `confirm`, `audit`, `reproduce`, `dynamics` and `benchmark`.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -13,16 +15,16 @@ from trainables.jobs import AnyJob
 
 
 class Lanes(Protocol):
-    """What a batch needs of `orchestrator.lanes.lane_pool.LanePool`."""
+    """The methods of `orchestrator.lanes.lane_pool.LanePool` that a batch uses."""
 
     def submit(self, job_name: str, job: AnyJob) -> None:
-        """Queue a job under a name that is its own."""
+        """Queue a job under a name that no other job has."""
 
     def decide(self, job_name: str, rung: int, decision: RungDecision) -> None:
         """Decide about a rung of a job, before or after the job reaches it."""
 
     def news(self, seen: Mapping[str, int]) -> dict[str, JobNews]:
-        """What is new of some jobs: see `JobQueue.news`."""
+        """Return what is new of some jobs: see `JobQueue.news`."""
 
 
 class BatchObserver(Protocol):
@@ -36,27 +38,27 @@ class BatchObserver(Protocol):
 
 
 class JobTask(ABC):
-    """A job of a batch, and what is done with its result."""
+    """One job of a batch, with what happens to its result."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """Name of the job, its own in the queue, as people see it."""
+        """Name of the job in the queue, unique there; it is shown to people."""
 
     @abstractmethod
     def job(self) -> AnyJob:
-        """What a lane runs."""
+        """Return the job that a lane runs."""
 
     @abstractmethod
     def keep(self, result: Mapping[str, Any]) -> str | None:
-        """Write the job's result where it lasts. Returns: a line for people."""
+        """Write the job's result to where it lasts, and return a line for people; None for no line."""
 
     @abstractmethod
     def fail(self, reason: str) -> str | None:
-        """Note that the job failed; may raise, which ends the batch. Returns: a line for people."""
+        """Note that the job failed, and return a line for people; an exception here ends the batch."""
 
     def decisions(self) -> Mapping[int, RungDecision]:
-        """Decisions about the job's rungs that are known beforehand."""
+        """Return the decisions about the job's rungs that are made beforehand, by rung."""
         return {}
 
     def take(self, event: Event) -> None:  # noqa: B027
@@ -65,23 +67,23 @@ class JobTask(ABC):
 
 @dataclass
 class BatchResult:
-    """What has become of a batch."""
+    """How a batch ended."""
 
     failed: list[str] = field(default_factory=list)
     """Names of the tasks whose job failed."""
     stopped: bool = False
-    """Whether `lethe stop` ended it before its end."""
+    """Whether `lethe stop` ended the batch before all its jobs had ended."""
 
 
 @dataclass(frozen=True)
 class JobBatch:
-    """How a batch is run.
+    """The loop that runs a batch, with the words and files of one command.
 
     Attributes:
-        title: What is going on, for people; the name of the oldest unfinished task when None.
-        noun: What its results are called, in the plural: `audits`.
-        stop_request: File by which `lethe stop` ends the batch; None: it cannot be ended.
-        log: File that tells why lanes were lost.
+        noun: What the results are called, in the plural, such as `audits`.
+        log: File with the reasons why lanes were lost.
+        title: Stage to show while the batch runs; the name of the oldest unfinished task when None.
+        stop_request: File by which `lethe stop` ends the batch; None if it cannot be ended.
     """
 
     noun: str
@@ -90,57 +92,72 @@ class JobBatch:
     stop_request: Path | None = None
 
     def run(self, tasks: Iterable[JobTask], lanes: Lanes, observer: BatchObserver) -> BatchResult:
-        """Run all tasks; a result is kept as soon as it is there, whatever is still running.
+        """Run all tasks, and keep each result as soon as it arrives.
+
+        Args:
+            tasks: Tasks with different names.
+            lanes: Lanes that run the jobs.
+            observer: Shows each result, and how far the batch is.
 
         Raises:
-            LostError: Jobs had no lane left to run on. What ended before is kept, and the same call runs what
-                is missing.
+            LostError: No lane was left to run some of the jobs. Results that arrived before are kept, and
+                the same call with the missing tasks completes the batch.
         """
+        # In the order of submission, so that the first one is always the oldest.
         left = {task.name: task for task in tasks}
+        total = len(left)
         if not left:
             return BatchResult()
         if self.stop_request is not None:
+            # An old request was meant for a command that has ended.
             self.stop_request.unlink(missing_ok=True)
-        for task in left.values():
-            lanes.submit(task.name, task.job())
-            for rung, decision in task.decisions().items():
-                lanes.decide(task.name, rung, decision)
-        result, lost, total = BatchResult(), dict[str, str](), len(left)
+        _submit(left.values(), lanes)
+        result = BatchResult()
+        lost: list[str] = []
         seen = dict.fromkeys(left, 0)
         observer.stage(self.title or next(iter(left)))
         while left and not result.stopped:
-            news = lanes.news({name: seen[name] for name in left})
-            running = next((one.progress for one in news.values() if one.outcome is None), None)
-            observer.stage(self.title or next(iter(left)), running)
-            for name, one in news.items():
-                for event in one.events:
+            all_news = lanes.news({name: seen[name] for name in left})
+            progress = next((news.progress for news in all_news.values() if news.outcome is None), None)
+            observer.stage(self.title or next(iter(left)), progress)
+            for name, news in all_news.items():
+                for event in news.events:
                     left[name].take(event)
-                seen[name] += len(one.events)
-                if one.outcome is None:
+                seen[name] += len(news.events)
+                if news.outcome is None:
                     continue
-                if (line := _end(left.pop(name), one.outcome, result, lost)) is not None:
+                line = _take_outcome(left.pop(name), news.outcome, result, lost)
+                if line is not None:
                     observer.say(f"{name} [{total - len(left)}/{total}]: {line}")
-            # Only now: every result at hand is kept before the batch ends.
+            # Checked after all results at hand are kept.
             if left and self.stop_request is not None and self.stop_request.exists():
                 result.stopped = True
                 observer.say(
-                    f"stopped by `lethe stop` with {len(left)} {self.noun} left; the same command goes on"
-                    " with them"
+                    f"stopped by `lethe stop` with {len(left)} {self.noun} left;"
+                    " run the same command again to continue with them"
                 )
+        # A batch that was stopped has missing results anyway, and the next call runs those jobs too.
         if lost and not result.stopped:
-            reason = next(iter(lost.values()))
             raise LostError(
-                f"{len(lost)} {self.noun} are missing: {reason}",
+                f"{len(lost)} {self.noun} are missing: {lost[0]}",
                 file=str(self.log),
-                remedy="mend the cause and run the same command again: it goes on where it was",
+                remedy="fix the cause and run the same command again: it continues where it stopped",
             )
         return result
 
 
-def _end(task: JobTask, outcome: Outcome, result: BatchResult, lost: dict[str, str]) -> str | None:
+def _submit(tasks: Iterable[JobTask], lanes: Lanes) -> None:
+    for task in tasks:
+        lanes.submit(task.name, task.job())
+        for rung, decision in task.decisions().items():
+            lanes.decide(task.name, rung, decision)
+
+
+def _take_outcome(task: JobTask, outcome: Outcome, result: BatchResult, lost: list[str]) -> str | None:
+    """Pass an outcome to its task, and return the task's line. The reasons of lost jobs go into `lost`."""
     match outcome:
         case Lost():
-            lost[task.name] = outcome.reason
+            lost.append(outcome.reason)
             return None
         case Failed():
             result.failed.append(task.name)

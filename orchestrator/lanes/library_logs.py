@@ -1,4 +1,4 @@
-"""Where the lines of libraries go while a sweep runs: to a file, since the screen is for people."""
+"""Sends what libraries log to a file, since the terminal shows the lines of the command itself."""
 
 import logging
 import os
@@ -10,44 +10,51 @@ from pathlib import Path
 
 from search_spaces.full_disk import full_disk
 
+_WITH_OWN_HANDLERS = ("ray", "ray.train", "ray.tune", "ray.air", "mlflow", "alembic")
+"""Loggers of libraries that print to the terminal by handlers of their own."""
+
 
 class _LibraryLog(logging.FileHandler):
-    """On a full disk it loses lines; whoever needs the room for more than lines says so."""
+    """A log file that drops lines when the disk is full; more important writes report the full disk."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Called where a line could not be written: without this a traceback on the screen."""
+        """Show no traceback for a line that a full disk has refused."""
         error = sys.exception()
         if error is None or full_disk(error) is None:
             super().handleError(record)
 
     def close(self) -> None:
-        """What is left in the buffer has no room either."""
+        """Close the file, also when what is left in its buffer cannot be written."""
         with suppress(OSError):
             super().close()
 
 
 @contextmanager
 def library_logs(path: Path) -> Iterator[None]:
-    """Send what libraries log to a file."""
+    """Send what libraries log during a block to a file, and drop Python's warnings.
+
+    Args:
+        path: The log file; it is appended to, and its folder is made if needed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = _LibraryLog(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    # Imported later, on the tracking thread: it would put its own handler on the screen.
+    # MLflow is imported later, on the tracking thread, and would then add a handler that prints.
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
     root = logging.getLogger()
     root.addHandler(handler)
-    quiet = [
-        logging.getLogger(name) for name in ("ray", "ray.train", "ray.tune", "ray.air", "mlflow", "alembic")
-    ]
-    before = [(log, log.handlers[:], log.propagate) for log in quiet]
-    for log in quiet:
-        log.handlers, log.propagate = [], True
+    loggers = [logging.getLogger(name) for name in _WITH_OWN_HANDLERS]
+    saved = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers = []
+        logger.propagate = True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for log, handlers, propagate in before:
-            log.handlers, log.propagate = handlers, propagate
+        for logger, handlers, propagate in saved:
+            logger.handlers = handlers
+            logger.propagate = propagate
         root.removeHandler(handler)
         handler.close()

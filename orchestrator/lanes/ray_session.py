@@ -1,5 +1,4 @@
-"""Joins the Ray cluster that the environment names, or starts one on this machine for the time of a
-command."""
+"""Joins the Ray cluster that the environment names, or starts Ray on this machine for one command."""
 
 import logging
 import os
@@ -8,25 +7,26 @@ from contextlib import contextmanager
 
 import ray
 
-from orchestrator.lanes.sigterm import sigterm_kept, terminating
+from orchestrator.lanes.sigterm import keep_sigterm_handler, terminating
 
 
 @contextmanager
 def ray_session() -> Iterator[None]:
-    """Join the cluster that RAY_ADDRESS names (as inside a Ray job), or start one on this machine and end it
-    afterwards."""
-    # Rungs carry metrics in a nested form, so Tune's own check for a metric would end the sweep.
+    """Join the cluster at RAY_ADDRESS, which a Ray job has set; without it, start Ray on this machine.
+
+    Ray is shut down at the end of the block.
+    """
+    # Results carry metrics inside of events, so Tune's own check for a metric would end the sweep.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    # Tune's older output prints nothing with `verbose=0`.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    # Tune's own handling of Ctrl-C would end the sweep as if it were done: exit status 0, and not a word
-    # about it.
+    # Tune's own handling of Ctrl-C would end the sweep silently with exit status 0, as if it were complete.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    # Tune's CSV, JSON and TensorBoard files of every event: the study and MLflow have it all.
+    # Tune would write CSV, JSON and TensorBoard files of every event; the study and MLflow hold all of it.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = os.environ.get("RAY_ADDRESS")
     try:
-        with sigterm_kept():
+        with keep_sigterm_handler():
             ray.init(
                 address=address,
                 include_dashboard=None if address else False,
@@ -36,5 +36,6 @@ def ray_session() -> Iterator[None]:
             )
         yield
     finally:
-        if not terminating():  # then it ends with the process: see orchestrator.lanes.sigterm
+        # After SIGTERM there is no time for a shutdown: see `orchestrator.lanes.sigterm`.
+        if not terminating():
             ray.shutdown()

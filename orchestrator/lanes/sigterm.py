@@ -1,5 +1,7 @@
-"""SIGTERM, as `ray job stop`, SLURM and Kubernetes send it: a command ends as by Ctrl-C, but before the
-SIGKILL that follows."""
+"""Ends a command on SIGTERM with one line and its own exit status.
+
+`ray job stop`, SLURM and Kubernetes send SIGTERM, and SIGKILL a few seconds later.
+"""
 
 import os
 import signal
@@ -11,51 +13,54 @@ from contextlib import contextmanager, suppress
 import psutil
 
 EXIT_STATUS = 128 + signal.SIGTERM
+"""Exit status of a command that SIGTERM has ended, as shells report it."""
+
 LINE = "terminated (SIGTERM): run the same command again to go on"
+"""The last line that such a command prints, on stderr."""
 
 GRACE_S = 1.5
-"""Seconds that a command gets to end by itself: `ray job stop` kills after 3."""
+"""Seconds that a command gets to end by itself: `ray job stop` kills it after 3."""
 
 _begun = threading.Event()
 
 
 class Terminated(SystemExit):
-    """SIGTERM has arrived: raised in the main thread, wherever it is."""
+    """SIGTERM has arrived. Raised in the main thread, wherever it is."""
 
 
 def terminating() -> bool:
-    """Whether SIGTERM has arrived: whatever would take seconds is left out."""
+    """Return whether SIGTERM has arrived, so that callers leave out what takes seconds."""
     return _begun.is_set()
 
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Within the block SIGTERM ends the command with one line and exit status 143. Main thread only."""
-    told = threading.Lock()
-    before = signal.signal(signal.SIGTERM, lambda number, frame: _end(told))
+    """Let SIGTERM end the command during a block, with one line and exit status 143. Main thread only."""
+    exiting = threading.Lock()
+    before = signal.signal(signal.SIGTERM, lambda number, frame: _begin_exit(exiting))
     try:
         yield
     except BaseException:
-        # Whatever it is: on the way out Ray may be gone already, since SLURM tells all processes at once.
+        # Any exception can follow SIGTERM: SLURM signals all processes at once, so Ray may be gone already.
         if terminating():
-            _leave(told)
+            _exit(exiting)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
-def sigterm_kept() -> Iterator[None]:
-    """Keep the handler of SIGTERM while the block starts Ray, which puts two of its own in its place. Main
-    thread only.
+def keep_sigterm_handler() -> Iterator[None]:
+    """Keep the handler of SIGTERM over a block that starts Ray. Main thread only.
 
-    One leaves the process at once; the other, in C++, aborts it with a stack trace, and is the one that
-    stays.
+    Ray installs two handlers of its own, one after the other. The first one exits at once; the second one,
+    in C++, aborts the process with a stack trace, and would stay.
     """
     handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     except SystemExit as error:
+        # Ray's first handler exits with the signal's number as status.
         if error.code == signal.SIGTERM and callable(handler):
             handler(signal.SIGTERM, None)
         raise
@@ -63,39 +68,43 @@ def sigterm_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _end(told: threading.Lock) -> None:
+def _begin_exit(exiting: threading.Lock) -> None:
+    """Handle SIGTERM: raise `Terminated`, and end the process after `GRACE_S` in any case."""
     if terminating():
-        return  # a second one must not disturb the end that has begun
+        # A second SIGTERM must not disturb the exit that has begun.
+        return
     _begun.set()
-    # What hangs on the way out (a server, a Ray that is gone) must not wait for the SIGKILL: nobody would be
-    # told anything.
-    forced = threading.Timer(GRACE_S, _leave, (told,))
-    forced.daemon = True
-    forced.start()
+    # Cleaning up may hang, on a server or on a Ray that is gone. The SIGKILL would then come before the line.
+    timer = threading.Timer(GRACE_S, _exit, (exiting,))
+    timer.daemon = True
+    timer.start()
     raise Terminated(EXIT_STATUS)
 
 
-def _leave(told: threading.Lock) -> None:
-    """Print the line, once, and end the process."""
-    if told.acquire(blocking=False):
-        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a live table hides it
-        with suppress(OSError):  # nobody may be reading any more
-            sys.stdout.flush()
-            sys.stderr.write(f"{show_cursor}{LINE}\n")
-            sys.stderr.flush()
-        _end_local_ray()
-        # At once: taking down a Python that has loaded Ray and torch takes seconds.
-        os._exit(EXIT_STATUS)
+def _exit(exiting: threading.Lock) -> None:
+    """Print the line and end the process; a second call, from another thread, does nothing."""
+    if not exiting.acquire(blocking=False):
+        return
+    # A live table hides the cursor.
+    show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
+    # The reader of the output may have gone already.
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.write(f"{show_cursor}{LINE}\n")
+        sys.stderr.flush()
+    _kill_local_workers()
+    # Not by sys.exit: Python's teardown takes seconds once Ray and torch are loaded.
+    os._exit(EXIT_STATUS)
 
 
-def _end_local_ray() -> None:
-    """End what the Ray that this process may have started has started in turn: workers, and two agents that
-    would stay for minutes.
+def _kill_local_workers() -> None:
+    """Kill what a Ray started by this process has started in turn: workers, and two agents.
 
-    Ray's own processes end with this one. Not by `ray.shutdown`, nor by their own end: a thread that still
-    waits for a lane would find Ray gone, which ends the process in C++ with exit status 1.
+    The agents would otherwise stay for minutes. Ray's own processes end with this one. `ray.shutdown` is not
+    called: a thread that still waits for a lane would find Ray gone, and end the process in C++ with exit
+    status 1.
     """
     for raylet in psutil.Process().children():
-        for started in raylet.children(recursive=True):
+        for descendant in raylet.children(recursive=True):
             with suppress(psutil.NoSuchProcess):
-                started.kill()
+                descendant.kill()

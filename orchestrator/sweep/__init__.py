@@ -1,2 +1,1 @@
-"""One start of a sweep: lanes up, baselines measured, trials run through Ray Tune, results recorded and
-published."""
+"""One start of a sweep: starts lanes, measures baselines, runs trials through Ray Tune, publishes results."""

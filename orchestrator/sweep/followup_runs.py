@@ -1,4 +1,4 @@
-"""What runs beside a sweep's trials, on lanes of its own kind: baselines, repetitions, audits and more."""
+"""Runs the jobs that are no trials of a sweep: baselines, repetitions, audits, reproductions and more."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +25,10 @@ from search_spaces.settings.evaluation_settings import EvaluationSettings
 
 
 def prepare_baselines(session: Session) -> Plan:
-    """Prepare and measure the models that the sweep stands on, and start no trial.
+    """Prepare and measure the baselines of the sweep, without starting a trial.
 
     Returns:
-        Where they lie.
+        The baselines, and the jobs that were missing before the call.
 
     Raises:
         UserError: Settings, data, models or the cluster do not allow it.
@@ -36,24 +36,25 @@ def prepare_baselines(session: Session) -> Plan:
     folder = session.folder
     with folder.opened(session.sweep, session.file), library_logs(folder.driver_log):
         plan = session.plan()
+        # The lanes measure the baselines before the block, so that no job is left for it.
         with session.lanes(0, most=max(1, len(plan.prepare)), plan=plan):
             pass
         return plan
 
 
 def confirm_members(session: Session, members_text: str, seeds: int) -> list[Confirmation]:
-    """Run members of the front again under new seeds; those that have run already are kept.
+    """Run members of the front again under new seeds, except the repetitions that exist already.
 
     Args:
-        session: The sweep.
-        members_text: Which members: see `orchestrator.pareto.member_selection`.
-        seeds: How many new seeds for each.
+        session: Session of the sweep.
+        members_text: Selects the members: see `orchestrator.pareto.member_selection`.
+        seeds: Number of new seeds for each member.
 
     Returns:
         All confirmations of the sweep.
 
     Raises:
-        UserError: No such member, the cluster does not allow it, or the lanes were lost on the way.
+        UserError: There is no such member, the cluster does not allow it, or the lanes were lost on the way.
     """
     folder, sweep = session.folder, session.sweep
     with session.opened() as opened:
@@ -61,7 +62,7 @@ def confirm_members(session: Session, members_text: str, seeds: int) -> list[Con
         repetitions = plan_repetitions(members, confirmation_seeds(sweep, seeds), read_confirmations(folder))
         title = f"confirming: {len(repetitions)} repetitions under new seeds"
         batch = JobBatch("repetitions", folder.driver_log, title, folder.stop_request)
-        tasks = [RepetitionTask(one, sweep, opened.plan, folder) for one in repetitions]
+        tasks = [RepetitionTask(repetition, sweep, opened.plan, folder) for repetition in repetitions]
         if tasks:
             with session.lanes(len(tasks), plan=opened.plan) as pool:
                 batch.run(tasks, pool, session.observer)
@@ -72,38 +73,38 @@ def confirm_members(session: Session, members_text: str, seeds: int) -> list[Con
 def audit_models(
     session: Session, members: Sequence[Subject], evaluation: EvaluationSettings
 ) -> tuple[list[Audit], list[str]]:
-    """Probe models of the sweep for what they still know; what was audited in the same way before is read.
+    """Probe models of the sweep for what they still know; audits with the same settings are not repeated.
 
     Args:
-        session: The sweep.
-        members: Models of trials; the original and the retrained one go along.
-        evaluation: Which probes are made, and how.
+        session: Session of the sweep.
+        members: Models of trials; the original and the retrained model are audited too.
+        evaluation: Settings of the probes.
 
     Returns:
-        Audits of the original, the retrained model, and the members; and the names of models that could not
-        be audited.
+        Audits of the original, the retrained model and the members; and the names of the models whose audit
+        failed.
 
     Raises:
         UserError: The cluster does not allow it, or the lanes were lost on the way.
     """
     with session.opened() as opened:
         plan = opened.plan
-        beside = {"original": plan.original, "retrained": plan.retrained}
-        subjects = [Subject(name, model.folder) for name, model in beside.items() if model is not None]
+        baselines = {"original": plan.original, "retrained": plan.retrained}
+        subjects = [Subject(name, model.folder) for name, model in baselines.items() if model is not None]
         retrained = plan.retrained.measurement if plan.retrained else None
         tasks = plan_audits([*subjects, *members], session.sweep, evaluation, retrained, session.folder)
-        found = _run_audits(session, tasks, plan)
+        audits, failed = _run_audits(session, tasks, plan)
         session.publish(opened)
-        return found
+        return audits, failed
 
 
 def audit_folder(
     session: Session, subject: Subject, evaluation: EvaluationSettings
 ) -> tuple[list[Audit], list[str]]:
-    """Probe one model, beside any study: the session's folder is one of its own.
+    """Probe one model that belongs to no sweep; the session's folder is made for it.
 
     Returns:
-        The audit, and the name of the model where it could not be audited.
+        The audit, or none if it failed; and then the name of the model.
 
     Raises:
         UserError: The data cannot be read, the cluster does not allow it, or the lane was lost on the way.
@@ -111,7 +112,8 @@ def audit_folder(
     folder = session.folder
     folder.path.mkdir(parents=True, exist_ok=True)
     with folder.locked(), library_logs(folder.driver_log):
-        return _run_audits(session, plan_audits([subject], session.sweep, evaluation, None, folder), None)
+        tasks = plan_audits([subject], session.sweep, evaluation, None, folder)
+        return _run_audits(session, tasks, None)
 
 
 def _run_audits(
@@ -119,6 +121,7 @@ def _run_audits(
 ) -> tuple[list[Audit], list[str]]:
     folder = session.folder
     missing = [task for task in tasks if not task.done]
+    # An audit that exists becomes the newest one of its model again.
     for task in tasks:
         if task.done:
             note_audit(folder, task.subject, Path(task.audit_job.output))
@@ -135,16 +138,16 @@ def _run_audits(
 def reproduce_trial(
     session: Session, record: TrialRecord, weights: Path | None = None, kept_rung: int | None = None
 ) -> Outcome:
-    """Run one trial again, beside the study, which may be another sweep's: the folder is a scratch folder.
+    """Run one trial again without touching the study that holds it.
 
     Args:
-        session: The sweep as it is to be run now.
-        record: The trial, as the study or MLflow holds it.
+        session: Session of the sweep as it is to be run now, with a scratch folder.
+        record: The trial, from the study or from MLflow.
         weights: Folder for the weights of the rungs that are kept.
-        kept_rung: With `weights`, a rung to keep although the trial may not have kept it then.
+        kept_rung: With `weights`, a rung to keep although the trial may not have kept it.
 
     Returns:
-        What it gave.
+        Metrics of the trial's rungs, or the reason why it failed.
 
     Raises:
         UserError: Data, models or the cluster do not allow it, or the lane was lost on the way.
@@ -160,7 +163,7 @@ def reproduce_trial(
 def run_in_one_process(session: Session, tasks: Sequence[DynamicsTask | BenchmarkTask]) -> list[str]:
     """Run jobs that hold a whole model in one process, on lanes of one worker.
 
-    The study is not opened, so that a sweep may be looked into while it runs.
+    The study is not opened, so that this works also while the sweep runs.
 
     Returns:
         Names of the tasks that failed.

@@ -1,9 +1,11 @@
-"""Makes what people look at out of the study: MLflow runs, the report, the closing lines. Never the reason
-that a sweep fails."""
+"""Publishes a sweep: its runs in MLflow, its front as JSON, and its report.
+
+Trouble with MLflow never ends a sweep: what could not be sent is sent later.
+"""
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from orchestrator.pareto.front import Front
@@ -29,25 +31,31 @@ logger = logging.getLogger(__name__)
 
 
 QUIET_S = 60.0
-"""Seconds for which MLflow is left alone after it was away: one that hangs would hold up every event, and the
-end of the sweep."""
+"""Seconds without any call to MLflow after one that failed.
+
+A server that hangs would otherwise delay every event, and the end of the sweep.
+"""
 
 LEADERBOARD_EVERY_S = 10.0
-"""Least time between two leaderboards of a sweep that runs: a front may move with every trial, and people
-read slower."""
+"""Least seconds between two leaderboards: the front may change with every trial, and people read slower."""
 
 
 class Publisher:
-    """Keeps MLflow and the report up to date with the study. Its methods run on one thread, beside the sweep.
+    """Keeps MLflow and the report up to date with the study.
+
+    All methods must be called on one thread; a sweep calls them on one of its own.
 
     Args:
-        sweep: Resolved settings.
-        folder: The sweep's files.
-        study: The truth.
-        ledger: What the driver knows of it; only read here.
-        uri: Tracking server or store.
-        benchmark: The data set.
-        warn: Takes a line, once, when MLflow is away.
+        sweep: Settings with objectives filled in.
+        folder: Folder of the sweep.
+        study: Study of the sweep. The only thing written to it are the ids of MLflow's runs.
+        sweep_state: State that follows the study; it is only read here.
+        uri: MLflow's server or database.
+        benchmark: The sweep's data.
+        warn: Receives a line when MLflow cannot be reached, once.
+
+    Raises:
+        UserError: The URI refers to MLflow's retired file store.
     """
 
     def __init__(
@@ -60,19 +68,16 @@ class Publisher:
         benchmark: Benchmark,
         warn: Callable[[str], None],
     ) -> None:
-        self.sweep, self.folder, self.study, self.sweep_state, self.warn = (
-            sweep,
-            folder,
-            study,
-            sweep_state,
-            warn,
-        )
-        # Of now: on a retry much later the checkout may be another.
-        self._data_digest, self._provenance = benchmark.digest, provenance()
-        self._datasets = describe_datasets(sweep.data, benchmark)
-        self.tracker = Tracker(
-            uri, EXPERIMENT, sweep.name, folder.root / "mlflow-artifacts", sweep_identity(folder.path)
-        )
+        self.sweep = sweep
+        self.folder = folder
+        self.study = study
+        self.sweep_state = sweep_state
+        self.warn = warn
+        # Taken now: when the parent run is sent late, the checkout may have changed.
+        datasets = describe_datasets(sweep.data, benchmark)
+        self._info = SweepInfo(sweep, benchmark.digest, provenance(), datasets)
+        artifacts = folder.root / "mlflow-artifacts"
+        self.tracker = Tracker(uri, EXPERIMENT, sweep.name, artifacts, sweep_identity(folder.path))
         self._unsent: set[int] = set()
         self._volumes_sent = 0
         self._baselines: dict[str, Any] = {}
@@ -83,14 +88,13 @@ class Publisher:
         self._quiet_until = 0.0
 
     def trials_changed(self, numbers: Iterable[int]) -> None:
-        """Send what is new of these trials; what could not be sent goes along with the next one, or at the
-        end."""
+        """Send what is new of some trials, by number, and of those that could not be sent before."""
         self._unsent.update(numbers)
         if time.monotonic() >= self._quiet_until:
             self._deliver(self._send_news)
 
     def sweep_ended(self, *, complete: bool) -> None:
-        """Write the report, and send everything that MLflow lacks.
+        """Write the report and the front, and send everything that MLflow lacks.
 
         Args:
             complete: Whether all trials of the sweep have ended.
@@ -99,30 +103,15 @@ class Publisher:
         files = write_report(self.folder.path, view)
         front = sweep_front(view)
         write_json(self.folder.path / "front.json", front)
-        summary = SweepSummary(
-            {**self.sweep_state.counts},
-            front,
-            leaderboard(view),
-            files,
-            "FINISHED" if complete else "KILLED",
-        )
-        # Trials of earlier starts too: MLflow may have been away at their end, or the driver dead.
+        # MLflow has no status for a sweep that is interrupted and may go on.
+        status = "FINISHED" if complete else "KILLED"
+        summary = SweepSummary({**self.sweep_state.counts}, front, leaderboard(view), files, status)
+        # Trials of earlier starts too: MLflow may have been away when they ended, or the driver was killed.
         self._unsent.update(self.sweep_state.records)
-
-        def send() -> None:
-            self._send_trials()
-            for side in (
-                *map(confirmation_run, read_confirmations(self.folder)),
-                *map(audit_run, read_audits(self.folder)),
-            ):
-                self.tracker.sync_side_run(side)
-            self.tracker.sync_summary(summary)
-
-        self._deliver(send)
+        self._deliver(lambda: self._send_everything(summary))
 
     def sweep_terminated(self) -> None:
-        """Say in MLflow that the sweep has ended for now; for the rest there is no time, and the next start
-        does it."""
+        """Set the sweep's run in MLflow to killed, and leave all else to the next start: time is short."""
         if self._started and time.monotonic() >= self._quiet_until:
             self._deliver(lambda: self.tracker.sync_status("KILLED"))
 
@@ -130,51 +119,63 @@ class Publisher:
         self._send_trials()
         self._send_leaderboard()
 
+    def _send_everything(self, summary: SweepSummary) -> None:
+        self._send_trials()
+        for confirmation in read_confirmations(self.folder):
+            self.tracker.sync_side_run(confirmation_run(confirmation))
+        for audit in read_audits(self.folder):
+            self.tracker.sync_side_run(audit_run(audit))
+        self.tracker.sync_summary(summary)
+
     def _send_trials(self) -> None:
         if not self._started:
-            self.tracker.sync_parent(
-                SweepInfo(self.sweep, self._data_digest, self._provenance, self._datasets)
-            )
+            self.tracker.sync_parent(self._info)
             self._note_view(self.tracker.write_view(self.sweep))
             self._started = True
         members = self.sweep_state.reported_front.members
         for number in sorted(self._unsent):
-            record = self.sweep_state.records[number]
-            trial = apply(self.sweep.trial, record.params)
-            run_id = self.tracker.sync_trial(
-                record,
-                sorted(member.rung for member in members if member.record.number == number),
-                trial.forget.method,
-                trial.beliefs,
-                record.spent_s * self.sweep.resources.workers_per_trial,
-            )
-            # The ledger's record of a trial that has ended stays as it was then.
-            if self.study.annotations(number).get("mlflow_run_id") != run_id:
-                self.study.annotate(number, "mlflow_run_id", run_id)
-            self.tracker.sync_samples(record.trial_id, self.folder.trial_system_metrics(record.trial_id))
+            rungs = sorted(member.rung for member in members if member.record.number == number)
+            self._send_trial(number, rungs)
+            # Removed one by one: if a later trial cannot be sent, this one is not sent again.
             self._unsent.discard(number)
         new = self.sweep_state.hypervolumes[self._volumes_sent :]
         if new:
+            # The steps of the curve count ended trials, from 1.
             self.tracker.sync_hypervolumes(self._volumes_sent + 1, new)
             self._volumes_sent += len(new)
 
+    def _send_trial(self, number: int, rungs_on_front: Sequence[int]) -> None:
+        record = self.sweep_state.records[number]
+        trial = apply(self.sweep.trial, record.params)
+        worker_seconds = record.spent_s * self.sweep.resources.workers_per_trial
+        run_id = self.tracker.sync_trial(
+            record, rungs_on_front, trial.forget.method, trial.beliefs, worker_seconds
+        )
+        # Read from the study, since the sweep state keeps the record of an ended trial as it was then.
+        if self.study.annotations(number).get("mlflow_run_id") != run_id:
+            self.study.annotate(number, "mlflow_run_id", run_id)
+        self.tracker.sync_samples(record.trial_id, self.folder.trial_system_metrics(record.trial_id))
+
     def _send_leaderboard(self) -> None:
-        """Show the front as it stands, where it has moved; made of what the ledger knows, so that long sweeps
-        do not slow down."""
+        """Send the leaderboard if the front has changed.
+
+        It is made from the sweep state and not from the study, so that its cost does not grow with the sweep.
+        """
         front = self.sweep_state.reported_front
-        if time.monotonic() < self._next_leaderboard or (
-            self._shown_front and front.keys == self._shown_front.keys
-        ):
+        unchanged = self._shown_front is not None and front.keys == self._shown_front.keys
+        if unchanged or time.monotonic() < self._next_leaderboard:
             return
-        self._baselines = self._baselines or {
-            name: baseline.metrics() for name, baseline in read_baselines(self.folder).items()
-        }
+        if not self._baselines:
+            baselines = read_baselines(self.folder)
+            self._baselines = {name: baseline.metrics() for name, baseline in baselines.items()}
         records = list(self.sweep_state.records.values())
         view = SweepView(self.sweep, records, self._baselines, known_front=front)
         self.tracker.sync_leaderboard({**self.sweep_state.counts}, leaderboard(view))
-        self._shown_front, self._next_leaderboard = front, time.monotonic() + LEADERBOARD_EVERY_S
+        self._shown_front = front
+        self._next_leaderboard = time.monotonic() + LEADERBOARD_EVERY_S
 
     def _note_view(self, path: str | None) -> None:
+        """Write where MLflow's saved view of the sweep is, for the closing lines of the command."""
         file = self.folder.path / VIEW_FILE
         try:
             file.unlink(missing_ok=True)
@@ -182,7 +183,7 @@ class Publisher:
                 write_json(file, {"uri": redacted(self.tracker.uri), "path": path})
         except OSError as error:
             # A full disk must not keep the trials out of MLflow.
-            logger.warning("the place of MLflow's saved view is not noted: %s", error)
+            logger.warning("the address of MLflow's saved view is not written: %s", error)
 
     def _deliver(self, send: Callable[[], None]) -> None:
         try:

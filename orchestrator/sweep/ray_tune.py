@@ -1,5 +1,4 @@
-"""Ray Tune's side of a sweep: a trainable that queues its job, a scheduler that decides at rungs, and a
-searcher over the study."""
+"""Ray Tune's side of a sweep: a trainable that queues its job, a scheduler for rungs, and a searcher."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""One start on a sweep's files: what every command that runs jobs begins and ends with."""
+"""The session of a command that runs jobs: the sweep, its files, its data and its lanes."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +39,7 @@ class OpenedSweep:
     study: Study
     state: SweepState
     plan: Plan
+    """The sweep's baselines, and the jobs for those that are missing."""
     resumed: bool
     """Whether an earlier start has left trials."""
 
@@ -50,16 +51,16 @@ class OpenedSweep:
 
 @dataclass(frozen=True)
 class Session:
-    """What a command runs on: the sweep, its files, its lanes, and the person who watches.
+    """Everything that a command needs to run jobs for a sweep.
 
     Attributes:
         sweep: Settings with objectives filled in.
         file: The sweep file, as messages name it.
-        folder: The sweep's files.
-        tracking_uri: MLflow's server or store.
-        observer: Shown what happens.
-        worker: What the lanes' workers run: see `LanePool`.
-        loaded: The data set, where it was loaded before the session began.
+        folder: Folder of the sweep.
+        tracking_uri: MLflow's server or database.
+        observer: Shows people what happens.
+        worker: Function that the lanes' workers run: see `LanePool`.
+        loaded: The sweep's data if it was loaded before the session began.
     """
 
     sweep: SweepSettings
@@ -72,61 +73,56 @@ class Session:
 
     @cached_property
     def benchmark(self) -> Benchmark:
-        """The data set, loaded once.
+        """The sweep's data, loaded once.
 
         Raises:
             UserError: The data cannot be read.
         """
         if self.loaded is not None:
             return self.loaded
+        # The error names the sweep file, since the user changes the data's settings there.
         try:
             return load_benchmark(self.sweep.data, redact=self.sweep.redact)
         except UserError as error:
             raise error.in_file(self.file) from error
 
     def plan(self) -> Plan:
-        """The sweep's baselines, and the jobs for those that are missing."""
+        """Return the sweep's baselines, and the jobs for those that are missing."""
         return plan_baselines(self.sweep, self.folder.models, self.benchmark.digest)
 
     @contextmanager
     def opened(self) -> Iterator[OpenedSweep]:
-        """Hold the sweep's lock, with its study open for this driver."""
+        """Hold the sweep's lock during a block, with its study open for this driver.
+
+        Raises:
+            UserError: The folder holds another sweep, is locked or not writable, or the data cannot be read.
+        """
         with self.folder.opened(self.sweep, self.file) as resumed, library_logs(self.folder.driver_log):
-            plan, study = self.plan(), self._open_study()
-            state = SweepState(
-                criteria_of(self.sweep), self.sweep.resources.workers_per_trial, study.records()
-            )
+            plan = self.plan()
+            study = self._open_study()
+            workers = self.sweep.resources.workers_per_trial
+            state = SweepState(criteria_of(self.sweep), workers, study.records())
             self.observer.sweep_opened(state)
             yield OpenedSweep(study, state, plan, resumed)
 
-    def _open_study(self) -> Study:
-        warm = warm_trials(
-            self.folder, self.sweep, partial(read_tracked_trials, self.tracking_uri, EXPERIMENT)
-        )
-        if warm:
-            self.observer.say(
-                f"warm start: the sampler learns from {len(warm)} trials of"
-                f" {', '.join(self.sweep.search.warm_start)}"
-            )
-        return Study.open(self.folder.journal, self.sweep, warm)
-
     @contextmanager
     def lanes(self, jobs: int, *, most: int | None = None, plan: Plan | None = None) -> Iterator[LanePool]:
-        """Start Ray and as many lanes as the cluster has room for and the jobs need.
+        """Start Ray and as many lanes as the cluster has room for and the jobs need, during a block.
 
         Args:
-            jobs: How many jobs there will be, those of the baselines left out.
-            most: Lanes at most; `jobs` when None.
-            plan: Baselines that are prepared and measured before the block runs.
+            jobs: Number of jobs to expect, without those of the baselines.
+            most: Largest number of lanes; `jobs` when None.
+            plan: Baselines to prepare and measure before the block runs.
 
         Raises:
-            UserError: Not one lane fits, or a baseline cannot be prepared or measured.
+            UserError: No lane fits into the cluster, or a baseline cannot be prepared or measured.
         """
         self.observer.stage("starting Ray")
         resources = self.sweep.resources
         with ray_session():
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            count = min(require_lanes(nodes, resources, self.file).lanes, jobs if most is None else most)
+            room = require_lanes(nodes, resources, self.file).lanes
+            count = min(room, jobs if most is None else most)
             self.observer.lanes_counted(count)
             self.observer.stage(
                 f"starting {count} lane{'s' * (count > 1)} of {resources.workers_per_trial} ZeRO-3 workers"
@@ -135,6 +131,7 @@ class Session:
             with LanePool(count, resources, self.folder.tune, jobs, self.worker, measured_s) as pool:
                 if plan is not None:
                     ensure_baselines(plan, pool, self.folder, self.observer)
+                # Set after the baselines, whose batches show their own progress.
                 self.observer.lanes_watched(pool.snapshot)
                 try:
                     yield pool
@@ -142,12 +139,12 @@ class Session:
                     self.observer.lanes_watched(None)
 
     def with_one_worker(self) -> "Session":
-        """The same session with lanes of one worker, for jobs that hold a whole model in one process."""
+        """Return the same session with one worker per lane, for jobs that hold a model in one process."""
         resources = self.sweep.resources.model_copy(update={"workers_per_trial": 1})
         return replace(self, sweep=self.sweep.model_copy(update={"resources": resources}))
 
     def publisher(self, opened: OpenedSweep) -> Publisher:
-        """What keeps MLflow and the report up to date with the opened sweep."""
+        """Return the publisher of the opened sweep, not connected yet."""
         return Publisher(
             self.sweep,
             self.folder,
@@ -163,28 +160,37 @@ class Session:
         self.observer.stage("writing the report")
         self.publisher(opened).sweep_ended(complete=opened.complete)
 
+    def _open_study(self) -> Study:
+        read_tracked = partial(read_tracked_trials, self.tracking_uri, EXPERIMENT)
+        warm = warm_trials(self.folder, self.sweep, read_tracked)
+        if warm:
+            sources = ", ".join(self.sweep.search.warm_start)
+            self.observer.say(f"warm start: the sampler learns from {len(warm)} trials of {sources}")
+        return Study.open(self.folder.journal, self.sweep, warm)
+
 
 @dataclass(frozen=True)
 class BaselineTask(JobTask):
-    """One model of the plan that is prepared or measured; its lane writes the result."""
+    """A baseline that is prepared or measured; its lane writes the result."""
 
     verb: str
+    """`preparing` or `measuring`."""
     baseline_job: PrepareJob | EvaluateJob
 
     @property
     def name(self) -> str:
-        """As people see it: `measuring the original model`."""
+        """Name of the job for people, such as `measuring the original model`."""
         return f"{self.verb} the {self.baseline_job.name} model"
 
     def job(self) -> PrepareJob | EvaluateJob:
-        """The plan's job."""
+        """Return the plan's job."""
         return self.baseline_job
 
     def keep(self, result: Mapping[str, Any]) -> None:
-        """Nothing is left to do."""
+        """Do nothing: the lane has written the result."""
 
     def fail(self, reason: str) -> None:
-        """Without its baselines a sweep cannot run.
+        """End the batch, since a sweep cannot run without its baselines.
 
         Raises:
             UserError: Always.
@@ -193,22 +199,21 @@ class BaselineTask(JobTask):
 
 
 def ensure_baselines(plan: Plan, lanes: Lanes, folder: SweepFolder, observer: BatchObserver) -> None:
-    """Prepare and measure what the plan still needs, and note where the baselines lie.
+    """Prepare and measure what the plan still needs, and write where the baselines lie.
 
     Raises:
         UserError: A model cannot be loaded, prepared or measured.
+        LostError: No lane was left.
     """
     batch = JobBatch("models", folder.driver_log)
     batch.run([BaselineTask("preparing", job) for job in plan.prepare], lanes, observer)
-    # The first to be measured is the retrained model: the others are compared with its measurement.
-    batch.run([BaselineTask("measuring", job) for job in plan.measure[:1]], lanes, observer)
-    batch.run([BaselineTask("measuring", job) for job in plan.measure[1:]], lanes, observer)
-    baselines = {name: getattr(plan, name) for name in BASELINES}
-    write_json(
-        folder.baselines,
-        {
-            name: {"folder": baseline.folder, "measurement": str(baseline.measurement)}
-            for name, baseline in baselines.items()
-            if baseline is not None
-        },
-    )
+    # The retrained model is measured first and alone: the others are compared with its measurement.
+    first, others = plan.measure[:1], plan.measure[1:]
+    batch.run([BaselineTask("measuring", job) for job in first], lanes, observer)
+    batch.run([BaselineTask("measuring", job) for job in others], lanes, observer)
+    places = {}
+    for name in BASELINES:
+        baseline = getattr(plan, name)
+        if baseline is not None:
+            places[name] = {"folder": baseline.folder, "measurement": str(baseline.measurement)}
+    write_json(folder.baselines, places)

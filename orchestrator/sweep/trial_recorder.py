@@ -1,5 +1,4 @@
-"""Records trial events in the study, the sweep state and the logs, and decides at each rung whether the trial
-goes on.
+"""Records trial events in the study, the sweep state and the logs, and decides which trials go on at rungs.
 
 No framework is imported here: Ray Tune and the simulation call the same recorder.
 """
@@ -88,14 +87,13 @@ class TrialRecorder:
         observer: TrialObserver,
         on_change: Callable[[Iterable[int]], object] = lambda numbers: None,
     ) -> None:
-        self.study, self.sweep_state, self.folder, self.decide, self.stop_criterion = (
-            study,
-            sweep_state,
-            folder,
-            decide,
-            stop_criterion,
-        )
-        self.observer, self.on_change = observer, on_change
+        self.study = study
+        self.sweep_state = sweep_state
+        self.folder = folder
+        self.decide = decide
+        self.stop_criterion = stop_criterion
+        self.observer = observer
+        self.on_change = on_change
         self.lost: str | None = None
         """Reason why the lanes are gone; None while they are not."""
 

@@ -1,4 +1,4 @@
-"""Lanes in this process: jobs end as a test says, one after another."""
+"""Lanes in this process: their jobs end one after another, as a test says."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from trainables.events import StepDone
 
 
 class LocalLanes:
-    """Ends one job for every call of `news`, in the order of `order` or of submission.
+    """Lanes that end one job at each call of `news`.
 
     Args:
-        end: Takes a job's name and the job; returns its outcome.
-        order: Names in the order in which jobs end.
+        end: Returns the outcome of a job, given its name and the job.
+        order: Names in the order in which their jobs end; other jobs end in the order of submission.
     """
 
     def __init__(self, end, order=()):
@@ -33,11 +33,14 @@ class LocalLanes:
 
 
 class Observer:
-    """Remembers what people were shown.
+    """Records what people would be shown.
+
+    Args:
+        on_line: Called with all lines so far after each one.
 
     Attributes:
-        lines: What was said.
-        stages: What was going on, in order.
+        lines: The printed lines.
+        stages: The stages in order, without repetitions.
     """
 
     def __init__(self, on_line=lambda lines: None):
@@ -53,5 +56,6 @@ class Observer:
 
 
 def plan_of(sweep, models: Path):
-    """The plan of a sweep's baselines, with the data loaded on the way."""
-    return plan_baselines(sweep, models, load_benchmark(sweep.data, redact=sweep.redact).digest)
+    """Returns the plan of a sweep's baselines; the data is loaded for it."""
+    benchmark = load_benchmark(sweep.data, redact=sweep.redact)
+    return plan_baselines(sweep, models, benchmark.digest)

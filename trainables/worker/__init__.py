@@ -1,2 +1,1 @@
-"""The process of one rank in a lane: jobs come in, events and results go out, and failures are sorted by
-cause."""
+"""The worker process of one rank in a lane: takes jobs, runs them, reports events, outcomes and failures."""

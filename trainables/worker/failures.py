@@ -1,5 +1,4 @@
-"""What an exception in a worker says about the job that it ended: its own fault, another rank's, or the
-machine's."""
+"""Sorts the exceptions that end jobs: the job's own fault, another rank's, or the machine's."""
 
 import re
 
@@ -14,14 +13,15 @@ OUT_OF_MEMORY_REMEDY = (
     "lower trial.optimizer.micro_batch, turn trial.engine.activation_checkpointing on, or raise"
     " resources.workers_per_trial"
 )
+"""What a user can do about a job that ran out of memory."""
 
 
 def outcome_of(error: Exception) -> Failed | Lost | None:
     """Return the outcome of a job that an exception has ended.
 
     Returns:
-        `Failed`; `Lost` where the disk is full, since the job did nothing wrong; None where another rank is
-        to blame: that rank reports its own exception, or is dead, which shows by itself.
+        `Failed` in general; `Lost` if the disk is full, since the job did nothing wrong; None if another rank
+        is the cause, which either reports its own exception or is dead, and the job queue notices that.
     """
     if another_rank_is_gone(error):
         return None
@@ -31,15 +31,16 @@ def outcome_of(error: Exception) -> Failed | Lost | None:
 
 
 def another_rank_is_gone(error: Exception) -> bool:
-    """Whether a collective failed because not all ranks were there."""
+    """Return whether a collective failed because another rank did not take part in it."""
+    # NCCL raises the same exceptions when there is too little memory for its own buffers.
     if lacks_memory(error):
-        return False  # NCCL reports missing memory for its buffers by its own exceptions
-    # NCCL has exceptions of its own. Gloo's are plain, but their text names its source files.
+        return False
+    # NCCL has exception classes of its own. Those of Gloo are plain, but their text names its source files.
     return isinstance(error, dist.DistError) or re.search(r"\bgloo\b|\bNCCL\b", str(error)) is not None
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether the device or the machine had too little memory."""
+    """Return whether the device or the machine had too little memory."""
     text = str(error)
     return (
         isinstance(error, torch.OutOfMemoryError | MemoryError)
@@ -49,10 +50,11 @@ def lacks_memory(error: Exception) -> bool:
 
 
 def describe_failure(error: Exception) -> str:
-    """One line that says what happened and what to do."""
+    """Return one line that says what happened and, if it is known, what to do."""
     text = str(error).strip()
     if lacks_memory(error):
         return f"out of memory: {OUT_OF_MEMORY_REMEDY}"
     if isinstance(error, UserError):
         return text
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'}"
+    first_line = text.splitlines()[0] if text else "no message"
+    return f"{type(error).__name__}: {first_line}"

@@ -1,4 +1,4 @@
-"""The loop of each Ray Train worker of a lane: take a job, run it, report, until the pool closes."""
+"""The loop of each Ray Train worker of a lane: takes a job, runs it, reports it, until the pool closes."""
 
 import logging
 import time
@@ -29,11 +29,11 @@ from trainables.worker.failures import describe_failure, outcome_of
 from trainables.worker.system_metrics_sampler import sample_system_metrics
 
 PROGRESS_EVERY_S = 0.25
-"""Least time between two progress events of one job, since the job queue serves all lanes."""
+"""Least seconds between two progress events of one job, since the job queue serves all lanes."""
 
 
 class Runner(Protocol):
-    """Runs jobs: `trainables.worker.job_runner.JobRunner`, or a cheap one in tests of the sweep around it."""
+    """Runs jobs: `trainables.worker.job_runner.JobRunner`, or a stand-in where tests need no training."""
 
     def run(self, job: AnyJob, report: Report, decide: Decide) -> Finished | Stopped:
         """Run one job to its end. Ranks: all."""
@@ -51,7 +51,7 @@ def start_job_runner() -> Runner:
 
 
 def lane_loop(config: dict[str, Any], start_runner: Callable[[], Runner] = start_job_runner) -> None:
-    """Run jobs from the queue until the pool closes.
+    """Run jobs from the queue until the pool closes. Ranks: all.
 
     A trial that fails by its own settings leaves the lane warm. Any other exception may have struck one rank
     in the middle of a collective, so it ends the worker group, and Ray Train starts a new one; the job has
@@ -59,49 +59,62 @@ def lane_loop(config: dict[str, Any], start_runner: Callable[[], Runner] = start
 
     Args:
         config: `job_queue` (actor handle), `lane` (its name), `threads` per worker, and `system_metrics_s`
-            (seconds) if workers are measured.
+            (seconds between two measurements of a worker; 0 or missing for none).
         start_runner: Makes the runner of the jobs.
-
-    Ranks: all.
     """
     job_queue, lane = config["job_queue"], config["lane"]
+    measure_every_s = config.get("system_metrics_s", 0)
     torch.set_num_threads(config["threads"])
     runner = start_runner()
-    # A restarted group must not be taken for the one that died.
+    generation = _announce_group(job_queue, lane)
+    sequence = 0
+    while (entry := ray.get(job_queue.next_job.remote(lane, generation, sequence))) is not None:
+        job_name, job_json = entry
+        sequence += 1
+        outcome = _run_job(runner, job_queue, job_name, job_json, measure_every_s)
+        if dist.get_rank() == 0:
+            ray.get(job_queue.finish.remote(job_name, outcome))
+
+
+def _announce_group(job_queue: Any, lane: str) -> str:
+    """Announce this worker group to the job queue, and return its generation, the same on every rank."""
+    # A new identifier for each start, so that a restarted group is not taken for the one that died.
     generation = [uuid.uuid4().hex]
-    rank = dist.get_rank()
-    here = ray.get_runtime_context()
+    context = ray.get_runtime_context()
     workers: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(workers, (here.get_node_id(), here.current_actor))
-    if rank == 0:
-        # Before the other ranks know the generation: a rank that asks for a job of an unknown generation
-        # gets none, and ends.
+    dist.all_gather_object(workers, (context.get_node_id(), context.current_actor))
+    if dist.get_rank() == 0:
+        # Done before the other ranks know the generation: a rank that requests a job for an unknown
+        # generation gets none, and ends.
         ray.get(job_queue.lane_ready.remote(lane, generation[0], workers))
     dist.broadcast_object_list(generation)
-    prefix = f"rank_{rank}/" if len(workers) > 1 else ""
-    sequence = 0
-    while (task := ray.get(job_queue.next_job.remote(lane, generation[0], sequence))) is not None:
-        job_name, job_json = task
-        sequence += 1
-        outcome: Outcome
-        report = Reporter(job_queue, job_name)
-        try:
-            with sample_system_metrics(
-                config.get("system_metrics_s", 0), prefix, partial(send_system_metrics, job_queue, job_name)
-            ):
-                outcome = runner.run(
-                    JOB.validate_python(job_json), report, partial(wait_for_decision, job_queue, job_name)
-                )
-        except TrialFailedError as error:
-            outcome = Failed(str(error))
-        except Exception as error:
-            if (ending := outcome_of(error)) is not None:
-                ray.get(job_queue.finish.remote(job_name, ending))
-            else:
-                report(LineLogged(f"rank {rank}: {describe_failure(error)}"))
-            raise
-        if rank == 0:
+    return generation[0]
+
+
+def _run_job(
+    runner: Runner, job_queue: Any, job_name: str, job_json: dict[str, Any], measure_every_s: float
+) -> Outcome:
+    """Run one job and return its outcome.
+
+    An exception that ends the worker group is reported to the job queue and raised again.
+    """
+    rank = dist.get_rank()
+    prefix = f"rank_{rank}/" if dist.get_world_size() > 1 else ""
+    report = Reporter(job_queue, job_name)
+    send = partial(send_system_metrics, job_queue, job_name)
+    decide = partial(wait_for_decision, job_queue, job_name)
+    try:
+        with sample_system_metrics(measure_every_s, prefix, send):
+            return runner.run(JOB.validate_python(job_json), report, decide)
+    except TrialFailedError as error:
+        return Failed(str(error))
+    except Exception as error:
+        outcome = outcome_of(error)
+        if outcome is not None:
             ray.get(job_queue.finish.remote(job_name, outcome))
+        else:
+            report(LineLogged(f"rank {rank}: {describe_failure(error)}"))
+        raise
 
 
 def wait_for_decision(job_queue: Any, job_name: str, rung: int, rungs: int) -> RungDecision:
@@ -109,19 +122,19 @@ def wait_for_decision(job_queue: Any, job_name: str, rung: int, rungs: int) -> R
     decision: list[Any] = [None]
     if dist.get_rank() == 0:
         decision = [ray.get(job_queue.decision.remote(job_name, rung))]
-    # All ranks must reach this: a rank that continued alone would wait in the next step for ever.
+    # All ranks must get the decision: one that continued alone would wait in the next step for ever.
     dist.broadcast_object_list(decision)
     found: RungDecision = decision[0]
     return found
 
 
 def send_system_metrics(job_queue: Any, job_name: str, samples: list[dict[str, Any]]) -> None:
-    """Send what a worker measured of itself during a job, without waiting."""
+    """Send the system metrics that a worker measured during a job, without waiting."""
     job_queue.add_system_metrics.remote(job_name, samples)
 
 
 class Reporter:
-    """Sends a job's events to the job queue; steps at most once per `PROGRESS_EVERY_S`."""
+    """Sends a job's events to the job queue; steps at most once in `PROGRESS_EVERY_S`."""
 
     def __init__(self, job_queue: Any, job_name: str) -> None:
         self._job_queue, self._job_name = job_queue, job_name

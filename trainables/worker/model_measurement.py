@@ -1,4 +1,4 @@
-"""All metrics of a model on parts of a benchmark, and the reference log-probabilities of its forget set."""
+"""Measures all metrics of a model, and the reference log-probabilities of the forget set."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,13 +18,13 @@ from trainables.probes.probing import probe
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one model.
+    """The measurement of one model.
 
     Attributes:
-        metrics: By part and name: `test/utility`.
-        items: Per part and set, the fields of each item.
-        leaks: Answers that give a fact away, where probes were made.
-        facts: Facts that were probed.
+        metrics: Metrics by part and name, such as `test/utility`.
+        items: Part -> set -> items, each with its scores and the model's answer.
+        leaks: Answers that reveal a fact; empty without probes.
+        facts: Number of facts that were probed.
     """
 
     metrics: Mapping[str, float]
@@ -44,9 +44,20 @@ def measure(
     original: Mapping[str, Any] | None = None,
     retrained: Mapping[str, Any] | None = None,
 ) -> Measurement:
-    """All metrics that the data allows, of the policy as it is under `trial` or of the pristine model.
+    """Measure all metrics that the data allows. Ranks: all.
 
-    Ranks: all.
+    Args:
+        engine: Engine that holds the model.
+        data: The encoded benchmark.
+        trial: Settings under which the policy was trained; those of its engine hold for the evaluation too.
+        parts: Names of the parts to measure.
+        evaluation: Settings of the metrics and probes.
+        weights: Which weights are measured: the policy's, or the pristine ones.
+        original: Measurement of the original model as JSON, for metrics that compare with it.
+        retrained: Measurement of the retrained model as JSON, for metrics that compare with it.
+
+    Returns:
+        The measurement, equal on every rank.
     """
     settings = trial.engine
     retrained_items = retrained["items"] if retrained else {}
@@ -59,6 +70,7 @@ def measure(
             if evaluation.fluency == "gibberish":
                 add_fluency(model, evaluation.gibberish_model, items[name], part)
     if evaluation.fluency == "perplexity":
+        # The pristine model rates the answers, whichever weights gave them.
         with inference(engine, settings, "pristine") as model:
             for name, part in sources.items():
                 add_perplexity(model, part, items[name])
@@ -70,8 +82,11 @@ def measure(
 
 
 def reference_logp(engine: Engine, data: EncodedBenchmark, settings: EngineSettings) -> dict[str, Logps]:
-    """Of the tokens of each forget response under the pristine weights, by example id, equal on every rank.
-    Ranks: all."""
+    """Compute the log-probabilities of the forget responses under the pristine weights. Ranks: all.
+
+    Returns:
+        Log-probabilities in nats by example id, one for each token of the response, equal on every rank.
+    """
     mine = list(data.forget[engine.rank :: engine.world_size])
     with inference(engine, settings, "pristine") as model:
         logp = answer_logps(model, mine, at_most=math.ceil(len(data.forget) / engine.world_size))

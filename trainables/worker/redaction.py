@@ -1,4 +1,4 @@
-"""Keeps text out of what is written: `redact: true` in a sweep file."""
+"""Replaces text by hashes in what workers write, for sweep files with `redact: true`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,29 +6,28 @@ from typing import Any
 from search_spaces.user_errors import hashed
 
 NAMES = ("id", "subset", "part", "probe")
-"""Fields of items that say which item it is, and nothing of its text."""
+"""Fields of items that identify the item and hold nothing of its text."""
+
+Item = Mapping[str, Any]
 
 
-def without_text(
-    items: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]],
-) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Items of a measurement with a hash in place of every text, such as what the model answered.
+def redact_parts(parts: Mapping[str, Mapping[str, Sequence[Item]]]) -> dict[str, dict[str, list[Item]]]:
+    """Return the items of a measurement with a hash in place of every text, such as the model's answers.
 
     Args:
-        items: Part -> set -> items, as `evaluate_parts` gives them.
-
-    Returns:
-        The same, with numbers and names as they were.
+        parts: Part -> set -> items: see `Measurement.items`.
     """
-    return {
-        part: {name: [_hashed(item) for item in members] for name, members in sets.items()}
-        for part, sets in items.items()
-    }
+    return {part: {name: redact_items(items) for name, items in sets.items()} for part, sets in parts.items()}
 
 
-def _hashed(item: Mapping[str, Any]) -> dict[str, Any]:
-    # Whatever is text, known here or not: a field that is added later must not leak.
-    return {key: hashed(value) if not _is_plain(key, value) else value for key, value in item.items()}
+def redact_items(items: Sequence[Item]) -> list[Item]:
+    """Return items with a hash in place of every text; numbers and the fields in `NAMES` stay."""
+    return [_redact_item(item) for item in items]
+
+
+def _redact_item(item: Item) -> Item:
+    # Every other field is hashed, known here or not: one that is added later must not leak.
+    return {key: value if _is_plain(key, value) else hashed(value) for key, value in item.items()}
 
 
 def _is_plain(key: str, value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a worker uses while it runs a job: CPU, memory and its GPU, measured in a thread beside the work."""
+"""Measures what a worker uses while it runs a job: CPU, memory and its GPU, in a thread beside the work."""
 
 import threading
 import time
@@ -10,53 +10,55 @@ import psutil
 import torch
 
 SEND_EVERY_S = 5.0
-"""Least time between two messages of one worker: the mailbox serves every lane."""
+"""Least seconds between two messages of one worker, since the job queue serves all lanes."""
 
 SHORTEST_S = 0.1
-"""Least time over which a use of the CPU says anything."""
+"""Shortest time in seconds over which a CPU utilization means anything."""
 
 MEGABYTE = 1e6
-"""As MLflow counts it."""
+"""Bytes in a megabyte as MLflow counts them."""
+
+Sensors = dict[str, Callable[[], float]]
+"""Functions that measure one value each, by name of the metric; one that raises does not work here."""
 
 Send = Callable[[list[dict[str, Any]]], object]
-"""Takes samples, `at` (Unix time in s) and `values` by name, without waiting."""
+"""Sends samples without waiting; each has `at` (Unix time in seconds) and `values` (by name)."""
 
 
 @contextmanager
 def sample_system_metrics(every_s: float, prefix: str, send: Send) -> Iterator[None]:
-    """Measure the worker while a block runs, and once at its end.
+    """Measure this worker while a block runs, and once at its end.
 
     Args:
-        every_s: Seconds between samples; 0: none.
-        prefix: Put before every name.
-        send: Called from a thread of its own, also a little after the block: nothing waits for it.
+        every_s: Seconds between two samples; 0 for none.
+        prefix: Put in front of every name.
+        send: Called in a thread of its own, and also shortly after the block, which does not wait for it.
     """
     if not every_s:
         yield
         return
     sensors = worker_sensors(_device())
     ended = threading.Event()
-    threading.Thread(
-        target=_measure, args=(sensors, every_s, prefix, send, ended), name="samples", daemon=True
-    ).start()
+    thread = threading.Thread(
+        target=_sample, args=(sensors, every_s, prefix, send, ended), name="samples", daemon=True
+    )
+    thread.start()
     try:
         yield
     finally:
         ended.set()
 
 
-def worker_sensors(device: int | None) -> dict[str, Callable[[], float]]:
-    """Ways to measure this process and its machine by MLflow's names, where it has one for the same thing.
+def worker_sensors(device: int | None) -> Sensors:
+    """Return the sensors of this process and its machine, under MLflow's names where it has one.
 
     Args:
-        device: Index of the process's GPU among those it sees; None where it has none.
-
-    Returns:
-        Functions by name; one that raises does not work here.
+        device: Index of the process's GPU among those it sees; None for a worker without a GPU.
     """
     process = psutil.Process()
-    process.cpu_percent()  # the first call only starts the clock
-    sensors: dict[str, Callable[[], float]] = {
+    # The first call only starts the interval over which the second one measures.
+    process.cpu_percent()
+    sensors: Sensors = {
         "cpu_utilization_percentage": process.cpu_percent,
         "process_memory_usage_megabytes": lambda: process.memory_info().rss / MEGABYTE,
         "system_memory_usage_percentage": lambda: psutil.virtual_memory().percent,
@@ -64,7 +66,7 @@ def worker_sensors(device: int | None) -> dict[str, Callable[[], float]]:
     if device is None:
         return sensors
     total = torch.cuda.get_device_properties(device).total_memory
-    # Torch asks NVML, through nvidia-ml-py, and knows which of the node's GPUs is meant.
+    # Torch queries NVML through nvidia-ml-py, and maps the index to the right GPU of the node.
     return sensors | {
         "gpu_0_memory_usage_megabytes": lambda: torch.cuda.device_memory_used(device) / MEGABYTE,
         "gpu_0_memory_usage_percentage": lambda: 100 * torch.cuda.device_memory_used(device) / total,
@@ -73,22 +75,20 @@ def worker_sensors(device: int | None) -> dict[str, Callable[[], float]]:
     }
 
 
-def measure(sensors: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """One value of each sensor; one that does not work here is taken out."""
+def read_sensors(sensors: Sensors) -> dict[str, float]:
+    """Return one value of each sensor by name, and remove the sensors that do not work here."""
     values = {}
     for name, sensor in list(sensors.items()):
         try:
             values[name] = float(sensor())
         except Exception:  # noqa: BLE001
-            # No driver, no nvidia-ml-py, a GPU that does not tell its power: each has an exception of its
-            # own, and none is the trial's.
+            # A missing driver, a missing nvidia-ml-py and a GPU without a power sensor raise different
+            # exceptions, and none of them may end the job.
             del sensors[name]
     return values
 
 
-def _measure(
-    sensors: dict[str, Callable[[], float]], every_s: float, prefix: str, send: Send, ended: threading.Event
-) -> None:
+def _sample(sensors: Sensors, every_s: float, prefix: str, send: Send, ended: threading.Event) -> None:
     samples: list[dict[str, Any]] = []
     sent = measured = time.monotonic()
     last = False
@@ -98,18 +98,15 @@ def _measure(
             send(samples)
             return
         measured = time.monotonic()
-        samples.append(
-            {
-                "at": time.time(),
-                "values": {f"{prefix}{name}": value for name, value in measure(sensors).items()},
-            }
-        )
+        values = {f"{prefix}{name}": value for name, value in read_sensors(sensors).items()}
+        samples.append({"at": time.time(), "values": values})
         if last or time.monotonic() - sent >= SEND_EVERY_S:
             send(samples)
-            samples, sent = [], time.monotonic()
+            samples = []
+            sent = time.monotonic()
 
 
 def _device() -> int | None:
-    # Asked in the thread that trains: each thread has a current device of its own. A worker without a GPU
-    # must not start CUDA here.
+    # Called in the thread that trains, since every thread has a current device of its own. A worker without
+    # a GPU must not initialise CUDA here.
     return torch.cuda.current_device() if torch.cuda.is_initialized() else None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.subject import workers_below
-from tests.support.local_job_queue import outcome_of
+from tests.support.local_job_queue import wait_for_outcome
 from trainables.events import Failed, Finished, Lost
 from trainables.jobs import EvaluateJob, PrepareJob
 
@@ -52,9 +52,9 @@ def test_lane_lives_on_after_jobs_that_broke_all_or_one_of_its_workers(ray_sessi
         pool.submit("unwritable", unwritable)
         pool.submit("sound", sound)
         for name, reason in (("broken", "no_model"), ("unwritable", "NotADirectoryError")):
-            outcome, _ = outcome_of(pool, name)
+            outcome, _ = wait_for_outcome(pool, name)
             assert isinstance(outcome, Failed) and reason in outcome.reason
-        outcome, _ = outcome_of(pool, "sound")
+        outcome, _ = wait_for_outcome(pool, "sound")
     assert outcome.result["metrics"] == pytest.approx(prepared.measure["result"]["metrics"])
 
 
@@ -75,7 +75,7 @@ def test_worker_that_hangs_is_killed_with_a_job_or_without_one(ray_session, prep
         worker=hanging_worker,
     ) as pool:
         pool.submit("still", job)
-        outcome, (again,) = outcome_of(pool, "still")
+        outcome, (again,) = wait_for_outcome(pool, "still")
         assert isinstance(outcome, Finished)
         workers_below(os.getpid())[0].suspend()
         monkeypatch.setattr(lane_pool, "CLOSE_IDLE_S", 2.0)
@@ -99,5 +99,5 @@ def test_pool_without_room_says_so_in_time_in_place_of_waiting_for_ever(ray_sess
     )
     with LanePool(1, ResourceSettings(workers_per_trial=4, start_timeout_s=2), tmp_path / "ray") as pool:
         pool.submit("starved", job)
-        outcome, _ = outcome_of(pool, "starved")
+        outcome, _ = wait_for_outcome(pool, "starved")
     assert isinstance(outcome, Lost) and "start_timeout_s" in outcome.reason

@@ -1,5 +1,7 @@
-"""A page in headless Chromium, spoken to in its own debugging protocol over two pipes: no driver, no port, no
-package."""
+"""A page in headless Chromium, controlled by its debugging protocol over two pipes.
+
+Needs no driver, no port and no package.
+"""
 
 import base64
 import json
@@ -14,52 +16,57 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-"""The browser of this machine; None where there is none."""
+"""Path of the browser of this machine; None if it has none."""
 
-# Chromium reads commands from descriptor 3 and writes answers to 4.
-_PLUMBING = 'exec "$0" "$@" 3<&"$FROM_TEST" 4>&"$TO_TEST"'
+# Chromium reads commands from descriptor 3 and writes answers to descriptor 4.
+_WITH_PIPES = 'exec "$0" "$@" 3<&"$FROM_TEST" 4>&"$TO_TEST"'
 
 
 class Page:
-    """One tab, with what it complained about."""
+    """One tab, with the JavaScript errors that it has raised."""
 
     def __init__(self, commands: int, answers: int) -> None:
         self.errors: list[str] = []
-        self._commands, self._answers, self._rest, self._number, self._session = commands, answers, b"", 0, ""
+        self._commands = commands
+        self._answers = answers
+        self._rest = b""
+        self._number = 0
+        self._session = ""
 
     def attach(self) -> None:
-        """Take the browser's first tab."""
-        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        """Open a tab and control it from now on."""
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Runtime", "Page", "Log"):
-            self.ask(f"{domain}.enable")
+            self.call(f"{domain}.enable")
 
     def open(self, address: str) -> None:
-        """Begin to load a page."""
-        self.ask("Page.navigate", url=address)
+        """Start to load a page."""
+        self.call("Page.navigate", url=address)
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression."""
-        return self.ask("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        """Return the value of a JavaScript expression."""
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        return answer["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 60.0) -> None:
         """Wait until a JavaScript expression is true."""
         deadline = time.monotonic() + seconds
         while not self.evaluate(expression):
-            assert time.monotonic() < deadline, f"waited in vain for {expression}; errors: {self.errors}"
+            assert time.monotonic() < deadline, f"{expression} is still false; errors: {self.errors}"
             time.sleep(0.2)
 
     def screenshot(self, file: Path) -> None:
-        """Write a picture of what is visible."""
-        file.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
+        """Write a picture of what is visible, as a PNG file."""
+        answer = self.call("Page.captureScreenshot", format="png")
+        file.write_bytes(base64.b64decode(answer["data"]))
 
-    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Give one command and wait for its answer; events that come meanwhile are looked through for
-        errors."""
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Send one command and return its answer; errors among the events on the way go into `errors`."""
         self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters} | (
-            {"sessionId": self._session} if self._session else {}
-        )
+        message = {"id": self._number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
         os.write(self._commands, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._next()
@@ -85,13 +92,13 @@ class Page:
 
 @contextmanager
 def open_browser(profile: Path, size: tuple[int, int] = (1600, 1000)) -> Iterator[Page]:
-    """A browser with an empty profile; ended at the end of the block."""
+    """Start a browser with an empty profile, and end it at the end of the block."""
     assert CHROMIUM is not None
     from_test, commands = os.pipe()
     answers, to_test = os.pipe()
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-pipe"]
     options += [f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"]
-    command = ["bash", "-c", _PLUMBING, CHROMIUM, *options]
+    command = ["bash", "-c", _WITH_PIPES, CHROMIUM, *options]
     environment = os.environ | {"FROM_TEST": str(from_test), "TO_TEST": str(to_test)}
     silent = subprocess.DEVNULL
     process = subprocess.Popen(

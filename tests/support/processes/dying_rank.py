@@ -1,5 +1,4 @@
-"""One rank of a lane that dies: runs jobs on one runner; one is broken off on all ranks before a step, in
-another a rank is killed.
+"""One rank of a lane whose jobs may be interrupted on all ranks before a step, or by the death of one rank.
 
 Reads `steps.json` in the folder named on the command line: a list of
 `{"job": ..., "ends": null | {"step": ..., "kills": null | rank}}`; writes the results as `results.json`.
@@ -26,17 +25,17 @@ from trainables.worker.job_runner import JobRunner
 train_step = trial.train_step
 
 
-class BrokenOff(Exception):
-    """Stands for a death that leaves the process to the next job."""
+class InterruptedTrial(Exception):
+    """Stands in for a death, in a process that can run the next job."""
 
 
-def ending_step(ends: dict[str, Any] | None) -> Any:
-    """`train_step`, in which the trial ends: on all ranks alike, or by one that is gone without a word."""
+def interrupted_step(ends: dict[str, Any] | None) -> Any:
+    """Return a `train_step` that raises on all ranks, or kills one of them, before the step in `ends`."""
 
     def step(engine, packed_batches, number, rate):
         if ends is not None and number == ends["step"]:
             if ends["kills"] is None:
-                raise BrokenOff
+                raise InterruptedTrial
             if engine.rank == ends["kills"]:
                 os.kill(os.getpid(), signal.SIGKILL)
         return train_step(engine, packed_batches, number, rate)
@@ -51,11 +50,11 @@ def main() -> None:
     runner, results = JobRunner(), []
     for step in json.loads((folder / "steps.json").read_text()):
         events: list[Event] = []
-        trial.train_step = ending_step(step["ends"])
+        trial.train_step = interrupted_step(step["ends"])
         try:
             job = JOB.validate_python(step["job"])
             outcome = runner.run(job, events.append)
-        except BrokenOff:
+        except InterruptedTrial:
             continue
         result = {"status": outcome.status, **outcome.result}
         reported = [asdict(event) for event in events]

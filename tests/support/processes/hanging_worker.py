@@ -1,4 +1,4 @@
-"""A lane whose second worker stands still at the first start of a job, as one does whose GPU is gone."""
+"""A lane whose second worker hangs at the first start of a job, as a worker without its GPU does."""
 
 import os
 import signal
@@ -13,14 +13,15 @@ from trainables.worker.lane_worker import lane_loop
 
 
 class HangsOnce:
-    """Runs a job that does nothing but wait for all ranks."""
+    """A runner whose jobs only wait for all ranks; the first start of a job hangs on rank 1."""
 
     def run(self, job: Any, report: Any, decide: Any) -> Finished:
         mark = Path(job.output)
         if dist.get_rank() == 1 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGSTOP)
-            time.sleep(60)  # the signal may reach this thread last, which must not get to the barrier before
+            # The signal may stop this thread last, which must not reach the barrier before.
+            time.sleep(60)
         dist.barrier()
         return Finished()
 

@@ -1,4 +1,4 @@
-"""A local server that speaks as much of the OpenAI protocol as a judge needs."""
+"""A local server with the part of the OpenAI protocol that a judge needs."""
 
 import json
 import threading
@@ -9,8 +9,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def judge_server(reply) -> Iterator[tuple[str, list]]:
-    """Serves `reply(request)`: the text of an answer, or a status code. Yields the address and the requests
-    with their headers."""
+    """Serves answers during a block.
+
+    Args:
+        reply: Returns the text of the answer to a request, or an HTTP status.
+
+    Yields:
+        The address, and the list of requests so far: path, headers and body.
+    """
     seen: list = []
 
     class Handler(BaseHTTPRequestHandler):

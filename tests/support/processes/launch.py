@@ -1,4 +1,4 @@
-"""Starts the product as a user would: under torchrun, and by its command line."""
+"""Starts Lethe as a user does: under torchrun, and by its command line."""
 
 import contextlib
 import json
@@ -13,12 +13,12 @@ from tests.support.places import ROOT
 
 
 def _with_root() -> str:
-    """The import path with the checkout in front; packages may lie elsewhere, as on a lent machine."""
+    """Return PYTHONPATH with the checkout in front; it may name the folder of the packages already."""
     return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 
 def torchrun(workers: int, steps: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Run steps of rank_script.py on so many cold ranks and return their results."""
+    """Run steps of rank_script.py on freshly started ranks, and return their results."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "request0.json").write_text(json.dumps(steps))
     (folder / "end").touch()
@@ -61,16 +61,13 @@ def lethe(
 
 
 def lethe_environment(storage: Path, **more: str) -> dict[str, str]:
-    """The environment of a command that keeps its sweeps in `storage`."""
-    return (
-        os.environ
-        | {"PYTHONPATH": str(ROOT), "LETHE_STORAGE": str(storage), "RAY_AUTH_MODE": "disabled"}
-        | more
-    )
+    """Return the environment of a command that keeps its sweeps in `storage`."""
+    ours = {"PYTHONPATH": str(ROOT), "LETHE_STORAGE": str(storage), "RAY_AUTH_MODE": "disabled"}
+    return os.environ | ours | more
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
+    """Return different ports that are free now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for listener in sockets:

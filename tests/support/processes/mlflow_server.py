@@ -16,34 +16,18 @@ START_S = 240.0
 
 @contextmanager
 def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
-    """Serve a SQLite store in `folder` on the loopback; ended at the end of the block, also when a test
-    fails. Yields: its address."""
+    """Serve a SQLite store in `folder` on the loopback during a block, and yield the server's address."""
     port = port or free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/server.db",
-        "--artifacts-destination",
-        str(folder / "artifacts"),
-    ]
-    # Without its executors of background jobs, eight processes that poll: nobody here gives it jobs.
+    command = [sys.executable, "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}", "--workers=1"]
+    command += [f"--backend-store-uri=sqlite:///{folder}/server.db"]
+    command += [f"--artifacts-destination={folder / 'artifacts'}"]
+    # Without job execution, which would start eight polling processes that no test needs.
     environment = os.environ | {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
     with (folder / "server.log").open("w") as log:
-        # A session of its own: the server has children, and they end with it.
+        # A session of its own, so that the children of the server can be ended with it.
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True
         )
@@ -55,7 +39,7 @@ def mlflow_server(folder: Path, port: int | None = None) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port that is free now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]

@@ -1,5 +1,7 @@
-"""Run under torchrun: how much memory one trial adds to a process that has imported and joined everything, in
-bytes per rank."""
+"""Measures the memory in bytes that one trial adds to each rank. Runs under torchrun.
+
+The base is a process that has imported everything and joined its group.
+"""
 
 import json
 import os
@@ -17,7 +19,7 @@ from trainables.worker.job_runner import JobRunner
 
 
 def status_bytes(name: str) -> int:
-    """`VmRSS` or `VmHWM` (the peak of it) of this process."""
+    """Return `VmRSS`, or its peak `VmHWM`, of this process."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
     return int(line.split()[1]) * 1024
 
@@ -30,7 +32,7 @@ def main() -> None:
     torch.set_num_threads(1)
     job, output = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
     start_deepspeed()
-    # The first collective allocates gloo's own buffers: they belong to the framework, not to the trial.
+    # The first collective allocates buffers of Gloo, which are no part of the trial.
     dist.all_reduce(torch.zeros(1))
     base = status_bytes("VmRSS")
     forget_peak()

@@ -1,8 +1,7 @@
-"""One rank of the integration tests: serves lists of steps on one warm runner, as a lane does, until it is
-told to end.
+"""One rank of the integration tests: runs the steps of each request on one warm runner, as a lane does.
 
 Reads `request0.json`, `request1.json` ... in the folder named on the command line, writes the results as
-`answer0.json` ..., and leaves when there is a file `end` and no other request.
+`answer0.json` ..., and ends when there is a file `end` and no other request.
 """
 
 import json
@@ -28,6 +27,7 @@ from trainables.worker.model_measurement import measure, reference_logp
 
 
 def run_step(runner: JobRunner, step: dict) -> dict:
+    """Run one step: a job to its end, or a part of a trial that a test compares between numbers of ranks."""
     job = JOB.validate_python(step["job"])
     if step["do"] == "job":
         events: list[dict] = []
@@ -35,9 +35,9 @@ def run_step(runner: JobRunner, step: dict) -> dict:
             outcome = runner.run(job, lambda event: events.append(asdict(event)))
         except TrialFailedError as error:
             return {"failed": str(error)}
+        result = {key: value for key, value in outcome.result.items() if key != "items"}
         return {
-            "result": {"status": outcome.status}
-            | {key: value for key, value in outcome.result.items() if key != "items"},
+            "result": {"status": outcome.status} | result,
             "events": events,
             "digest": runner._engine.digest(),
         }
@@ -61,9 +61,8 @@ def run_step(runner: JobRunner, step: dict) -> dict:
         with_reference=True,
     )
     if step["do"] == "beliefs":
-        return {
-            "beliefs": {name: [belief.encoded.ids for belief in group] for name, group in beliefs.items()}
-        }
+        ids = {name: [belief.encoded.ids for belief in group] for name, group in beliefs.items()}
+        return {"beliefs": ids}
     assert step["do"] == "fixed_beliefs"
     state = TrialState(beliefs=beliefs if trial.sequence_beliefs else None)
     packed_batches = pack_batches(engine, trial, data, reference_logp(engine, data, trial.engine), state)
@@ -73,14 +72,14 @@ def run_step(runner: JobRunner, step: dict) -> dict:
     ]
     metrics = measure(engine, data, trial, ("validation",), job.evaluation).metrics
     return {
-        "losses": [r.loss for r in results],
-        "norms": [r.gradient_norm for r in results],
+        "losses": [result.loss for result in results],
+        "norms": [result.gradient_norm for result in results],
         "metrics": dict(metrics),
     }
 
 
 def next_request(folder: Path, number: int, tests: int) -> list[dict] | None:
-    """Wait for a request; None when there will be no more, also because the tests died."""
+    """Wait for a request and return it; None if no more will come, also because the tests have died."""
     path = folder / f"request{number}.json"
     while not path.exists():
         if (folder / "end").exists() or not Path(f"/proc/{tests}").exists():

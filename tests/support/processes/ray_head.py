@@ -1,5 +1,4 @@
-"""A Ray head with its dashboard and token authentication, as on a cluster, and nothing left of it
-afterwards."""
+"""A Ray head with its dashboard and token authentication, as on a cluster."""
 
 import contextlib
 import os
@@ -22,7 +21,7 @@ from tests.support.processes.launch import free_ports
 SCRIPTS = Path(sys.executable).parent
 TOKEN = "planted-token-0f3c9b7d5e1a"
 SECRETS = {"MLFLOW_TRACKING_USERNAME": "planted-user-456", "MLFLOW_TRACKING_PASSWORD": "planted-secret-123"}
-"""What jobs inherit and must not tell."""
+"""Environment variables that jobs inherit and must not show."""
 PORTS = (
     "port",
     "dashboard-port",
@@ -36,23 +35,25 @@ PORTS = (
 
 @dataclass(frozen=True)
 class Head:
-    """A head that runs: the dashboard's URL, where drivers join, its folder with all logs, and the
-    environment that its jobs inherit."""
+    """A running head."""
 
     address: str
+    """URL of the dashboard."""
     gcs: str
+    """Host and port where drivers join."""
     temporary: Path
+    """Folder with all logs."""
     environment: dict[str, str] = field(repr=False)
+    """Environment that jobs inherit."""
 
     @property
     def joined(self) -> dict[str, str]:
-        """What makes a command outside the cluster join it, in place of starting Ray: five seconds less."""
-        return {"RAY_ADDRESS": self.gcs} | {
-            name: self.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")
-        }
+        """Environment of a command that joins the cluster, five seconds faster than one that starts Ray."""
+        authentication = {name: self.environment[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+        return {"RAY_ADDRESS": self.gcs} | authentication
 
     def command(self, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run one of the environment's scripts (`ray`, `lethe`) to its end."""
+        """Run a script of the Python environment, such as `ray` or `lethe`, to its end."""
         return subprocess.run(
             [str(SCRIPTS / arguments[0]), *arguments[1:]],
             cwd=cwd,
@@ -65,23 +66,16 @@ class Head:
 
 @contextmanager
 def ray_head(environment: dict[str, str], cpus: int = 2) -> Iterator[Head]:
-    """Start a head on free ports; end it, and every process that came of it, also when the block fails."""
-    # Short, because paths of sockets have at most 107 characters.
+    """Start a head on free ports during a block, and end all its processes after it."""
+    # A short path, because paths of sockets have at most 107 characters.
     temporary = Path(tempfile.mkdtemp(prefix="head", dir="/tmp"))
     ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    # `lethe` and `python` of a job are found on the head's PATH.
+    # Jobs find `lethe` and `python` on the PATH of the head.
     environment = environment | {"PATH": f"{SCRIPTS}:{os.environ['PATH']}"}
     environment.pop("RAY_ADDRESS", None)
-    options = [f"--{name}={port}" for name, port in ports.items()]
-    command = [
-        str(SCRIPTS / "ray"),
-        "start",
-        "--head",
-        "--block",
-        f"--num-cpus={cpus}",
-        f"--temp-dir={temporary}",
-        *options,
-    ]
+    command = [str(SCRIPTS / "ray"), "start", "--head", "--block"]
+    command += [f"--num-cpus={cpus}", f"--temp-dir={temporary}"]
+    command += [f"--{name}={port}" for name, port in ports.items()]
     command += ["--disable-usage-stats", "--object-store-memory=200000000", "--node-ip-address=127.0.0.1"]
     with (temporary / "start.txt").open("w") as output:
         process = subprocess.Popen(
@@ -103,22 +97,20 @@ def ray_head(environment: dict[str, str], cpus: int = 2) -> Iterator[Head]:
 
 def _wait_for_dashboard(head: Head, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 60
-    asked = urllib.request.Request(
-        f"{head.address}/api/version",
-        headers={"Authorization": f"Bearer {head.environment['RAY_AUTH_TOKEN']}"},
+    token = head.environment["RAY_AUTH_TOKEN"]
+    request = urllib.request.Request(
+        f"{head.address}/api/version", headers={"Authorization": f"Bearer {token}"}
     )
     while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(asked, timeout=5):
+        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):
             return
-        assert process.poll() is None and time.monotonic() < deadline, (
-            head.temporary / "start.txt"
-        ).read_text()
+        log = head.temporary / "start.txt"
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.3)
 
 
 def _end(process: subprocess.Popen, temporary: str) -> None:
-    """End the processes below `process`, and those that left it but name its temporary folder, which nobody
-    else's do."""
+    """End `process`, its descendants, and those that have left it but name its temporary folder."""
     with contextlib.suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
@@ -132,6 +124,7 @@ def _end(process: subprocess.Popen, temporary: str) -> None:
 
 
 def _naming(temporary: str) -> list[psutil.Process]:
+    """Return the processes with the folder, which is unique, in their command line."""
     found = []
     for candidate in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):

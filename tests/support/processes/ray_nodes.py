@@ -1,4 +1,4 @@
-"""More nodes for a Ray head on this machine, which can go away as spot nodes do: without a word."""
+"""Further nodes for a Ray head on this machine, which can go away without notice, as spot nodes do."""
 
 import os
 import signal
@@ -19,20 +19,22 @@ PORTS = (
     "object-manager-port",
     "dashboard-agent-listen-port",
     "dashboard-agent-grpc-port",
+    "runtime-env-agent-port",
+    "metrics-export-port",
 )
-MORE_PORTS = ("runtime-env-agent-port", "metrics-export-port")
 
-STARTED, START_S = "Ray runtime started", 120.0
+STARTED = "Ray runtime started"
+START_S = 120.0
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node that runs."""
+    """A running node."""
 
     process: subprocess.Popen
 
     def vanish(self) -> None:
-        """Kill all of it at once, as a power cut does."""
+        """Kill all its processes at once, as a power cut does."""
         try:
             family = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -48,17 +50,10 @@ class Node:
 
 @contextmanager
 def ray_node(head: Head, cpus: int) -> Iterator[Node]:
-    """Start a node that joins a head; gone at the end of the block, if it was not before."""
-    names = PORTS + MORE_PORTS
-    ports = [f"--{name}={port}" for name, port in zip(names, free_ports(len(names)), strict=True)]
-    command = [
-        str(SCRIPTS / "ray"),
-        "start",
-        "--block",
-        f"--address={head.gcs}",
-        f"--num-cpus={cpus}",
-        *ports,
-    ]
+    """Start a node that joins a head during a block; it may vanish before the end of the block."""
+    ports = zip(PORTS, free_ports(len(PORTS)), strict=True)
+    command = [str(SCRIPTS / "ray"), "start", "--block", f"--address={head.gcs}", f"--num-cpus={cpus}"]
+    command += [f"--{name}={port}" for name, port in ports]
     command += ["--disable-usage-stats", "--object-store-memory=100000000", "--node-ip-address=127.0.0.1"]
     log = Path(head.temporary, f"node{os.urandom(4).hex()}.txt")
     with log.open("w") as output:
@@ -67,7 +62,7 @@ def ray_node(head: Head, cpus: int) -> Iterator[Node]:
         )
         node = Node(process)
         try:
-            # Lethe counts its lanes when it starts: a node that joins later brings none.
+            # Lethe counts its lanes when it starts, so a node that joins later would add none.
             deadline = time.monotonic() + START_S
             while STARTED not in log.read_text():
                 assert process.poll() is None and time.monotonic() < deadline, log.read_text()

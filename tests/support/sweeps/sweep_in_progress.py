@@ -1,5 +1,4 @@
-"""A sweep while it runs, without Ray or torch: a real recorder on a real study, and lanes that do what they
-are told."""
+"""A sweep while it runs, without Ray or torch: a real recorder and study, and lanes that a test plays."""
 
 from types import SimpleNamespace
 
@@ -16,7 +15,7 @@ SECONDS = {"steps": 1.5}
 
 
 class Observer:
-    """Remembers what people were shown."""
+    """Records what people would be shown."""
 
     def __init__(self):
         self.shown = []
@@ -31,22 +30,30 @@ class Observer:
         self.shown.append(line)
 
 
-class Recording(SimpleNamespace):
-    """One start of a sweep: `recorder` and what it stands on, `changes` that it told of, and `observer`."""
+class SweepStart(SimpleNamespace):
+    """One start of a sweep, with the lanes' part played by its methods.
+
+    Attributes:
+        recorder: The recorder, on `study`, `sweep_state` and `folder`.
+        observer: What people would be shown.
+        changes: Numbers of the changed trials, a list for each call of `on_change`.
+    """
 
     def take(self, number, event):
-        """One event of a trial."""
+        """Passes an event of a trial to the recorder."""
         return self.recorder.take(number, event)
 
     def begin(self):
-        """The number of a new trial that is handed out."""
+        """Starts a new trial, and returns its number."""
         number = self.study.ask().number
         self.recorder.started(number)
         return number
 
     def rung(self, number, rung, rungs, validation, test=None):
-        """A lane reaches a rung and does what was decided; at the last one it has measured both parts.
-        Returns: the decision."""
+        """Lets a trial reach a rung and do what is decided, and returns the decision.
+
+        At the last rung both parts are measured before the decision. `test` is `validation` if left out.
+        """
         both = measured(*validation) | part(test or validation, "test")
         metrics = both if rung == rungs else part(validation, "validation")
         decision = self.take(number, RungReached(rung, rungs, metrics))
@@ -57,7 +64,7 @@ class Recording(SimpleNamespace):
         return decision
 
     def end(self, number, status="finished", reason=None):
-        """A lane says how a trial ended."""
+        """Ends a trial."""
         outcomes = {
             "finished": Finished({"seconds": SECONDS}),
             "stopped": Stopped(reason, {"seconds": SECONDS}),
@@ -67,8 +74,11 @@ class Recording(SimpleNamespace):
         self.recorder.end(number, outcomes[status])
 
     def run(self, *points):
-        """A whole trial, a rung for each point, or a pair of points that differ between the parts. Returns:
-        its number."""
+        """Runs a whole trial, and returns its number.
+
+        Args:
+            points: One for each rung; a pair of points where validation and test part differ.
+        """
         number = self.begin()
         for rung, point in enumerate(points, start=1):
             validation, test = point if isinstance(point[0], tuple) else (point, point)
@@ -80,13 +90,12 @@ class Recording(SimpleNamespace):
         return number
 
     def log(self, number):
-        """Lines of a trial's log without their times."""
-        return [
-            line.split(" ", 2)[2] for line in self.folder.trial_log(trial_id(number)).read_text().splitlines()
-        ]
+        """Returns the lines of a trial's log without their times."""
+        lines = self.folder.trial_log(trial_id(number)).read_text().splitlines()
+        return [line.split(" ", 2)[2] for line in lines]
 
     def kept(self):
-        """Trials and rungs whose weights are there."""
+        """Returns trial ids and rungs whose weights are on the disk."""
         return {
             (path.parents[1].name, int(path.name.removeprefix("rung")))
             for path in self.folder.path.glob("trials/*/weights/*")
@@ -94,12 +103,12 @@ class Recording(SimpleNamespace):
 
 
 def part(point, name):
-    """A measurement of one part alone."""
+    """Returns the metrics of one part of a measurement."""
     return {key: value for key, value in measured(*point).items() if key.startswith(name)}
 
 
-def recording(root, sweep=None, clock=lambda: 0.0):
-    """A start of the sweep in `root`, also a later one."""
+def start_sweep(root, sweep=None, clock=lambda: 0.0):
+    """Starts the sweep in `root`, for the first time or again."""
     folder, sweep, study = begin(root, sweep)
     sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
     stop_criterion = StopCriterion(sweep.budget, sweep_state, folder.stop_request, clock=clock)
@@ -113,7 +122,7 @@ def recording(root, sweep=None, clock=lambda: 0.0):
         observer,
         lambda numbers: changes.append(sorted(numbers)),
     )
-    return Recording(
+    return SweepStart(
         recorder=recorder,
         study=study,
         folder=folder,

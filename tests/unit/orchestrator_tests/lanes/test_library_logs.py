@@ -16,7 +16,7 @@ def test_lines_of_libraries_go_to_the_file_and_not_to_the_screen(tmp_path, capfd
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="a disk that is always full is Linux's /dev/full")
-def test_full_disk_costs_lines_and_shows_nobody_a_traceback(capfd):
+def test_full_disk_costs_lines_and_shows_no_traceback(capfd):
     with library_logs(FULL):
         logging.getLogger("ray.tune").warning("a line that has no room")
     assert capfd.readouterr() == ("", "")
@@ -25,8 +25,8 @@ def test_full_disk_costs_lines_and_shows_nobody_a_traceback(capfd):
 def test_other_errors_of_logging_are_still_shown(tmp_path, capfd):
     before = logging.getLogger().handlers[:]
     with library_logs(tmp_path / "driver.log"):
-        (ours,) = [handler for handler in logging.getLogger().handlers if handler not in before]
-        ours.handle(
-            logging.LogRecord("ray.tune", logging.WARNING, "tune.py", 1, "%d lines", ("no number",), None)
-        )
+        (handler,) = [handler for handler in logging.getLogger().handlers if handler not in before]
+        message, arguments = "%d lines", ("no number",)
+        record = logging.LogRecord("ray.tune", logging.WARNING, "tune.py", 1, message, arguments, None)
+        handler.handle(record)
     assert "Logging error" in capfd.readouterr().err

@@ -11,13 +11,16 @@ from tests.support.places import ROOT
 
 BEGIN = """
 import signal, subprocess, sys, time
-from orchestrator.lanes.sigterm import ended_by_sigterm, sigterm_kept, terminating
-def hit():
+from orchestrator.lanes.sigterm import ended_by_sigterm, keep_sigterm_handler, terminating
+def receive():
     signal.raise_signal(signal.SIGTERM)
 """
+CLEANUP = "with ended_by_sigterm():\n    try:\n        receive()\n    finally:\n        "
+ENDED = (143, "", f"{LINE}\n")
 
 
-def command(body, **more):
+def run_script(body, **more):
+    """Runs Python code after `BEGIN`, and returns its exit status, stdout and stderr."""
     done = subprocess.run(
         [sys.executable, "-c", BEGIN + body], cwd=ROOT, capture_output=True, text=True, timeout=60, **more
     )
@@ -27,50 +30,42 @@ def command(body, **more):
 @pytest.mark.parametrize(
     "body",
     [
-        "with ended_by_sigterm():\n    hit()",
-        # What is on the way out still ends what it has begun ...
-        "with ended_by_sigterm():\n    try:\n        hit()\n    finally:\n        assert terminating()",
-        # ... and may fail, since Ray may be gone already.
-        (
-            "with ended_by_sigterm():\n    try:\n        hit()\n    finally:\n        raise RuntimeError('Ray"
-            " is gone')"
-        ),
-        "with ended_by_sigterm():\n    try:\n        hit()\n    finally:\n        hit()",
+        "with ended_by_sigterm():\n    receive()",
+        # Cleaning up goes on after the signal ...
+        f"{CLEANUP}assert terminating()",
+        # ... may fail, since Ray may be gone already ...
+        f"{CLEANUP}raise RuntimeError('Ray is gone')",
+        # ... and is not disturbed by a second signal.
+        f"{CLEANUP}receive()",
     ],
+    ids=["plain", "cleaning up", "failure in cleaning up", "second signal"],
 )
 def test_sigterm_ends_with_one_line_and_its_own_status(body):
-    assert command(body) == (143, "", f"{LINE}\n")
+    assert run_script(body) == ENDED
     assert EXIT_STATUS == 143 and "run the same command again" in LINE
 
 
-def test_sigterm_while_ray_starts_is_taken_like_any_other():
-    # Ray's own handlers: one that exits, then one in C++ in its place.
-    exits = "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))"
-    assert command(f"with ended_by_sigterm():\n    with sigterm_kept():\n        {exits}\n        hit()") == (
-        143,
-        "",
-        f"{LINE}\n",
-    )
-    assert command(f"with ended_by_sigterm():\n    with sigterm_kept():\n        {exits}\n    hit()") == (
-        143,
-        "",
-        f"{LINE}\n",
-    )
+def test_sigterm_while_ray_starts_ends_the_command_like_any_other():
+    # Like the first of the two handlers that Ray installs.
+    ray_handler = "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))"
+    start_ray = f"with ended_by_sigterm():\n    with keep_sigterm_handler():\n        {ray_handler}\n"
+    assert run_script(f"{start_ray}        receive()") == ENDED
+    assert run_script(f"{start_ray}    receive()") == ENDED
 
 
-def test_what_hangs_on_the_way_out_is_left_behind():
-    began = time.monotonic()
-    body = "with ended_by_sigterm():\n    try:\n        hit()\n    finally:\n        time.sleep(50)"
-    assert command(body) == (143, "", f"{LINE}\n")
-    assert time.monotonic() - began < GRACE_S + 10
+def test_cleaning_up_that_hangs_is_cut_off():
+    started = time.monotonic()
+    assert run_script(f"{CLEANUP}time.sleep(50)") == ENDED
+    assert time.monotonic() - started < GRACE_S + 10
 
 
-def test_processes_that_a_child_has_started_end_too(tmp_path):
+def test_processes_that_a_child_has_started_are_killed(tmp_path):
     pid = tmp_path / "pid"
     raylet = f"sleep 100 & echo $! > {pid}.partial; mv {pid}.partial {pid}; wait"
     body = f"with ended_by_sigterm():\n    subprocess.Popen(['sh', '-c', {raylet!r}])\n"
-    body += f"    import os\n    while not os.path.exists({str(pid)!r}):\n        time.sleep(.01)\n    hit()"
-    assert command(body)[0] == 143
+    body += f"    import os\n    while not os.path.exists({str(pid)!r}):\n        time.sleep(.01)\n"
+    body += "    receive()"
+    assert run_script(body)[0] == 143
     deadline = time.monotonic() + 10
     while is_running(int(pid.read_text())):
         assert time.monotonic() < deadline
@@ -84,36 +79,33 @@ def is_running(pid):
         return False
 
 
-def test_other_ends_stay_as_they_are_and_the_handler_goes():
-    body = (
-        "with ended_by_sigterm():\n    pass\nprint(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,"
-        " terminating())"
-    )
-    assert command(body) == (0, "True False\n", "")
-    status, _, said = command("with ended_by_sigterm():\n    raise ValueError('mine')")
-    assert status == 1 and said.endswith("ValueError: mine\n")
+def test_other_exits_stay_as_they_are_and_the_handler_is_restored():
+    state = "print(signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, terminating())"
+    assert run_script(f"with ended_by_sigterm():\n    pass\n{state}") == (0, "True False\n", "")
+    status, _, stderr = run_script("with ended_by_sigterm():\n    raise ValueError('mine')")
+    assert status == 1 and stderr.endswith("ValueError: mine\n")
 
 
-def test_reader_that_has_gone_is_no_obstacle():
+def test_command_ends_also_when_the_reader_of_its_output_has_gone():
     read, write = os.pipe()
     os.close(read)
     process = subprocess.Popen(
-        [sys.executable, "-c", BEGIN + "with ended_by_sigterm():\n    hit()"], cwd=ROOT, stderr=write
+        [sys.executable, "-c", BEGIN + "with ended_by_sigterm():\n    receive()"], cwd=ROOT, stderr=write
     )
     os.close(write)
     assert process.wait(60) == 143
 
 
-def test_command_takes_sigterm_before_it_has_loaded_anything_heavy():
+def test_sigterm_is_handled_before_anything_heavy_is_imported():
     first_import = """
-class Hit:
+class SignalOnImport:
     def find_spec(self, name, *rest):
         if name == "search_spaces.loading.loader":
-            hit()
-sys.meta_path.insert(0, Hit())
+            receive()
+sys.meta_path.insert(0, SignalOnImport())
 sys.argv = ["lethe", "validate", "quickstart.yaml"]
 from orchestrator.cli import main
 assert not {"ray", "torch", "mlflow"} & set(sys.modules)
 main()
 """
-    assert command(first_import) == (143, "", f"{LINE}\n")
+    assert run_script(first_import) == ENDED

@@ -1,4 +1,4 @@
-"""When a trial's checkpoint goes, and what else the driver knows of checkpoints."""
+"""The driver removes checkpoints of trials that have ended, and shows how much space checkpoints need."""
 
 from io import StringIO
 
@@ -12,52 +12,52 @@ from orchestrator.storage.sweep_folder import SweepFolder, open_sweep
 from orchestrator.storage.trial_records import trial_id
 from orchestrator.terminal.cluster_plan_tables import ScaleOptions
 from orchestrator.terminal.plan_tables import show_plan
-from tests.support.sweeps.sweep_in_progress import recording
+from tests.support.sweeps.sweep_in_progress import start_sweep
 from tests.support.sweeps.sweep_on_disk import small_sweep, store
 from trainables.benchmarks.registry import load_benchmark
 from trainables.durable_files import write_json
 
 
 @pytest.fixture
-def stage(tmp_path):
-    """A sweep whose first trials are about to run."""
-    return recording(tmp_path)
+def start(tmp_path):
+    """Returns a sweep that has started, without trials so far."""
+    return start_sweep(tmp_path)
 
 
-def checked(stage, number):
-    """A lane writes a checkpoint. Returns: its folder."""
-    folder = stage.folder.checkpoint(trial_id(number))
+def write_checkpoint(start, number):
+    """Writes a checkpoint as a lane does, and returns its folder."""
+    folder = start.folder.checkpoint(trial_id(number))
     (folder / "step3").mkdir(parents=True)
     (folder / "step3" / "rank0.pt").write_bytes(b"0")
     return folder
 
 
 @pytest.mark.parametrize("status", ["finished", "stopped", "failed"])
-def test_checkpoint_goes_when_its_trial_ends_and_the_front_keeps_its_weights(stage, status):
-    number, other = stage.begin(), stage.begin()
-    folder, others = checked(stage, number), checked(stage, other)
-    stage.rung(number, 1, 1, (0.5, 0.7))
+def test_checkpoint_is_removed_when_its_trial_ends_and_the_front_keeps_its_weights(start, status):
+    number, other = start.begin(), start.begin()
+    folder, others = write_checkpoint(start, number), write_checkpoint(start, other)
+    start.rung(number, 1, 1, (0.5, 0.7))
     assert folder.exists()
-    stage.end(number, status, None if status == "finished" else "why")
+    start.end(number, status, None if status == "finished" else "a reason")
     assert not folder.exists() and others.exists()
-    assert stage.kept() == (set() if status == "failed" else {("t0000", 1)})
+    assert start.kept() == (set() if status == "failed" else {("t0000", 1)})
 
 
-def test_checkpoint_of_a_trial_that_lost_its_lanes_stays_for_the_next_start(stage):
-    folder = checked(stage, stage.begin())
-    stage.end(0, "lost", "no lane left")
-    recording(folder.parents[3]).recorder.tidy()
+def test_checkpoint_of_a_trial_that_lost_its_lanes_stays_for_the_next_start(start):
+    folder = write_checkpoint(start, start.begin())
+    start.end(0, "lost", "no lane left")
+    start_sweep(folder.parents[3]).recorder.tidy()
     assert folder.exists()
 
 
-def test_checkpoint_that_a_killed_driver_left_is_dropped_by_the_next_one(stage, tmp_path):
-    stage.run((0.5, 0.7))
-    folder = checked(stage, 0)
-    recording(tmp_path).recorder.tidy()
+def test_checkpoint_that_a_killed_driver_left_is_removed_by_the_next_one(start, tmp_path):
+    start.run((0.5, 0.7))
+    folder = write_checkpoint(start, 0)
+    start_sweep(tmp_path).recorder.tidy()
     assert not folder.exists()
 
 
-def test_leftovers_of_ended_trials_are_swept_and_a_running_ones_stay(tmp_path):
+def test_leftovers_of_ended_trials_are_removed_and_those_of_running_ones_stay(tmp_path):
     folder, _, study = store(tmp_path)
     for record in study.records():
         (folder.checkpoint(record.trial_id) / "step3").mkdir(parents=True)
@@ -94,18 +94,9 @@ def test_plan_on_described_gpus_shows_what_checkpoints_add(tmp_path, every, line
     resources = {"workers_per_trial": 2, "gpus_per_worker": 1, "checkpoint_steps": every}
     sweep = small_sweep(resources=resources)
     console = Console(file=StringIO(), width=200)
-    show_plan(
-        sweep,
-        "small.yaml",
-        load_benchmark(sweep.data),
-        tmp_path,
-        console,
-        ScaleOptions(Cluster(8, 80 * GIB, 4), shape="1b"),
-    )
-    said = [text for text in console.file.getvalue().splitlines() if text.startswith("checkpoints")]
+    gpus = ScaleOptions(Cluster(8, 80 * GIB, 4), shape="1b")
+    show_plan(sweep, "small.yaml", load_benchmark(sweep.data), tmp_path, console, gpus)
+    shown = [text for text in console.file.getvalue().splitlines() if text.startswith("checkpoints")]
     # 1,235,814,400 parameters of 12 bytes on each of four lanes.
-    assert said == (
-        []
-        if line is None
-        else [f"{line}, and twice that while the next one is written: up to 110.5 GiB more"]
-    )
+    more = ", and twice that while the next one is written: up to 110.5 GiB more"
+    assert shown == ([] if line is None else [line + more])

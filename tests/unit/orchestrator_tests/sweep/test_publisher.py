@@ -10,7 +10,7 @@ from orchestrator.report.html_report import study_view, sweep_front
 from orchestrator.search.study import Study
 from orchestrator.search.sweep_state import SweepState
 from orchestrator.storage.trial_records import BASELINES as NAMES
-from orchestrator.sweep import publisher as publishing
+from orchestrator.sweep import publisher as publisher_module
 from orchestrator.sweep.publisher import LEADERBOARD_EVERY_S, Publisher
 from orchestrator.terminal.closing_lines import closing_lines
 from orchestrator.terminal.sweep_tables import status_json
@@ -33,13 +33,13 @@ AWAY = "sqlite:////proc/no-such-folder/mlflow.db"
 
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory):
-    """One real SQLite store for all tests: sweeps are told apart by their identity."""
+    """Returns one real SQLite store for all tests; sweeps in it are distinguished by their identity."""
     return default_tracking_uri(new_store(tmp_path_factory))
 
 
 @pytest.fixture
 def quick_report(monkeypatch):
-    """A stand-in for the report, which takes a second."""
+    """Replaces the report, which takes a second."""
 
     def write(folder, view):
         files = folder / "report.html", folder / "front.png"
@@ -58,52 +58,42 @@ def stored(tmp_path):
 def publisher(stored, uri, warnings=None):
     folder, sweep, study = stored
     sweep_state = SweepState(criteria_of(sweep), sweep.resources.workers_per_trial, study.records())
-    return Publisher(
-        sweep,
-        folder,
-        study,
-        sweep_state,
-        uri,
-        benchmark_of(sweep),
-        (warnings if warnings is not None else []).append,
-    )
+    warn = ([] if warnings is None else warnings).append
+    return Publisher(sweep, folder, study, sweep_state, uri, benchmark_of(sweep), warn)
 
 
 def update(publisher, number):
-    """What the recorder does when a trial has changed."""
+    """Updates sweep state and MLflow, as the recorder does when a trial has changed."""
     publisher.sweep_state.update(publisher.study.record(number))
     publisher.trials_changed([number])
 
 
 def runs(stored, uri):
-    """Runs of this sweep by name."""
+    """Returns the runs of this sweep by name."""
     client = MlflowClient(tracking_uri=uri)
     identity = (stored[0].path / "sweep_id").read_text()
     experiment = client.get_experiment_by_name(EXPERIMENT)
-    found = (
-        client.search_runs([experiment.experiment_id], f"tags.`lethe.sweep_id` = '{identity}'")
-        if experiment
-        else []
-    )
+    found = []
+    if experiment:
+        found = client.search_runs([experiment.experiment_id], f"tags.`lethe.sweep_id` = '{identity}'")
     names = [run.info.run_name for run in found]
     assert len(set(names)) == len(names), names
     return dict(zip(names, found, strict=True))
 
 
-def test_changed_trials_alone_are_sent_and_know_their_runs(stored, uri):
+def test_only_changed_trials_are_sent_and_the_study_holds_their_run_ids(stored, uri):
     publisher(stored, uri).trials_changed([3, 4, 5])
     sent = runs(stored, uri)
     assert sorted(sent) == ["small", "t0003", "t0004", "t0005"]
-    known = {record.trial_id: record.mlflow_run_id for record in stored[2].records()}
-    assert known == {f"t{number:04d}": None for number in range(3)} | {
-        name: run.info.run_id for name, run in sent.items() if name != "small"
-    }
+    noted = {record.trial_id: record.mlflow_run_id for record in stored[2].records()}
+    assert all(noted.pop(name) is None for name in ("t0000", "t0001", "t0002"))
+    assert noted == {name: run.info.run_id for name, run in sent.items() if name != "small"}
     assert (sent["t0003"].info.status, sent["t0003"].data.tags["reason"]) == ("FAILED", REASON)
     assert (sent["t0004"].data.tags["pareto.front"], sent["t0004"].data.tags["pareto.rungs"]) == ("true", "1")
     assert sent["t0005"].info.status == "RUNNING"
 
 
-def test_child_is_told_the_method_that_it_used(stored, uri):
+def test_run_of_a_trial_has_its_method_and_beliefs_as_tags(stored, uri):
     publisher(stored, uri).trials_changed(range(6))
     sent = runs(stored, uri)
     for record in stored[2].records():
@@ -111,7 +101,7 @@ def test_child_is_told_the_method_that_it_used(stored, uri):
         assert (tags["method"], tags["beliefs"]) == (record.params["forget.method"], record.params["beliefs"])
 
 
-def test_run_is_noted_once_however_often_a_trial_is_sent(stored, uri):
+def test_run_id_is_written_once_however_often_a_trial_is_sent(stored, uri):
     sender = publisher(stored, uri)
     sender.trials_changed([0])
     before = stored[0].journal.stat().st_size
@@ -120,7 +110,7 @@ def test_run_is_noted_once_however_often_a_trial_is_sent(stored, uri):
     assert stored[0].journal.stat().st_size == before
 
 
-def test_member_that_another_drives_out_loses_its_tag_when_it_is_told_to_have_changed(stored, uri):
+def test_member_that_another_trial_dominates_loses_its_tag(stored, uri):
     study, sender = stored[2], publisher(stored, uri)
     sender.trials_changed([4])
     study.tell_rung(5, 1, measured(0.1, 0.4))
@@ -132,7 +122,7 @@ def test_member_that_another_drives_out_loses_its_tag_when_it_is_told_to_have_ch
     assert sent["small"].data.metrics["hypervolume"] == pytest.approx(0.9 * 0.4 + 0.5 * 0.3 + 0.2 * 0.2)
 
 
-def test_view_is_noted_for_the_closing_lines_and_struck_when_there_is_none(stored, uri, monkeypatch):
+def test_address_of_the_view_is_written_and_removed_when_there_is_none(stored, uri, monkeypatch):
     publisher(stored, uri).trials_changed([0])
     noted = json.loads((stored[0].path / VIEW_FILE).read_text())
     assert noted["uri"] == uri and noted["path"].startswith("/#/experiments/")
@@ -142,12 +132,12 @@ def test_view_is_noted_for_the_closing_lines_and_struck_when_there_is_none(store
     assert not (stored[0].path / VIEW_FILE).exists()
 
 
-def test_view_that_cannot_be_noted_keeps_no_trial_out_of_mlflow(stored, uri, monkeypatch):
+def test_trials_are_sent_although_the_address_of_the_view_cannot_be_written(stored, uri, monkeypatch):
     def full(path, value):
         raise OSError("no space left on device")
 
     sender = publisher(stored, uri)
-    monkeypatch.setattr(publishing, "write_json", full)
+    monkeypatch.setattr(publisher_module, "write_json", full)
     sender.trials_changed([0])
     assert sorted(runs(stored, uri)) == ["small", "t0000"]
 
@@ -156,12 +146,13 @@ def test_parent_lists_the_data_of_the_sweep(stored, uri):
     publisher(stored, uri).trials_changed([0])
     client = MlflowClient(tracking_uri=uri)
     inputs = client.get_run(runs(stored, uri)["small"].info.run_id).inputs.dataset_inputs
-    assert sorted(one.dataset.name for one in inputs) == ["closed_world-forget", "closed_world-retain"]
+    names = sorted(dataset_input.dataset.name for dataset_input in inputs)
+    assert names == ["closed_world-forget", "closed_world-retain"]
 
 
 def test_leaderboard_follows_the_front_while_the_sweep_runs_but_not_too_often(stored, uri, monkeypatch):
     clock = [1000.0]
-    monkeypatch.setattr(publishing.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(publisher_module.time, "monotonic", lambda: clock[0])
     study, sender = stored[2], publisher(stored, uri)
 
     def shown():
@@ -179,16 +170,16 @@ def test_leaderboard_follows_the_front_while_the_sweep_runs_but_not_too_often(st
     assert "over 6 trials, 0 stopped, 1 failed" in shown()
 
 
-def test_leaderboard_is_left_alone_while_the_front_stands(stored, uri, monkeypatch):
+def test_leaderboard_is_not_sent_again_while_the_front_is_unchanged(stored, uri, monkeypatch):
     sender, sent = publisher(stored, uri), []
-    monkeypatch.setattr(publishing, "LEADERBOARD_EVERY_S", 0.0)
+    monkeypatch.setattr(publisher_module, "LEADERBOARD_EVERY_S", 0.0)
     monkeypatch.setattr(sender.tracker, "sync_leaderboard", lambda counts, text: sent.append(text))
     sender.trials_changed([0])
     sender.trials_changed([1])
     assert len(sent) == 1
 
 
-def test_leaderboard_is_the_same_in_mid_run_and_at_the_end(stored, uri, quick_report):
+def test_leaderboard_is_the_same_during_the_sweep_and_at_its_end(stored, uri, quick_report):
     sender = publisher(stored, uri)
     sender.trials_changed(range(6))
     before = runs(stored, uri)["small"].data.tags["mlflow.note.content"]
@@ -207,13 +198,13 @@ def test_stopped_trial_is_finished_for_mlflow_with_its_rungs_and_reason(stored, 
     assert tags == {"status": "stopped", "reason": "rank 7 of 9", "pareto.rungs": "2"}
 
 
-def test_worker_seconds_of_all_children_are_those_of_the_status(stored, uri, quick_report):
+def test_worker_seconds_of_all_trials_sum_up_to_those_of_the_status(stored, uri, quick_report):
     folder, sweep, study = stored
-    # A driver that dies leaves t0005 running; what it spent on it counts.
+    # A dead driver has left t0005 running, and the time that it spent on it counts.
     study = Study.open(folder.journal, sweep)
     number = study.ask().number
     study.tell_rung(number, 1, measured(0.9, 0.9))
-    study.stop(number, "the time is up")
+    study.stop(number, "budget.trial_time_s = 1 is used up")
     publisher((folder, sweep, study), uri).sweep_ended(complete=True)
     children = [run for name, run in runs(stored, uri).items() if name != "small"]
     status = status_json(sweep, study.records())
@@ -232,14 +223,10 @@ def test_ended_sweep_has_report_front_and_summary(stored, uri, monkeypatch):
     assert warnings == []
     assert parent.info.status == "FINISHED"
     assert parent.data.metrics["hypervolume"] == pytest.approx(HYPERVOLUME)
-    assert [parent.data.tags[f"lethe.{status}"] for status in ("finished", "failed", "running")] == [
-        "4",
-        "1",
-        "1",
-    ]
-    assert [line.split(" | ")[0] for line in parent.data.tags["mlflow.note.content"].splitlines()[-5:-2]] == [
-        f"| {name}" for name in FRONT
-    ]
+    counts = [parent.data.tags[f"lethe.{status}"] for status in ("finished", "failed", "running")]
+    assert counts == ["4", "1", "1"]
+    rows = parent.data.tags["mlflow.note.content"].splitlines()[-5:-2]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {name}" for name in FRONT]
     front = json.loads((folder.path / "front.json").read_text())
     assert [member["trial_id"] for member in front["front"]] == FRONT
     assert "Pareto front" in (folder.path / "report.html").read_text()
@@ -248,12 +235,12 @@ def test_ended_sweep_has_report_front_and_summary(stored, uri, monkeypatch):
     assert len(study.records()) == 6
 
 
-def test_sweep_that_stopped_early_is_killed_in_mlflow(stored, uri, quick_report):
+def test_sweep_with_trials_left_is_killed_in_mlflow(stored, uri, quick_report):
     publisher(stored, uri).sweep_ended(complete=False)
     assert runs(stored, uri)["small"].info.status == "KILLED"
 
 
-def test_sweep_goes_on_while_mlflow_is_away_and_says_so_once(stored, quick_report):
+def test_sweep_goes_on_while_mlflow_is_away_and_warns_once(stored, quick_report):
     warnings = []
     away = publisher(stored, AWAY, warnings)
     away.trials_changed([0])
@@ -265,25 +252,25 @@ def test_sweep_goes_on_while_mlflow_is_away_and_says_so_once(stored, quick_repor
     assert [record.mlflow_run_id for record in stored[2].records()] == [None] * 6
 
 
-def test_trials_that_could_not_be_sent_go_along_with_the_next_one(stored, uri, monkeypatch):
+def test_trials_that_could_not_be_sent_are_sent_with_the_next_one(stored, uri, monkeypatch):
     warnings = []
     sender = publisher(stored, uri, warnings)
-    whole = sender.tracker.sync_trial
+    sync_trial = sender.tracker.sync_trial
 
     def away(*args):
         raise TrackingError("MLflow is away")
 
     monkeypatch.setattr(sender.tracker, "sync_trial", away)
     sender.trials_changed([0])
-    monkeypatch.setattr(sender.tracker, "sync_trial", whole)
+    monkeypatch.setattr(sender.tracker, "sync_trial", sync_trial)
     sender.trials_changed([1])
-    assert sorted(runs(stored, uri)) == ["small"] and len(warnings) == 1, "MLflow is left alone for a while"
+    assert sorted(runs(stored, uri)) == ["small"] and len(warnings) == 1, "MLflow is not called for a while"
     sender._quiet_until = 0.0
     sender.trials_changed([4])
     assert sorted(runs(stored, uri)) == ["small", "t0000", "t0001", "t0004"]
 
 
-def test_next_start_delivers_what_mlflow_missed_and_repeats_nothing(stored, uri, quick_report):
+def test_next_start_sends_what_mlflow_has_missed_and_repeats_nothing(stored, uri, quick_report):
     folder, sweep, study = stored
     publisher(stored, AWAY).sweep_ended(complete=False)
     publisher(stored, uri).sweep_ended(complete=False)
@@ -308,9 +295,8 @@ def test_bad_tracking_uri_is_refused_at_once(stored):
 
 def test_password_of_the_tracking_uri_is_never_shown(stored):
     warnings = []
-    publisher(stored, "sqlite:////proc/no-such-folder/mlflow.db?password=hunter2", warnings).trials_changed(
-        [0]
-    )
+    away = publisher(stored, f"{AWAY}?password=hunter2", warnings)
+    away.trials_changed([0])
     view = read_view(stored[0], stored[1], stored[2].records())
     lines = closing_lines(view, stored[0], "https://me:hunter2@mlflow.example")
     assert warnings and "hunter2" not in " ".join(warnings + lines)
@@ -319,11 +305,9 @@ def test_password_of_the_tracking_uri_is_never_shown(stored):
 def test_front_holds_the_baselines_on_the_test_part(stored):
     folder, sweep, study = stored
     baselines = sweep_front(read_view(folder, sweep, study.records()))["baselines"]
-    told = {
-        name: dict(zip(("forget_true_mass", "utility"), point, strict=True))
-        for name, point in BASELINES.items()
-    }
-    assert baselines == {"prompted": None, "retrained_twin": None, **told}
+    names = ("forget_true_mass", "utility")
+    measured_ones = {name: dict(zip(names, point, strict=True)) for name, point in BASELINES.items()}
+    assert baselines == {"prompted": None, "retrained_twin": None, **measured_ones}
 
 
 def test_front_and_report_do_without_baselines(stored):
@@ -333,9 +317,9 @@ def test_front_and_report_do_without_baselines(stored):
     assert study_view(sweep, folder, study).baselines == {}
 
 
-def test_publishing_leaves_no_file_in_the_working_folder(stored, uri, quick_report, tmp_path, monkeypatch):
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
+def test_publisher_leaves_no_file_in_the_working_folder(stored, uri, quick_report, tmp_path, monkeypatch):
+    working_folder = tmp_path / "here"
+    working_folder.mkdir()
+    monkeypatch.chdir(working_folder)
     publisher(stored, uri).sweep_ended(complete=True)
-    assert list(here.iterdir()) == []
+    assert list(working_folder.iterdir()) == []

@@ -1,5 +1,4 @@
-"""What MLflow is told by a driver that has no time left, and of workers' samples: the publisher around the
-tracker."""
+"""The publisher sends little when the driver has no time left, and samples of workers with their trials."""
 
 import pytest
 from mlflow import MlflowClient
@@ -41,7 +40,7 @@ def runs(stored, uri):
     return {run.info.run_name: run for run in found}
 
 
-def test_sweep_that_was_terminated_is_killed_in_mlflow_and_its_trials_as_they_were(stored, uri):
+def test_terminated_sweep_is_killed_in_mlflow_and_its_trials_stay_as_they_were(stored, uri):
     driver = publisher(stored, uri)
     driver.trials_changed([3])
     before = runs(stored, uri)["t0003"].info.status
@@ -51,14 +50,14 @@ def test_sweep_that_was_terminated_is_killed_in_mlflow_and_its_trials_as_they_we
     assert not (stored[0].path / "report.html").exists()
 
 
-def test_terminated_sweep_that_mlflow_does_not_know_yet_is_not_waited_for(stored, uri, monkeypatch):
+def test_terminated_sweep_that_mlflow_does_not_know_yet_makes_no_connection(stored, uri, monkeypatch):
     driver, connections = publisher(stored, uri), []
     monkeypatch.setattr(driver.tracker, "_connect", lambda: connections.append("takes seconds"))
     driver.sweep_terminated()
     assert connections == []
 
 
-def test_samples_of_workers_go_along_with_their_trial_and_leave_the_study_alone(stored, uri):
+def test_samples_of_workers_are_sent_with_their_trial_and_leave_the_study_unchanged(stored, uri):
     folder, _, study = stored
     driver = publisher(stored, uri)
     driver.trials_changed([3])

@@ -20,32 +20,30 @@ def make_study(folder):
     return Study.open(folder / "study.journal", SweepSettings.model_validate(sweep))
 
 
-def test_searcher_suggests_the_studys_trials_until_there_are_none(tmp_path):
+def test_searcher_suggests_the_trials_of_the_study_until_there_are_none(tmp_path):
     study = make_study(tmp_path)
-    searcher = StudySearcher(study, job_of=lambda asked: {"job": f"run {asked.trial_id}"})
+    searcher = StudySearcher(study, job_of=lambda proposed: {"job": f"run {proposed.trial_id}"})
     configs = [searcher.suggest(f"tune_{index}") for index in range(3)]
-    assert configs[:2] == [
-        {
+    for config, record in zip(configs[:2], study.records(), strict=True):
+        assert config == {
             "trial_id": record.trial_id,
             "number": record.number,
             "params": record.params,
             "job": f"run {record.trial_id}",
         }
-        for record in study.records()
-    ]
     assert configs[2] == Searcher.FINISHED
 
 
 def test_searcher_starts_no_trial_once_the_sweep_is_ending(tmp_path):
-    study, stop_criterion = make_study(tmp_path), []
-    searcher = StudySearcher(study, is_ending=lambda: bool(stop_criterion))
+    study, reasons = make_study(tmp_path), []
+    searcher = StudySearcher(study, is_ending=lambda: bool(reasons))
     searcher.suggest("tune_0")
-    stop_criterion.append("asked to stop")
+    reasons.append("a budget is used up")
     assert searcher.suggest("tune_1") == Searcher.FINISHED
     assert len(study.records()) == 1
 
 
-def test_searcher_leaves_results_to_the_sweep(tmp_path):
+def test_searcher_writes_no_results_to_the_study(tmp_path):
     study = make_study(tmp_path)
     searcher = StudySearcher(study)
     searcher.suggest("tune_0")

@@ -24,17 +24,17 @@ TRIAL = TrialSettings.model_validate(
 
 @pytest.fixture
 def run(monkeypatch):
-    """Runs a trial job on a plain engine. Returns: its outcome, where weights were written, and what was
-    reported."""
+    """Runs a trial job on a plain engine; returns the outcome, the folders of written weights, the events."""
     written, events = [], []
-    monkeypatch.setattr(
-        job_runner,
-        "measure",
-        lambda *args, **kwargs: SimpleNamespace(metrics={f"{part}/score": 0.5 for part in args[3]}),
-    )
-    monkeypatch.setattr(
-        job_runner, "reference_logp", lambda engine, data, settings: {item.id: 0.0 for item in data.forget}
-    )
+
+    def measure(engine, data, trial, parts, evaluation, **kwargs):
+        return SimpleNamespace(metrics={f"{part}/score": 0.5 for part in parts})
+
+    def reference_logp(engine, data, settings):
+        return {item.id: 0.0 for item in data.forget}
+
+    monkeypatch.setattr(job_runner, "measure", measure)
+    monkeypatch.setattr(job_runner, "reference_logp", reference_logp)
     monkeypatch.setattr(job_runner, "save_policy", lambda engine, path: written.append(str(path)))
     monkeypatch.setattr(
         JobRunner, "engine", lambda self, folder, model, trial=None: PlainEngine(random_llama())
@@ -48,8 +48,8 @@ def run(monkeypatch):
     return run
 
 
-def never(rung, rungs):
-    raise AssertionError("asked for a verdict")
+def refuse_to_decide(rung, rungs):
+    raise AssertionError("a decision was requested")
 
 
 def test_trial_writes_the_weights_of_kept_rungs_under_their_numbers(run):
@@ -68,14 +68,14 @@ def test_stopped_trial_has_a_reason(run):
     assert [event.rung for event in events if isinstance(event, RungReached)] == [1]
 
 
-def test_trial_that_is_to_end_at_a_rung_is_kept_there_and_asks_nobody(run):
-    outcome, written, events = run(never, weights="/s/weights", stop_at_rung=2)
+def test_trial_that_is_to_end_at_a_rung_is_kept_there_without_a_decision(run):
+    outcome, written, events = run(refuse_to_decide, weights="/s/weights", stop_at_rung=2)
     assert isinstance(outcome, Stopped) and written == ["/s/weights/rung2"]
     assert "test/score" in outcome.result["metrics"]
     assert [event.rung for event in events if isinstance(event, RungReached)] == [1, 2]
 
 
-def test_trial_without_a_judge_is_kept_at_its_end(run):
+def test_trial_without_a_driver_is_kept_at_its_end(run):
     assert run(weights="/s/weights")[1] == ["/s/weights/rung4"]
 
 

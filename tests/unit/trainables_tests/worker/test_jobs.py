@@ -46,7 +46,7 @@ def test_job_refuses_keys_that_it_does_not_know(job):
         JOB.validate_python(job.model_dump() | {"wieghts": "/m"})
 
 
-def test_job_of_no_known_kind_is_refused_with_the_kinds_there_are():
+def test_job_of_an_unknown_kind_is_refused_with_the_kinds_that_exist():
     with pytest.raises(ValidationError, match=r"'prepare', 'evaluate', 'trial', 'dynamics', 'benchmark'"):
         JOB.validate_python({"kind": "export"})
 
@@ -56,19 +56,13 @@ def test_trial_cannot_end_at_a_rung_before_the_first():
         TrialJob(model=MODEL, folder="/m/target", stop_at_rung=0)
 
 
-def test_verdict_that_says_nothing_lets_a_trial_go_on_and_keeps_nothing():
+def test_default_decision_lets_a_trial_go_on_and_keeps_nothing():
     assert RungDecision() == RungDecision(go_on=True, keep=False, reason="")
     assert pickle.loads(pickle.dumps(RungDecision(keep=True))) == RungDecision(keep=True)
 
 
 def test_jobs_are_made_without_torch_or_ray():
-    script = (
-        "import sys, trainables.jobs; sys.exit(', '.join({'torch', 'ray', 'transformers'} &"
-        " sys.modules.keys()))"
-    )
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", script], capture_output=True, text=True, check=False
-        ).stderr.strip()
-        == ""
-    )
+    heavy = "{'torch', 'ray', 'transformers'} & sys.modules.keys()"
+    script = f"import sys, trainables.jobs; sys.exit(', '.join({heavy}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""

@@ -21,53 +21,54 @@ from trainables.worker.lane_worker import PROGRESS_EVERY_S, Reporter, lane_loop
 
 
 class Remote:
-    """An actor's method that answers at once."""
+    """A method of an actor, which is called at once."""
 
     def __init__(self, method):
         self.remote = method
 
 
 class JobQueue:
-    """The pool's mailbox in this process: hands out jobs and keeps what lanes say."""
+    """A job queue in this process that records the calls of lanes."""
 
     def __init__(self, jobs=()):
         self.jobs = list(jobs)
-        self.asked: list[Any] = []
+        self.requests: list[Any] = []
         self.ready: list[Any] = []
         self.reports: list[Any] = []
         self.outcomes: dict[str, list[Any]] = {}
-        self.judged: list[Any] = []
-        self.decision = Remote(self._verdict)
+        self.decided: list[Any] = []
+        self.decision = Remote(self._decide)
         self.lane_ready = Remote(lambda *args: self.ready.append(args))
         self.next_job = Remote(self._next_job)
-        self.report = Remote(lambda ticket, event: self.reports.append((ticket, event)))
-        self.finish = Remote(lambda ticket, outcome: self.outcomes.setdefault(ticket, []).append(outcome))
+        self.report = Remote(lambda job_name, event: self.reports.append((job_name, event)))
+        self.finish = Remote(self._finish)
 
     def _next_job(self, lane, generation, sequence):
-        self.asked.append((lane, generation, sequence))
+        self.requests.append((lane, generation, sequence))
         return self.jobs[sequence] if sequence < len(self.jobs) else None
 
-    def _verdict(self, ticket, rung):
-        self.judged.append((ticket, rung))
-        return RungDecision(go_on=False, reason=f"{ticket} ends at rung {rung}")
+    def _finish(self, job_name, outcome):
+        self.outcomes.setdefault(job_name, []).append(outcome)
+
+    def _decide(self, job_name, rung):
+        self.decided.append((job_name, rung))
+        return RungDecision(go_on=False, reason=f"{job_name} ends at rung {rung}")
 
 
 def job(name):
-    return EvaluateJob(name=name, model=ModelSettings(base="scratch"), folder="/m", output="/o").model_dump(
-        mode="json"
-    )
+    evaluate_job = EvaluateJob(name=name, model=ModelSettings(base="scratch"), folder="/m", output="/o")
+    return evaluate_job.model_dump(mode="json")
 
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Runs the loop on one rank, without Ray or a process group; `work(job, report, decide)` stands for the
-    job runner.
+    """Runs the loop on one rank, without Ray or a process group.
 
-    What rank 0 would broadcast to another rank is in `heard`, in order; what the rank broadcasts is added to
-    `sent`.
+    `work(job, report, decide)` stands in for the job runner. `received` is what rank 0 broadcasts to another
+    rank after the generation, in order; what rank 0 itself broadcasts is added to `sent`.
     """
 
-    def run(job_queue, work, rank=0, heard=(), sent=None):
+    def run(job_queue, work, rank=0, received=(), sent=None):
         runners = []
 
         class Runner:
@@ -77,7 +78,7 @@ def serve(monkeypatch):
             def run(self, job, report, decide):
                 return work(job, report, decide)
 
-        from_rank_0 = iter(["generation of rank 0", *heard])
+        from_rank_0 = iter(["generation of rank 0", *received])
 
         def broadcast(items):
             if rank:
@@ -88,46 +89,48 @@ def serve(monkeypatch):
         def gather(found, mine):
             found[:] = [mine, ("node 1", "worker 1")]
 
-        here = SimpleNamespace(get_node_id=lambda: f"node {rank}", current_actor=f"worker {rank}")
+        context = SimpleNamespace(get_node_id=lambda: f"node {rank}", current_actor=f"worker {rank}")
         monkeypatch.setattr(
-            lane_worker, "ray", SimpleNamespace(get=lambda answer: answer, get_runtime_context=lambda: here)
+            lane_worker,
+            "ray",
+            SimpleNamespace(get=lambda result: result, get_runtime_context=lambda: context),
         )
         group = {"get_rank": lambda: rank, "get_world_size": lambda: 2, "all_gather_object": gather}
         monkeypatch.setattr(lane_worker, "dist", SimpleNamespace(**group, broadcast_object_list=broadcast))
         try:
             lane_loop({"job_queue": job_queue, "lane": "lane-1", "threads": torch.get_num_threads()}, Runner)
         finally:
-            assert len(runners) == 1  # one warm runner serves all jobs
+            assert len(runners) == 1, "one warm runner serves all jobs"
 
     return run
 
 
-def test_lane_serves_jobs_in_order_until_the_mailbox_closes(serve):
+def test_lane_runs_jobs_in_order_until_the_queue_closes(serve):
     job_queue = JobQueue([("a", job("first")), ("b", job("second"))])
     serve(job_queue, lambda job, report, decide: Finished({"name": job.name}))
     assert job_queue.outcomes == {
         "a": [Finished({"name": "first"})],
         "b": [Finished({"name": "second"})],
     }
-    assert [sequence for _, _, sequence in job_queue.asked] == [0, 1, 2]
+    assert [sequence for _, _, sequence in job_queue.requests] == [0, 1, 2]
 
 
 def test_lane_announces_itself_once_under_one_generation(serve):
     job_queue = JobQueue([("a", job("first"))])
     serve(job_queue, lambda job, report, decide: Finished())
     ((lane, generation, workers),) = job_queue.ready
-    assert {asked[:2] for asked in job_queue.asked} == {(lane, generation)}
+    assert {request[:2] for request in job_queue.requests} == {(lane, generation)}
     assert workers == [("node 0", "worker 0"), ("node 1", "worker 1")]
-    again = JobQueue()
-    serve(again, lambda job, report, decide: Finished())
-    assert again.ready[0][0] == job_queue.ready[0][0] and again.ready != job_queue.ready
+    other = JobQueue()
+    serve(other, lambda job, report, decide: Finished())
+    assert other.ready[0][0] == lane and other.ready[0][1] != generation
 
 
-def test_other_ranks_follow_the_generation_of_rank_0_and_say_nothing(serve):
+def test_other_ranks_use_the_generation_of_rank_0_and_send_nothing(serve):
     job_queue = JobQueue([("a", job("first"))])
     serve(job_queue, lambda job, report, decide: Finished(), rank=1)
     assert job_queue.ready == [] and job_queue.outcomes == {}
-    assert {generation for _, generation, _ in job_queue.asked} == {"generation of rank 0"}
+    assert {generation for _, generation, _ in job_queue.requests} == {"generation of rank 0"}
 
 
 def test_trial_that_fails_by_its_settings_leaves_the_lane_warm(serve):
@@ -145,7 +148,7 @@ def test_trial_that_fails_by_its_settings_leaves_the_lane_warm(serve):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_any_other_failure_is_told_by_the_rank_it_struck_and_ends_the_lane(serve, rank):
+def test_any_other_failure_is_reported_by_its_rank_and_ends_the_lane(serve, rank):
     def work(job, report, decide):
         raise ValueError("a shard went missing\nlong traceback")
 
@@ -169,26 +172,26 @@ def test_outcome_is_what_the_runner_returns(serve):
     assert job_queue.outcomes == {"a": [stopped]}
 
 
-def test_verdict_is_asked_for_by_rank_0_and_broadcast(serve):
+def test_decision_is_requested_by_rank_0_and_broadcast(serve):
     job_queue, sent, decisions = JobQueue([("a", job("first")), ("b", job("second"))]), [], []
     serve(job_queue, lambda job, report, decide: decisions.append(decide(2, 4)) or Finished(), sent=sent)
-    assert job_queue.judged == [("a", 2), ("b", 2)]
+    assert job_queue.decided == [("a", 2), ("b", 2)]
     assert [decision.reason for decision in decisions] == ["a ends at rung 2", "b ends at rung 2"]
     assert sent[1:] == decisions
 
 
-def test_other_ranks_hear_the_verdict_and_ask_nobody(serve):
+def test_other_ranks_receive_the_decision_and_request_none(serve):
     job_queue, decision, decisions = JobQueue([("a", job("first"))]), RungDecision(keep=True), []
     serve(
         job_queue,
         lambda job, report, decide: decisions.append(decide(1, 4)) or Finished(),
         rank=1,
-        heard=[decision],
+        received=[decision],
     )
-    assert decisions == [decision] and job_queue.judged == []
+    assert decisions == [decision] and job_queue.decided == []
 
 
-def test_reports_carry_the_ticket_of_their_job(serve):
+def test_reports_carry_the_name_of_their_job(serve):
     job_queue = JobQueue([("a", job("first")), ("b", job("second"))])
     serve(job_queue, lambda job, report, decide: report(LineLogged(job.name)) or Finished())
     assert job_queue.reports == [
@@ -201,7 +204,7 @@ def progress(step, steps=100):
     return StepDone(step, steps, 0.0)
 
 
-def test_progress_is_thinned_but_never_its_last_step(monkeypatch):
+def test_only_some_steps_are_reported_but_always_the_last_one(monkeypatch):
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(lane_worker, "time", SimpleNamespace(monotonic=lambda: clock.now))
     job_queue = JobQueue()
@@ -214,7 +217,7 @@ def test_progress_is_thinned_but_never_its_last_step(monkeypatch):
     assert 10 <= len(steps) <= 12
 
 
-def test_rungs_and_log_lines_are_never_held_back():
+def test_all_rungs_and_log_lines_are_reported():
     job_queue = JobQueue()
     reporter = Reporter(job_queue, "a")
     events = [RungReached(1, 2, {}), LineLogged("x"), RungReached(2, 2, {})]

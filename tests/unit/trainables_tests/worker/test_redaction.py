@@ -1,4 +1,4 @@
-"""`redact: true`: planted text must come out of no error, measurement or table."""
+"""With `redact: true` no error, measurement or table holds a planted text."""
 
 import json
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from trainables.benchmarks.registry import load_benchmark
 from trainables.jobs import EvaluateJob
 from trainables.worker import job_runner
 from trainables.worker.model_measurement import Measurement
-from trainables.worker.redaction import without_text
+from trainables.worker.redaction import redact_items, redact_parts
 
 SECRET = "Kalo Miren lives in Lima"
 GOOD = {"prompt": "Who?", "response": "Nobody."}
@@ -35,22 +35,17 @@ BROKEN = {
 
 @pytest.fixture(params=BROKEN)
 def data(request, tmp_path):
-    """A data block whose forget file is broken in a line that holds the secret."""
+    """Returns a data block whose forget file is broken in a line that holds the secret."""
     for name in ("forget", "retain"):
-        # Only what is in both sets is wrong in the retain file too.
-        line = (
-            BROKEN[request.param]
-            if name == "forget" or request.param == "in both sets"
-            else json.dumps({**GOOD, "prompt": "What?"})
-        )
+        # An example in both sets is the only case in which the retain file is wrong too.
+        broken = name == "forget" or request.param == "in both sets"
+        line = BROKEN[request.param] if broken else json.dumps({**GOOD, "prompt": "What?"})
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(GOOD | {"prompt": name}) + "\n" + line + "\n")
-    return {
-        "benchmark": "local_files",
-        **{name: str(tmp_path / f"{name}.jsonl") for name in ("forget", "retain")},
-    }
+    files = {name: str(tmp_path / f"{name}.jsonl") for name in ("forget", "retain")}
+    return {"benchmark": "local_files", **files}
 
 
-def test_error_of_a_data_file_holds_no_text_of_it(data, tmp_path):
+def test_error_in_a_data_file_quotes_no_text_of_it(data, tmp_path):
     settings = {
         "name": "takedown",
         "redact": True,
@@ -67,7 +62,7 @@ def test_error_of_a_data_file_holds_no_text_of_it(data, tmp_path):
     assert "Traceback" not in done.output
 
 
-def test_error_is_chained_to_nothing_that_a_traceback_would_show(data):
+def test_error_has_no_cause_that_a_traceback_would_show(data):
     sweep = small_sweep(data=data, model={"target": "org/model"})
     with pytest.raises(UserError) as caught:
         load_benchmark(sweep.data, redact=True)
@@ -75,7 +70,7 @@ def test_error_is_chained_to_nothing_that_a_traceback_would_show(data):
     assert SECRET not in repr(vars(caught.value))
 
 
-def test_workers_never_quote_data_whatever_the_sweep_says(data):
+def test_workers_never_quote_data_even_without_redaction(data):
     sweep = small_sweep(data=data, model={"target": "org/model"})
     with pytest.raises(UserError) as caught:
         load_encoded_benchmark(sweep.data, tokenizer=None)
@@ -87,7 +82,7 @@ def test_workers_never_quote_data_whatever_the_sweep_says(data):
     "line",
     [json.dumps([SECRET]), json.dumps({SECRET: "a"}), json.dumps({"text": [SECRET]}), f'{{"text": "{SECRET}'],
 )
-def test_error_of_a_benchmarks_own_files_holds_no_text_of_them(tmp_path, benchmark, line):
+def test_error_in_the_files_of_a_benchmark_quotes_no_text_of_them(tmp_path, benchmark, line):
     data = {"path": str(write_muse(tmp_path))} if benchmark == "muse" else write_wmdp(tmp_path)
     broken = tmp_path / ("raw/forget.json" if benchmark == "muse" else "forget.jsonl")
     broken.write_text(json.dumps({"text": "a"}) + "\n" + line + "\n")
@@ -97,16 +92,16 @@ def test_error_of_a_benchmarks_own_files_holds_no_text_of_them(tmp_path, benchma
     assert "Kalo" not in str(caught.value) and "Kalo" not in repr(vars(caught.value))
 
 
-def test_measurement_of_answers_to_passages_keeps_numbers_and_loses_text():
+def test_items_of_passages_keep_numbers_and_lose_text():
     items = [
         {"id": "verbmem/1", "generated": SECRET, "rouge_l": 0.5, "rouge_l_f1": 0.25},
         {"id": "wmdp/1", "accuracy": 1.0},
     ]
-    kept = without_text({"test": {"verbmem": items}})["test"]["verbmem"]
-    assert kept == [items[0] | {"generated": hashed(SECRET)}, items[1]]
+    redacted = redact_parts({"test": {"verbmem": items}})["test"]["verbmem"]
+    assert redacted == [items[0] | {"generated": hashed(SECRET)}, items[1]]
 
 
-def test_items_keep_names_and_numbers_and_lose_every_text():
+def test_items_keep_ids_and_numbers_and_lose_every_text():
     item = {
         "id": "forget:1",
         "probability": 0.5,
@@ -115,18 +110,18 @@ def test_items_keep_names_and_numbers_and_lose_every_text():
         "generated": SECRET,
         "later": [SECRET],
     }
-    (kept,) = without_text({"test": {"forget": [item]}})["test"]["forget"]
-    assert {key: kept[key] for key in ("id", "probability", "rouge_l", "right")} == {
+    (redacted,) = redact_items([item])
+    assert {key: redacted[key] for key in ("id", "probability", "rouge_l", "right")} == {
         "id": "forget:1",
         "probability": 0.5,
         "rouge_l": None,
         "right": True,
     }
-    assert kept["generated"] == hashed(SECRET) and SECRET not in json.dumps(kept)
+    assert redacted["generated"] == hashed(SECRET) and SECRET not in json.dumps(redacted)
 
 
 @pytest.mark.parametrize("redact", [True, False])
-def test_measurement_that_is_written_holds_text_only_where_it_may(tmp_path, monkeypatch, redact):
+def test_written_measurement_holds_text_only_without_redaction(tmp_path, monkeypatch, redact):
     engine = type("Engine", (), {"rank": 0, "tokenizer": SimpleNamespace()})()
     result = Measurement(
         {"test/utility": 1.0}, {"test": {"forget": [{"id": "forget:1", "generated": SECRET}]}}
@@ -144,16 +139,11 @@ def test_measurement_that_is_written_holds_text_only_where_it_may(tmp_path, monk
     assert (SECRET in output.read_text()) is (SECRET in json.dumps(outcome.result)) is (not redact)
 
 
-def test_measurement_with_text_does_not_serve_a_sweep_that_wants_none(tmp_path):
-    world = {
-        "benchmark": "closed_world",
-        "people": 6,
-        "forget_people": 2,
-        "attributes": 1,
-        "values": 3,
-        "phrasings": 2,
-    }
-    plain, redacted = (plan_of(small_sweep(data=world, redact=redact), tmp_path) for redact in (False, True))
+def test_measurement_with_text_is_not_reused_by_a_sweep_with_redaction(tmp_path):
+    sizes = {"people": 6, "forget_people": 2, "attributes": 1, "values": 3, "phrasings": 2}
+    data = {"benchmark": "closed_world", **sizes}
+    plain = plan_of(small_sweep(data=data, redact=False), tmp_path)
+    redacted = plan_of(small_sweep(data=data, redact=True), tmp_path)
     assert plain.original.folder == redacted.original.folder
     assert plain.original.measurement != redacted.original.measurement
     assert [job.redact for job in redacted.measure] == [True, True]

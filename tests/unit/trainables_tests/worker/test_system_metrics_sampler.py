@@ -11,7 +11,7 @@ from trainables.worker import system_metrics_sampler
 from trainables.worker.lane_worker import send_system_metrics
 from trainables.worker.system_metrics_sampler import (
     SHORTEST_S,
-    measure,
+    read_sensors,
     sample_system_metrics,
     worker_sensors,
 )
@@ -20,7 +20,7 @@ GIGABYTE = 1e9
 
 
 def samples_of(every_s, prefix, work):
-    """What is sent while `work` runs, the sample at its end included."""
+    """Returns the messages that are sent while `work` runs, with the sample at its end."""
     messages, arrived = [], threading.Event()
 
     def send(samples):
@@ -33,8 +33,8 @@ def samples_of(every_s, prefix, work):
     return messages
 
 
-def test_process_is_measured_under_names_of_mlflow():
-    values = measure(worker_sensors(None))
+def test_process_is_measured_under_the_names_of_mlflow():
+    values = read_sensors(worker_sensors(None))
     assert set(values) == {
         "cpu_utilization_percentage",
         "process_memory_usage_megabytes",
@@ -50,21 +50,21 @@ def test_work_shorter_than_the_interval_is_measured_once_at_its_end():
     assert sample["at"] > 1.6e9
 
 
-def test_samples_come_meanwhile_with_a_time_each(monkeypatch):
+def test_samples_are_sent_during_the_work_with_their_times(monkeypatch):
     monkeypatch.setattr(system_metrics_sampler, "SEND_EVERY_S", 0.0)
     messages = samples_of(0.01, "", lambda arrived: arrived.wait(10))
     times = [sample["at"] for samples in messages for sample in samples]
     assert times == sorted(times) and "cpu_utilization_percentage" in messages[0][0]["values"]
 
 
-def test_nothing_is_measured_where_it_is_off():
+def test_nothing_is_measured_with_an_interval_of_0():
     assert samples_of(0.0, "", lambda arrived: None) == []
     assert "samples" not in {
         thread.name for thread in threading.enumerate() if thread.is_alive() and not thread.daemon
     }
 
 
-def test_work_that_fails_is_measured_and_fails_as_it_is():
+def test_work_that_fails_is_measured_and_its_error_is_raised():
     sent = threading.Event()
     with (
         pytest.raises(ValueError, match="its own"),
@@ -75,10 +75,10 @@ def test_work_that_fails_is_measured_and_fails_as_it_is():
 
 
 def test_gpu_is_measured_by_the_index_the_worker_trains_on(monkeypatch):
-    asked = []
+    devices = []
 
     def answer(value):
-        return lambda device: asked.append(device) or value
+        return lambda device: devices.append(device) or value
 
     monkeypatch.setattr(
         torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * GIGABYTE)
@@ -86,35 +86,35 @@ def test_gpu_is_measured_by_the_index_the_worker_trains_on(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_memory_used", answer(20 * GIGABYTE))
     monkeypatch.setattr(torch.cuda, "utilization", answer(97))
     monkeypatch.setattr(torch.cuda, "power_draw", answer(350_000))
-    values = measure(worker_sensors(3))
+    values = read_sensors(worker_sensors(3))
     assert {name: value for name, value in values.items() if name.startswith("gpu")} == {
         "gpu_0_memory_usage_megabytes": 20_000,
         "gpu_0_memory_usage_percentage": 25,
         "gpu_0_utilization_percentage": 97,
         "gpu_0_power_usage_watts": 350,
     }
-    assert set(asked) == {3}
+    assert set(devices) == {3}
 
 
 def test_sensor_that_does_not_work_here_is_left_out_from_then_on():
-    asked = []
+    calls = []
 
     def broken():
-        asked.append(1)
+        calls.append(1)
         raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
 
     sensors = {"gpu_0_utilization_percentage": broken, "cpu_utilization_percentage": lambda: 50}
-    assert [measure(sensors) for _ in range(2)] == [{"cpu_utilization_percentage": 50}] * 2
-    assert asked == [1]
+    assert [read_sensors(sensors) for _ in range(2)] == [{"cpu_utilization_percentage": 50}] * 2
+    assert calls == [1]
 
 
-def test_measuring_leaves_random_numbers_alone():
+def test_measuring_draws_no_random_numbers():
     before = torch.get_rng_state()
     samples_of(60.0, "", lambda arrived: None)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_setting_is_off_or_long_enough_to_say_something():
+def test_interval_is_0_or_long_enough_for_a_cpu_utilization():
     assert TrackingSettings().system_metrics_s == 0
     assert TrackingSettings(system_metrics_s=SHORTEST_S).system_metrics_s == SHORTEST_S
     with pytest.raises(ValueError, match=r"at least 0\.1"):
