@@ -113,6 +113,7 @@ def sample_randomly(sweep: SweepSettings, seed: int) -> dict[str, Any]:
     chance = random.Random(seed)
 
     def suggest(key: str, domain: Domain) -> Any:
+        """Draws one value from a domain."""
         if domain.kind == "choice":
             return chance.choice(domain.choices)
         low, high = float(domain.low), float(domain.high)

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from search_spaces.settings.trial_settings import EngineSettings
 from trainables.data.collate import TokenBatch, collate
@@ -17,6 +17,7 @@ from trainables.engine.cuda_graph_decoding import StaticSteps, can_be_captured
 from trainables.engine.policy import AnswerTargets, Policy
 from trainables.engine.zero3_engine import Weights
 from trainables.generation.continuation_tree import TreeBatch, batch_of, can_run_trees, summed, tree_of
+from trainables.generation.inference_engine import InferenceEngine
 
 Result = TypeVar("Result")
 Ids = tuple[int, ...]
@@ -33,45 +34,6 @@ class Choose(Protocol):
 def greedy(logits_BV: Tensor, position: int) -> Tensor:
     """Return the most likely token of every sequence, `[B]`."""
     return logits_BV.argmax(-1)
-
-
-class InferenceEngine(Protocol):
-    """What scoring and sampling need of an engine: the ZeRO-3 engine, or a whole model in one process."""
-
-    captured_steps: StaticSteps | None
-    """CUDA graphs of decoding steps, kept from batch to batch."""
-
-    @property
-    def rank(self) -> int:
-        """Index of this process among the workers."""
-
-    @property
-    def world_size(self) -> int:
-        """Number of workers."""
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the model and its inputs."""
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Tokenizer of the model."""
-
-    @property
-    def hf_config(self) -> PretrainedConfig:
-        """Configuration of the model."""
-
-    def plain_model(self, weights: Weights = "policy") -> PreTrainedModel:
-        """Return a full copy of the model on this rank. Ranks: all."""
-
-    def lockstep_module(self, weights: Weights = "policy") -> AbstractContextManager[Any]:
-        """Open the sharded model. Ranks: all, equally many calls."""
-
-    def sum(self, values: Sequence[float]) -> list[float]:
-        """Return the sums over all ranks. Ranks: all."""
-
-    def gather(self, items: list[Any]) -> list[Any]:
-        """Return the items of all ranks, in the order of ranks. Ranks: all."""
 
 
 @dataclass

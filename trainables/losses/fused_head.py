@@ -7,7 +7,7 @@ the head holds one gradient of its weight and one of the hidden states.
 Shape suffixes: N rows (answer tokens), S sequences (responses), V vocabulary, H hidden size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,8 @@ class FusedHead(nn.Module):
         gradients = _Gradients(head, wanted)
         loss, terms = _run(head, plan.to(hidden_NH.device), gradients)
         if any(wanted):
-            loss = _PrecomputedGradients.apply(loss, gradients.finished(), *inputs)  # type: ignore[no-untyped-call]
+            apply: Callable[..., Tensor] = _PrecomputedGradients.apply
+            loss = apply(loss, gradients.finished(), *inputs)
         return HeadOutput(loss, terms)
 
 

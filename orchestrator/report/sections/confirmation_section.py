@@ -162,6 +162,7 @@ def _searched(members: Sequence[ConfirmedMember], first: Objective, other: Objec
 
 def _means(members: Sequence[ConfirmedMember], first: Objective, other: Objective) -> go.Scatter:
     def bars(objective: Objective) -> dict[str, Any]:
+        """Error bars of one axis, in the form of Plotly."""
         widths = [confirmed.estimates[objective.name].half_width for confirmed in members]
         return {
             "type": "data",

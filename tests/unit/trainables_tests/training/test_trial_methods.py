@@ -24,7 +24,7 @@ OTHERS = [
 ]
 
 
-def alone_and_on_ranks(tiny, method, beliefs, world_size, **changes):
+def check_ranks_agree_with_one(tiny, method, beliefs, world_size, **changes):
     """A trial by one rank, and by several with smaller micro-batches: they must agree."""
     data = text_data(tiny.tokenizer)
 
@@ -43,18 +43,18 @@ def alone_and_on_ranks(tiny, method, beliefs, world_size, **changes):
 
 @pytest.mark.parametrize(("method", "beliefs"), FULLEST)
 def test_ranks_in_lock_step_with_small_micro_batches_agree_with_one_rank(tiny, method, beliefs):
-    alone_and_on_ranks(tiny, method, beliefs, 2, engine={"inference": "lockstep"})
+    check_ranks_agree_with_one(tiny, method, beliefs, 2, engine={"inference": "lockstep"})
 
 
 @pytest.mark.parametrize(("method", "beliefs"), OTHERS)
 def test_results_do_not_depend_on_ranks_or_micro_batches(tiny, method, beliefs):
-    alone_and_on_ranks(tiny, method, beliefs, 3)
+    check_ranks_agree_with_one(tiny, method, beliefs, 3)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("method", "beliefs"), FULLEST)
 def test_three_ranks_agree_with_one(tiny, method, beliefs):
-    alone_and_on_ranks(tiny, method, beliefs, 3)
+    check_ranks_agree_with_one(tiny, method, beliefs, 3)
 
 
 def test_second_order_steps_do_not_depend_on_ranks(tiny):
