@@ -47,7 +47,7 @@ def quick_report(monkeypatch):
             file.write_text("report")
         return files
 
-    monkeypatch.setattr(publishing, "write_report", write)
+    monkeypatch.setattr(publisher_module, "write_report", write)
 
 
 @pytest.fixture
