@@ -10,8 +10,11 @@ import torch
 
 from orchestrator.commands.audit import EVERYTHING
 from orchestrator.followups.audits import plan_audits
+from orchestrator.followups.reproduction import NOT_COMPARED
 from orchestrator.storage.followup_records import Subject, read_audits
 from orchestrator.storage.sweep_folder import open_sweep
+from orchestrator.tracking.tracked_sweep import read_tracked_sweep, read_tracked_trials
+from orchestrator.tracking.tracking_store import EXPERIMENT
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from tests.support.local_lanes import plan_of
 from tests.support.processes.launch import lethe
@@ -23,8 +26,6 @@ from tests.support.sweeps.small_sweeps import (
     front_of,
     load_study,
 )
-
-TIMES = {"duration_s", "worker_seconds"}
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,15 @@ def names_in(folder: Path) -> list[str]:
 
 def rungs_of(attributes):
     return [attributes[key] for key in sorted(attributes) if key.startswith("rung:")]
+
+
+def without_times(metrics):
+    return {name: value for name, value in metrics.items() if name not in NOT_COMPARED}
+
+
+def earlier_trials(earlier):
+    """What the old code ended with, by number."""
+    return list(earlier.ended["trials"].values())
 
 
 def same_machine(earlier) -> bool:
@@ -92,14 +102,14 @@ def test_interrupted_trial_goes_on_from_its_checkpoint(earlier, resumed):
 
 def test_all_trials_end_with_the_numbers_of_the_old_code(earlier, resumed):
     trials = load_study(earlier.storage, "earlier").get_trials()
-    assert [trial.params for trial in trials] == [then["params"] for then in earlier.ended["trials"].values()]
-    for trial, then in zip(trials, earlier.ended["trials"].values(), strict=True):
+    for trial, then in zip(trials, earlier_trials(earlier), strict=True):
+        assert trial.params == then["params"]
         # A seed decides everything inside a trial, on one kind of machine.
         exact = trial.number in resumed.before.ended or same_machine(earlier)
         margin = {"rel": 0, "abs": 0} if exact else {"rel": 0.01, "abs": 0.001}
         assert trial.values == pytest.approx(then["values"], **margin)
         for metrics, before in zip(rungs_of(trial.user_attrs), then["rungs"], strict=True):
-            kept = {name: value for name, value in before.items() if name not in TIMES}
+            kept = without_times(before)
             assert {name: metrics[name] for name in kept} == pytest.approx(kept, **margin)
 
 
@@ -118,6 +128,17 @@ def test_mlflow_goes_on_with_the_runs_of_the_old_driver(earlier, resumed):
     assert sorted(runs) == [f"t{number:04d}" for number in range(5)]
     assert {run.status for run in runs.values()} == {"FINISHED"}
     assert all(runs[name].run_id == then[name] for name in ("t0000", "t0001", "t0002"))
+
+
+def test_mlflow_of_the_old_driver_tells_of_the_sweep_without_its_folder(fresh):
+    uri = f"sqlite:///{fresh.storage / 'mlflow.db'}"
+    assert read_tracked_sweep(uri, EXPERIMENT, "earlier").settings == open_sweep(fresh.storage, "earlier")[1]
+    tracked = read_tracked_trials(uri, EXPERIMENT, "earlier")[:3]
+    for trial, then in zip(tracked, earlier_trials(fresh)[:3], strict=True):
+        assert trial.params == then["params"]
+        assert [without_times(metrics) for metrics in trial.rungs] == [
+            without_times(metrics) for metrics in then["rungs"]
+        ]
 
 
 def test_weights_go_and_stay_as_they_did(earlier, resumed):

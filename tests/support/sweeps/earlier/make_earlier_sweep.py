@@ -59,7 +59,7 @@ SWEEP = {
     },
     "resources": {"workers_per_trial": 2, "cpus_per_worker": 1, "checkpoint_steps": 1},
 }
-LEFT_OUT = ("report.html", "front.png", "ray", "driver.lock", "mlflow.db.lock", "mlflow-artifacts")
+LEFT_OUT = ("report.html", "front.png", "ray", "driver.lock", "mlflow.db.lock")
 """Written anew by whatever command needs them."""
 LEFT_OUT_MODELS = ("models/initial-", "t0000/weights", "t0002/weights/rung1")
 """187 KB each, and read by no command that the tests run: the archive has to stay small."""
@@ -135,6 +135,10 @@ def main() -> None:
     (kept / "ended.json").write_text(json.dumps(ended, indent=1))
     hashed = json.loads(python(old, HASHED, str(STORAGE), json.dumps(ended["trials"]["3"]["params"])))
     (kept / "hashed.json").write_text(json.dumps({"root": str(ROOT), **hashed}, indent=1))
+    pack(kept, archive)
+
+
+def pack(kept: Path, archive: Path) -> None:
     with tarfile.open(archive, "w:xz", preset=9) as packed:
         for path in sorted(kept.rglob("*")):
             name = str(path.relative_to(kept))

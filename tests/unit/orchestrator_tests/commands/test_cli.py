@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from orchestrator import cli
@@ -368,3 +369,12 @@ def test_wrong_usage_has_exit_status_two_and_no_traceback(arguments):
 def test_message_goes_to_stderr_and_data_to_stdout(stored):
     done = CliRunner().invoke(cli.app, ["front", "smal", "--json"])
     assert done.stdout == "" and done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "old"), [("confirm", "--pick"), ("audit", "--front"), ("dynamics", "--at")]
+)
+def test_old_spelling_of_an_option_is_understood_and_not_shown(command, old):
+    """Of commit 1805e04; `test_earlier_sweep.py` uses one."""
+    (option,) = [one for one in get_command(cli.app).commands[command].params if old in one.opts]
+    assert option.hidden
