@@ -158,10 +158,9 @@ class LanePool:
 
     def _run_lane(self, name: str) -> None:
         """Run one lane until the pool closes, or until it cannot be restarted. Runs in the lane's thread."""
-        trainer = self._build_trainer(name)
         reason = "all lanes have ended"
         try:
-            trainer.fit()
+            self._build_trainer(name).fit()
         # Jobs that wait for this lane need the reason, whatever it is. Ray raises SystemExit in a thread that
         # waits for it when its session ends.
         except (Exception, SystemExit) as error:  # noqa: BLE001
