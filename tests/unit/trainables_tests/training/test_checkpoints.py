@@ -141,10 +141,7 @@ KILLED = [(1, 3, None), (3, 3, 3), (5, 3, 3), (6, 2, 6), (7, 4, 4), (7, 1, 7), (
     ("dies_at", "every", "goes_on", "warm"),
     [
         *((*case, False) for case in KILLED),
-        *(
-            pytest.param(*case, True, marks=[] if case == (5, 3, 3) else pytest.mark.soak)
-            for case in KILLED
-        ),
+        *(pytest.param(*case, True, marks=[] if case == (5, 3, 3) else pytest.mark.soak) for case in KILLED),
     ],
 )
 def test_killed_trial_goes_on_as_if_nothing_had_happened(stage, plain, dies_at, every, goes_on, warm):

@@ -28,9 +28,7 @@ def in_the_default_run(method, beliefs, cut):
 @pytest.mark.parametrize(
     ("method", "beliefs", "world_size", "micro_batch"),
     [
-        pytest.param(
-            name, kind, *cut, marks=[] if in_the_default_run(name, kind, cut) else pytest.mark.soak
-        )
+        pytest.param(name, kind, *cut, marks=[] if in_the_default_run(name, kind, cut) else pytest.mark.soak)
         for name in METHODS
         for kind in BELIEF_KINDS
         for cut in CUTS

@@ -9,6 +9,7 @@ from tests.support.training.observed_trials import run, text_data, trial_of, wei
 from tests.support.training.plain_engine import PlainEngine, run_ranks
 from trainables.losses.methods import METHODS
 
+
 def fullest(method):
     """All kinds of beliefs that a method takes, together."""
     return "token+sequence" if CATALOGUE[method].token_beliefs else "sequence"
