@@ -110,7 +110,8 @@ def _contains(frame: Bbox, box: Bbox) -> bool:
 
 def _meets(box: Bbox, others: Iterable[Bbox]) -> bool:
     # With a little air, so that two names beside each other do not read as one.
-    return any(box.padded(_AIR).overlaps(other) for other in others)
+    padded = box.padded(_AIR)
+    return any(padded.overlaps(other) for other in others)
 
 
 def _cost(box: Bbox, mark: Bbox, others: Sequence[Bbox]) -> float:

@@ -1,8 +1,8 @@
 """Which xdist worker runs which test files under `--dist each`.
 
-Loading PyTorch with Transformers takes about ten seconds, and MLflow with Ray, Optuna and the drawing
-libraries as long. Under the other modes of xdist every worker imports every test file. So the files are dealt
-out before they are imported: the even workers take those that need PyTorch, the odd ones all others.
+Loading PyTorch with Transformers takes about ten seconds and MLflow with Ray and the drawing libraries as
+long, and under xdist's other modes every worker imports every test file. So the files are dealt out before
+they are imported: the even workers take those that need PyTorch, the odd ones all others.
 """
 
 from pathlib import Path
@@ -11,11 +11,15 @@ from tests.support.places import ROOT
 
 WITH_TORCH = (
     "tests/unit/trainables_tests/",
-    "tests/unit/orchestrator_tests/evaluation_logs/",
+    "tests/unit/cluster_tests/capacity/",
+    "tests/unit/orchestrator_tests/evaluation_logs/test_reference_logs.py",
+    "tests/unit/orchestrator_tests/evaluation_logs/test_score_",
+    "tests/unit/orchestrator_tests/search/",
+    "tests/unit/orchestrator_tests/storage/test_baselines.py",
     "tests/unit/orchestrator_tests/storage/test_prompted.py",
     "tests/gpu/",
 )
-"""Folders and files, relative to the checkout, whose tests import PyTorch."""
+"""How the paths of test files that import PyTorch begin, relative to the checkout."""
 
 
 def worker_of(file: Path, workers: int) -> int:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from orchestrator.commands.audit import EVERYTHING
+from orchestrator.commands.audit import DEFAULT_PROBES
 from orchestrator.followups.audits import plan_audits
 from orchestrator.storage.baselines import trial_job
 from orchestrator.storage.followup_records import Subject
@@ -60,7 +60,7 @@ def test_audits_keep_their_names(sweep, plan):
         Subject("retrained", plan.retrained.folder),
         Subject("t0001", str(folder.weights("t0001") / "rung2"), 2),
     ]
-    every = EvaluationSettings(probes=tuple(EVERYTHING.split(",")), probe=sweep.evaluation.probe)
+    every = EvaluationSettings(probes=tuple(DEFAULT_PROBES.split(",")), probe=sweep.evaluation.probe)
     tasks = plan_audits(subjects, sweep, every, plan.retrained.measurement, folder)
     assert [Path(task.audit_job.output).name for task in tasks] == [
         "original-ab4a7970-dd8c78781166.json",
