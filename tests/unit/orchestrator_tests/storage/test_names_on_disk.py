@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from orchestrator.commands.audit import DEFAULT_PROBES
 from orchestrator.followups.audits import plan_audits
 from orchestrator.storage.baselines import trial_job
 from orchestrator.storage.followup_records import Subject
@@ -17,6 +16,9 @@ from search_spaces.settings.sweep_settings import SweepSettings
 from tests.support.local_lanes import plan_of
 from tests.support.sweeps.earlier.make_earlier_sweep import SWEEP
 from trainables.training.checkpoints import checkpoint_key
+
+PROBES = ("leak", "paraphrase", "prefix", "relearn", "quantise")
+"""Probes of an audit by default, when these names were made."""
 
 ROOT = Path("/tmp/fixture/storage")
 """Where the old code had the sweep: measurements, audits and checkpoints are named by absolute paths too."""
@@ -60,7 +62,7 @@ def test_audits_keep_their_names(sweep, plan):
         Subject("retrained", plan.retrained.folder),
         Subject("t0001", str(folder.weights("t0001") / "rung2"), 2),
     ]
-    every = EvaluationSettings(probes=tuple(DEFAULT_PROBES.split(",")), probe=sweep.evaluation.probe)
+    every = EvaluationSettings(probes=PROBES, probe=sweep.evaluation.probe)
     tasks = plan_audits(subjects, sweep, every, plan.retrained.measurement, folder)
     assert [Path(task.audit_job.output).name for task in tasks] == [
         "original-ab4a7970-dd8c78781166.json",
