@@ -36,8 +36,8 @@ class TuneTrial(tune.Trainable):
         """Wait for news of the job.
 
         Returns:
-            `number` of the trial, `events` in order and `outcome` as plain dictionaries, since Tune writes
-            its results as JSON, and Tune's own `done`.
+            `number` of the trial; `events` in order and `outcomes`, one or none, as plain dictionaries, since
+            Tune writes its results as JSON; and Tune's own `done`.
         """
         while True:
             found = ray.get(self._job_queue.news.remote({self._job_name: self._seen}))
@@ -48,7 +48,8 @@ class TuneTrial(tune.Trainable):
                 return {
                     "number": self._number,
                     "events": [asdict(event) for event in news.events],
-                    "outcome": None if news.outcome is None else asdict(news.outcome),
+                    # A list, since Tune flattens the dictionaries of a result, but not those in its lists.
+                    "outcomes": [] if news.outcome is None else [asdict(news.outcome)],
                     "done": news.outcome is not None,
                 }
 
@@ -111,8 +112,8 @@ class RungScheduler(FIFOScheduler):
             decision = self._recorder.take(number, event)
             if decision is not None and isinstance(event, RungReached):
                 ray.get(self._job_queue.decide.remote(trial_id(number), event.rung, decision))
-        if result["outcome"] is not None:
-            self._recorder.end(number, OUTCOME.validate_python(result["outcome"]))
+        for plain in result["outcomes"]:
+            self._recorder.end(number, OUTCOME.validate_python(plain))
 
 
 class StudySearcher(Searcher):

@@ -142,7 +142,7 @@ def _tune(folder: SweepFolder, records: list[TrialRecord]) -> list[str]:
             continue
         for settings, progress in held:
             trial, last = json.loads(settings), json.loads(progress)["last_result"]
-            number, outcome = trial["config"]["number"], (last or {}).get("outcome") or {}
+            number, outcome = trial["config"]["number"], next(iter((last or {}).get("outcomes", [])), {})
             if trial["status"] == "TERMINATED" and outcome.get("status") not in (states.get(number), "lost"):
                 wrong.append(f"Tune says {outcome} of t{number:04d}: {states.get(number)}")
             elif trial["status"] == "ERROR":

@@ -109,7 +109,7 @@ def test_what_tune_says_otherwise_is_found(sweep):
     state.parent.mkdir(parents=True)
 
     def write(number, status, outcome):
-        last = {"events": [], "outcome": {"status": outcome}}
+        last = {"events": [], "outcomes": [{"status": outcome}]}
         trial = [
             json.dumps({"status": status, "config": {"number": number}}),
             json.dumps({"last_result": last}),

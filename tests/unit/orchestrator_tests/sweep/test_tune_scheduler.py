@@ -3,6 +3,7 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
+from ray._private.dict import flatten_dict
 from ray.tune.schedulers import TrialScheduler
 
 from orchestrator.sweep import ray_tune
@@ -33,16 +34,16 @@ class RunningTrial:
         get(queue.next_job("lane0", "first", 0))
 
     def step(self, *events):
-        """Passes events to the scheduler, as Tune does after a step of its trial."""
+        """Passes events to the scheduler, flattened, as Tune does after a step of its trial."""
         plain = [asdict(event) for event in events]
-        result = {"number": 0, "events": plain, "outcome": None, "done": False}
-        return self.scheduler.on_trial_result(None, self.trial, result)
+        result = {"number": 0, "events": plain, "outcomes": [], "done": False}
+        return self.scheduler.on_trial_result(None, self.trial, flatten_dict(result))
 
     def complete(self, *events, outcome=OUTCOME):
         """Passes events and an outcome to the scheduler, as Tune does after the last step of its trial."""
         plain = [asdict(event) for event in events]
-        result = {"number": 0, "events": plain, "outcome": asdict(outcome), "done": True}
-        self.scheduler.on_trial_complete(None, self.trial, result)
+        result = {"number": 0, "events": plain, "outcomes": [asdict(outcome)], "done": True}
+        self.scheduler.on_trial_complete(None, self.trial, flatten_dict(result))
 
     def decision(self, rung):
         """Returns the decision that the lane gets."""

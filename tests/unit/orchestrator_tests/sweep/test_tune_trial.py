@@ -60,7 +60,7 @@ def result(number, *events, outcome=None):
     return {
         "number": number,
         "events": [asdict(event) for event in events],
-        "outcome": outcome and asdict(outcome),
+        "outcomes": [] if outcome is None else [asdict(outcome)],
         "done": outcome is not None,
     }
 
