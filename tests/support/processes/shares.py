@@ -17,6 +17,7 @@ WITH_TORCH = (
     "tests/unit/orchestrator_tests/search/",
     "tests/unit/orchestrator_tests/storage/test_baselines.py",
     "tests/unit/orchestrator_tests/storage/test_prompted.py",
+    "tests/unit/orchestrator_tests/terminal/test_cluster_plan_tables.py",
     "tests/gpu/",
 )
 """How the paths of test files that import PyTorch begin, relative to the checkout."""

@@ -1,7 +1,6 @@
 """A real MLflow store for the tests of each module, and trackers that write to it."""
 
 import pytest
-from mlflow import MlflowClient
 
 from tests.support.mlflow_store import new_store
 from tests.support.tracked_runs import tracker
@@ -22,4 +21,7 @@ def start(store, request):
 
 @pytest.fixture
 def client(store):
+    # Every worker loads this file, and only one of them needs MLflow.
+    from mlflow import MlflowClient
+
     return MlflowClient(tracking_uri=store[0])
