@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from orchestrator.commands.audit import EVERYTHING
 from orchestrator.followups.audits import plan_audits
 from orchestrator.followups.reproduction import NOT_COMPARED
 from orchestrator.storage.followup_records import Subject, read_audits
@@ -16,6 +15,7 @@ from orchestrator.storage.sweep_folder import open_sweep
 from orchestrator.tracking.tracked_sweep import read_tracked_sweep, read_tracked_trials
 from orchestrator.tracking.tracking_store import EXPERIMENT
 from search_spaces.settings.evaluation_settings import EvaluationSettings
+from search_spaces.settings.probe_settings import PROBES
 from tests.support.local_lanes import plan_of
 from tests.support.processes.launch import lethe
 from tests.support.sweeps.earlier.moved_sweep import unpack_earlier_sweep
@@ -157,7 +157,7 @@ def test_old_audits_count_as_made(fresh):
         Subject("retrained", plan.retrained.folder),
         Subject("t0001", str(folder.weights("t0001") / "rung2"), 2),
     ]
-    every = EvaluationSettings(probes=tuple(EVERYTHING.split(",")), probe=sweep.evaluation.probe)
+    every = EvaluationSettings(probes=PROBES, probe=sweep.evaluation.probe)
     tasks = plan_audits(subjects, sweep, every, plan.retrained.measurement, folder)
     assert all(task.done for task in tasks)
     assert [task.read() for task in tasks] == read_audits(folder)
