@@ -10,12 +10,12 @@ from typing import Any, Self
 
 import ray
 from ray.train import RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.execution.callback import ControllerCallback
 from ray.train.v2.api.config import FailureConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.lanes.job_queue import JobNews, JobQueue, LanesSnapshot
+from orchestrator.lanes.lane_trainer import ControllerRegistration, LaneTrainer, ProcessGroupConfig
+from orchestrator.lanes.ray_session import alive_nodes
 from orchestrator.lanes.retries import Retries
 from orchestrator.lanes.sigterm import terminating
 from search_spaces.settings.sweep_settings import ResourceSettings
@@ -73,7 +73,7 @@ class LanePool:
             num_cpus=0, max_concurrency=1000, scheduling_strategy=driver_node
         )
         retries = Retries(resources.attempts, resources.preemptions)
-        self.job_queue: Any = queue_actor.remote(retries, _alive_nodes)
+        self.job_queue: Any = queue_actor.remote(retries, alive_nodes)
         """Handle of the job queue's actor."""
         self._threads: list[threading.Thread] = []
         self._alive = 0
@@ -177,12 +177,12 @@ class LanePool:
             if self._alive == 0:
                 ray.get(self.job_queue.no_lane_left.remote(reason))
 
-    def _build_trainer(self, name: str) -> TorchTrainer:
+    def _build_trainer(self, name: str) -> LaneTrainer:
         resources = self.resources
         needs: dict[str, float] = {"CPU": resources.cpus_per_worker}
         if resources.gpus_per_worker:
             needs["GPU"] = resources.gpus_per_worker
-        return TorchTrainer(
+        return LaneTrainer(
             self._worker,
             train_loop_config={
                 "job_queue": self.job_queue,
@@ -195,11 +195,11 @@ class LanePool:
                 use_gpu=resources.gpus_per_worker > 0,
                 resources_per_worker=needs,
             ),
-            torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
+            backend_config=ProcessGroupConfig("nccl" if resources.gpus_per_worker else "gloo"),
             run_config=RunConfig(
                 name=f"{name}-{int(time.time())}",
                 storage_path=str(self.storage),
-                callbacks=[_ControllerRegistration(self.job_queue, name)],  # type: ignore[list-item]
+                callbacks=[ControllerRegistration(self.job_queue, name)],  # type: ignore[list-item]
                 # Without its limit the controller would try for ever to place workers that never fit.
                 failure_config=FailureConfig(
                     max_failures=self._restarts, controller_failure_limit=MOST_RESTARTS
@@ -226,31 +226,12 @@ class LanePool:
                 ray.kill(controllers[name])
 
 
-class _ControllerRegistration(ControllerCallback):
-    """Sends the handle of a lane's controller to the job queue.
-
-    Ray keeps that handle to itself, and a lane that waits for room can be ended by no other.
-    """
-
-    def __init__(self, job_queue: Any, lane: str) -> None:
-        self._job_queue = job_queue
-        self._lane = lane
-
-    def after_controller_start(self, train_run_context: Any) -> None:
-        controller = ray.get_runtime_context().current_actor
-        ray.get(self._job_queue.lane_begun.remote(self._lane, controller))
-
-
 def _join(threads: Sequence[threading.Thread], seconds: float) -> bool:
     """Wait for threads, and return whether all have ended in time."""
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     return not any(thread.is_alive() for thread in threads)
-
-
-def _alive_nodes() -> set[str]:
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _start_worker(config: dict[str, Any]) -> None:

@@ -24,6 +24,9 @@ def ray_session() -> Iterator[None]:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     # Tune would write CSV, JSON and TensorBoard files of every event; the study and MLflow hold all of it.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    # Ray Train would watch, in a process per lane on the head node, for nodes that are about to go, so that
+    # training loops can save. A trial saves at intervals of its own and goes on when a node has gone.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     address = os.environ.get("RAY_ADDRESS")
     try:
         with keep_sigterm_handler():
@@ -39,3 +42,8 @@ def ray_session() -> Iterator[None]:
         # After SIGTERM there is no time for a shutdown: see `orchestrator.lanes.sigterm`.
         if not terminating():
             ray.shutdown()
+
+
+def alive_nodes() -> set[str]:
+    """Return the identifiers of the cluster's nodes that are up."""
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}

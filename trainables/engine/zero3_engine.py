@@ -16,7 +16,7 @@ from search_spaces.settings.model_settings import ModelSettings
 from search_spaces.settings.trial_settings import EngineSettings, TrialSettings
 from trainables.data.collate import TokenBatch
 from trainables.engine.cuda_graph_decoding import StaticSteps
-from trainables.engine.deepspeed_setup import deepspeed_config
+from trainables.engine.deepspeed_setup import collect_new_garbage, deepspeed_config
 from trainables.engine.optimizer import TrialOptimizer, configure
 from trainables.engine.policy import Policy, load_causal_lm
 from trainables.engine.trained_parameters import (
@@ -126,7 +126,8 @@ class Engine:
         """
         from deepspeed.utils import safe_set_local_fp32_param
 
-        self._deepspeed.empty_partition_cache()
+        self._release_gathered()
+        collect_new_garbage()
         self._lora = trial.lora
         set_scale(self._deepspeed.module.modules(), trial.lora)
         for name, parameter in self._trained.items():
@@ -274,7 +275,7 @@ class Engine:
         """Restore a `training_state`, or its weights alone, right after `reset`. Ranks: all."""
         from deepspeed.utils import safe_get_local_fp32_param
 
-        self._deepspeed.empty_partition_cache()
+        self._release_gathered()
         zero = self._deepspeed.optimizer
         for number, master in enumerate(zero.fp32_partitioned_groups_flat):
             master.data.copy_(state[f"{number}/weights"])
@@ -296,6 +297,13 @@ class Engine:
         torch.set_rng_state(state["random"].clone())
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random/device"].clone(), self.device)
+
+    def _release_gathered(self) -> None:
+        """Drop whole parameters that ZeRO-3 has gathered. Ranks: all.
+
+        DeepSpeed's own `empty_partition_cache` also runs the garbage collector, for a third of a second.
+        """
+        self._deepspeed.optimizer.empty_partition_cache()
 
     def resident_parameter_bytes(self) -> int:
         """Return the bytes of weights that this rank holds between steps: about 1/world_size of the model."""
@@ -331,7 +339,7 @@ class Engine:
         Ranks: all, equally many calls of the module.
         """
         # ZeRO-3 may still hold gathered parameters, and would read them in place of the new shards.
-        self._deepspeed.empty_partition_cache()
+        self._release_gathered()
         kept = (
             {name: parameter.ds_tensor.detach().clone() for name, parameter in self._trained.items()}
             if weights == "pristine"
@@ -344,7 +352,7 @@ class Engine:
             with torch.no_grad():
                 yield self._deepspeed
         finally:
-            self._deepspeed.empty_partition_cache()
+            self._release_gathered()
             for name, shard in kept.items():
                 self._parameters[name].ds_tensor.data.copy_(shard)
             self._deepspeed.train()

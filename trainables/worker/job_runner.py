@@ -20,6 +20,7 @@ from trainables.analysis.step_dynamics import run_dynamics
 from trainables.benchmarks.encoded_benchmark import EncodedBenchmark, encode_examples, load_encoded_benchmark
 from trainables.data.encoding import instructed, set_system_prompt
 from trainables.durable_files import write_json
+from trainables.engine.deepspeed_setup import collect_all_garbage
 from trainables.engine.zero3_engine import Engine
 from trainables.events import Decide, Finished, LineLogged, Report, StepDone, Stopped
 from trainables.generation.inference import inference
@@ -89,6 +90,7 @@ class JobRunner:
             set_system_prompt(tokenizer, model.system_prompt)
             # The old engine is freed before the new one takes its memory.
             self._engine = None
+            collect_all_garbage()
             # The data was encoded by the old tokenizer.
             self._data = {}
             self._engine = Engine(folder, model, tokenizer, trial)

@@ -1,9 +1,11 @@
 """The loop of each Ray Train worker of a lane: takes a job, runs it, reports it, until the pool closes."""
 
 import logging
+import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -42,12 +44,31 @@ class Runner(Protocol):
 def start_job_runner() -> Runner:
     """Return the runner that trains. Ranks: all."""
     # Imported here, since transformers and DeepSpeed take seconds, and the process group needs neither.
-    from trainables.engine.deepspeed_setup import start_deepspeed
-    from trainables.worker.job_runner import JobRunner
+    # DeepSpeed's autotuner would import MLflow, and rouge-score's NLTK scikit-learn, if they are there: half
+    # as long again, for features that no job uses.
+    with packages_hidden("mlflow", "sklearn"):
+        from trainables.engine.deepspeed_setup import start_deepspeed
+        from trainables.worker.job_runner import JobRunner
 
+        start_deepspeed()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    start_deepspeed()
     return JobRunner()
+
+
+@contextmanager
+def packages_hidden(*names: str) -> Iterator[None]:
+    """Make optional packages look as if they were not installed during a block of imports.
+
+    Packages that are imported already stay.
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    # An import of a name that stands for None raises ImportError.
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def lane_loop(config: dict[str, Any], start_runner: Callable[[], Runner] = start_job_runner) -> None:

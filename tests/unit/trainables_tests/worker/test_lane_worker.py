@@ -1,3 +1,5 @@
+import importlib
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +19,7 @@ from trainables.events import (
 )
 from trainables.jobs import EvaluateJob
 from trainables.worker import lane_worker
-from trainables.worker.lane_worker import PROGRESS_EVERY_S, Reporter, lane_loop
+from trainables.worker.lane_worker import PROGRESS_EVERY_S, Reporter, lane_loop, packages_hidden
 
 
 class Remote:
@@ -224,3 +226,22 @@ def test_all_rungs_and_log_lines_are_reported():
     for event in events:
         reporter(event)
     assert [event for _, event in job_queue.reports] == events
+
+
+def test_hidden_package_cannot_be_imported_during_the_block_alone(tmp_path, monkeypatch):
+    (tmp_path / "optional_package.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    with packages_hidden("optional_package"), pytest.raises(ImportError):
+        importlib.import_module("optional_package")
+    assert importlib.import_module("optional_package") is sys.modules.pop("optional_package")
+
+
+def test_package_that_is_imported_already_is_not_hidden():
+    with packages_hidden("torch"):
+        assert sys.modules["torch"] is torch
+
+
+def test_hidden_packages_come_back_after_an_error():
+    with pytest.raises(RuntimeError), packages_hidden("optional_package"):
+        raise RuntimeError
+    assert "optional_package" not in sys.modules
