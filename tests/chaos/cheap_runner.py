@@ -30,6 +30,9 @@ STEP_S = 0.05
 DIVERGES_FROM = 1.0
 """Trials with this learning rate or a larger one fail."""
 
+COSTLY = "graddiff"
+"""Forget method whose trials lose more utility than others, so that some trials are dominated."""
+
 STARTS = "starts.txt"
 """File in the sweep's folder with a line per start of a trial: its name and Unix time in seconds."""
 
@@ -104,6 +107,8 @@ def made_up(trial: TrialSettings, rung: int, part: str) -> dict[str, float]:
     noise = int.from_bytes(hashlib.sha256(settings.encode()).digest()[:4]) / 2**32
     harshness = (math.log10(trial.optimizer.learning_rate) + 4) / 2 * rung / trial.rungs
     forget, utility = 0.83 * math.exp(-4 * harshness), 0.84 - 0.6 * harshness**2
+    if trial.forget.method == COSTLY:
+        utility -= 0.2
     return {
         f"{part}/forget_true_mass": forget * (0.98 + 0.04 * noise),
         f"{part}/utility": utility - 0.02 * noise,

@@ -1,9 +1,8 @@
 """What the integration tests stand on, made once: warm ranks, small models, a Ray head, and two finished
 sweeps.
 
-With `-n 2 --dist loadfile` each of two processes makes what its files need: sweeps wait for much (Ray,
-MLflow, lanes), and others compute meanwhile. (`loadgroup` would make it once, but pytest-xdist 3.8 leaves its
-marks unread under pytest 9.2.)
+With `-n 2 --dist each` one process has the tests on ranks and the other those on sweeps, so that each is made
+once (`tests/support/processes/shares.py`).
 """
 
 import subprocess
@@ -17,7 +16,6 @@ import pytest
 
 from tests.support.processes.launch import lethe, lethe_environment
 from tests.support.processes.mlflow_server import mlflow_server
-from tests.support.processes.rank_group import RankGroup
 from tests.support.processes.ray_head import SECRETS, TOKEN, Head, ray_head
 from tests.support.sweeps.small_models import DATA, MODEL
 from tests.support.sweeps.small_sweeps import (
@@ -35,6 +33,9 @@ Steps = list[dict[str, Any]]
 @pytest.fixture(scope="session")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int, Steps], Steps]]:
     """Runs steps of rank_script.py on one or two ranks that stay warm from test to test."""
+    # Imported here, because the process that runs sweeps needs no torch.
+    from tests.support.processes.rank_group import RankGroup
+
     folder = tmp_path_factory.mktemp("ranks")
     groups = {workers: RankGroup(workers, folder / str(workers)) for workers in (1, 2)}
     yield lambda workers, steps: groups[workers].run(steps)
@@ -140,13 +141,16 @@ def viewed(
     head: Head,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[SimpleNamespace]:
-    """The finished sweep once more: on two lanes, into a real MLflow server, with a driver that is killed in
-    the middle."""
+    """The finished sweep once more: on two lanes, into a real MLflow server, with workers that measure
+    themselves, and with a driver that is killed in the middle."""
     _, storage, _ = finished
     folder = tmp_path_factory.mktemp("viewed")
     with mlflow_server(folder) as uri:
         file = write_sweep(
-            folder, name="viewed", resources={**SWEEP["resources"], "cpus_per_worker": 0.5, "max_lanes": 2}
+            folder,
+            name="viewed",
+            resources={**SWEEP["resources"], "cpus_per_worker": 0.5, "max_lanes": 2},
+            tracking={"system_metrics_s": 0.2},
         )
         arguments = ("run", str(file), "--tracking-uri", uri)
         output = folder / "killed.txt"

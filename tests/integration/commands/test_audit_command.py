@@ -5,7 +5,7 @@ import json
 import mlflow
 import pytest
 
-from tests.support.processes.launch import lethe
+from tests.support.processes.launch import lethe, lethe_here
 from tests.support.sweeps.small_sweeps import child_runs, front_of, write_sweep
 
 PROBES = "leak,quantise"
@@ -13,9 +13,9 @@ FEW = ("--set", "evaluation.probe.leak.samples=4", "--set", "evaluation.probe.le
 
 
 @pytest.fixture(scope="module")
-def audited(finished):
+def audited(finished, head):
     _, storage, _ = finished
-    done = lethe("audit", "tiny", "--probes", PROBES, *FEW, "--json", storage=storage)
+    done = lethe("audit", "tiny", "--probes", PROBES, *FEW, "--json", storage=storage, **head.joined)
     return storage, done
 
 
@@ -39,7 +39,7 @@ def test_front_is_audited_beside_the_original_and_the_retrained_model(audited):
 
 def test_second_call_runs_nothing_and_prints_the_same(audited):
     storage, done = audited
-    again = lethe("audit", "tiny", "--probes", PROBES, *FEW, "--json", storage=storage)
+    again = lethe_here("audit", "tiny", "--probes", PROBES, *FEW, "--json", storage=storage)
     assert "starting Ray" in done.stderr and "starting Ray" not in again.stderr
     assert again.stdout == done.stdout
 
@@ -48,8 +48,8 @@ def test_leaderboard_report_and_mlflow_have_it(audited):
     storage, _ = audited
     front = front_of(storage, "tiny")
     assert {"original", "retrained"} < front["audits"].keys()
-    assert "worst probe" in lethe("front", "tiny", storage=storage, COLUMNS="220").stdout
-    assert "leak@k" in lethe("front", "tiny", "--csv", storage=storage).stdout.splitlines()[0]
+    assert "worst probe" in lethe_here("front", "tiny", storage=storage, COLUMNS="220").stdout
+    assert "leak@k" in lethe_here("front", "tiny", "--csv", storage=storage).stdout.splitlines()[0]
     assert "Is it really forgotten?" in (storage / "tiny" / "report.html").read_text()
     runs = child_runs(storage, "tiny", kind="audit")
     assert {run.data.tags["lethe.audits"] for run in runs} == front["audits"].keys()
@@ -59,11 +59,12 @@ def test_leaderboard_report_and_mlflow_have_it(audited):
     assert "leak@k" in parent.data.tags["mlflow.note.content"]
 
 
-def test_folder_of_a_model_is_audited_with_the_data_of_a_file(finished, tmp_path):
+@pytest.mark.soak
+def test_folder_of_a_model_is_audited_with_the_data_of_a_file(finished, head, tmp_path):
     file, storage, _ = finished
     model = json.loads((storage / "tiny" / "baselines.json").read_text())["original"]["folder"]
     options = ("--data", str(file), "--probes", "leak", *FEW, "--json")
-    done = lethe("audit", "--model", model, *options, storage=storage)
+    done = lethe("audit", "--model", model, *options, storage=storage, **head.joined)
     (found,) = json.loads(done.stdout)
     assert found["name"] == model and "test/leak_at_k" in found["metrics"]
 
@@ -73,7 +74,7 @@ def test_folder_of_a_model_is_audited_with_the_data_of_a_file(finished, tmp_path
     [
         (("tiny", "--probes", "telepathy"), "no such probe"),
         (("tiny", "--probes", "judge"), "the probe `judge` needs a judge"),
-        (("tiny", "--set", "trial.steps=3"), "nothing but how probes are made"),
+        (("tiny", "--set", "trial.steps=3"), "an audit can change probe settings only"),
         (("tiny", "--trial", "t0099"), "no such trial"),
         (("--model", "x"), "the data is missing"),
         ((), "give one of the two"),
@@ -81,11 +82,12 @@ def test_folder_of_a_model_is_audited_with_the_data_of_a_file(finished, tmp_path
 )
 def test_mistake_is_one_message(finished, arguments, message):
     _, storage, _ = finished
-    refused = lethe("audit", *arguments, storage=storage, check=False)
+    refused = lethe_here("audit", *arguments, storage=storage, check=False)
     assert refused.returncode == 2 and message in refused.stderr
 
 
-def test_probe_is_an_objective_and_a_constraint(finished, tmp_path):
+@pytest.mark.soak
+def test_probe_is_an_objective_and_a_constraint(finished, head, tmp_path):
     _, storage, _ = finished
     file = write_sweep(
         tmp_path,
@@ -101,7 +103,7 @@ def test_probe_is_an_objective_and_a_constraint(finished, tmp_path):
         constraints={"relearned_told": {"at_most": 1.0}},
         search={"trials": 2, "sampler": "random"},
     )
-    lethe("run", str(file), storage=storage)
+    lethe("run", str(file), storage=storage, **head.joined)
     front = front_of(storage, "probing")
     assert front["front"] and front["failed"] == 0
     assert {objective["name"] for objective in front["objectives"]} == {"leak_at_k", "utility"}

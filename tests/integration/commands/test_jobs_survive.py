@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from tests.support.processes.launch import ROOT, lethe_environment
+from tests.support.processes.launch import MADE_UP, ROOT, lethe_environment
 from tests.support.processes.ray_head import TOKEN, Head, ray_head
 from tests.support.processes.ray_nodes import ray_node
 from tests.support.sweeps.small_sweeps import (
@@ -93,15 +93,15 @@ def check_sweep_that_loses_a_node(
 
 
 def test_job_on_three_nodes_of_which_one_is_removed_ends_with_the_full_front(finished, tmp_path):
-    """The command is that of the shipped RayJob for Kubernetes, with a small sweep."""
+    """The command is that of the shipped RayJob for Kubernetes, with a small sweep of made-up trials."""
     _, storage, _ = finished
     (entrypoint,) = re.findall("entrypoint: (.*)", (ROOT / "cluster" / "rayjob.yaml").read_text())
     # Enough trials, and long enough ones, that both nodes are found in a trial on a fast machine too.
-    search, trial = {**SWEEP["search"], "trials": 16}, {**SWEEP["trial"], "steps": 30, "rungs": 3}
+    search, trial = {**SWEEP["search"], "trials": 16}, {**SWEEP["trial"], "steps": 30, "rungs": 10}
     file = write_sweep(tmp_path, name="nodes", search=search, trial=trial)
     command, _, _ = entrypoint.rpartition(" ")
     assert command == "lethe run"
-    check_sweep_that_loses_a_node(storage, tmp_path, f"{command} {file}", "nodes", 16)
+    check_sweep_that_loses_a_node(storage, tmp_path, f"python -m {MADE_UP} run {file}", "nodes", 16)
 
 
 @pytest.mark.soak

@@ -9,7 +9,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from orchestrator.storage.sweep_folder import SweepFolder
-from tests.support.processes.launch import lethe
+from tests.support.processes.launch import lethe, lethe_here
 
 QUESTIONS = [
     {
@@ -63,10 +63,10 @@ def slow_accuracy(folder):
     return right / len(QUESTIONS)
 
 
-def test_member_of_the_front_is_set_beside_the_original_and_told_to_mlflow(finished, tasks):
+def test_member_of_the_front_is_set_beside_the_original_and_told_to_mlflow(finished, head, tasks):
     _, storage, _ = finished
     told = ("benchmark", "tiny", "--tasks", "birthplaces", "--task-folder", str(tasks), "--json")
-    scores = json.loads(lethe(*told, storage=storage).stdout)
+    scores = json.loads(lethe(*told, storage=storage, **head.joined).stdout)
     folder = SweepFolder(storage, "tiny").path
     baselines = json.loads((folder / "baselines.json").read_text())
     (name,) = set(scores) - {"original"}
@@ -77,12 +77,14 @@ def test_member_of_the_front_is_set_beside_the_original_and_told_to_mlflow(finis
     )
     assert scores[name]["birthplaces/acc"] == pytest.approx(slow_accuracy(weights))
 
-    again = lethe("benchmark", "tiny", "--tasks", "birthplaces", "--task-folder", str(tasks), storage=storage)
+    again = lethe_here(
+        "benchmark", "tiny", "--tasks", "birthplaces", "--task-folder", str(tasks), storage=storage
+    )
     assert "birthplaces/acc" in again.stdout and "±" in again.stdout
     ways = {f"{model}, limit None, tasks of {tasks}" for model in ("original", name)}
     assert set(json.loads((folder / "lm_eval.json").read_text())) == ways
 
-    front = json.loads(lethe("front", "tiny", "--json", storage=storage).stdout)["front"]
+    front = json.loads(lethe_here("front", "tiny", "--json", storage=storage).stdout)["front"]
     (run,) = {member["mlflow_run_id"] for member in front if member["trial_id"] == trial}
     client = mlflow.MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
     assert client.get_run(run).data.metrics["lm_eval/birthplaces/acc"] == scores[name]["birthplaces/acc"]
@@ -90,7 +92,7 @@ def test_member_of_the_front_is_set_beside_the_original_and_told_to_mlflow(finis
 
 def test_unknown_task_is_refused_before_anything_is_loaded(finished):
     _, storage, _ = finished
-    refused = lethe("benchmark", "tiny", "--tasks", "birthplaces,arc_easy", storage=storage, check=False)
+    refused = lethe_here("benchmark", "tiny", "--tasks", "birthplaces,arc_easy", storage=storage, check=False)
     assert refused.returncode == 2
     assert (
         "lm-eval knows no such task" in refused.stderr

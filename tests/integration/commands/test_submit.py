@@ -28,7 +28,7 @@ from tests.support.sweeps.small_sweeps import (
 )
 from tests.support.sweeps.takedown import TEXTS, write_takedown
 
-TRIALS = 25
+TRIALS = 12
 """Enough trials that a job can be stopped before its end on a fast machine too."""
 
 

@@ -6,7 +6,7 @@ import mlflow
 import pytest
 import yaml
 
-from tests.support.processes.launch import lethe
+from tests.support.processes.launch import lethe, lethe_here
 from tests.support.sweeps.small_sweeps import child_runs, front_of, load_study
 
 
@@ -41,7 +41,7 @@ def test_exported_member_loads_with_its_evidence_and_is_registered(finished, tmp
     assert f"test.{next(iter(member['objectives']))}" in version.tags
     fetched = mlflow.artifacts.download_artifacts(version.source, dst_path=str(tmp_path))
     AutoModelForCausalLM.from_pretrained(fetched)
-    refused = lethe("export", "tiny", str(output), storage=storage, check=False)
+    refused = lethe_here("export", "tiny", str(output), storage=storage, check=False)
     assert refused.returncode == 2 and "is not empty" in refused.stderr
 
 
@@ -73,7 +73,9 @@ def test_trial_from_mlflow_is_identical_and_its_dropped_weights_come_back(
     from transformers import AutoModelForCausalLM
 
     _, storage, _ = finished
-    refused = lethe("export", "tiny", str(tmp_path / "no"), "--trial", dropped, storage=storage, check=False)
+    refused = lethe_here(
+        "export", "tiny", str(tmp_path / "no"), "--trial", dropped, storage=storage, check=False
+    )
     assert refused.returncode == 2
     assert f"lethe reproduce tiny {dropped} --weights FOLDER" in refused.stderr
     study = (storage / "tiny" / "study.journal").read_bytes()

@@ -2,13 +2,11 @@
 no Ray."""
 
 import json
+import signal
 
-import pytest
+from tests.support.processes.dying_rank import run_steps
+from tests.support.processes.forked_ranks import start_ranks
 
-from tests.support.places import SCRIPTS
-from tests.support.processes.launch import run_ranks
-
-SCRIPT = SCRIPTS / "dying_rank.py"
 # Four examples in batches of four: an epoch is a step. Beliefs of step 4 are those of step 7; rungs are after
 # steps 4 and 8.
 TRIAL = {
@@ -26,13 +24,20 @@ ENDS_AT = 7
 def run(folder, *steps):
     """Run (job, how it ends) on two cold ranks. Returns: the results; None when a rank was killed."""
     folder.mkdir()
-    (folder / "steps.json").write_text(json.dumps([{"job": job, "ends": ends} for job, ends in steps]))
-    if all(ends is None for _, ends in steps):
-        run_ranks(2, SCRIPT, str(folder))
-        return json.loads((folder / "results.json").read_text())
-    with pytest.raises(AssertionError, match="SIGKILL"):
-        run_ranks(2, SCRIPT, str(folder))
-    return None
+    listed = [{"job": job, "ends": ends} for job, ends in steps]
+    ranks = start_ranks(2, run_steps, folder, listed, folder=folder)
+    killed = [ends["kills"] for _, ends in steps if ends is not None and ends["kills"] is not None]
+    for rank in killed:
+        ranks[rank].join(300)
+        assert ranks[rank].exitcode == -signal.SIGKILL
+    for rank in ranks:
+        # The others of a killed rank wait for it in a collective.
+        rank.kill() if killed else rank.join(300)
+        rank.join(10)
+    if killed:
+        return None
+    assert [rank.exitcode for rank in ranks] == [0, 0], (folder / "rank0.txt").read_text()
+    return json.loads((folder / "results.json").read_text())
 
 
 def kept_in(folder, job):

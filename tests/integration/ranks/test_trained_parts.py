@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from search_spaces.catalogue.method_catalogue import METHODS
-from tests.support.processes.launch import torchrun
+from tests.support.processes.rank_group import run_cold
 
 LORA = {"lora": {"rank": 4, "alpha": 8.0}}
 DOWN = r"model\.layers\.\d+\.mlp\.down_proj\.weight"
@@ -46,7 +46,7 @@ def test_warm_trial_with_adapters_equals_cold_bit_for_bit_after_others_of_the_sa
     wanted = job(trial_job(**LORA, beliefs="token+sequence", seed=3))
     other = job(trial_job(lora={"rank": 4, "alpha": 64.0}, forget={"method": "graddiff"}))
     whole = job(trial_job())
-    (cold,) = torchrun(2, [wanted], tmp_path)
+    (cold,) = run_cold(2, [wanted], tmp_path)
     first, _, _, again = ranks(2, [wanted, whole, other, wanted])
     assert comparable(cold) == comparable(first) == comparable(again)
 

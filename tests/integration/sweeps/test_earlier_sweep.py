@@ -17,7 +17,7 @@ from orchestrator.tracking.tracking_store import EXPERIMENT
 from search_spaces.settings.evaluation_settings import EvaluationSettings
 from search_spaces.settings.probe_settings import PROBES
 from tests.support.local_lanes import plan_of
-from tests.support.processes.launch import lethe
+from tests.support.processes.launch import lethe, lethe_here
 from tests.support.sweeps.earlier.moved_sweep import unpack_earlier_sweep
 from tests.support.sweeps.small_sweeps import (
     assert_none_repeated,
@@ -45,7 +45,7 @@ def resumed(earlier, head):
     before = SimpleNamespace(
         ended=ended_trials(earlier.storage, "earlier"),
         models=names_in(earlier.storage / "models"),
-        status=json.loads(lethe("status", "earlier", "--json", storage=earlier.storage).stdout),
+        status=json.loads(lethe_here("status", "earlier", "--json", storage=earlier.storage).stdout),
     )
     done = lethe("run", str(earlier.file), storage=earlier.storage, **head.joined)
     return SimpleNamespace(before=before, done=done)

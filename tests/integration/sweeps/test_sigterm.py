@@ -1,4 +1,4 @@
-"""`lethe run` under SIGTERM, as `ray job stop`, SLURM and Kubernetes send it."""
+"""`lethe run` under SIGTERM, as `ray job stop`, SLURM and Kubernetes send it. Its trials are made up."""
 
 import signal
 import time
@@ -8,6 +8,7 @@ import psutil
 
 from orchestrator.lanes.sigterm import LINE
 from orchestrator.storage.sweep_folder import SweepFolder
+from tests.support.processes.launch import MADE_UP
 from tests.support.sweeps.small_sweeps import (
     SWEEP,
     child_runs,
@@ -34,10 +35,10 @@ def is_there(process):
 def test_sigterm_in_mid_sweep_ends_it_in_time_with_one_line_and_nothing_left(finished, tmp_path):
     _, storage, _ = finished
     file, output = (
-        write_sweep(tmp_path, name="terminated", search={**SWEEP["search"], "trials": 40}),
+        write_sweep(tmp_path, name="terminated", search={**SWEEP["search"], "trials": 400}),
         tmp_path / "said.txt",
     )
-    with driver("run", str(file), storage=storage, output=output) as process:
+    with driver("run", str(file), storage=storage, output=output, module=MADE_UP) as process:
         wait_for(lambda: finished_trials(storage, "terminated") >= 1, 300)
         # MLflow takes seconds to be loaded and told the sweep; before that there is nobody to call it ended.
         wait_for(lambda: parent_status(storage) == "RUNNING", 60)
@@ -51,7 +52,7 @@ def test_sigterm_in_mid_sweep_ends_it_in_time_with_one_line_and_nothing_left(fin
     assert not SweepFolder(storage, "terminated").is_locked()
     trials = load_study(storage, "terminated").get_trials()
     done = sum(trial.state.is_finished() for trial in trials)
-    assert 1 <= done < 40 and len(trials) - done <= 1
+    assert 1 <= done < 400 and len(trials) - done <= 1
     assert parent_status(storage) == "KILLED"
     assert {run.info.status for run in child_runs(storage, "terminated")} <= {"FINISHED", "RUNNING"}
 
@@ -67,7 +68,7 @@ def parent_status(storage):
 def test_sigterm_before_ray_is_there_ends_with_the_same_line(finished, tmp_path):
     _, storage, _ = finished
     file, output = write_sweep(tmp_path, name="early"), tmp_path / "said.txt"
-    with driver("run", str(file), storage=storage, output=output) as process:
+    with driver("run", str(file), storage=storage, output=output, module=MADE_UP) as process:
         wait_for(lambda: output.read_text(), 60)
         said, _ = terminate(process, output)
     assert said[-1] == LINE

@@ -7,7 +7,7 @@ from itertools import pairwise
 import mlflow
 import optuna
 
-from tests.support.processes.launch import lethe
+from tests.support.processes.launch import lethe, lethe_here
 from tests.support.sweeps.small_sweeps import (
     SWEEP,
     assert_none_repeated,
@@ -85,15 +85,15 @@ def test_run_again_says_that_all_is_done_and_changes_nothing(finished):
 
 def test_views_of_a_finished_sweep(finished):
     _, storage, _ = finished
-    status = json.loads(lethe("status", "tiny", "--json", storage=storage).stdout)
+    status = json.loads(lethe_here("status", "tiny", "--json", storage=storage).stdout)
     assert (status["finished"], status["failed"], status["running"]) == (5, 0, 0)
-    rows = lethe("front", "tiny", "--csv", storage=storage).stdout.splitlines()
+    rows = lethe_here("front", "tiny", "--csv", storage=storage).stdout.splitlines()
     assert rows[0].startswith("trial_id,forget_true_mass,utility")
-    assert "rung 2" in lethe("logs", "tiny", "t0000", storage=storage).stdout
-    missing = lethe("logs", "tiny", "t0042", storage=storage, check=False)
+    assert "rung 2" in lethe_here("logs", "tiny", "t0000", storage=storage).stdout
+    missing = lethe_here("logs", "tiny", "t0042", storage=storage, check=False)
     assert missing.returncode == 2
     assert "t0000" in missing.stderr
-    assert "report.html" in lethe("report", "tiny", storage=storage).stdout
+    assert "report.html" in lethe_here("report", "tiny", storage=storage).stdout
 
 
 def test_changed_settings_under_the_same_name_are_refused_with_the_difference(finished, tmp_path):

@@ -1,13 +1,12 @@
 """One rank of a lane whose jobs may be interrupted on all ranks before a step, or by the death of one rank.
 
-Reads `steps.json` in the folder named on the command line: a list of
-`{"job": ..., "ends": null | {"step": ..., "kills": null | rank}}`; writes the results as `results.json`.
+Its steps are a list of `{"job": ..., "ends": null | {"step": ..., "kills": null | rank}}`; it writes the
+results as `results.json`.
 """
 
 import json
 import os
 import signal
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,12 +42,12 @@ def interrupted_step(ends: dict[str, Any] | None) -> Any:
     return step
 
 
-def main() -> None:
+def run_steps(folder: Path, steps: list[dict[str, Any]]) -> None:
+    """Run the steps, and write the results of those that came to an end. Ranks: all."""
     torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
     start_deepspeed()
     runner, results = JobRunner(), []
-    for step in json.loads((folder / "steps.json").read_text()):
+    for step in steps:
         events: list[Event] = []
         trial.train_step = interrupted_step(step["ends"])
         try:
@@ -62,6 +61,3 @@ def main() -> None:
     if dist.get_rank() == 0:
         (folder / "results.json").write_text(json.dumps(results))
     leave()
-
-
-main()

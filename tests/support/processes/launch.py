@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from orchestrator.cli import app
 from tests.support.places import ROOT
 
 
-def _with_root() -> str:
+def with_root() -> str:
     """Return PYTHONPATH with the checkout in front; it may name the folder of the packages already."""
     return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
@@ -38,18 +41,28 @@ def run_ranks(workers: int, script: Path, *arguments: str) -> None:
         str(script),
         *arguments,
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": _with_root(), "PYTHONFAULTHANDLER": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": with_root(), "PYTHONFAULTHANDLER": "1"}
     environment["LETHE_TESTS_PID"] = str(os.getpid())
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-5000:]
 
 
+REAL = "orchestrator.cli"
+MADE_UP = "tests.chaos.cheap_lethe"
+"""The `lethe` command with real trials, and with made-up ones behind real Ray, lanes, study and MLflow."""
+
+
 def lethe(
-    *arguments: str, storage: Path, check: bool = True, timeout: float = 500, **environment: str
+    *arguments: str,
+    storage: Path,
+    check: bool = True,
+    timeout: float = 500,
+    module: str = REAL,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run one `lethe` command to its end."""
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env=lethe_environment(storage, **environment),
         capture_output=True,
@@ -58,6 +71,19 @@ def lethe(
     )
     assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done
+
+
+def lethe_here(
+    *arguments: str, storage: Path, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a `lethe` command that starts no other process in this one, which has done its imports.
+
+    A process of its own takes three seconds to import what most commands need.
+    """
+    done = CliRunner().invoke(app, arguments, env={"LETHE_STORAGE": str(storage), **environment})
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    assert not check or done.exit_code == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
 
 
 def lethe_environment(storage: Path, **more: str) -> dict[str, str]:

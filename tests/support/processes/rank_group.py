@@ -1,14 +1,14 @@
-"""Ranks that stay warm from test to test: a cold start takes ten seconds, most steps less than one."""
+"""Ranks that stay warm from test to test, and ranks that run one request while they are cold."""
 
 import json
 import os
-import subprocess
-import sys
 import time
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes.launch import ROOT, free_ports
+from tests.support.processes import rank_script
+from tests.support.processes.forked_ranks import start_ranks
 
 ANSWER_S = 300.0
 """Longest wait for the answer to one request."""
@@ -24,7 +24,7 @@ class RankGroup:
 
     def __init__(self, workers: int, folder: Path) -> None:
         self.workers, self.folder = workers, folder
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[ForkServerProcess] = []
         self._starts = self._requests = 0
 
     def run(self, steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -43,7 +43,9 @@ class RankGroup:
         self._requests += 1
         deadline = time.monotonic() + ANSWER_S
         while not answer.exists():
-            if time.monotonic() > deadline or any(process.poll() is not None for process in self._processes):
+            if time.monotonic() > deadline or any(
+                process.exitcode is not None for process in self._processes
+            ):
                 logs = sorted(self._place.glob("rank*.txt"))
                 output = "\n".join(log.read_text()[-3000:] for log in logs)
                 self.end()
@@ -56,11 +58,9 @@ class RankGroup:
         if self._processes:
             (self._place / "end").touch()
         for process in self._processes:
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.join(5)
+            process.kill()
+            process.join()
         self._processes = []
 
     @property
@@ -70,20 +70,15 @@ class RankGroup:
     def _start(self) -> None:
         self._starts, self._requests = self._starts + 1, 0
         self._place.mkdir(parents=True)
-        script = Path(__file__).with_name("rank_script.py")
-        common = {
-            "WORLD_SIZE": str(self.workers),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free_ports(1)[0]),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
-            "PYTHONFAULTHANDLER": "1",
-            "LETHE_TESTS_PID": str(os.getpid()),
-        }
-        for rank in range(self.workers):
-            # As torchrun does. Without it the start is three seconds faster, and each rank has a handle.
-            environment = os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            with (self._place / f"rank{rank}.txt").open("w") as output:
-                command = [sys.executable, str(script), str(self._place)]
-                process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
-            self._processes.append(process)
+        self._processes = start_ranks(
+            self.workers, rank_script.serve, self._place, os.getpid(), folder=self._place
+        )
+
+
+def run_cold(workers: int, steps: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Run steps on ranks that have run nothing before, and return their results."""
+    group = RankGroup(workers, folder / "cold")
+    try:
+        return group.run(steps)
+    finally:
+        group.end()

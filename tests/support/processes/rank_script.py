@@ -1,7 +1,7 @@
 """One rank of the integration tests: runs the steps of each request on one warm runner, as a lane does.
 
-Reads `request0.json`, `request1.json` ... in the folder named on the command line, writes the results as
-`answer0.json` ..., and ends when there is a file `end` and no other request.
+Reads `request0.json`, `request1.json` ... in a folder, writes the results as `answer0.json` ..., and ends
+when there is a file `end` and no other request.
 """
 
 import json
@@ -88,9 +88,9 @@ def next_request(folder: Path, number: int, tests: int) -> list[dict] | None:
     return json.loads(path.read_text())
 
 
-def main() -> None:
+def serve(folder: Path, tests: int) -> None:
+    """Answer requests until the tests, a process, want no more. Ranks: all."""
     torch.set_num_threads(1)
-    folder, tests = Path(sys.argv[1]), int(os.environ["LETHE_TESTS_PID"])
     start_deepspeed()
     runner, number = JobRunner(), 0
     while (steps := next_request(folder, number, tests)) is not None:
@@ -101,4 +101,5 @@ def main() -> None:
     leave()
 
 
-main()
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), int(os.environ["LETHE_TESTS_PID"]))

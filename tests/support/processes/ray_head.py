@@ -1,6 +1,7 @@
 """A Ray head with its dashboard and token authentication, as on a cluster."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -88,25 +89,32 @@ def ray_head(environment: dict[str, str], cpus: int = 2) -> Iterator[Head]:
             temporary,
             environment,
         )
-        _wait_for_dashboard(head, process)
+        _wait_until_usable(head, process)
         yield head
     finally:
         _end(process, str(temporary))
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _wait_for_dashboard(head: Head, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 60
-    token = head.environment["RAY_AUTH_TOKEN"]
-    request = urllib.request.Request(
-        f"{head.address}/api/version", headers={"Authorization": f"Bearer {token}"}
-    )
-    while True:
-        with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5):
-            return
-        log = head.temporary / "start.txt"
+def _wait_until_usable(head: Head, process: subprocess.Popen) -> None:
+    """Wait for the dashboard, and for a node that takes work: under load the raylet may die while the head
+    starts, and the dashboard answers all the same."""
+    deadline = time.monotonic() + 90
+    log = head.temporary / "start.txt"
+    while not _has_living_node(head):
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.3)
+
+
+def _has_living_node(head: Head) -> bool:
+    token = head.environment["RAY_AUTH_TOKEN"]
+    request = urllib.request.Request(
+        f"{head.address}/nodes?view=summary", headers={"Authorization": f"Bearer {token}"}
+    )
+    with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
+        nodes = json.load(answer)["data"]["summary"]
+        return any(node["raylet"].get("state") == "ALIVE" for node in nodes)
+    return False
 
 
 def _end(process: subprocess.Popen, temporary: str) -> None:

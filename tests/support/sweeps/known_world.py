@@ -60,7 +60,7 @@ def trained(model, tokenizer, examples, steps, against=()):
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
-        rows = torch.randint(len(towards[0]), (64,), generator=generator)
+        rows = torch.randint(len(towards[0]), (24,), generator=generator)
         loss = -log_probability(model, *(part[rows] for part in towards)).mean()
         if away is not None:
             rows = torch.randint(len(away[0]), (16,), generator=generator)

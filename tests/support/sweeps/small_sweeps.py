@@ -14,12 +14,13 @@ import mlflow
 import optuna
 import yaml
 
-from tests.support.processes.launch import ROOT, lethe, lethe_environment
+from tests.support.processes.launch import REAL, ROOT, lethe_environment, lethe_here
 from tests.support.sweeps.small_models import DATA, MODEL
 
 SWEEP = {
     "name": "tiny",
-    "model": MODEL,
+    # Sweeps need models that differ, not ones that know their world well.
+    "model": {**MODEL, "prepare": {**MODEL["prepare"], "steps": 50}},
     "data": DATA,
     "trial": {
         "steps": 2,
@@ -66,7 +67,7 @@ def child_runs(storage: Path, name: str, uri: str | None = None, kind: str = "tr
 
 
 def front_of(storage: Path, name: str) -> dict:
-    return json.loads(lethe("front", name, "--json", storage=storage).stdout)
+    return json.loads(lethe_here("front", name, "--json", storage=storage).stdout)
 
 
 def ended_trials(storage: Path, name: str) -> dict[int, optuna.trial.FrozenTrial]:
@@ -98,10 +99,12 @@ def wait_for(condition, seconds: float) -> None:
 
 
 @contextmanager
-def driver(*arguments: str, storage: Path, output: Path, **environment: str) -> Iterator[subprocess.Popen]:
+def driver(
+    *arguments: str, storage: Path, output: Path, module: str = REAL, **environment: str
+) -> Iterator[subprocess.Popen]:
     """A `lethe` command in the background; killed at the end of the block if it still runs."""
     with output.open("w") as lines:
-        command = [sys.executable, "-m", "orchestrator.cli", *arguments]
+        command = [sys.executable, "-m", module, *arguments]
         process = subprocess.Popen(
             command, cwd=ROOT, env=lethe_environment(storage, **environment), stdout=lines, stderr=lines
         )
