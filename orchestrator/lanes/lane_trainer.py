@@ -80,6 +80,6 @@ class _ProcessGroupBackend(Backend):
 
 def _join(rank: int, world_size: int, backend: str, address: str, port: int) -> None:
     # Imported in the worker.
-    from trainables.worker.process_group import join_process_group
+    from trainables.worker.lane_worker import join_process_group
 
     join_process_group(rank, world_size, backend, address, port)

@@ -6,6 +6,7 @@ once (`tests/support/processes/shares.py`).
 """
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -158,7 +159,7 @@ def viewed(
             wait_for(lambda: "starting Ray" in output.read_text(), 100)
             second = lethe(*arguments, storage=storage, check=False)
             wait_for(lambda: finished_trials(storage, "viewed") >= 1, 300)
-        before = ended_trials(storage, "viewed")
+        before, resumed_at_s = ended_trials(storage, "viewed"), time.time()
         done = lethe(*arguments, storage=storage, **head.joined)
         client = mlflow.MlflowClient(uri)
         yield SimpleNamespace(
@@ -167,6 +168,7 @@ def viewed(
             arguments=arguments,
             second=second,
             before=before,
+            resumed_at_s=resumed_at_s,
             done=done,
             client=client,
         )

@@ -1,6 +1,7 @@
 """The loop of each Ray Train worker of a lane: takes a job, runs it, reports it, until the pool closes."""
 
 import logging
+import os
 import sys
 import time
 import uuid
@@ -95,6 +96,24 @@ def lane_loop(config: dict[str, Any], start_runner: Callable[[], Runner] = start
         outcome = _run_job(runner, job_queue, job_name, job_json, measure_every_s)
         if dist.get_rank() == 0:
             ray.get(job_queue.finish.remote(job_name, outcome))
+
+
+def join_process_group(rank: int, world_size: int, backend: str, address: str, port: int) -> None:
+    """Join this worker to its lane's process group, as Ray Train's own torch backend does. Ranks: all.
+
+    Args:
+        rank: Rank of this worker.
+        world_size: Number of workers in the lane.
+        backend: `nccl` or `gloo`.
+        address: Host of rank 0.
+        port: Port on which rank 0 listens.
+    """
+    from ray.train.torch.config import _set_torch_distributed_env_vars, _setup_torch_process_group
+
+    os.environ["MASTER_ADDR"] = address
+    os.environ["MASTER_PORT"] = str(port)
+    _set_torch_distributed_env_vars()
+    _setup_torch_process_group(backend, rank, world_size, init_method="env://")
 
 
 def _announce_group(job_queue: Any, lane: str) -> str:

@@ -19,8 +19,7 @@ from tests.support.sweeps.small_models import DATA, MODEL
 
 SWEEP = {
     "name": "tiny",
-    # Sweeps need models that differ, not ones that know their world well.
-    "model": {**MODEL, "prepare": {**MODEL["prepare"], "steps": 50}},
+    "model": MODEL,
     "data": DATA,
     "trial": {
         "steps": 2,
