@@ -64,6 +64,7 @@ class _ProcessGroupBackend(Backend):
     share_cuda_visible_devices = True
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        """Have all workers of a lane that has just started join one process group."""
         assert isinstance(backend_config, ProcessGroupConfig)
         address, port = worker_group.execute_single(0, get_address_and_port)
         size = len(worker_group)
