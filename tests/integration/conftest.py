@@ -6,7 +6,6 @@ once (`tests/support/processes/shares.py`).
 """
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +23,7 @@ from tests.support.sweeps.small_sweeps import (
     driver,
     ended_trials,
     finished_trials,
+    load_study,
     wait_for,
     write_sweep,
 )
@@ -159,7 +159,7 @@ def viewed(
             wait_for(lambda: "starting Ray" in output.read_text(), 100)
             second = lethe(*arguments, storage=storage, check=False)
             wait_for(lambda: finished_trials(storage, "viewed") >= 1, 300)
-        before, resumed_at_s = ended_trials(storage, "viewed"), time.time()
+        before, begun = ended_trials(storage, "viewed"), len(load_study(storage, "viewed").get_trials())
         done = lethe(*arguments, storage=storage, **head.joined)
         client = mlflow.MlflowClient(uri)
         yield SimpleNamespace(
@@ -168,7 +168,7 @@ def viewed(
             arguments=arguments,
             second=second,
             before=before,
-            resumed_at_s=resumed_at_s,
+            begun=begun,
             done=done,
             client=client,
         )
